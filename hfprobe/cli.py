@@ -1,0 +1,70 @@
+"""What every command shares: a parser whose errors are one line, and exit codes that mean something."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from hfprobe.errors import CheckFailedError, InputError, MachineError
+
+
+class OneLineErrors:
+    """Mixin for argparse parsers: no usage text before an error, near misses for an unknown flag."""
+
+    def error(self: argparse.ArgumentParser, message: str) -> NoReturn:
+        raise InputError(message)
+
+    def refuse_unknown(self: argparse.ArgumentParser, remaining: Sequence[str]) -> None:
+        """Raise InputError for the first of the arguments that no flag took."""
+        if not remaining:
+            return
+        found = remaining[0].split("=")[0]
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        near = difflib.get_close_matches(found, flags, n=1)
+        remedy = f"Did you mean {near[0]}? " if near else ""
+        raise InputError(f"Unknown argument '{found}'. {remedy}All flags: python {self.prog} --help")
+
+
+class Parser(OneLineErrors, argparse.ArgumentParser):
+    """argparse with one-line errors; abbreviated flags are not taken."""
+
+    def __init__(self, **kwargs):
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+
+    def parse_args(self, args=None, namespace=None):
+        parsed, remaining = self.parse_known_args(args, namespace)
+        self.refuse_unknown(remaining)
+        return parsed
+
+
+def positive_int(text: str) -> int:
+    """An argparse type: a whole number of one or more."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of 1 or more")
+    return value
+
+
+def is_main_process() -> bool:
+    """Whether this process speaks for the run (the launchers set RANK)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def run_command(main: Callable[[], None]) -> NoReturn:
+    """Run `main` and exit: 0 when it returns, else the exit code of its error after one line on stderr."""
+    try:
+        main()
+    except (InputError, CheckFailedError, MachineError) as error:
+        if is_main_process():
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)

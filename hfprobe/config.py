@@ -1,0 +1,223 @@
+"""What a run is: its data, its training arguments, its recipe, and the checks they pass before anything slow happens."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import HfArgumentParser, TrainingArguments
+
+from hfprobe import models
+from hfprobe.cli import OneLineErrors, is_main_process
+from hfprobe.errors import InputError
+
+DEFAULT_DATASET = "uoft-cs/cifar10"
+DEFAULT_CLASSES = ["airplane", "automobile", "bird", "cat", "dog"]
+
+# Short names people know -> the TrainingArguments field they stand for.
+SHORT_NAMES = {
+    "--epochs": "num_train_epochs",
+    "--batch_size": "per_device_train_batch_size",
+    "--lr": "learning_rate",
+}
+
+# What every recipe starts from: evaluate and save each epoch, keep the best on validation accuracy.
+HOUSE_DEFAULTS: dict[str, Any] = {
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "logging_strategy": "epoch",
+    "save_total_limit": 2,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "accuracy",
+    "greater_is_better": True,
+    "per_device_eval_batch_size": 500,
+    "max_grad_norm": 0.0,
+    "report_to": "tensorboard",
+    "remove_unused_columns": False,
+    "dataloader_pin_memory": False,
+    "disable_tqdm": False,
+    "ddp_find_unused_parameters": False,
+}
+
+
+def require_positive(arguments: Any, *names: str) -> None:
+    """InputError naming the first of the fields that is set and not above zero."""
+    for name in names:
+        value = getattr(arguments, name)
+        if value is not None and value <= 0:
+            flags = "/".join([f"--{name}", *(short for short, long in SHORT_NAMES.items() if long == name)])
+            raise InputError(f"{flags} is {value}; allowed: more than 0.")
+
+
+@dataclass
+class DataArguments:
+    """Which images, which classes, how many."""
+
+    dataset: str = field(
+        default=DEFAULT_DATASET,
+        metadata={"help": "Hub id, or a local folder: save_to_disk, parquet files, or train/ and test/ image folders."},
+    )
+    classes: list[str] = field(
+        default_factory=lambda: list(DEFAULT_CLASSES),
+        metadata={"help": "Classes to keep; their order gives the label numbers."},
+    )
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Train on at most this many images, stratified. Default: all."}
+    )
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Validate on at most this many images, stratified. Default: all."}
+    )
+    augment: bool = field(default=True, metadata={"help": "Random crops and mirror images in training."})
+
+    def __post_init__(self) -> None:
+        require_positive(self, "max_train_samples", "max_eval_samples")
+        twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
+        if twice:
+            raise InputError(f"--classes names {', '.join(twice)} twice; allowed: each class once.")
+        if len(self.classes) < 2:
+            raise InputError(f"--classes names only {self.classes[0]}; allowed: two classes or more.")
+
+
+@dataclass
+class RunArguments(TrainingArguments):
+    """transformers' TrainingArguments, and what hfprobe adds."""
+
+    model: str = field(default="cnn", metadata={"help": "Which model: a module of hfprobe/models."})
+    recipe: str | None = field(default=None, metadata={"help": "Table of defaults; any flag given beside it wins."})
+    optimizer: Literal["optim", "adam"] = field(
+        default="optim",
+        metadata={"help": "optim: what --optim names. adam: torch.optim.Adam, its L2 weight decay on every parameter."},
+    )
+    patience: int = field(
+        default=15, metadata={"help": "Stop after this many evaluations without a better validation accuracy."}
+    )
+    histogram_epochs: int = field(
+        default=5, metadata={"help": "Histograms of weights and gradients every so many epochs; 0: none."}
+    )
+    profile: bool = field(
+        default=False,
+        metadata={"help": "torch.profiler over a few steps: a trace and operator tables in the run folder."},
+    )
+    hub_dir: str = field(default="hub", metadata={"help": "Local hub folder that the best model is pushed to."})
+    resume: bool = field(default=False, metadata={"help": "Go on from the newest checkpoint in the output folder."})
+    overwrite: bool = field(default=False, metadata={"help": "Delete the run that the output folder holds."})
+
+    def __post_init__(self) -> None:
+        require_positive(
+            self,
+            "num_train_epochs",
+            "per_device_train_batch_size",
+            "per_device_eval_batch_size",
+            "learning_rate",
+            "patience",
+        )
+        if self.histogram_epochs < 0:
+            raise InputError(f"--histogram_epochs is {self.histogram_epochs}; allowed: 0 or more.")
+        if self.seed < 0:
+            raise InputError(f"--seed is {self.seed}; allowed: 0 or more.")
+        if self.resume and self.overwrite:
+            raise InputError("--resume and --overwrite exclude each other: keep the run, or delete it.")
+        if self.output_dir is None:
+            self.output_dir = f"runs/{self.model}-{self.recipe}-seed{self.seed}"
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything a run needs to know."""
+
+    data: DataArguments
+    training: RunArguments
+    model: Any  # the model module's own Options
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, for run.json: the data, the model's flags, and the training arguments that differ from default."""
+        default = {f.name: f.default for f in fields(RunArguments)}
+        training = {key: value for key, value in self.training.to_dict().items() if value != default.get(key)}
+        return {"data": asdict(self.data), "model": asdict(self.model), "training": training}
+
+
+class RunParser(OneLineErrors, HfArgumentParser):
+    """One flag a field of the dataclasses; the recipe sets defaults, the command line wins."""
+
+    def __init__(self, model: str, recipe: str | None = None):
+        module = models.model_module(model)
+        recipe = recipe or next(iter(module.RECIPES))
+        if recipe not in module.RECIPES:
+            raise InputError(f"Unknown recipe '{recipe}' for model '{model}'. Available: {', '.join(module.RECIPES)}.")
+        super().__init__([DataArguments, RunArguments, module.Options], allow_abbrev=False)
+        for short, long in SHORT_NAMES.items():
+            action = next(action for action in self._actions if action.dest == long)
+            self.add_argument(
+                short, dest=long, type=action.type, default=argparse.SUPPRESS, help=f"Short for --{long}."
+            )
+        self.set_defaults(**HOUSE_DEFAULTS | module.RECIPES[recipe] | {"model": model, "recipe": recipe})
+
+
+def parse_run(argv: Sequence[str] | None = None) -> RunConfig:
+    """The command line of scripts/train.py as a checked RunConfig.
+
+    Raises:
+        InputError: a flag or a value that cannot be used, in one line.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--model", default="cnn")
+    first.add_argument("--recipe")
+    chosen, _ = first.parse_known_args(argv)
+    parser = RunParser(chosen.model, chosen.recipe)
+    *parsed, remaining = parser.parse_args_into_dataclasses(
+        argv, return_remaining_strings=True, look_for_args_file=False
+    )
+    parser.refuse_unknown(remaining)
+    return RunConfig(*parsed)
+
+
+def make_run(*, model: str = "cnn", recipe: str | None = None, **values: Any) -> RunConfig:
+    """A RunConfig from Python, with the same defaults and checks as the command line.
+
+    Args:
+        values: fields of DataArguments, RunArguments or the model's Options.
+    """
+    parser = RunParser(model, recipe)
+    parser.set_defaults(**values)
+    return RunConfig(*parser.parse_args_into_dataclasses([], look_for_args_file=False))
+
+
+def claim_output_dir(arguments: RunArguments) -> Path:
+    """Make the output folder ready for this run; only the main process looks and changes.
+
+    Raises:
+        InputError: it holds another run and neither --resume nor --overwrite was given; it cannot be written.
+    """
+    folder = Path(arguments.output_dir)
+    if not is_main_process():
+        return folder
+    runs_files = [*folder.glob("checkpoint-*"), *folder.glob("run.json")] if folder.is_dir() else []
+    if runs_files and not (arguments.resume or arguments.overwrite):
+        raise InputError(
+            f"The output folder '{folder}' holds another run. Go on with it: --resume. Delete it: --overwrite. "
+            "Keep it: --output_dir with another name."
+        )
+    if arguments.resume and not runs_files:
+        raise InputError(f"Nothing to resume: the output folder '{folder}' holds no run. Leave --resume out.")
+    try:
+        if arguments.overwrite and runs_files:
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"Cannot write the output folder '{folder}': {error.strerror}. Give --output_dir a folder you may write."
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"No write permission in '{folder}'. Give --output_dir a folder you may write.")
+    return folder

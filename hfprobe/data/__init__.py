@@ -1,0 +1,1 @@
+"""Images in, normalised batches out: sources -> splits -> resident arrays -> transforms."""

