@@ -101,8 +101,8 @@ def decode_images(rows: Dataset, *, split: str, fallback_size: int, source_key: 
         InputError: an image that cannot be read, by name.
         MachineError: no room to keep the decoded images.
     """
-    labels = np.asarray(rows.with_format("numpy")["label"], dtype=np.int64)
-    index = np.asarray(rows.with_format("numpy")["index"], dtype=np.int64)
+    labels = np.asarray(rows.with_format("numpy")["label"][:], dtype=np.int64)
+    index = np.asarray(rows.with_format("numpy")["index"][:], dtype=np.int64)
     key = hashlib.sha256(f"{source_key} {split} {fallback_size}".encode() + index.tobytes()).hexdigest()[:32]
     kept = cache_folder() / "decoded" / f"{key}.npy"
     if not kept.is_file():

@@ -6,7 +6,6 @@ import hashlib
 import logging
 from dataclasses import dataclass
 
-import datasets
 import numpy as np
 from datasets import ClassLabel, Dataset
 from sklearn.model_selection import train_test_split
@@ -56,7 +55,7 @@ def keep_classes(rows: Dataset, *, classes: list[str], split: str) -> Dataset:
         )
     renumber = np.full(len(names) + 1, -1)  # the last slot takes label -1, "no label"
     renumber[[names.index(name) for name in classes]] = np.arange(len(classes))
-    labels = renumber[np.asarray(rows.with_format("numpy")["label"])]
+    labels = renumber[np.asarray(rows.with_format("numpy")["label"][:])]
     empty = [name for number, name in enumerate(classes) if not (labels == number).any()]
     if empty:
         raise InputError(f"Class {', '.join(empty)} has no images in split '{split}'. Leave it out of --classes.")
@@ -79,7 +78,7 @@ def stratified_subset(labels: np.ndarray, *, size: int, seed: int) -> np.ndarray
 
 def split_rows(rows: Dataset, *, seed: int) -> tuple[Dataset, Dataset]:
     """80 % train, 20 % validation, stratified, disjoint, the same for the same seed."""
-    labels = np.asarray(rows.with_format("numpy")["label"])
+    labels = np.asarray(rows.with_format("numpy")["label"][:])
     smallest = np.bincount(labels).min()
     if smallest < 2:
         raise InputError("A class has a single training image; allowed: two or more, one to train and one to validate.")
@@ -106,7 +105,7 @@ def load_splits(data: DataArguments, *, seed: int, image_size: int) -> Splits:
     decoded = {}
     for split, rows in parts.items():
         if limits[split] is not None:
-            labels = np.asarray(rows.with_format("numpy")["label"])
+            labels = np.asarray(rows.with_format("numpy")["label"][:])
             rows = rows.select(stratified_subset(labels, size=limits[split], seed=seed))
         origin = source.images["test" if split == "test" else "train"]
         decoded[split] = decode_images(rows, split=split, fallback_size=image_size, source_key=origin._fingerprint)
