@@ -68,3 +68,19 @@ def run_command(main: Callable[[], None]) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)
+
+
+def quiet_libraries() -> None:
+    """One voice on the console: hfprobe's log lines, without the libraries' progress bars and advice."""
+    import logging
+    import warnings
+
+    import datasets
+    import transformers
+
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("hfprobe").setLevel(logging.INFO if is_main_process() else logging.WARNING)
+    datasets.disable_progress_bars()
+    transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")

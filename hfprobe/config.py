@@ -1,4 +1,4 @@
-"""What a run is: its data, its training arguments, its recipe, and the checks they pass before anything slow happens."""
+"""What a run is: data, training arguments, recipe, and the checks they pass before anything slow happens."""
 
 from __future__ import annotations
 
@@ -125,10 +125,7 @@ class RunArguments(TrainingArguments):
             raise InputError("--resume and --overwrite exclude each other: keep the run, or delete it.")
         if self.output_dir is None:
             self.output_dir = f"runs/{self.model}-{self.recipe}-seed{self.seed}"
-        try:
-            super().__post_init__()
-        except ValueError as error:
-            raise InputError(str(error)) from error
+        super().__post_init__()
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,11 @@ def crop_and_flip(images: torch.Tensor, *, seed: int, epoch: int, index: np.ndar
     return padded[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
+def input_size(processor) -> int:
+    """Side in pixels of the square pictures that a model with this image processor sees."""
+    return (processor.crop_size if processor.do_center_crop else processor.size)["height"]
+
+
 def preprocess(images: torch.Tensor, *, processor) -> torch.Tensor:
     """What the image processor does to each picture, on a whole batch of one size at once.
 

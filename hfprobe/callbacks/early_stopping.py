@@ -1,0 +1,21 @@
+from transformers import TrainerCallback
+
+
+class EarlyStopping(TrainerCallback):
+    """Stop after `patience` evaluations in a row without a better value of the best-model metric.
+
+    transformers' own callback counts in an attribute, which a resume forgets; this one counts in the log history,
+    which every checkpoint carries.
+    """
+
+    def __init__(self, patience: int):
+        self.patience = patience
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        key = f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
+        values = [entry[key] for entry in state.log_history if key in entry]
+        if not values:
+            return
+        best = values.index(max(values) if args.greater_is_better else min(values))
+        if len(values) - 1 - best >= self.patience:
+            control.should_training_stop = True

@@ -1,0 +1,45 @@
+import time
+
+from transformers.trainer_callback import ProgressCallback
+
+
+class EpochProgress(ProgressCallback):
+    """A progress bar over the steps, and one line an evaluation that a person can read."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        super().on_train_begin(args, state, control, **kwargs)
+        self.current_step = state.global_step  # a resumed run starts its bar where it stopped
+        if self.training_bar is not None:
+            self.training_bar.update(state.global_step)
+        self.train_logs = {}
+        self.epoch_start = time.perf_counter()
+        self.seconds = 0.0
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.epoch_start = time.perf_counter()
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        self.seconds = time.perf_counter() - self.epoch_start
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if self.training_bar is None:
+            return
+        if "loss" in logs:
+            self.train_logs = logs
+        if "eval_loss" in logs:
+            self.training_bar.write(self.line(logs, epochs=args.num_train_epochs))
+
+    def line(self, logs: dict[str, float], *, epochs: float) -> str:
+        train = self.train_logs
+        parts = [f"epoch {logs['epoch']:>3g}/{epochs:g}"]
+        if "loss" in train:
+            parts.append(f"train loss {train['loss']:.3f} accuracy {train['accuracy']:6.2%}")
+        parts.append(
+            f"validation loss {logs['eval_loss']:.3f} accuracy {logs['eval_accuracy']:6.2%} "
+            f"macro-F1 {logs['eval_macro_f1']:6.2%}"
+        )
+        if "learning_rate" in train:
+            parts.append(f"lr {train['learning_rate']:.2g}")
+        if self.seconds:
+            parts.append(f"{self.seconds:.0f} s")
+        return " | ".join(parts)

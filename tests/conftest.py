@@ -1,0 +1,49 @@
+import os
+
+# Before any test imports a library that reads them.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import datasets
+import numpy as np
+import PIL.Image
+import pytest
+
+CLASSES = ["airplane", "automobile", "bird", "cat", "dog"]
+
+
+def draw_images(count: int, *, classes: int, size: int = 32, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Noise with a class-coloured square: (N, size, size, 3) uint8 and (N,) labels that a network learns in seconds."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    images = generator.integers(0, 96, (count, size, size, 3), dtype=np.uint8)
+    colours = np.random.default_rng(7).integers(96, 255, (classes, 3), dtype=np.uint8)
+    images[:, size // 4 : -size // 4, size // 4 : -size // 4] = colours[labels][:, None, None]
+    return images, labels
+
+
+def make_dataset(*, train: int = 200, test: int = 60, classes: list[str] = CLASSES, size: int = 32):
+    """A DatasetDict like the hub's: columns `img` and `label`."""
+    features = datasets.Features(img=datasets.Image(), label=datasets.ClassLabel(names=classes))
+    splits = {}
+    for seed, (split, count) in enumerate({"train": train, "test": test}.items()):
+        images, labels = draw_images(count, classes=len(classes), size=size, seed=seed)
+        pictures = [PIL.Image.fromarray(image) for image in images]
+        splits[split] = datasets.Dataset.from_dict({"img": pictures, "label": labels}, features=features)
+    return datasets.DatasetDict(splits)
+
+
+@pytest.fixture(scope="session")
+def dataset_folder(tmp_path_factory):
+    """A save_to_disk folder of 200 + 60 small pictures in five classes."""
+    folder = tmp_path_factory.mktemp("data") / "small"
+    make_dataset().save_to_disk(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """Decoded images go to a cache of this test session, not to the user's."""
+    cache = tmp_path_factory.getbasetemp() / "hfprobe-cache"
+    monkeypatch.setattr("hfprobe.data.sources.cache_folder", lambda: cache)
+    monkeypatch.setattr("hfprobe.data.resident.cache_folder", lambda: cache)

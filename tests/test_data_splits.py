@@ -1,0 +1,96 @@
+import re
+
+import datasets
+import numpy as np
+import pytest
+
+from conftest import CLASSES, make_dataset
+from hfprobe.config import DataArguments
+from hfprobe.data.splits import keep_classes, load_splits, split_rows, stratified_subset
+from hfprobe.errors import InputError
+
+
+def labelled(labels, names="abcde"):
+    features = datasets.Features(image=datasets.Value("int64"), label=datasets.ClassLabel(names=list(names)))
+    return datasets.Dataset.from_dict({"image": np.arange(len(labels)), "label": labels}, features=features)
+
+
+def column(rows, name):
+    return np.asarray(rows.with_format("numpy")[name][:])
+
+
+def test_classes_are_renumbered_in_the_order_asked_for_and_the_remap_inverts():
+    labels = np.random.default_rng(0).integers(0, 5, 100)
+    kept = keep_classes(labelled(labels), classes=["d", "a"], split="train")
+    assert kept.features["label"].names == ["d", "a"]
+    original = np.array([3, 0])[column(kept, "label")]
+    np.testing.assert_array_equal(original, labels[column(kept, "index")])
+    np.testing.assert_array_equal(column(kept, "image"), column(kept, "index"))
+    assert len(kept) == np.isin(labels, [0, 3]).sum()
+
+
+def test_rows_without_a_label_are_left_out():
+    assert len(keep_classes(labelled([0, -1, 1]), classes=["a", "b"], split="train")) == 2
+
+
+def test_split_is_stratified_disjoint_complete_and_seeded():
+    rows = keep_classes(labelled(np.arange(1000) % 5), classes=list("abcde"), split="train")
+    train, validation = split_rows(rows, seed=42)
+    assert np.bincount(column(train, "label")).tolist() == [160] * 5
+    assert np.bincount(column(validation, "label")).tolist() == [40] * 5
+    indices = np.concatenate([column(train, "index"), column(validation, "index")])
+    assert sorted(indices) == list(range(1000))
+    again, _ = split_rows(rows, seed=42)
+    other, _ = split_rows(rows, seed=43)
+    np.testing.assert_array_equal(column(again, "index"), column(train, "index"))
+    assert (column(other, "index") != column(train, "index")).any()
+
+
+@pytest.mark.parametrize("size", [5, 7, 23, 100])
+def test_subset_is_stratified(size):
+    labels = np.arange(100) % 5
+    kept = stratified_subset(labels, size=size, seed=1)
+    counts = np.bincount(labels[kept], minlength=5)
+    assert len(kept) == len(set(kept)) == size
+    assert counts.max() - counts.min() <= 1
+
+
+def test_splits_of_a_folder(dataset_folder):
+    splits = load_splits(
+        DataArguments(dataset=str(dataset_folder), classes=["dog", "bird"], max_eval_samples=10), seed=0, image_size=32
+    )
+    assert splits.train.images.shape == (64, 32, 32, 3)
+    assert np.bincount(splits.train.labels).tolist() == [32, 32]
+    assert np.bincount(splits.validation.labels).tolist() == [5, 5]
+    assert np.bincount(splits.test.labels).tolist() == [5, 5]
+    # The decoded pictures belong to their labels: all dogs have the dog's colour in the middle.
+    for part in (splits.train, splits.test):
+        dogs, birds = (np.unique(part.images[part.labels == number, 16, 16], axis=0) for number in (0, 1))
+        assert len(dogs) == len(birds) == 1
+        assert (dogs != birds).any()
+
+
+def test_fingerprint_follows_content_and_not_the_place(dataset_folder, tmp_path):
+    make_dataset().save_to_disk(tmp_path / "copy")
+    arguments = {"seed": 0, "image_size": 32}
+    here = load_splits(DataArguments(dataset=str(dataset_folder)), **arguments).fingerprint
+    assert load_splits(DataArguments(dataset=str(tmp_path / "copy")), **arguments).fingerprint == here
+    fewer = DataArguments(dataset=str(dataset_folder), max_train_samples=50)
+    assert load_splits(fewer, **arguments).fingerprint != here
+
+
+def test_unknown_class(dataset_folder):
+    data = DataArguments(dataset=str(dataset_folder), classes=["cat", "zebra"])
+    expected = f"Unknown class 'zebra'. The dataset has: {', '.join(CLASSES)}. Choose with --classes."
+    with pytest.raises(InputError, match=re.escape(expected)):
+        load_splits(data, seed=0, image_size=32)
+
+
+def test_class_without_images():
+    with pytest.raises(InputError, match=re.escape("Class e has no images in split 'test'. Leave it out of --classes.")):
+        keep_classes(labelled([0, 1, 2]), classes=["a", "e"], split="test")
+
+
+def test_subset_smaller_than_the_classes():
+    with pytest.raises(InputError, match=re.escape("3 images for 5 classes; allowed: one a class or more.")):
+        stratified_subset(np.arange(100) % 5, size=3, seed=0)

@@ -1,0 +1,100 @@
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from conftest import draw_images
+from hfprobe.data.resident import ImageBatches, ImageSplit
+from hfprobe.data.transforms import CROP_PADDING, crop_and_flip, keyed_uniform, preprocess
+from hfprobe.models import build_model
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return build_model("cnn", labels=["a", "b"])[1]
+
+
+@pytest.fixture(scope="module")
+def split():
+    images, labels = draw_images(64, classes=4)
+    return ImageSplit(images=images, labels=labels, index=np.arange(64) * 3)
+
+
+def test_draws_depend_on_seed_epoch_index_and_nothing_else():
+    index = np.arange(1000)
+    draws = keyed_uniform(seed=1, epoch=2, index=index, draws=3)
+    np.testing.assert_array_equal(keyed_uniform(seed=1, epoch=2, index=index[::-1], draws=3), draws[::-1])
+    for other in ({"seed": 2, "epoch": 2}, {"seed": 1, "epoch": 3}, {"seed": 2, "epoch": 1}):
+        assert (keyed_uniform(**other, index=index, draws=3) != draws).all()
+
+
+def test_draws_are_uniform_and_uncorrelated():
+    draws = keyed_uniform(seed=42, epoch=0, index=np.arange(40_000), draws=3)
+    assert draws.min() >= 0
+    assert draws.max() < 1
+    counts = np.histogram(draws[:, 0], bins=9, range=(0, 1))[0]
+    # 6 standard deviations of a binomial count
+    assert np.abs(counts - 40_000 / 9).max() < 6 * np.sqrt(40_000 * (1 / 9) * (8 / 9))
+    next_epoch = keyed_uniform(seed=42, epoch=1, index=np.arange(40_000), draws=3)
+    correlations = np.corrcoef(np.concatenate([draws, next_epoch], axis=1).T) - np.eye(6)
+    assert np.abs(correlations).max() < 6 / np.sqrt(40_000)
+
+
+def test_crop_is_a_window_of_the_padded_image_or_its_mirror():
+    images, _ = draw_images(200, classes=4)
+    augmented = crop_and_flip(torch.from_numpy(images), seed=0, epoch=0, index=np.arange(200)).numpy()
+    pad = CROP_PADDING
+    padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    seen = set()
+    for before, after in zip(padded, augmented, strict=True):
+        windows = {
+            (y, x, flip): before[y : y + 32, x : x + 32][:, :: -1 if flip else 1]
+            for y in range(2 * pad + 1)
+            for x in range(2 * pad + 1)
+            for flip in (False, True)
+        }
+        matches = [key for key, window in windows.items() if np.array_equal(window, after)]
+        assert len(matches) == 1
+        seen.add(matches[0])
+    assert {key[0] for key in seen} == {key[1] for key in seen} == set(range(2 * pad + 1))
+    assert {key[2] for key in seen} == {False, True}
+
+
+def test_preprocess_equals_the_processor(processor, split):
+    pictures = [PIL.Image.fromarray(image) for image in split.images]
+    expected = processor(pictures, return_tensors="pt")["pixel_values"]
+    found = preprocess(torch.from_numpy(split.images).permute(0, 3, 1, 2), processor=processor)
+    assert torch.equal(found, expected)
+
+
+def test_same_epoch_same_pixels_whatever_the_workers_the_order_and_the_batch(processor, split):
+    def pixels(*, workers, batch_size, order, persistent=False):
+        batches = ImageBatches(split, processor=processor, augment=True, seed=5)
+        loader = torch.utils.data.DataLoader(
+            batches,
+            batch_size=batch_size,
+            sampler=order,
+            num_workers=workers,
+            collate_fn=lambda batch: batch,
+            persistent_workers=persistent,
+        )
+        for epoch in (0, 3):  # the second epoch must reach living workers too
+            batches.set_epoch(epoch)
+            result = torch.cat([batch["pixel_values"] for batch in loader])
+        return result[np.argsort(order)]
+
+    forwards, backwards = list(range(64)), list(range(63, -1, -1))
+    expected = pixels(workers=0, batch_size=16, order=forwards)
+    assert torch.equal(pixels(workers=0, batch_size=7, order=backwards), expected)
+    assert torch.equal(pixels(workers=2, batch_size=16, order=backwards, persistent=True), expected)
+    batches = ImageBatches(split, processor=processor, augment=True, seed=5)
+    batches.set_epoch(3)
+    assert torch.equal(batches[11]["pixel_values"], expected[11])
+
+
+def test_evaluation_images_are_not_augmented(processor, split):
+    batches = ImageBatches(split, processor=processor)
+    first = batches.__getitems__([3, 4])
+    batches.set_epoch(9)
+    assert torch.equal(batches.__getitems__([3, 4])["pixel_values"], first["pixel_values"])
+    assert first["labels"].tolist() == split.labels[[3, 4]].tolist()
