@@ -94,8 +94,8 @@ class ImageBatches(torch.utils.data.Dataset):
 def decode_images(rows: Dataset, *, split: str, fallback_size: int, source_key: str) -> ImageSplit:
     """Decode every image of `rows` (columns `image`, `label`, `index`) to RGB; a second call reads the kept file.
 
-    The file is kept under `source_key`, which names the split's source rows, and the rows chosen from it. Images that share one size of at most `fallback_size` keep it; otherwise each is scaled and centre-cropped to a
-    square of that side.
+    The file is kept under `source_key`, which names the content that `index` points into. Images that share one size
+    of at most `fallback_size` keep it; otherwise each is scaled and centre-cropped to a square of that side.
 
     Raises:
         InputError: an image that cannot be read, by name.
@@ -145,19 +145,19 @@ def _items(rows: Dataset) -> Iterator[dict]:
 def _open(item: dict, split: str, number: int) -> PIL.Image.Image:
     try:
         return PIL.Image.open(BytesIO(item["bytes"]) if item["bytes"] is not None else item["path"])
-    except (OSError, PIL.Image.DecompressionBombError, TypeError, AttributeError) as error:
+    except (OSError, PIL.Image.DecompressionBombError) as error:
         raise _unreadable(item, split, number, error) from error
 
 
 def _read(item: dict, split: str, number: int) -> PIL.Image.Image:
+    image = _open(item, split, number)
     try:
-        return _open(item, split, number).convert("RGB")
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
-        if isinstance(error, InputError):
-            raise
+        return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:  # SyntaxError: how Pillow reports a broken PNG chunk
         raise _unreadable(item, split, number, error) from error
 
 
-def _unreadable(item: dict | None, split: str, number: int, error: Exception) -> InputError:
-    name = f" ({item['path']})" if item and item.get("path") else ""
-    return InputError(f"Image {number} of split '{split}'{name} cannot be read: {error}. Replace or remove it.")
+def _unreadable(item: dict, split: str, number: int, error: Exception) -> InputError:
+    name = f" ({item['path']})" if item["path"] else ""
+    reason = "not an image" if isinstance(error, PIL.UnidentifiedImageError) else error
+    return InputError(f"Image {number} of split '{split}'{name} cannot be read: {reason}. Replace or remove it.")

@@ -51,7 +51,8 @@ def keep_classes(rows: Dataset, *, classes: list[str], split: str) -> Dataset:
     unknown = [name for name in classes if name not in names]
     if unknown:
         raise InputError(
-            f"Unknown class {', '.join(map(repr, unknown))}. The dataset has: {', '.join(names)}. Choose with --classes."
+            f"Unknown class {', '.join(map(repr, unknown))}. The dataset has: {', '.join(names)}. "
+            "Choose with --classes."
         )
     renumber = np.full(len(names) + 1, -1)  # the last slot takes label -1, "no label"
     renumber[[names.index(name) for name in classes]] = np.arange(len(classes))
@@ -107,6 +108,7 @@ def load_splits(data: DataArguments, *, seed: int, image_size: int) -> Splits:
         if limits[split] is not None:
             labels = np.asarray(rows.with_format("numpy")["label"][:])
             rows = rows.select(stratified_subset(labels, size=limits[split], seed=seed))
-        origin = source.images["test" if split == "test" else "train"]
-        decoded[split] = decode_images(rows, split=split, fallback_size=image_size, source_key=origin._fingerprint)
+        origin = "test" if split == "test" else "train"
+        key = source.images[origin]._fingerprint
+        decoded[split] = decode_images(rows, split=origin, fallback_size=image_size, source_key=key)
     return Splits(**decoded, class_names=list(data.classes), source=source.description)

