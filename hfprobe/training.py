@@ -14,15 +14,28 @@ from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from hfprobe import provenance
+from hfprobe import hub, provenance
 from hfprobe.callbacks import EarlyStopping, EpochProgress, Histograms, Profiler, SetEpoch
 from hfprobe.config import RunArguments, RunConfig
 from hfprobe.data.resident import ImageBatches
 from hfprobe.data.splits import Splits
 from hfprobe.errors import InputError
 from hfprobe.metrics import compute_metrics
+from hfprobe.models import model_module
 
 RUN_FILE = "run.json"
+CARD_SETTINGS = (
+    "optim",
+    "optimizer",
+    "learning_rate",
+    "weight_decay",
+    "lr_scheduler_type",
+    "lr_scheduler_kwargs",
+    "warmup_steps",
+    "per_device_train_batch_size",
+    "label_smoothing_factor",
+    "patience",
+)
 
 
 def identity(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -153,6 +166,29 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
     if trainer.is_world_process_zero():
         write_json(Path(arguments.output_dir) / RUN_FILE, record | {"result": asdict(result)})
     return result
+
+
+def push_best(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits, result: RunResult) -> hub.Revision:
+    """Push the model that the trainer holds to the local hub folder, with a card that says what it can do.
+
+    With `--push_to_hub` it goes to the real hub too.
+    """
+    module = model_module(config.training.model)
+    card = describe_run(config=config, model=trainer.model, splits=splits) | {
+        "summary": module.__doc__.strip(),
+        "dataset": config.data.dataset,
+        "settings": {name: getattr(config.training, name) for name in CARD_SETTINGS} | asdict(config.model),
+        "result": result,
+    }
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub()
+    return hub.push_model(
+        model=trainer.model,
+        processor=trainer.processing_class,
+        hub_dir=config.training.hub_dir,
+        name=module.HUB_NAME,
+        card=card,
+    )
 
 
 def best_evaluation(trainer: Trainer) -> dict[str, Any]:

@@ -8,8 +8,8 @@ import datasets
 import numpy as np
 import PIL.Image
 import pytest
-
 from conftest import CLASSES, make_dataset
+
 from hfprobe.config import DEFAULT_DATASET, DataArguments
 from hfprobe.data import sources
 from hfprobe.data.sources import load_source, unpack
@@ -31,7 +31,11 @@ def test_save_to_disk_parquet_and_image_folders_give_the_same_columns(dataset_fo
     for split, rows in datasets.load_from_disk(dataset_folder).items():
         rows.to_parquet(tmp_path / "parquet" / f"{split}-00000-of-00001.parquet")
     write_image_folder(tmp_path / "folder")
-    for folder, classes in ((dataset_folder, CLASSES), (tmp_path / "parquet", CLASSES), (tmp_path / "folder", ["cat", "dog"])):
+    for folder, classes in (
+        (dataset_folder, CLASSES),
+        (tmp_path / "parquet", CLASSES),
+        (tmp_path / "folder", ["cat", "dog"]),
+    ):
         images = load_source(str(folder)).images
         assert set(images) == {"train", "test"}
         for rows in images.values():

@@ -3,8 +3,8 @@ import re
 import datasets
 import numpy as np
 import pytest
-
 from conftest import CLASSES, make_dataset
+
 from hfprobe.config import DataArguments
 from hfprobe.data.splits import keep_classes, load_splits, split_rows, stratified_subset
 from hfprobe.errors import InputError
@@ -87,7 +87,9 @@ def test_unknown_class(dataset_folder):
 
 
 def test_class_without_images():
-    with pytest.raises(InputError, match=re.escape("Class e has no images in split 'test'. Leave it out of --classes.")):
+    with pytest.raises(
+        InputError, match=re.escape("Class e has no images in split 'test'. Leave it out of --classes.")
+    ):
         keep_classes(labelled([0, 1, 2]), classes=["a", "e"], split="test")
 
 

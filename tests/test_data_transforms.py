@@ -2,8 +2,8 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-
 from conftest import draw_images
+
 from hfprobe.data.resident import ImageBatches, ImageSplit
 from hfprobe.data.transforms import CROP_PADDING, crop_and_flip, keyed_uniform, preprocess
 from hfprobe.models import build_model

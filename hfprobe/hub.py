@@ -1,0 +1,234 @@
+"""The local hub folder: models as revisions in the layout of the Hugging Face cache, so that any standard client
+finds them offline.
+
+    hub/models--hfprobe--simple-cnn/
+        blobs/<sha256>            every file once, named by its content
+        snapshots/<revision>/     links into blobs/
+        refs/main                 the newest revision
+
+A revision appears whole or not at all: files are synced in a staging folder, the folder is renamed into place, and
+`main` moves last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from hfprobe.errors import InputError, MachineError
+
+ORGANISATION = "hfprobe"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# What may be published. Anything else in a staging folder is a mistake, pickles above all.
+PUBLISHED = {".safetensors", ".json", ".py", ".md"}
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One pushed state of a model."""
+
+    name: str  # hfprobe/simple-cnn
+    commit: str  # 40 hex digits
+    path: Path  # the snapshot folder, which from_pretrained takes
+    created: datetime
+    is_main: bool
+
+
+def check_hub_dir(hub_dir: str | Path) -> None:
+    """Raise InputError where the hub folder could not be written; nothing is left behind."""
+    nearest = Path(hub_dir).absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise InputError(f"The hub folder '{hub_dir}' cannot be made: '{nearest}' is a file. Give --hub_dir a folder.")
+    try:
+        with tempfile.TemporaryDirectory(dir=nearest):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"The hub folder '{hub_dir}' cannot be written: {error.strerror}. Give --hub_dir a folder you may write."
+        ) from error
+
+
+def push_model(*, model: Any, processor: Any, hub_dir: str | Path, name: str, card: dict[str, Any]) -> Revision:
+    """Publish a model, its image processor, its code and a model card as a new revision.
+
+    Args:
+        model: a PreTrainedModel registered with `register_for_auto_class`, so that its code file is saved too.
+        name: without the organisation: `simple-cnn`.
+        card: what the template `model_card.md.j2` shows.
+
+    Raises:
+        MachineError: the hub folder could not be written; `main` is where it was.
+    """
+
+    def save(folder: Path) -> None:
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        (folder / "README.md").write_text(render_card(name=name, card=card))
+
+    return push_files(write=save, hub_dir=hub_dir, name=name)
+
+
+def push_files(*, write: Callable[[Path], None], hub_dir: str | Path, name: str) -> Revision:
+    """Publish what `write(folder)` puts into a folder as a new revision; `main` moves to it last."""
+    repository = _repository(Path(hub_dir), name)
+    try:
+        repository.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="push-", dir=hub_dir) as staging:
+            files = Path(staging) / "files"
+            files.mkdir()
+            write(files)
+            _refuse_unpublishable(files)
+            sums = {file.name: _sha256(file) for file in sorted(files.iterdir())}
+            with FileLock(repository / "push.lock"):  # two pushes at once arrive one after the other
+                return _publish(repository, files, sums, name)
+    except OSError as error:
+        raise MachineError(
+            f"The push to '{hub_dir}' failed: {error.strerror or error}. Nothing was published; free some space or "
+            "give --hub_dir another folder, and run again with --resume."
+        ) from error
+
+
+def _publish(repository: Path, files: Path, sums: dict[str, str], name: str) -> Revision:
+    parent = _main(repository) or ""
+    content = "\n".join([parent, *(f"{sum_} {file}" for file, sum_ in sums.items())])
+    commit = hashlib.sha1(content.encode()).hexdigest()
+    (repository / "blobs").mkdir(exist_ok=True)
+    (repository / "snapshots").mkdir(exist_ok=True)
+    (repository / "refs").mkdir(exist_ok=True)
+    snapshot = files.parent / "snapshot"
+    snapshot.mkdir()
+    for file, sum_ in sums.items():
+        blob = repository / "blobs" / sum_
+        if not blob.exists():
+            _sync(files / file)
+            os.replace(files / file, blob)
+        (snapshot / file).symlink_to(Path("..") / ".." / "blobs" / sum_)
+    target = repository / "snapshots" / commit
+    os.rename(snapshot, target)
+    _sync(target)
+    reference = files.parent / "main"
+    reference.write_text(commit)
+    _sync(reference)
+    os.replace(reference, repository / "refs" / "main")
+    return _revision(repository, name, commit, main=commit)
+
+
+def list_revisions(*, hub_dir: str | Path, name: str) -> list[Revision]:
+    """All revisions of a model, newest first; empty where the hub folder does not have it."""
+    repository = _repository(Path(hub_dir), name)
+    main = _main(repository)
+    commits = [folder.name for folder in (repository / "snapshots").glob("*") if folder.is_dir()]
+    revisions = [_revision(repository, name, commit, main=main) for commit in commits]
+    return sorted(revisions, key=lambda revision: (revision.created, revision.is_main), reverse=True)
+
+
+def resolve_model(*, model: str, hub_dir: str | Path = "hub") -> Path:
+    """The folder of a model.
+
+    Args:
+        model: a folder with a config.json, or a name in the hub folder: `simple-cnn`, `hfprobe/simple-cnn`, with
+            `@` and a revision of at least seven digits where it is not `main`.
+
+    Raises:
+        InputError: no such folder, name or revision.
+    """
+    if Path(model).is_dir():
+        if not (Path(model) / "config.json").is_file():
+            raise InputError(
+                f"'{model}' is not a model folder: it has no config.json. Give a checkpoint, a snapshot of the hub "
+                f"folder, or a name: {_known(hub_dir)}."
+            )
+        return Path(model)
+    name, _, wanted = model.removeprefix(f"{ORGANISATION}/").partition("@")
+    revisions = list_revisions(hub_dir=hub_dir, name=name) if NAME.fullmatch(name) else []
+    if not revisions:
+        raise InputError(
+            f"No model '{model}': neither a folder nor a name in the hub folder '{hub_dir}', which has: "
+            f"{_known(hub_dir)}. Train one: python scripts/train.py --model cnn"
+        )
+    if not wanted or wanted == "main":
+        found = [revision for revision in revisions if revision.is_main]
+    else:
+        found = [revision for revision in revisions if len(wanted) >= 7 and revision.commit.startswith(wanted)]
+    if len(found) != 1:
+        known = ", ".join(revision.commit[:12] for revision in revisions)
+        raise InputError(f"No revision '{wanted or 'main'}' of {name}. Known, newest first: {known}.")
+    return found[0].path
+
+
+def verify_revision(revision: Revision) -> None:
+    """Raise InputError naming the first file whose content is not what was pushed."""
+    for file in sorted(revision.path.iterdir()):
+        blob = Path(os.readlink(file)).name if file.is_symlink() else ""
+        if not file.is_file() or _sha256(file) != blob:
+            raise InputError(
+                f"'{file.name}' of {revision.name}@{revision.commit[:12]} is damaged. Use an older revision, or train "
+                "and push again."
+            )
+
+
+def render_card(*, name: str, card: dict[str, Any]) -> str:
+    """The model card as Markdown with a YAML header."""
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    return environment.get_template("model_card.md.j2").render(name=f"{ORGANISATION}/{name}", **card)
+
+
+def _known(hub_dir: str | Path) -> str:
+    prefix = f"models--{ORGANISATION}--"
+    names = sorted(folder.name.removeprefix(prefix) for folder in Path(hub_dir).glob(f"{prefix}*"))
+    return ", ".join(names) or "nothing yet"
+
+
+def _repository(hub_dir: Path, name: str) -> Path:
+    if not NAME.fullmatch(name):
+        raise InputError(f"'{name}' is not a model name. Allowed: letters, digits, '.', '_' and '-'.")
+    return hub_dir / f"models--{ORGANISATION}--{name}"
+
+
+def _main(repository: Path) -> str | None:
+    try:
+        return (repository / "refs" / "main").read_text().strip()
+    except FileNotFoundError:
+        return None
+
+
+def _revision(repository: Path, name: str, commit: str, *, main: str | None) -> Revision:
+    path = repository / "snapshots" / commit
+    created = datetime.fromtimestamp(path.stat().st_mtime_ns / 1e9, tz=timezone.utc)
+    return Revision(f"{ORGANISATION}/{name}", commit, path, created, commit == main)
+
+
+def _refuse_unpublishable(folder: Path) -> None:
+    for file in folder.iterdir():
+        if file.is_dir() and file.name == "__pycache__":
+            shutil.rmtree(file)
+        elif file.suffix not in PUBLISHED or not file.is_file():
+            raise InputError(
+                f"'{file.name}' cannot be published. Allowed: files ending in {', '.join(sorted(PUBLISHED))}."
+            )
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
