@@ -6,7 +6,9 @@ import argparse
 import difflib
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from hfprobe.errors import CheckFailedError, InputError, MachineError
@@ -50,6 +52,20 @@ def positive_int(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of 1 or more")
     return value
+
+
+def require_writable(folder: str | Path, *, flag: str) -> None:
+    """Raise InputError where `folder` could not be made and written; nothing is left behind."""
+    nearest = Path(folder).absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    try:
+        if not nearest.is_dir():
+            raise NotADirectoryError(20, f"'{nearest}' is a file")
+        with tempfile.TemporaryDirectory(dir=nearest):
+            pass
+    except OSError as error:
+        raise InputError(f"{flag} '{folder}' cannot be written: {error.strerror}. Give a folder you may write.") from error
 
 
 def is_main_process() -> bool:

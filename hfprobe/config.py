@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from typing import Any, Literal
 from transformers import HfArgumentParser, TrainingArguments
 
 from hfprobe import models
-from hfprobe.cli import OneLineErrors, is_main_process
+from hfprobe.cli import OneLineErrors, is_main_process, require_writable
 from hfprobe.errors import InputError
 
 DEFAULT_DATASET = "uoft-cs/cifar10"
@@ -207,14 +206,8 @@ def claim_output_dir(arguments: RunArguments) -> Path:
         )
     if arguments.resume and not runs_files:
         raise InputError(f"Nothing to resume: the output folder '{folder}' holds no run. Leave --resume out.")
-    try:
-        if arguments.overwrite and runs_files:
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"Cannot write the output folder '{folder}': {error.strerror}. Give --output_dir a folder you may write."
-        ) from error
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"No write permission in '{folder}'. Give --output_dir a folder you may write.")
+    require_writable(folder, flag="--output_dir")
+    if arguments.overwrite and runs_files:
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     return folder

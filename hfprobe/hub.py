@@ -45,22 +45,6 @@ class Revision:
     is_main: bool
 
 
-def check_hub_dir(hub_dir: str | Path) -> None:
-    """Raise InputError where the hub folder could not be written; nothing is left behind."""
-    nearest = Path(hub_dir).absolute()
-    while not nearest.exists():
-        nearest = nearest.parent
-    if not nearest.is_dir():
-        raise InputError(f"The hub folder '{hub_dir}' cannot be made: '{nearest}' is a file. Give --hub_dir a folder.")
-    try:
-        with tempfile.TemporaryDirectory(dir=nearest):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"The hub folder '{hub_dir}' cannot be written: {error.strerror}. Give --hub_dir a folder you may write."
-        ) from error
-
-
 def push_model(*, model: Any, processor: Any, hub_dir: str | Path, name: str, card: dict[str, Any]) -> Revision:
     """Publish a model, its image processor, its code and a model card as a new revision.
 

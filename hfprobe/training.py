@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from hfprobe.data.splits import Splits
 from hfprobe.errors import InputError
 from hfprobe.metrics import compute_metrics
 from hfprobe.models import model_module
+from hfprobe.results import write_json
 
 RUN_FILE = "run.json"
 CARD_SETTINGS = (
@@ -93,6 +92,13 @@ def build_trainer(*, config: RunConfig, model: PreTrainedModel, processor: Any, 
             f"{len(splits.train)} training images make no batch of {arguments.per_device_train_batch_size} "
             "with --dataloader_drop_last. Give a smaller --batch_size."
         )
+    # Travels with the weights, so that an evaluation finds the same images again.
+    model.config.run = {
+        "recipe": arguments.recipe,
+        "seed": arguments.seed,
+        "dataset": config.data.dataset,
+        "data_fingerprint": splits.fingerprint,
+    }
     train = ImageBatches(splits.train, processor=processor, augment=config.data.augment, seed=arguments.seed)
     trainer = ProbeTrainer(
         model=model.to(memory_format=torch.channels_last),  # the batches come so; a quarter faster on a CPU
@@ -180,6 +186,7 @@ def push_best(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits, resul
         "settings": {name: getattr(config.training, name) for name in CARD_SETTINGS} | asdict(config.model),
         "result": result,
     }
+    trainer.model.config.run |= {"epochs": result.epochs, "best_epoch": result.best_epoch, "seconds": result.seconds}
     if trainer.args.push_to_hub:
         trainer.push_to_hub()
     return hub.push_model(
@@ -220,10 +227,3 @@ def describe_run(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -
         "versions": provenance.versions(),
         "hardware": provenance.hardware(),
     }
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write beside and rename, so that a reader sees the old file or the new one."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(beside, path)

@@ -8,16 +8,14 @@ Any flag of transformers' TrainingArguments works beside hfprobe's own; `--help`
 on with `--resume`. What to expect of each recipe stands in the README's results table.
 """
 
-from hfprobe.cli import is_main_process, quiet_libraries, run_command
+from hfprobe.cli import is_main_process, quiet_libraries, require_writable, run_command
 from hfprobe.config import claim_output_dir, parse_run
 
 
 def main() -> None:
     config = parse_run()
     # Whatever is wrong with the flags or the folders is said before the slow imports.
-    from hfprobe.hub import check_hub_dir
-
-    check_hub_dir(config.training.hub_dir)
+    require_writable(config.training.hub_dir, flag="--hub_dir")
     output_dir = claim_output_dir(config.training)
 
     from transformers import set_seed

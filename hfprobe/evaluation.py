@@ -1,0 +1,102 @@
+"""From a model folder and a split to an EvalResult."""
+
+from __future__ import annotations
+
+import time
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from tqdm import tqdm
+from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel
+
+from hfprobe import provenance
+from hfprobe.data.resident import ImageBatches, ImageSplit
+from hfprobe.data.splits import Splits
+from hfprobe.errors import InputError
+from hfprobe.models import register_models
+from hfprobe.results import EvalResult
+
+BATCH_SIZE = 250
+
+
+def load_model(folder: str | Path) -> tuple[PreTrainedModel, Any]:
+    """The model and the image processor of a folder; no code from the folder is run.
+
+    Raises:
+        InputError: the folder does not hold a model that hfprobe knows.
+    """
+    register_models()
+    try:
+        model = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers and safetensors raise a dozen kinds for a damaged folder
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise InputError(
+            f"'{folder}' does not hold a model that hfprobe can load: {reason}. Give a folder or a name that "
+            "scripts/train.py printed."
+        ) from error
+    return model.eval().to(memory_format=torch.channels_last), processor
+
+
+def evaluate_model(
+    *, model: PreTrainedModel, processor: Any, splits: Splits, split: str, identity: dict[str, Any]
+) -> EvalResult:
+    """Predict every image of one split.
+
+    Args:
+        split: `validation` or `test`.
+        identity: what names the model in the report: `model`, `model_revision`, ...
+
+    Raises:
+        InputError: the model's labels are not the splits' classes.
+    """
+    labels = [model.config.id2label[number] for number in range(model.config.num_labels)]
+    if labels != splits.class_names:
+        raise InputError(
+            f"The model's labels ({', '.join(labels)}) do not fit the dataset's classes "
+            f"({', '.join(splits.class_names)}). Give --classes in the model's order, or another --dataset."
+        )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    images: ImageSplit = getattr(splits, split)
+    batches = ImageBatches(images, processor=processor)
+    model.to(device)
+    probabilities = np.empty((len(images), len(labels)), dtype=np.float32)
+    start = time.perf_counter()
+    with torch.inference_mode():
+        for first in tqdm(range(0, len(images), BATCH_SIZE), desc=f"Evaluating on {split}"):
+            positions = list(range(first, min(first + BATCH_SIZE, len(images))))
+            logits = model(pixel_values=batches.__getitems__(positions)["pixel_values"].to(device)).logits
+            probabilities[positions] = logits.float().softmax(-1).cpu().numpy()
+    seconds = time.perf_counter() - start
+    return EvalResult(
+        class_names=labels,
+        index=images.index,
+        labels=images.labels,
+        probabilities=probabilities,
+        mistakes={
+            int(images.index[position]): encode_png(images.images[position])
+            for position in np.flatnonzero(probabilities.argmax(1) != images.labels)
+        },
+        provenance=identity
+        | {
+            "split": split,
+            "source": splits.source,
+            "data_fingerprint": splits.fingerprint,
+            "split_fingerprint": images.fingerprint,
+            "parameters": model.num_parameters(),
+            "seconds": round(seconds, 3),
+            "versions": provenance.versions(),
+            "hardware": provenance.hardware(),
+        },
+    )
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """(H, W, 3) uint8 as the bytes of a PNG file."""
+    buffer = BytesIO()
+    PIL.Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,102 @@
+"""The report of one evaluation, made from what EvalResult.save wrote and from nothing else."""
+
+from __future__ import annotations
+
+import base64
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from sklearn.metrics import classification_report
+
+from hfprobe.reporting.figures import draw_confusion_matrix
+from hfprobe.results import EvalResult, write_beside
+
+GALLERY_SIZE = 24
+
+
+def write_report(folder: str | Path) -> Path:
+    """Write per_class_metrics.csv, classification_report.txt, confusion_matrix.png and report.html; the page's path.
+
+    Raises:
+        InputError: the folder holds no evaluation, or a damaged one.
+    """
+    folder = Path(folder)
+    result = EvalResult.load(folder)
+    metrics = result.metrics
+    matrix = draw_confusion_matrix(
+        metrics["confusion_matrix"],
+        class_names=result.class_names,
+        title=f"{result.provenance['model']} on {result.provenance['split']}, "
+        f"accuracy {metrics['accuracy']:.2%} (n = {metrics['n']:,})",
+    )
+    write_beside(folder / "confusion_matrix.png", lambda path: path.write_bytes(matrix))
+    write_beside(folder / "per_class_metrics.csv", lambda path: _write_per_class(path, metrics["per_class"]))
+    text = classification_report(
+        result.labels,
+        result.predictions,
+        labels=range(len(result.class_names)),
+        target_names=result.class_names,
+        digits=4,
+        zero_division=0,
+    )
+    write_beside(folder / "classification_report.txt", lambda path: path.write_text(text))
+    page = _environment().get_template("report.html.j2").render(
+        result=result,
+        metrics=metrics,
+        provenance=result.provenance,
+        confusion=_confusion_rows(metrics["confusion_matrix"]),
+        matrix_image=_data_uri(matrix),
+        gallery=_worst_mistakes(result),
+        mistakes=len(result.mistakes),
+    )
+    write_beside(folder / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
+    return folder / "report.html"
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("hfprobe.reporting"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["percent"] = lambda share, digits=2: f"{100 * share:.{digits}f} %"
+    return environment
+
+
+def _write_per_class(path: Path, per_class: dict[str, dict[str, float]]) -> None:
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["class", "precision", "recall", "f1", "support"])
+        for name, scores in per_class.items():
+            writer.writerow([name, *(round(scores[key], 6) for key in ("precision", "recall", "f1")), scores["support"]])
+
+
+def _confusion_rows(matrix: list[list[int]]) -> list[list[tuple[int, float]]]:
+    """Each cell as its count and its share of the row."""
+    return [[(count, count / max(1, sum(row))) for count in row] for row in matrix]
+
+
+def _worst_mistakes(result: EvalResult) -> list[dict[str, Any]]:
+    """The mistakes that the model was surest of, surest first."""
+    confidence = result.probabilities.max(axis=1)
+    wrong = np.flatnonzero(result.predictions != result.labels)
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:GALLERY_SIZE]
+    return [
+        {
+            "index": int(result.index[position]),
+            "true": result.class_names[result.labels[position]],
+            "predicted": result.class_names[result.predictions[position]],
+            "confidence": float(confidence[position]),
+            "image": _data_uri(result.mistakes[int(result.index[position])]),
+        }
+        for position in worst
+    ]
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

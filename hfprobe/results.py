@@ -1,0 +1,156 @@
+"""EvalResult: what an evaluation found, on disk as JSON and parquet. Imports no torch: reports are made from it alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+
+from hfprobe.errors import InputError
+
+METRICS_FILE = "metrics.json"
+PREDICTIONS_FILE = "predictions.parquet"
+MISTAKES_FILE = "mistakes.parquet"
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """Predictions of one model on one split.
+
+    Attributes:
+        class_names: in the order of the label numbers.
+        index: (N,) int64, row of each image in the source's split.
+        labels: (N,) int64.
+        probabilities: (N, C) float32.
+        provenance: model, revision, split, data fingerprint, versions, hardware; JSON-able.
+        mistakes: index -> PNG bytes of each wrongly classified picture.
+    """
+
+    class_names: list[str]
+    index: np.ndarray
+    labels: np.ndarray
+    probabilities: np.ndarray
+    provenance: dict[str, Any]
+    mistakes: dict[int, bytes] = field(default_factory=dict)
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """(N,) int64, the most probable class."""
+        return self.probabilities.argmax(axis=1)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """See `summarize_classification`."""
+        return summarize_classification(
+            labels=self.labels, predictions=self.predictions, class_names=self.class_names
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write metrics.json, predictions.parquet and mistakes.parquet; metrics.json comes last and vouches for them."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        predictions = pa.table(
+            {
+                "index": self.index,
+                "label": self.labels,
+                "prediction": self.predictions,
+                "probabilities": list(self.probabilities.astype(np.float32)),
+            }
+        )
+        mistakes = pa.table(
+            {
+                "index": pa.array(list(self.mistakes), pa.int64()),
+                "image": pa.array(list(self.mistakes.values()), pa.binary()),
+            }
+        )
+        write_beside(folder / PREDICTIONS_FILE, lambda path: pq.write_table(predictions, path))
+        write_beside(folder / MISTAKES_FILE, lambda path: pq.write_table(mistakes, path))
+        content = {"class_names": self.class_names} | self.metrics | self.provenance
+        write_json(folder / METRICS_FILE, content)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> EvalResult:
+        """What `save` wrote.
+
+        Raises:
+            InputError: not the folder of an evaluation, or a damaged one.
+        """
+        folder = Path(folder)
+        remedy = f"Make it: python scripts/eval.py --model <folder or hub name> --report_dir {folder}"
+        if not (folder / METRICS_FILE).is_file():
+            raise InputError(f"'{folder}' holds no evaluation: it has no {METRICS_FILE}. {remedy}")
+        try:
+            content = json.loads((folder / METRICS_FILE).read_text())
+            predictions = pq.read_table(folder / PREDICTIONS_FILE)
+            mistakes = pq.read_table(folder / MISTAKES_FILE).to_pydict()
+            result = cls(
+                class_names=content.pop("class_names"),
+                index=predictions["index"].to_numpy(),
+                labels=predictions["label"].to_numpy(),
+                probabilities=np.stack(predictions["probabilities"].to_numpy()),
+                mistakes=dict(zip(mistakes["index"], mistakes["image"], strict=True)),
+                provenance=content,
+            )
+        except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are ValueErrors and KeyErrors too
+            reason = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise InputError(f"The evaluation in '{folder}' is damaged: {reason}. {remedy}") from error
+        for key in result.metrics:
+            content.pop(key, None)
+        return result
+
+
+def summarize_classification(*, labels: np.ndarray, predictions: np.ndarray, class_names: list[str]) -> dict[str, Any]:
+    """Everything a report says of a set of predictions, JSON-able.
+
+    Macro averages are over all classes, also those never predicted (their precision counts as 0).
+
+    Args:
+        labels, predictions: (N,) class numbers.
+
+    Returns:
+        `n`, `accuracy`, `macro_precision`, `macro_recall`, `macro_f1` (shares in [0, 1]), `per_class` (name ->
+        precision, recall, f1, support) and `confusion_matrix` (rows: true class, columns: predicted).
+    """
+    numbers = range(len(class_names))
+    scores = precision_recall_fscore_support(labels, predictions, labels=numbers, zero_division=0)
+    precision, recall, f1, support = (values.tolist() for values in scores)
+    return {
+        "n": len(labels),
+        "accuracy": float(accuracy_score(labels, predictions)),
+        "macro_precision": float(np.mean(precision)),
+        "macro_recall": float(np.mean(recall)),
+        "macro_f1": float(np.mean(f1)),
+        "per_class": {
+            name: {
+                "precision": precision[number],
+                "recall": recall[number],
+                "f1": f1[number],
+                "support": support[number],
+            }
+            for number, name in enumerate(class_names)
+        },
+        "confusion_matrix": confusion_matrix(labels, predictions, labels=numbers).tolist(),
+    }
+
+
+def write_beside(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write to a file beside `path` and rename it, so that a reader sees the old content or the new."""
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        write(beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """`content` as indented JSON, whole or not at all."""
+    write_beside(path, lambda beside: beside.write_text(json.dumps(content, indent=2) + "\n"))

@@ -1,0 +1,78 @@
+"""Evaluate a model and write a report.
+
+    python scripts/eval.py --model hfprobe/simple-cnn --report_dir reports/cnn
+    python scripts/eval.py --model runs/cnn-fast-seed42/checkpoint-2340 --split validation
+    python scripts/eval.py --report_only --report_dir reports/cnn        # the page again, from its JSON and parquet
+
+Half a minute for 5,000 images on two CPU cores. Dataset, classes and seed are the model's own where no flag says otherwise.
+"""
+
+from pathlib import Path
+
+from hfprobe.cli import Parser, positive_int, quiet_libraries, require_writable, run_command
+from hfprobe.errors import InputError
+
+
+def make_parser() -> Parser:
+    parser = Parser(prog="scripts/eval.py", description=__doc__)
+    parser.add_argument("--model", help="model folder, or a name in the hub folder: simple-cnn, simple-cnn@<revision>")
+    parser.add_argument("--split", default="test", choices=["test", "validation"], help="default: test")
+    parser.add_argument("--max_eval_samples", type=positive_int, help="at most this many images, stratified")
+    parser.add_argument("--report_dir", type=Path, help="default: reports/<model's name>")
+    parser.add_argument("--hub_dir", default="hub", help="default: hub")
+    parser.add_argument("--dataset", help="default: the one the model was trained on")
+    parser.add_argument("--classes", nargs="+", help="default: the model's labels")
+    parser.add_argument("--report_only", action="store_true", help="make the report again without the model")
+    return parser
+
+
+def main() -> None:
+    arguments = make_parser().parse_args()
+    if arguments.report_only:
+        if arguments.report_dir is None:
+            raise InputError("--report_only needs --report_dir, the folder of an evaluation.")
+    else:
+        if arguments.model is None:
+            raise InputError("--model is missing. Give a model folder or a name in the hub folder, such as simple-cnn.")
+        evaluate(arguments)
+    from hfprobe.reporting import write_report
+    from hfprobe.results import EvalResult
+
+    page = write_report(arguments.report_dir)
+    metrics = EvalResult.load(arguments.report_dir).metrics
+    print(
+        f"\nAccuracy {metrics['accuracy']:.2%}, macro-F1 {metrics['macro_f1']:.2%} (n = {metrics['n']:,}).\n"
+        f"Report: {page} (open it in a browser)"
+    )
+
+
+def evaluate(arguments) -> None:
+    """Run the model over the split and save what came out in `report_dir`."""
+    from hfprobe.hub import resolve_model
+
+    folder = resolve_model(model=arguments.model, hub_dir=arguments.hub_dir)
+    if arguments.report_dir is None:
+        arguments.report_dir = Path("reports") / arguments.model.rstrip("/").split("/")[-1].split("@")[0]
+    require_writable(arguments.report_dir, flag="--report_dir")
+
+    from hfprobe.config import DataArguments
+    from hfprobe.data.splits import load_splits
+    from hfprobe.data.transforms import input_size
+    from hfprobe.evaluation import evaluate_model, load_model
+
+    quiet_libraries()
+    model, processor = load_model(folder)
+    run = getattr(model.config, "run", {})
+    data = DataArguments(
+        dataset=arguments.dataset or run.get("dataset", DataArguments.dataset),
+        classes=arguments.classes or list(model.config.id2label.values()),
+        max_eval_samples=arguments.max_eval_samples,
+    )
+    splits = load_splits(data, seed=run.get("seed", 42), image_size=input_size(processor))
+    identity = {"model": arguments.model, "model_revision": folder.name} | {f"run_{key}": run[key] for key in run}
+    result = evaluate_model(model=model, processor=processor, splits=splits, split=arguments.split, identity=identity)
+    result.save(arguments.report_dir)
+
+
+if __name__ == "__main__":
+    run_command(main)

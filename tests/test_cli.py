@@ -1,0 +1,50 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from hfprobe.cli import Parser, require_writable, run_command
+from hfprobe.errors import CheckFailedError, InputError, MachineError
+
+
+@pytest.mark.parametrize(("error", "code"), [(InputError, 2), (CheckFailedError, 1), (MachineError, 3)])
+def test_errors_are_one_line_and_an_exit_code(capsys, error, code):
+    def main():
+        raise error("first\n  second")
+
+    with pytest.raises(SystemExit) as stopped:
+        run_command(main)
+    assert stopped.value.code == code
+    assert capsys.readouterr().err == "error: first second\n"
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run_command(lambda: 1 / 0)
+
+
+def test_unknown_flag_offers_the_nearest():
+    parser = Parser(prog="scripts/x.py")
+    parser.add_argument("--split")
+    expected = "Unknown argument '--spilt'. Did you mean --split? All flags: python scripts/x.py --help"
+    with pytest.raises(InputError, match=re.escape(expected)):
+        parser.parse_args(["--spilt=test"])
+
+
+def test_a_writable_folder_is_left_as_it_was(tmp_path):
+    require_writable(tmp_path / "new" / "hub", flag="--hub_dir")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_below_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    expected = f"--hub_dir '{tmp_path}/file/hub' cannot be written: '{tmp_path}/file' is a file. Give a folder you may"
+    with pytest.raises(InputError, match=re.escape(expected)):
+        require_writable(tmp_path / "file" / "hub", flag="--hub_dir")
+
+
+def test_a_folder_without_write_permission():
+    if not Path("/proc/self").is_dir():
+        pytest.skip("needs a folder that nobody may write")
+    with pytest.raises(InputError, match=re.escape("--output_dir '/proc/x' cannot be written: ")):
+        require_writable("/proc/x", flag="--output_dir")
