@@ -65,7 +65,9 @@ def require_writable(folder: str | Path, *, flag: str) -> None:
         with tempfile.TemporaryDirectory(dir=nearest):
             pass
     except OSError as error:
-        raise InputError(f"{flag} '{folder}' cannot be written: {error.strerror}. Give a folder you may write.") from error
+        raise InputError(
+            f"{flag} '{folder}' cannot be written: {error.strerror}. Give a folder you may write."
+        ) from error
 
 
 def is_main_process() -> bool:

@@ -20,7 +20,7 @@ def versions() -> dict[str, str]:
 
 
 def git_sha() -> str | None:
-    """The commit of the checkout that hfprobe runs from, with `-dirty` where it has changes; None outside a checkout."""
+    """The commit of the checkout hfprobe runs from, with `-dirty` where it has changes; None outside a checkout."""
     command = ["git", "-C", str(Path(hfprobe.__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -49,9 +49,7 @@ class EvalResult:
     @property
     def metrics(self) -> dict[str, Any]:
         """See `summarize_classification`."""
-        return summarize_classification(
-            labels=self.labels, predictions=self.predictions, class_names=self.class_names
-        )
+        return summarize_classification(labels=self.labels, predictions=self.predictions, class_names=self.class_names)
 
     def save(self, folder: str | Path) -> None:
         """Write metrics.json, predictions.parquet and mistakes.parquet; metrics.json comes last and vouches for them."""

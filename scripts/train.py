@@ -35,13 +35,14 @@ def main() -> None:
     if not is_main_process():
         return
     revision = push_best(trainer, config=config, splits=splits, result=result)
+    hub_flag = "" if config.training.hub_dir == "hub" else f" --hub_dir {config.training.hub_dir}"
     print(
         f"\nDone: {result.epochs:g} epochs in {result.seconds:.0f} s; best epoch {result.best_epoch:g}.\n"
         f"Validation accuracy {result.metrics['accuracy']:.2%}, macro-F1 {result.metrics['macro_f1']:.2%} "
         f"(n = {result.n_validation:,}).\n"
         f"Model:   {revision.path}\n"
         f"Run:     {output_dir} (curves: tensorboard --logdir {output_dir})\n"
-        f"Report:  python scripts/eval.py --model {revision.name} --report_dir reports/{config.training.model}"
+        f"Report:  python scripts/eval.py --model {revision.name}{hub_flag} --report_dir reports/{config.training.model}"
     )
 
 

@@ -3,7 +3,7 @@
 The contract, held for every module by tests/test_models.py:
 
 - `HUB_NAME`: the name in the hub folder, after `hfprobe/`;
-- `RECIPES`: recipe name -> values for fields of `Options` and of `hfprobe.config.RunArguments`; the first is the default;
+- `RECIPES`: recipe name -> values for fields of `Options` and `hfprobe.config.RunArguments`; the first is default;
 - `Options`: a dataclass, the model's own command-line flags;
 - `build(options=..., labels=...)` -> (PreTrainedModel, image processor).
 

@@ -27,7 +27,9 @@ def draw_confusion_matrix(matrix: np.ndarray, *, class_names: list[str], title: 
         axes.text(column, row - 0.1, f"{matrix[row, column]:,}", ha="center", va="center", color=colour, weight=weight)
         share = f"{shares[row, column]:.1%}"
         axes.text(column, row + 0.2, share, ha="center", va="center", color=colour, fontsize=8)
-    axes.set_xticks(range(classes), class_names, rotation=30 if classes > 6 else 0, ha="right" if classes > 6 else "center")
+    axes.set_xticks(
+        range(classes), class_names, rotation=30 if classes > 6 else 0, ha="right" if classes > 6 else "center"
+    )
     axes.set_yticks(range(classes), class_names)
     axes.set_xticks(np.arange(classes - 1) + 0.5, minor=True)
     axes.set_yticks(np.arange(classes - 1) + 0.5, minor=True)

@@ -43,14 +43,18 @@ def write_report(folder: str | Path) -> Path:
         zero_division=0,
     )
     write_beside(folder / "classification_report.txt", lambda path: path.write_text(text))
-    page = _environment().get_template("report.html.j2").render(
-        result=result,
-        metrics=metrics,
-        provenance=result.provenance,
-        confusion=_confusion_rows(metrics["confusion_matrix"]),
-        matrix_image=_data_uri(matrix),
-        gallery=_worst_mistakes(result),
-        mistakes=len(result.mistakes),
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            result=result,
+            metrics=metrics,
+            provenance=result.provenance,
+            confusion=_confusion_rows(metrics["confusion_matrix"]),
+            matrix_image=_data_uri(matrix),
+            gallery=_worst_mistakes(result),
+            mistakes=len(result.mistakes),
+        )
     )
     write_beside(folder / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
     return folder / "report.html"
@@ -64,7 +68,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters["percent"] = lambda share, digits=2: f"{100 * share:.{digits}f} %"
+    environment.filters["percent"] = lambda share, digits=2: f"{100 * share:.{digits}f}\u00a0%"
     return environment
 
 
@@ -73,7 +77,9 @@ def _write_per_class(path: Path, per_class: dict[str, dict[str, float]]) -> None
         writer = csv.writer(stream)
         writer.writerow(["class", "precision", "recall", "f1", "support"])
         for name, scores in per_class.items():
-            writer.writerow([name, *(round(scores[key], 6) for key in ("precision", "recall", "f1")), scores["support"]])
+            writer.writerow(
+                [name, *(round(scores[key], 6) for key in ("precision", "recall", "f1")), scores["support"]]
+            )
 
 
 def _confusion_rows(matrix: list[list[int]]) -> list[list[tuple[int, float]]]:

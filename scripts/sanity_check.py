@@ -1,0 +1,58 @@
+"""Overfit one batch of 32 images: a model that cannot learn 32 images by heart has a bug, and exit code 1.
+
+    python scripts/sanity_check.py --model cnn
+
+Expect 100 % after 10 to 20 epochs, in ten seconds.
+"""
+
+from hfprobe.cli import Parser, positive_int, quiet_libraries, run_command
+from hfprobe.errors import CheckFailedError
+
+BATCH_SIZE = 32
+
+
+def make_parser() -> Parser:
+    parser = Parser(prog="scripts/sanity_check.py", description=__doc__)
+    parser.add_argument("--model", default="cnn", help="a module of hfprobe/models; default: cnn")
+    parser.add_argument("--epochs", type=positive_int, default=30, help="at most so many; default: 30")
+    parser.add_argument("--lr", type=float, default=1e-3, help="learning rate of Adam; default: 0.001")
+    parser.add_argument("--dataset", help="hub id or local folder; default: CIFAR-10")
+    parser.add_argument("--classes", nargs="+", help="classes to keep; default: the package's five")
+    return parser
+
+
+def main() -> None:
+    arguments = make_parser().parse_args()
+
+    from hfprobe.models import build_model, model_module
+
+    model_module(arguments.model)
+
+    from transformers import set_seed
+
+    from hfprobe.config import DataArguments
+    from hfprobe.data.resident import ImageBatches
+    from hfprobe.data.splits import load_splits
+    from hfprobe.data.transforms import input_size
+    from hfprobe.sanity import overfit_batch
+
+    quiet_libraries()
+    set_seed(42)
+    chosen = {key: value for key in ("dataset", "classes") if (value := getattr(arguments, key)) is not None}
+    data = DataArguments(**chosen, max_train_samples=BATCH_SIZE, max_eval_samples=BATCH_SIZE)
+    model, processor = build_model(arguments.model, labels=data.classes)
+    splits = load_splits(data, seed=42, image_size=input_size(processor))
+    batch = ImageBatches(splits.train, processor=processor).__getitems__(list(range(len(splits.train))))
+    accuracies = overfit_batch(model=model, batch=batch, epochs=arguments.epochs, learning_rate=arguments.lr)
+    for epoch, accuracy in enumerate(accuracies, start=1):
+        print(f"epoch {epoch:>2}  accuracy {accuracy:7.2%}")
+    if accuracies[-1] < 1:
+        raise CheckFailedError(
+            f"{arguments.model} did not learn {len(splits.train)} images by heart: {max(accuracies):.2%} at best in "
+            f"{len(accuracies)} epochs, 100 % expected. Look at its gradients, or give --epochs or --lr more."
+        )
+    print(f"\n{arguments.model} learnt {len(splits.train)} images by heart in {len(accuracies)} epochs.")
+
+
+if __name__ == "__main__":
+    run_command(main)
