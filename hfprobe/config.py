@@ -158,6 +158,16 @@ class RunParser(OneLineErrors, HfArgumentParser):
             )
         self.set_defaults(**HOUSE_DEFAULTS | module.RECIPES[recipe] | {"model": model, "recipe": recipe})
 
+    def parse_into_config(self, argv: Sequence[str]) -> tuple[RunConfig, list[str]]:
+        """The RunConfig, and the arguments that no flag took."""
+        try:
+            *parsed, remaining = self.parse_args_into_dataclasses(
+                argv, return_remaining_strings=True, look_for_args_file=False
+            )
+        except ValueError as error:  # from the __post_init__ of TrainingArguments or of a model's Options
+            raise InputError(str(error)) from error
+        return RunConfig(*parsed), remaining
+
 
 def parse_run(argv: Sequence[str] | None = None) -> RunConfig:
     """The command line of scripts/train.py as a checked RunConfig.
@@ -171,11 +181,9 @@ def parse_run(argv: Sequence[str] | None = None) -> RunConfig:
     first.add_argument("--recipe")
     chosen, _ = first.parse_known_args(argv)
     parser = RunParser(chosen.model, chosen.recipe)
-    *parsed, remaining = parser.parse_args_into_dataclasses(
-        argv, return_remaining_strings=True, look_for_args_file=False
-    )
+    parsed, remaining = parser.parse_into_config(argv)
     parser.refuse_unknown(remaining)
-    return RunConfig(*parsed)
+    return parsed
 
 
 def make_run(*, model: str = "cnn", recipe: str | None = None, **values: Any) -> RunConfig:
@@ -186,7 +194,7 @@ def make_run(*, model: str = "cnn", recipe: str | None = None, **values: Any) ->
     """
     parser = RunParser(model, recipe)
     parser.set_defaults(**values)
-    return RunConfig(*parser.parse_args_into_dataclasses([], look_for_args_file=False))
+    return parser.parse_into_config([])[0]
 
 
 def claim_output_dir(arguments: RunArguments) -> Path:

@@ -9,6 +9,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from hfprobe.cli import quiet_libraries
+
+quiet_libraries()
+os.environ["TQDM_DISABLE"] = "1"
+
 CLASSES = ["airplane", "automobile", "bird", "cat", "dog"]
 
 

@@ -46,13 +46,16 @@ def test_split_is_stratified_disjoint_complete_and_seeded():
     assert (column(other, "index") != column(train, "index")).any()
 
 
-@pytest.mark.parametrize("size", [5, 7, 23, 100])
-def test_subset_is_stratified(size):
-    labels = np.arange(100) % 5
+@pytest.mark.parametrize("size", [3, 7, 23, 99, 100, 500])
+def test_subset_is_stratified_and_part_of_every_larger_one(size):
+    labels = np.repeat([0, 1, 2], [50, 30, 20])[np.random.default_rng(0).permutation(100)]
     kept = stratified_subset(labels, size=size, seed=1)
-    counts = np.bincount(labels[kept], minlength=5)
-    assert len(kept) == len(set(kept)) == size
-    assert counts.max() - counts.min() <= 1
+    assert len(kept) == len(set(kept)) == min(size, 100)
+    share = min(size, 100) / 100
+    assert np.abs(np.bincount(labels[kept], minlength=3) - share * np.array([50, 30, 20])).max() <= 1
+    assert set(kept) <= set(stratified_subset(labels, size=size + 1, seed=1))
+    if size < 99:
+        assert set(kept) != set(stratified_subset(labels, size=size, seed=2))
 
 
 def test_splits_of_a_folder(dataset_folder):

@@ -45,7 +45,7 @@ class Profiler(TrainerCallback):
         self.folder.mkdir(parents=True, exist_ok=True)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         operators = profiler.key_averages()
-        for name, sort_by in (("time", f"self_{device}_time_total"), ("memory", f"self_{device}_memory_usage")):
+        for name, sort_by in (("time", f"self_{device}_time_total"), ("memory", f"{device}_memory_usage")):
             table = operators.table(sort_by=sort_by, row_limit=40, max_name_column_width=60)
             (self.folder / f"operators_by_{name}.txt").write_text(table)
         profiler.export_chrome_trace(str(self.folder / "trace.json"))

@@ -67,14 +67,20 @@ def keep_classes(rows: Dataset, *, classes: list[str], split: str) -> Dataset:
 
 
 def stratified_subset(labels: np.ndarray, *, size: int, seed: int) -> np.ndarray:
-    """Sorted positions of `size` items, each class in its share (rounded so that the sum is `size`)."""
-    classes = np.unique(labels)
-    if size >= len(labels):
-        return np.arange(len(labels))
-    if size < len(classes):
-        raise InputError(f"{size} images for {len(classes)} classes; allowed: one a class or more.")
-    kept, _ = train_test_split(np.arange(len(labels)), train_size=size, stratify=labels, random_state=seed)
-    return np.sort(kept)
+    """Sorted positions of `size` items, each class in its share; a smaller subset is part of a larger one.
+
+    Raises:
+        InputError: fewer items than classes.
+    """
+    _, numbers, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    if size < min(len(counts), len(labels)):
+        raise InputError(f"{size} images for {len(counts)} classes; allowed: one a class or more.")
+    order = np.random.default_rng(seed).permutation(len(labels))
+    # The n-th of a class's N items stands at n / N: the first `size` on that line are a fair share of each class.
+    place = np.empty(len(labels))
+    for number, count in enumerate(counts):
+        place[order[numbers[order] == number]] = np.arange(count) / count
+    return np.sort(order[np.argsort(place[order], kind="stable")][:size])
 
 
 def split_rows(rows: Dataset, *, seed: int) -> tuple[Dataset, Dataset]:

@@ -1,0 +1,94 @@
+import re
+
+import pytest
+
+from hfprobe.config import claim_output_dir, make_run, parse_run
+from hfprobe.errors import InputError
+
+
+def test_the_command_line_wins_over_the_recipe_and_the_recipe_over_the_defaults():
+    assert parse_run([]).training.learning_rate == 2e-3
+    assert parse_run(["--lr", "0.5"]).training.learning_rate == 0.5
+    assert parse_run(["--recipe", "reference"]).training.learning_rate == 1e-3
+    assert parse_run(["--recipe", "reference", "--learning_rate", "3"]).training.learning_rate == 3
+
+
+def test_short_names_and_any_training_argument():
+    training = parse_run(
+        [
+            "--epochs",
+            "3",
+            "--batch_size",
+            "7",
+            "--patience",
+            "2",
+            "--adam_beta2",
+            "0.9",
+            "--dataloader_num_workers",
+            "2",
+        ]
+    ).training
+    assert (training.num_train_epochs, training.per_device_train_batch_size, training.patience) == (3, 7, 2)
+    assert (training.adam_beta2, training.dataloader_num_workers) == (0.9, 2)
+
+
+def test_python_and_command_line_give_the_same_run():
+    assert (
+        make_run(seed=7, classes=["cat", "dog"]).to_dict()
+        == parse_run(["--seed", "7", "--classes", "cat", "dog"]).to_dict()
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--model", "resnet"], "Unknown model 'resnet'. Available: cnn"),
+        (["--recipe", "best"], "Unknown recipe 'best' for model 'cnn'. Available: fast, reference."),
+        (["--epoch", "3"], "Unknown argument '--epoch'. Did you mean --epochs?"),
+        (["--frobnicate"], "Unknown argument '--frobnicate'. All flags: python "),
+        (["--epochs", "0"], "--num_train_epochs/--epochs is 0.0; allowed: more than 0."),
+        (["--batch_size", "-1"], "--per_device_train_batch_size/--batch_size is -1; allowed: more than 0."),
+        (["--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
+        (["--lr", "-1"], "--learning_rate/--lr is -1.0; allowed: more than 0."),
+        (["--patience", "0"], "--patience is 0; allowed: more than 0."),
+        (["--seed", "-1"], "--seed is -1; allowed: 0 or more."),
+        (["--histogram_epochs", "-1"], "--histogram_epochs is -1; allowed: 0 or more."),
+        (["--max_train_samples", "0"], "--max_train_samples is 0; allowed: more than 0."),
+        (["--max_eval_samples", "-5"], "--max_eval_samples is -5; allowed: more than 0."),
+        (["--classes", "cat", "dog", "cat"], "--classes names cat twice; allowed: each class once."),
+        (["--classes", "cat"], "--classes names only cat; allowed: two classes or more."),
+        (["--dropout", "1"], "--dropout is 1.0; allowed: 0 <= dropout < 1."),
+        (["--warmup_steps", "-3"], "warmup_steps = -3"),
+        (["--resume", "--overwrite"], "--resume and --overwrite exclude each other"),
+    ],
+)
+def test_bad_input(argv, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        parse_run(argv)
+
+
+def test_output_folder_with_another_run(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    expected = (
+        f"The output folder '{tmp_path}' holds another run. Go on with it: --resume. Delete it: --overwrite. "
+        "Keep it: --output_dir with another name."
+    )
+    with pytest.raises(InputError, match=re.escape(expected)):
+        claim_output_dir(make_run(output_dir=str(tmp_path)).training)
+    assert (tmp_path / "run.json").exists()
+    claim_output_dir(make_run(output_dir=str(tmp_path), resume=True).training)
+    assert (tmp_path / "run.json").exists()
+    claim_output_dir(make_run(output_dir=str(tmp_path), overwrite=True).training)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_holds_no_run_keeps_its_files(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    claim_output_dir(make_run(output_dir=str(tmp_path), overwrite=True).training)
+    assert (tmp_path / "notes.txt").exists()
+
+
+def test_nothing_to_resume(tmp_path):
+    expected = f"Nothing to resume: the output folder '{tmp_path}' holds no run. Leave --resume out."
+    with pytest.raises(InputError, match=re.escape(expected)):
+        claim_output_dir(make_run(output_dir=str(tmp_path), resume=True).training)

@@ -1,0 +1,107 @@
+"""The contract of every module in hfprobe/models, and what is SimpleCNN's own."""
+
+import math
+import re
+
+import pytest
+import torch
+from transformers import AutoModelForImageClassification
+
+from hfprobe.config import RunArguments, make_run
+from hfprobe.errors import InputError
+from hfprobe.models import available_models, build_model, model_module
+
+LABELS = ["airplane", "automobile", "bird", "cat", "dog"]
+
+
+@pytest.fixture
+def cnn():
+    torch.manual_seed(0)
+    return build_model("cnn", labels=LABELS)[0]
+
+
+@pytest.mark.parametrize("name", available_models())
+def test_every_recipe_is_made_of_known_fields(name):
+    module = model_module(name)
+    known = set(RunArguments.__dataclass_fields__) | set(module.Options.__dataclass_fields__)
+    for recipe, values in module.RECIPES.items():
+        assert set(values) <= known
+        run = make_run(model=name, recipe=recipe)
+        for key, value in values.items():
+            owner = run.training if hasattr(run.training, key) else run.model
+            assert getattr(owner, key) == value
+
+
+def test_unknown_model():
+    expected = (
+        f"Unknown model 'resnet'. Available: {', '.join(available_models())}. "
+        "To add one, write hfprobe/models/resnet.py."
+    )
+    with pytest.raises(InputError, match=re.escape(expected)):
+        build_model("resnet", labels=LABELS)
+
+
+def test_parameter_count(cnn):
+    assert cnn.num_parameters() == cnn.num_parameters(only_trainable=True) == 2_471_941
+
+
+def assert_kaiming_normal(model):
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            fan_in = module.weight[0].numel()
+            expected = math.sqrt(2 / fan_in)
+            # 5 standard errors of a standard deviation over this many draws
+            tolerance = 5 * expected / math.sqrt(2 * module.weight.numel())
+            assert abs(module.weight.std().item() - expected) < tolerance
+            assert not module.bias.any()
+
+
+def test_weights_are_kaiming_normal_after_construction_and_after_loading(cnn, tmp_path):
+    assert_kaiming_normal(cnn)
+    cnn.save_pretrained(tmp_path)
+    assert_kaiming_normal(AutoModelForImageClassification.from_pretrained(tmp_path))
+
+
+def test_save_and_load_gives_the_same_logits_to_the_bit(cnn, tmp_path):
+    images = torch.randn(8, 3, 32, 32)
+    cnn(images)  # moves the running statistics of BatchNorm, which must travel too
+    cnn.eval().save_pretrained(tmp_path)
+    loaded = AutoModelForImageClassification.from_pretrained(tmp_path).eval()
+    assert torch.equal(loaded(images).logits, cnn(images).logits)
+    assert [loaded.config.id2label[number] for number in range(5)] == LABELS
+    assert loaded.config.label2id["cat"] == 3
+
+
+def test_loss_is_cross_entropy_and_every_parameter_gets_a_gradient(cnn):
+    images, labels = torch.randn(8, 3, 32, 32), torch.arange(8) % 5
+    output = cnn(images, labels=labels)
+    assert output.logits.shape == (8, 5)
+    expected = -output.logits.log_softmax(-1)[torch.arange(8), labels].mean()
+    torch.testing.assert_close(output.loss, expected)
+    assert cnn(images).loss is None
+    output.loss.backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in cnn.parameters())
+
+
+def test_dropout_acts_in_training_only():
+    images = torch.randn(4, 3, 32, 32)
+    options = model_module("cnn").Options(dropout=0.9)
+    model, _ = build_model("cnn", labels=LABELS, options=options)
+    assert not torch.equal(model.train()(images).logits, model(images).logits)
+    assert torch.equal(model.eval()(images).logits, model(images).logits)
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0])
+def test_dropout_out_of_range(dropout):
+    with pytest.raises(ValueError, match=re.escape(f"--dropout is {dropout}; allowed: 0 <= dropout < 1.")):
+        model_module("cnn").Options(dropout=dropout)
+
+
+def test_reference_recipe_is_the_reference_experiment():
+    run = make_run(model="cnn", recipe="reference")
+    training = run.training
+    assert (training.optimizer, training.learning_rate, training.weight_decay) == ("adam", 1e-3, 1e-4)
+    assert (training.per_device_train_batch_size, training.num_train_epochs, training.patience) == (128, 100, 15)
+    assert training.lr_scheduler_type == "reduce_lr_on_plateau"
+    assert training.lr_scheduler_kwargs == {"mode": "max", "factor": 0.5, "patience": 5}
+    assert (training.metric_for_best_model, run.model.dropout) == ("accuracy", 0.5)

@@ -1,0 +1,133 @@
+import csv
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from hfprobe.reporting import write_report
+from test_results import make_result
+
+
+class Page(HTMLParser):
+    """What the tests ask of a page: its tags with their attributes, and its text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture
+def report(tmp_path):
+    make_result().save(tmp_path)
+    write_report(tmp_path)
+    return tmp_path
+
+
+def test_tables_hold_the_metrics(report):
+    metrics = make_result().metrics
+    rows = list(csv.DictReader((report / "per_class_metrics.csv").open()))
+    assert [row["class"] for row in rows] == ["cat", "dog", "owl"]
+    for row in rows:
+        for key in ("precision", "recall", "f1"):
+            assert float(row[key]) == pytest.approx(metrics["per_class"][row["class"]][key], abs=1e-6)
+    text = (report / "classification_report.txt").read_text()
+    assert f"{metrics['accuracy']:.4f}" in text
+    assert "macro avg" in text
+
+
+def test_page_stands_alone_and_says_what_it_should(report):
+    page = Page((report / "report.html").read_text())
+    metrics = make_result().metrics
+    for share in (metrics["accuracy"], metrics["macro_f1"], metrics["per_class"]["owl"]["recall"]):
+        assert f"{100 * share:.2f}\u00a0%" in page.text
+    assert "0123abcd" in page.text
+    addresses = [value for _, attrs in page.tags for name, value in attrs.items() if name in ("src", "href")]
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+    pictures = [attrs for tag, attrs in page.tags if tag == "img"]
+    assert len(pictures) == len(make_result().mistakes)
+    assert all(attrs["alt"] for attrs in pictures)
+
+
+def test_gallery_shows_the_surest_mistakes_first(report):
+    result = make_result()
+    confidence = result.probabilities.max(1)
+    wrong = np.flatnonzero(result.predictions != result.labels)
+    expected = result.index[wrong[np.argsort(-confidence[wrong])]]
+    shown = [int(number) for number in re.findall(r"<br>image (\d+)", (report / "report.html").read_text())]
+    assert shown == expected.tolist()[:24]
+
+
+def test_the_page_can_be_made_again_from_the_data_alone(report):
+    before = (report / "report.html").read_bytes()
+    for name in ("report.html", "confusion_matrix.png", "per_class_metrics.csv", "classification_report.txt"):
+        (report / name).unlink()
+    write_report(report)
+    assert (report / "report.html").read_bytes() == before
+    assert (report / "confusion_matrix.png").stat().st_size > 10_000
+
+
+def test_class_names_cannot_inject_markup(tmp_path):
+    make_result(class_names=("<script>alert(1)</script>", "dog & cat", "owl")).save(tmp_path)
+    write_report(tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+
+
+def test_a_model_without_mistakes(tmp_path):
+    result = make_result()
+    perfect = np.eye(3, dtype=np.float32)[result.labels]
+    type(result)(
+        class_names=result.class_names,
+        index=result.index,
+        labels=result.labels,
+        probabilities=perfect,
+        provenance=result.provenance,
+    ).save(tmp_path)
+    write_report(tmp_path)
+    assert "every image was classified correctly" in (tmp_path / "report.html").read_text()
+
+
+def test_reporting_never_imports_torch(report):
+    code = f"import sys; from hfprobe.reporting import write_report; write_report({str(report)!r}); print(sys.modules.keys() & {{'torch', 'transformers'}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_a_browser_loads_the_page_without_errors_and_sorts_its_table(report):
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium is installed")
+    page = (report / "report.html").read_text()
+    # Sort by F1 and write what the page then looks like into its title, where --dump-dom shows it.
+    probe = """<script>
+      addEventListener("error", event => document.title = "error " + event.message);
+      addEventListener("load", () => {
+        const button = document.querySelectorAll("table.sortable th button")[3];
+        button.click();
+        const order = [...document.querySelectorAll("table.sortable tbody th")].map(cell => cell.textContent);
+        const broken = [...document.images].filter(image => !image.complete || !image.naturalWidth).length;
+        const loaded = performance.getEntriesByType("resource").filter(entry => !entry.name.startsWith("data:")).length;
+        document.title = ["sorted", order.join(","), broken, loaded].join(" ");
+      });
+    </script></head>"""
+    (report / "probe.html").write_text(page.replace("</head>", probe))
+    done = subprocess.run(
+        [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
+         f"--user-data-dir={report / 'profile'}", "--dump-dom", f"file://{report / 'probe.html'}"],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    per_class = make_result().metrics["per_class"]
+    order = sorted(per_class, key=lambda name: -per_class[name]["f1"])
+    assert f"<title>sorted {','.join(order)} 0 0</title>" in done.stdout

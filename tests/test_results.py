@@ -1,0 +1,104 @@
+import json
+import re
+
+import numpy as np
+import pytest
+from sklearn.metrics import precision_recall_fscore_support
+
+from hfprobe.errors import InputError
+from hfprobe.results import EvalResult, summarize_classification
+
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63606060000000040001f61738550000"
+    "000049454e44ae426082"
+)
+
+
+def make_result(class_names=("cat", "dog", "owl"), count=60, seed=0):
+    """Predictions that are right about two times in three."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % len(class_names)
+    logits = generator.normal(size=(count, len(class_names)))
+    logits[np.arange(count), labels] += 1
+    probabilities = (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).astype(np.float32)
+    index = np.arange(count) * 10
+    wrong = index[probabilities.argmax(1) != labels]
+    return EvalResult(
+        class_names=list(class_names),
+        index=index,
+        labels=labels,
+        probabilities=probabilities,
+        mistakes=dict.fromkeys(wrong.tolist(), PNG),
+        provenance={
+            "model": "simple-cnn",
+            "model_revision": "0123abcd",
+            "split": "test",
+            "source": "a test",
+            "data_fingerprint": "f" * 64,
+            "versions": {"torch": "2"},
+            "hardware": {"cores": 2},
+        },
+    )
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    result = make_result()
+    result.save(tmp_path)
+    loaded = EvalResult.load(tmp_path)
+    for name in ("index", "labels", "probabilities", "predictions"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(result, name))
+    assert loaded.class_names == result.class_names
+    assert loaded.mistakes == result.mistakes
+    assert loaded.provenance == result.provenance
+    assert loaded.metrics == result.metrics
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_the_keys_of_metrics_json_are_stable(tmp_path):
+    make_result().save(tmp_path)
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    assert set(content) == {
+        "class_names", "n", "accuracy", "macro_precision", "macro_recall", "macro_f1", "per_class", "confusion_matrix",
+        "model", "model_revision", "split", "source", "data_fingerprint", "versions", "hardware",
+    }  # fmt: skip
+    assert set(content["per_class"]["cat"]) == {"precision", "recall", "f1", "support"}
+
+
+def test_summary_equals_scikit_learn_and_counts_a_class_nobody_has():
+    generator = np.random.default_rng(0)
+    labels, predictions = generator.integers(0, 3, 200), generator.integers(0, 4, 200)
+    summary = summarize_classification(labels=labels, predictions=predictions, class_names=list("abcd"))
+    expected = precision_recall_fscore_support(labels, predictions, labels=range(4), average="macro", zero_division=0)
+    found = [summary[key] for key in ("macro_precision", "macro_recall", "macro_f1")]
+    np.testing.assert_allclose(found, expected[:3])
+    assert summary["accuracy"] == (labels == predictions).mean()
+    assert summary["per_class"]["d"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    matrix = np.array(summary["confusion_matrix"])
+    assert matrix[1, 3] == ((labels == 1) & (predictions == 3)).sum()
+    assert matrix.sum() == summary["n"] == 200
+
+
+def test_a_folder_without_an_evaluation(tmp_path):
+    expected = (
+        f"'{tmp_path}' holds no evaluation: it has no metrics.json. Make it: "
+        f"python scripts/eval.py --model <folder or hub name> --report_dir {tmp_path}"
+    )
+    with pytest.raises(InputError, match=re.escape(expected)):
+        EvalResult.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "predictions.parquet", "mistakes.parquet"])
+@pytest.mark.parametrize("damage", ["cut", "empty"])
+def test_damaged_files(tmp_path, name, damage):
+    make_result().save(tmp_path)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
+    with pytest.raises(InputError, match=re.escape(f"The evaluation in '{tmp_path}' is damaged: ")):
+        EvalResult.load(tmp_path)
+
+
+def test_a_missing_key_is_named(tmp_path):
+    make_result().save(tmp_path)
+    (tmp_path / "metrics.json").write_text("{}")
+    with pytest.raises(InputError, match=re.escape("is damaged: 'class_names' is missing. Make it: ")):
+        EvalResult.load(tmp_path)
