@@ -1,4 +1,4 @@
-"""EvalResult: what an evaluation found, on disk as JSON and parquet. Imports no torch: reports are made from it alone."""
+"""EvalResult: what an evaluation found, on disk as JSON and parquet. No torch: reports are made from it alone."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class EvalResult:
         return summarize_classification(labels=self.labels, predictions=self.predictions, class_names=self.class_names)
 
     def save(self, folder: str | Path) -> None:
-        """Write metrics.json, predictions.parquet and mistakes.parquet; metrics.json comes last and vouches for them."""
+        """Write metrics.json, predictions.parquet and mistakes.parquet; metrics.json comes last and vouches for all."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         predictions = pa.table(

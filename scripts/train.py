@@ -42,7 +42,8 @@ def main() -> None:
         f"(n = {result.n_validation:,}).\n"
         f"Model:   {revision.path}\n"
         f"Run:     {output_dir} (curves: tensorboard --logdir {output_dir})\n"
-        f"Report:  python scripts/eval.py --model {revision.name}{hub_flag} --report_dir reports/{config.training.model}"
+        f"Report:  python scripts/eval.py --model {revision.name}{hub_flag} "
+        f"--report_dir reports/{config.training.model}"
     )
 
 

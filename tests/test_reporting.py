@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from test_results import make_result
 
 from hfprobe.reporting import write_report
-from test_results import make_result
 
 
 class Page(HTMLParser):
@@ -100,7 +100,10 @@ def test_a_model_without_mistakes(tmp_path):
 
 
 def test_reporting_never_imports_torch(report):
-    code = f"import sys; from hfprobe.reporting import write_report; write_report({str(report)!r}); print(sys.modules.keys() & {{'torch', 'transformers'}})"
+    code = (
+        f"import sys; from hfprobe.reporting import write_report; write_report({str(report)!r}); "
+        "print(sys.modules.keys() & {'torch', 'transformers'})"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -1,0 +1,60 @@
+import re
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from hfprobe.config import DataArguments
+from hfprobe.data.splits import load_splits
+from hfprobe.errors import InputError
+from hfprobe.evaluation import evaluate_model, load_model
+from hfprobe.models import build_model
+
+
+@pytest.fixture
+def splits(dataset_folder):
+    return load_splits(DataArguments(dataset=str(dataset_folder), classes=["cat", "dog"]), seed=0, image_size=32)
+
+
+def test_probabilities_are_the_models_own_and_mistakes_the_wrong_ones(splits):
+    torch.manual_seed(0)
+    model, processor = build_model("cnn", labels=["cat", "dog"])
+    result = evaluate_model(
+        model=model.eval(), processor=processor, splits=splits, split="test", identity={"model": "m"}
+    )
+    assert result.index.tolist() == splits.test.index.tolist()
+    pictures = [PIL.Image.fromarray(image) for image in splits.test.images]
+    pixels = processor(pictures, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        expected = model(pixels).logits.softmax(-1)
+    np.testing.assert_allclose(result.probabilities, expected, atol=1e-5)
+    assert set(result.mistakes) == set(result.index[result.predictions != result.labels].tolist())
+    assert result.provenance["split_fingerprint"] == splits.test.fingerprint
+
+
+def test_labels_that_do_not_fit_the_dataset(splits):
+    model, processor = build_model("cnn", labels=["dog", "cat"])
+    expected = (
+        "The model's labels (dog, cat) do not fit the dataset's classes (cat, dog). "
+        "Give --classes in the model's order, or another --dataset."
+    )
+    with pytest.raises(InputError, match=re.escape(expected)):
+        evaluate_model(model=model, processor=processor, splits=splits, split="test", identity={})
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "not json", '{"model_type": "bert"}', '{"model_type": "hfprobe-simple-cnn"}']
+)
+def test_folder_that_holds_no_model_of_ours(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InputError, match=re.escape(f"'{tmp_path}' does not hold a model that hfprobe can load: ")):
+        load_model(tmp_path)
+
+
+def test_code_in_a_model_folder_is_not_run(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config"}}')
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(InputError, match="does not hold a model that hfprobe can load"):
+        load_model(tmp_path)
+    assert not (tmp_path / "ran").exists()

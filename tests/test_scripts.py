@@ -1,0 +1,142 @@
+"""The commands as a user types them."""
+
+import os
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hfprobe.models import available_models
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
+
+
+def run(*command, cwd=ROOT):
+    environment = os.environ | {"HF_DATASETS_CACHE": str(cwd / "cache")} if cwd != ROOT else os.environ
+    return subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True, cwd=cwd, env=environment, check=False
+    )
+
+
+@pytest.fixture
+def fails(monkeypatch, capsys, tmp_path):
+    """Run a script in this process; its one line on stderr. Nothing may be left in the working folder."""
+
+    def call(script, *arguments, code=2):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(ROOT / "scripts" / script), run_name="__main__")
+        assert stopped.value.code == code
+        assert sorted(tmp_path.rglob("*")) == before
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert lines[-1].startswith("error: ")
+        assert "Traceback" not in "".join(lines)
+        return lines[-1].removeprefix("error: ")
+
+    return call
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help(script):
+    done = run(ROOT / "scripts" / script, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "--model" in done.stdout
+
+
+@pytest.mark.slow
+def test_train_then_the_command_it_prints_then_the_page_again(dataset_folder, tmp_path):
+    train = run(
+        ROOT / "scripts" / "train.py", "--model", "cnn", "--dataset", dataset_folder, "--epochs", 1, cwd=tmp_path
+    )
+    assert train.returncode == 0, train.stderr
+    assert "Validation accuracy " in train.stdout
+    assert "(n = 40)" in train.stdout
+    command = next(line.removeprefix("Report:").strip() for line in train.stdout.splitlines() if "Report:" in line)
+    python, script, *arguments = shlex.split(command)
+    assert (python, script) == ("python", "scripts/eval.py")
+    evaluated = run(ROOT / script, *arguments, cwd=tmp_path)
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "(n = 60)" in evaluated.stdout
+    names = {path.name for path in (tmp_path / "reports" / "cnn").iterdir()}
+    assert names == {
+        "metrics.json", "predictions.parquet", "mistakes.parquet", "per_class_metrics.csv",
+        "classification_report.txt", "confusion_matrix.png", "report.html",
+    }  # fmt: skip
+    again = run(ROOT / "scripts" / "train.py", "--model", "cnn", "--dataset", dataset_folder, cwd=tmp_path)
+    assert again.returncode == 2
+    assert again.stderr.strip() == (
+        "error: The output folder 'runs/cnn-fast-seed42' holds another run. Go on with it: --resume. "
+        "Delete it: --overwrite. Keep it: --output_dir with another name."
+    )
+
+
+def test_bad_flags_of_train(fails):
+    assert fails("train.py", "--model", "resnet").startswith(
+        f"Unknown model 'resnet'. Available: {', '.join(available_models())}. To add one, write"
+    )
+    assert fails("train.py", "--recipe", "best") == "Unknown recipe 'best' for model 'cnn'. Available: fast, reference."
+    assert fails("train.py", "--max_train_samples", "-1") == "--max_train_samples is -1; allowed: more than 0."
+
+
+def test_train_with_a_class_the_dataset_does_not_have(fails, dataset_folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    message = fails(
+        "train.py",
+        "--dataset",
+        dataset_folder,
+        "--classes",
+        "cat",
+        "yak",
+        "--output_dir",
+        tmp_path / "out",
+        "--use_cpu",
+    )
+    assert message.startswith("Unknown class 'yak'. The dataset has: airplane, automobile, bird, cat, dog.")
+
+
+def test_train_into_a_folder_it_may_not_write(fails, tmp_path):
+    (tmp_path / "file").touch()
+    message = fails("train.py", "--output_dir", tmp_path / "file" / "run")
+    assert message == (
+        f"--output_dir '{tmp_path}/file/run' cannot be written: '{tmp_path}/file' is a file. "
+        "Give a folder you may write."
+    )
+    assert fails("train.py", "--hub_dir", tmp_path / "file" / "hub").startswith("--hub_dir '")
+
+
+def test_bad_flags_of_eval(fails, tmp_path):
+    assert fails("eval.py").startswith("--model is missing. Give a model folder or a name in the hub folder")
+    assert fails("eval.py", "--model", "x", "--split", "train").startswith(
+        "argument --split: invalid choice: 'train' (choose from"
+    )
+    assert fails("eval.py", "--model", "x", "--max_eval_samples", "0") == (
+        "argument --max_eval_samples: '0' is not a whole number of 1 or more"
+    )
+    assert fails("eval.py", "--modle", "x").startswith("Unknown argument '--modle'. Did you mean --model?")
+    assert fails("eval.py", "--model", "simple-cnn") == (
+        "No model 'simple-cnn': neither a folder nor a name in the hub folder 'hub', which has: nothing yet. "
+        "Train one: python scripts/train.py --model cnn"
+    )
+    (tmp_path / "empty").mkdir()
+    assert fails("eval.py", "--model", "empty").startswith("'empty' is not a model folder: it has no config.json.")
+    assert fails("eval.py", "--report_only", "--report_dir", "empty").startswith("'empty' holds no evaluation")
+
+
+@pytest.mark.parametrize("model", available_models())
+def test_sanity_check(model, monkeypatch, capsys, dataset_folder):
+    monkeypatch.setattr(sys, "argv", ["sanity_check.py", "--model", model, "--dataset", str(dataset_folder)])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / "scripts" / "sanity_check.py"), run_name="__main__")
+    assert stopped.value.code == 0
+    assert f"{model} learnt 32 images by heart" in capsys.readouterr().out
+
+
+def test_sanity_check_that_fails(fails, dataset_folder):
+    message = fails("sanity_check.py", "--dataset", dataset_folder, "--epochs", 1, "--lr", "1e-9", code=1)
+    assert message.startswith("cnn did not learn 32 images by heart: ")
