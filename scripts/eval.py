@@ -4,7 +4,7 @@
     python scripts/eval.py --model runs/cnn-fast-seed42/checkpoint-2340 --split validation
     python scripts/eval.py --report_only --report_dir reports/cnn        # the page again, from its JSON and parquet
 
-Some 15 seconds for SimpleCNN and 5,000 images on two CPU cores. Dataset, classes and seed are those the model was trained with
+Some 15 seconds for SimpleCNN and 5,000 images on two CPU cores. Dataset, classes and seed are those of the training
 where no flag says otherwise.
 """
 
