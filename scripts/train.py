@@ -8,7 +8,7 @@ Any flag of transformers' TrainingArguments works beside hfprobe's own; `--help`
 on with `--resume`. What to expect of each recipe stands in the README's results table.
 """
 
-from hfprobe.cli import is_main_process, quiet_libraries, require_writable, run_command
+from hfprobe.cli import is_main_process, quiet_libraries, require_writable, run_command, use_every_core
 from hfprobe.config import claim_output_dir, parse_run
 
 
@@ -26,6 +26,7 @@ def main() -> None:
     from hfprobe.training import build_trainer, push_best, train
 
     quiet_libraries()
+    use_every_core()
     set_seed(config.training.seed)
     model, processor = build_model(config.training.model, labels=config.data.classes, options=config.model)
     with config.training.main_process_first(desc="decoding"):

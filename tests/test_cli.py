@@ -1,4 +1,7 @@
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,3 +51,20 @@ def test_a_folder_without_write_permission():
         pytest.skip("needs a folder that nobody may write")
     with pytest.raises(InputError, match=re.escape("--output_dir '/proc/x' cannot be written: ")):
         require_writable("/proc/x", flag="--output_dir")
+
+
+@pytest.mark.parametrize(
+    ("environment", "threads"),
+    [
+        ({"ACCELERATE_USE_CPU": "False", "OMP_NUM_THREADS": "1"}, "all"),
+        ({"ACCELERATE_USE_CPU": "False", "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2"}, "1"),
+        ({"OMP_NUM_THREADS": "1"}, "1"),
+    ],
+)
+def test_a_single_launched_process_uses_every_core(environment, threads):
+    code = "import torch; from hfprobe.cli import use_every_core; use_every_core(); print(torch.get_num_threads())"
+    clean = {key: value for key, value in os.environ.items() if key != "WORLD_SIZE"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=clean | environment
+    )
+    assert done.stdout.strip() == (str(len(os.sched_getaffinity(0))) if threads == "all" else threads)
