@@ -89,9 +89,9 @@ class RunArguments(TrainingArguments):
 
     model: str = field(default="cnn", metadata={"help": "Which model: a module of hfprobe/models."})
     recipe: str | None = field(default=None, metadata={"help": "Table of defaults; any flag given beside it wins."})
-    optimizer: Literal["optim", "adam"] = field(
+    optimizer: Literal["optim", "adam", "sgd"] = field(
         default="optim",
-        metadata={"help": "optim: what --optim names. adam: torch.optim.Adam, its L2 weight decay on every parameter."},
+        metadata={"help": "optim: what --optim names. adam, sgd: torch's, momentum 0.9, L2 weight decay on all."},
     )
     patience: int = field(
         default=15, metadata={"help": "Stop after this many evaluations without a better validation accuracy."}
@@ -195,6 +195,21 @@ def make_run(*, model: str = "cnn", recipe: str | None = None, **values: Any) ->
     parser = RunParser(model, recipe)
     parser.set_defaults(**values)
     return parser.parse_into_config([])[0]
+
+
+def parse_options(model: str, argv: Sequence[str]) -> Any:
+    """A model's own flags alone, as its Options.
+
+    Raises:
+        InputError: unknown model, unknown flag, bad value.
+    """
+    parser = RunParser.__new__(RunParser)
+    HfArgumentParser.__init__(parser, [models.model_module(model).Options], allow_abbrev=False)
+    parsed, remaining = parser.parse_args_into_dataclasses(
+        argv, return_remaining_strings=True, look_for_args_file=False
+    )
+    parser.refuse_unknown(remaining)
+    return parsed
 
 
 def claim_output_dir(arguments: RunArguments) -> Path:

@@ -21,6 +21,7 @@ from hfprobe.models import register_models
 from hfprobe.results import EvalResult
 
 BATCH_SIZE = 250
+FROZEN_PART = ("backbone", "backbone_weights", "backbone_sha256")
 
 
 def load_model(folder: str | Path) -> tuple[PreTrainedModel, Any]:
@@ -88,6 +89,7 @@ def evaluate_model(
             "data_fingerprint": splits.fingerprint,
             "split_fingerprint": images.fingerprint,
             "parameters": model.num_parameters(),
+            **{name: getattr(model.config, name) for name in FROZEN_PART if hasattr(model.config, name)},
             "seconds": round(seconds, 3),
             "versions": provenance.versions(),
             "hardware": provenance.hardware(),

