@@ -20,7 +20,7 @@ from hfprobe.errors import InputError
 from hfprobe.models import register_models
 from hfprobe.results import EvalResult
 
-BATCH_SIZE = 250
+BATCH_SIZE = 64
 FROZEN_PART = ("backbone", "backbone_weights", "backbone_sha256")
 
 

@@ -24,7 +24,9 @@ from hfprobe.provenance import versions
 
 logger = logging.getLogger(__name__)
 
-BATCH_SIZE = 128
+# Small, so that a CPU keeps the activations in its cache; a GPU wants more (extract_features chooses by device).
+CPU_BATCH_SIZE = 16
+GPU_BATCH_SIZE = 512
 # Weight of the L2 penalty against the mean cross entropy, strongest first: each solution starts the next.
 PENALTIES = np.logspace(0, -6, 13)
 # Weaker penalties in a row that do worse on validation before the rest is left out: they take the longest to solve.
@@ -147,10 +149,11 @@ def _extract_to(
         done = 0
         features = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape)
     device = next(model.parameters()).device
+    batch_size = CPU_BATCH_SIZE if device.type == "cpu" else GPU_BATCH_SIZE
     model.eval()
     with tqdm(total=len(split), initial=done, desc=f"Features of the {name}, view {view}", unit="image") as progress:
-        for first in range(done, len(split), BATCH_SIZE):
-            positions = np.arange(first, min(first + BATCH_SIZE, len(split)))
+        for first in range(done, len(split), batch_size):
+            positions = np.arange(first, min(first + batch_size, len(split)))
             pixels = view_of(split, positions, view=view, seed=seed, processor=processor)
             features[positions] = model.extract_features(pixels.to(device)).float().cpu().numpy()
             features.flush()
@@ -170,7 +173,7 @@ def view_of(split: ImageSplit, positions: np.ndarray, *, view: int, seed: int, p
     return preprocess(images.permute(0, 3, 1, 2), processor=processor)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Head:
     """A solved linear head.
 
@@ -224,7 +227,7 @@ def minimise_cross_entropy(
     """
     solution = start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
-        [solution], max_iter=500, tolerance_grad=1e-6, tolerance_change=1e-10, line_search_fn="strong_wolfe"
+        [solution], max_iter=500, tolerance_grad=1e-8, tolerance_change=1e-14, line_search_fn="strong_wolfe"
     )
 
     def objective() -> torch.Tensor:

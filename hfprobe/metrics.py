@@ -32,6 +32,7 @@ class ClassificationMetric(evaluate.Metric):
 def compute_metrics(prediction: Any) -> dict[str, float]:
     """For the Trainer: `accuracy` and `macro_f1` in [0, 1] of logits (N, C) against label numbers (N,)."""
     logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
-    return ClassificationMetric().compute(
+    # In memory: on disk, two of them at once (two ranks, two runs) wait a second for each other's lock.
+    return ClassificationMetric(keep_in_memory=True).compute(
         predictions=logits.argmax(-1), references=prediction.label_ids, num_classes=logits.shape[-1]
     )

@@ -19,6 +19,8 @@ from hfprobe.errors import InputError
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.parquet"
 MISTAKES_FILE = "mistakes.parquet"
+# What reports and comparisons ask of every result.
+PROVENANCE_KEYS = ("model", "model_revision", "split", "data_fingerprint", "versions")
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class EvalResult:
         index: (N,) int64, row of each image in the source's split.
         labels: (N,) int64.
         probabilities: (N, C) float32.
-        provenance: model, revision, split, data fingerprint, versions, hardware; JSON-able.
+        provenance: JSON-able; at least PROVENANCE_KEYS.
         mistakes: index -> PNG bytes of each wrongly classified picture.
     """
 
@@ -87,22 +89,39 @@ class EvalResult:
             raise InputError(f"'{folder}' holds no evaluation: it has no {METRICS_FILE}. {remedy}")
         try:
             content = json.loads((folder / METRICS_FILE).read_text())
-            predictions = pq.read_table(folder / PREDICTIONS_FILE)
-            mistakes = pq.read_table(folder / MISTAKES_FILE).to_pydict()
+            if not isinstance(content, dict):
+                raise ValueError(f"{METRICS_FILE} holds no JSON object")
+            predictions = _read_columns(folder / PREDICTIONS_FILE)
+            mistakes = _read_columns(folder / MISTAKES_FILE)
             result = cls(
                 class_names=content.pop("class_names"),
                 index=predictions["index"].to_numpy(),
                 labels=predictions["label"].to_numpy(),
                 probabilities=np.stack(predictions["probabilities"].to_numpy()),
-                mistakes=dict(zip(mistakes["index"], mistakes["image"], strict=True)),
+                mistakes=dict(zip(mistakes["index"].to_pylist(), mistakes["image"].to_pylist(), strict=True)),
                 provenance=content,
             )
-        except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are ValueErrors and KeyErrors too
-            reason = f"{error} is missing" if isinstance(error, KeyError) else error
+            summary = result.metrics
+            recorded = {key: content.pop(key) for key in summary}
+            # Counts, not shares: another version of a library may round a share otherwise.
+            if recorded["confusion_matrix"] != summary["confusion_matrix"]:
+                raise ValueError(f"{PREDICTIONS_FILE} and {METRICS_FILE} are not of the same evaluation")
+            wrong = result.index[result.predictions != result.labels]
+            if missing := set(wrong.tolist()) - set(result.mistakes):
+                raise ValueError(f"{MISTAKES_FILE} lacks image {min(missing)}")
+            for key in PROVENANCE_KEYS:
+                if key not in content:
+                    raise KeyError(key)
+        except Exception as error:  # there is no end to what a damaged file can raise
+            reason = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split()).rstrip(".")
             raise InputError(f"The evaluation in '{folder}' is damaged: {reason}. {remedy}") from error
-        for key in result.metrics:
-            content.pop(key, None)
         return result
+
+
+def _read_columns(path: Path) -> dict[str, pa.ChunkedArray]:
+    """A dict, because its KeyError names the missing column and pyarrow's is a sentence."""
+    table = pq.read_table(path)
+    return dict(zip(table.column_names, table.columns, strict=True))
 
 
 def summarize_classification(*, labels: np.ndarray, predictions: np.ndarray, class_names: list[str]) -> dict[str, Any]:

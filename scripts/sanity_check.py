@@ -17,7 +17,7 @@ def make_parser() -> Parser:
     parser = Parser(prog="scripts/sanity_check.py", description=__doc__)
     parser.add_argument("--model", default="cnn", help="a module of hfprobe/models; default: cnn")
     parser.add_argument("--epochs", type=positive_int, default=30, help="at most so many; default: 30")
-    parser.add_argument("--lr", type=float, default=1e-3, help="learning rate of Adam; default: 0.001")
+    parser.add_argument("--lr", type=float, help="learning rate of Adam; default: the model's own")
     parser.add_argument("--dataset", help="hub id or local folder; default: CIFAR-10")
     parser.add_argument("--classes", nargs="+", help="classes to keep; default: the package's five")
     return parser
@@ -27,7 +27,7 @@ def main() -> None:
     arguments, own_flags = make_parser().parse_known_args()
 
     from hfprobe.config import parse_options
-    from hfprobe.models import build_model
+    from hfprobe.models import build_model, model_module
 
     options = parse_options(arguments.model, own_flags)
 
@@ -46,7 +46,8 @@ def main() -> None:
     model, processor = build_model(arguments.model, labels=data.classes, options=options)
     splits = load_splits(data, seed=42, image_size=input_size(processor))
     batch = ImageBatches(splits.train, processor=processor).__getitems__(list(range(len(splits.train))))
-    accuracies = overfit_batch(model=model, batch=batch, epochs=arguments.epochs, learning_rate=arguments.lr)
+    learning_rate = arguments.lr or model_module(arguments.model).SANITY_LEARNING_RATE
+    accuracies = overfit_batch(model=model, batch=batch, epochs=arguments.epochs, learning_rate=learning_rate)
     for epoch, accuracy in enumerate(accuracies, start=1):
         print(f"epoch {epoch:>2}  accuracy {accuracy:7.2%}")
     if accuracies[-1] < 1:

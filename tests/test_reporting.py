@@ -1,15 +1,19 @@
 import csv
+import dataclasses
 import re
 import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from io import BytesIO
 
 import numpy as np
+import PIL.Image
 import pytest
 from test_results import make_result
 
 from hfprobe.reporting import write_report
+from hfprobe.reporting.figures import draw_confusion_matrix
 
 
 class Page(HTMLParser):
@@ -83,6 +87,42 @@ def test_class_names_cannot_inject_markup(tmp_path):
     text = (tmp_path / "report.html").read_text()
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+
+
+def test_a_dollar_sign_in_a_name_is_no_formula(tmp_path):
+    result = make_result(class_names=("$\\frac$", "a$b$", "owl"))
+    dataclasses.replace(result, provenance=result.provenance | {"model": "runs/$x_{$"}).save(tmp_path)
+    assert "$\\frac$" in write_report(tmp_path).read_text()
+
+
+def test_a_long_model_name_widens_the_picture_of_two_classes():
+    def width(title):
+        return PIL.Image.open(
+            BytesIO(draw_confusion_matrix([[3, 1], [0, 4]], class_names=["a", "b"], title=title))
+        ).width
+
+    assert width("runs/" + "checkpoint" * 12) > 2 * width("cnn")
+
+
+def test_forty_classes_are_one_picture_of_moderate_size(tmp_path):
+    make_result(class_names=[f"class {number}" for number in range(40)], count=400).save(tmp_path)
+    page = Page(write_report(tmp_path).read_text())
+    assert max(PIL.Image.open(tmp_path / "confusion_matrix.png").size) < 3000
+    assert [attrs["alt"] for tag, attrs in page.tags if attrs.get("class") == "wide"] == [
+        "Confusion matrix of 40 classes"
+    ]
+    assert not [attrs for tag, attrs in page.tags if tag == "table" and "matrix" in attrs["class"]]
+
+
+def test_only_small_pictures_are_enlarged_with_hard_edges(tmp_path):
+    result = make_result()
+    buffer = BytesIO()
+    PIL.Image.new("RGB", (224, 160)).save(buffer, format="PNG")
+    first = int(result.index[result.predictions != result.labels][0])
+    dataclasses.replace(result, mistakes=result.mistakes | {first: buffer.getvalue()}).save(tmp_path)
+    page = Page(write_report(tmp_path).read_text())
+    found = {(attrs["width"], attrs["height"], attrs.get("class")) for tag, attrs in page.tags if tag == "img"}
+    assert found == {("224", "160", None), ("1", "1", "pixels")}
 
 
 def test_a_model_without_mistakes(tmp_path):

@@ -1,12 +1,14 @@
+import dataclasses
 import json
 import re
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 from hfprobe.errors import InputError
-from hfprobe.results import EvalResult, summarize_classification
+from hfprobe.results import PROVENANCE_KEYS, EvalResult, summarize_classification
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63606060000000040001f61738550000"
@@ -101,4 +103,54 @@ def test_a_missing_key_is_named(tmp_path):
     make_result().save(tmp_path)
     (tmp_path / "metrics.json").write_text("{}")
     with pytest.raises(InputError, match=re.escape("is damaged: 'class_names' is missing. Make it: ")):
+        EvalResult.load(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["accuracy", "per_class", *PROVENANCE_KEYS])
+def test_what_reports_rely_on_is_required(tmp_path, key):
+    make_result().save(tmp_path)
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    del content[key]
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=re.escape(f"is damaged: '{key}' is missing. Make it: ")):
+        EvalResult.load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '"metrics"'])
+def test_json_of_another_kind(tmp_path, text):
+    make_result().save(tmp_path)
+    (tmp_path / "metrics.json").write_text(text)
+    with pytest.raises(InputError, match=re.escape("is damaged: metrics.json holds no JSON object. Make it: ")):
+        EvalResult.load(tmp_path)
+
+
+def test_a_missing_column_is_named(tmp_path):
+    make_result().save(tmp_path)
+    path = tmp_path / "predictions.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["probabilities"]), path)
+    with pytest.raises(InputError, match=re.escape("is damaged: 'probabilities' is missing. Make it: ")):
+        EvalResult.load(tmp_path)
+
+
+def test_a_save_that_was_cut_off_over_an_older_one_is_noticed(tmp_path, monkeypatch):
+    make_result(seed=0).save(tmp_path)
+
+    def fail(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("hfprobe.results.write_json", fail)
+    with pytest.raises(OSError, match="no space left"):
+        make_result(seed=1).save(tmp_path)
+    expected = "is damaged: predictions.parquet and metrics.json are not of the same evaluation. Make it: "
+    with pytest.raises(InputError, match=re.escape(expected)):
+        EvalResult.load(tmp_path)
+
+
+def test_every_mistake_has_its_picture(tmp_path):
+    result = make_result()
+    first = min(result.mistakes)
+    dataclasses.replace(result, mistakes={key: png for key, png in result.mistakes.items() if key != first}).save(
+        tmp_path
+    )
+    with pytest.raises(InputError, match=re.escape(f"is damaged: mistakes.parquet lacks image {first}. Make it: ")):
         EvalResult.load(tmp_path)

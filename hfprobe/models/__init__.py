@@ -4,6 +4,7 @@ The contract, held for every module by tests/test_models.py:
 
 - `HUB_NAME`: the name in the hub folder, after `hfprobe/`;
 - `RECIPES`: recipe name -> values for fields of `Options` and `hfprobe.config.RunArguments`; the first is default;
+- `SANITY_LEARNING_RATE`: of Adam, to learn one batch by heart;
 - `Options`: a dataclass, the model's own command-line flags;
 - `build(options=..., labels=...)` -> (PreTrainedModel, image processor).
 

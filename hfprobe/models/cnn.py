@@ -27,6 +27,8 @@ IMAGE_SIZE = 32
 CIFAR10_MEAN = [0.4914, 0.4822, 0.4465]
 CIFAR10_STD = [0.2470, 0.2435, 0.2616]
 
+SANITY_LEARNING_RATE = 1e-3
+
 RECIPES: dict[str, dict[str, Any]] = {
     # One cycle of AdamW: rise over a fifth of the steps, fall along a cosine.
     "fast": {

@@ -27,6 +27,8 @@ from transformers.modeling_outputs import ImageClassifierOutput
 HUB_NAME = "vit-tiny-probe"
 RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # Pillow's numbers
 
+SANITY_LEARNING_RATE = 3e-2
+
 RECIPES: dict[str, dict[str, Any]] = {
     # One pass over the images, then the convex problem is solved; the values below are for --head sgd.
     "fast": {

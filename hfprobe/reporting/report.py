@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 import csv
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from sklearn.metrics import classification_report
 
-from hfprobe.reporting.figures import draw_confusion_matrix
+from hfprobe.reporting.figures import MOST_CLASSES_WITH_NUMBERS, draw_confusion_matrix
 from hfprobe.results import EvalResult, write_beside
 
 GALLERY_SIZE = 24
@@ -29,7 +31,7 @@ def write_report(folder: str | Path) -> Path:
     matrix = draw_confusion_matrix(
         metrics["confusion_matrix"],
         class_names=result.class_names,
-        title=f"{result.provenance['model']} on {result.provenance['split']}, "
+        title=f"{result.provenance['model']} on {result.provenance['split']}\n"
         f"accuracy {metrics['accuracy']:.2%} (n = {metrics['n']:,})",
     )
     write_beside(folder / "confusion_matrix.png", lambda path: path.write_bytes(matrix))
@@ -42,7 +44,7 @@ def write_report(folder: str | Path) -> Path:
         digits=4,
         zero_division=0,
     )
-    write_beside(folder / "classification_report.txt", lambda path: path.write_text(text))
+    write_beside(folder / "classification_report.txt", lambda path: path.write_text(text, encoding="utf-8"))
     page = (
         _environment()
         .get_template("report.html.j2")
@@ -51,6 +53,7 @@ def write_report(folder: str | Path) -> Path:
             metrics=metrics,
             provenance=result.provenance,
             confusion=_confusion_rows(metrics["confusion_matrix"]),
+            cells_are_readable=len(result.class_names) <= MOST_CLASSES_WITH_NUMBERS,
             matrix_image=_data_uri(matrix),
             gallery=_worst_mistakes(result),
             mistakes=len(result.mistakes),
@@ -73,7 +76,7 @@ def _environment() -> Environment:
 
 
 def _write_per_class(path: Path, per_class: dict[str, dict[str, float]]) -> None:
-    with path.open("w", newline="") as stream:
+    with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["class", "precision", "recall", "f1", "support"])
         for name, scores in per_class.items():
@@ -98,9 +101,13 @@ def _worst_mistakes(result: EvalResult) -> list[dict[str, Any]]:
             "true": result.class_names[result.labels[position]],
             "predicted": result.class_names[result.predictions[position]],
             "confidence": float(confidence[position]),
-            "image": _data_uri(result.mistakes[int(result.index[position])]),
+            "image": _data_uri(png),
+            "width": size[0],
+            "height": size[1],
         }
         for position in worst
+        for png in [result.mistakes[int(result.index[position])]]
+        for size in [PIL.Image.open(BytesIO(png)).size]
     ]
 
 

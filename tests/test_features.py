@@ -1,0 +1,266 @@
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from conftest import draw_images
+from sklearn.linear_model import LogisticRegression
+
+from hfprobe import features
+from hfprobe.config import make_run, parse_run
+from hfprobe.data import sources
+from hfprobe.data.resident import ImageSplit
+from hfprobe.data.splits import load_splits
+from hfprobe.errors import InputError
+from hfprobe.features import FeatureSplit, extract_features, install_head, minimise_cross_entropy, solve_head
+from hfprobe.models import build_model, model_module
+from hfprobe.training import build_trainer, train
+
+COUNT = 50
+
+
+@pytest.fixture
+def probe(tmp_path, monkeypatch):
+    """A small random probe whose backbone calls are counted, with a feature cache of its own."""
+    monkeypatch.setattr(sources, "cache_folder", lambda: tmp_path / "cache")
+    torch.manual_seed(0)
+    options = model_module("vit").Options(backbone="resnet10t", backbone_weights="random")
+    model, processor = build_model("vit", labels=list("abcde"), options=options)
+    model.calls = 0
+
+    def count(*args):
+        model.calls += 1
+
+    model.backbone.register_forward_hook(count)
+    return model, processor
+
+
+@pytest.fixture(scope="module")
+def split():
+    images, labels = draw_images(COUNT, classes=5)
+    return ImageSplit(images=images, labels=labels, index=np.arange(COUNT) * 2)
+
+
+def batches(views=1):
+    return -(-COUNT // 16) * views
+
+
+@pytest.mark.parametrize("views", [1, 2, 3])
+def test_the_backbone_is_called_once_a_batch_and_view_and_never_again(probe, split, views):
+    model, processor = probe
+    first = extract_features(model=model, processor=processor, split=split, views=views)
+    assert model.calls == batches(views)
+    assert first.features.shape == (views, COUNT, 512)
+    again = extract_features(model=model, processor=processor, split=split, views=views)
+    assert model.calls == batches(views)
+    np.testing.assert_array_equal(again.features, first.features)
+    # Fewer views are part of more.
+    extract_features(model=model, processor=processor, split=split, views=1)
+    assert model.calls == batches(views)
+
+
+def test_features_are_the_backbones_own(probe, split):
+    model, processor = probe
+    found = extract_features(model=model, processor=processor, split=split, views=2).features
+    pixels = processor(list(torch.from_numpy(split.images).permute(0, 3, 1, 2)), return_tensors="pt")["pixel_values"]
+    flipped = processor(list(torch.from_numpy(split.images).permute(0, 3, 1, 2).flip(3)), return_tensors="pt")
+    for view, images in enumerate((pixels, flipped["pixel_values"])):
+        np.testing.assert_allclose(found[view], model.extract_features(images), atol=1e-4)
+
+
+@pytest.mark.parametrize("part", ["weights", "preprocessing", "images", "rows", "view", "dtype", "timm", "torch"])
+def test_every_part_of_the_key_misses(probe, split, part, monkeypatch):
+    model, processor = probe
+
+    def key(view=0, of=split):
+        return features.cache_key(model=model, processor=processor, split=of, view=view, seed=0)
+
+    before = key()
+    assert key() == before
+    if part == "weights":
+        next(model.backbone.parameters()).data.add_(1e-3)
+        after = key()
+    elif part == "preprocessing":
+        processor.image_mean = [0.1, 0.2, 0.3]
+        after = key()
+    elif part == "images":
+        changed = split.images.copy()
+        changed[7, 0, 0, 0] ^= 1
+        after = key(of=ImageSplit(images=changed, labels=split.labels, index=split.index))
+    elif part == "rows":
+        after = key(of=ImageSplit(images=split.images, labels=split.labels, index=split.index + 1))
+    elif part == "view":
+        after = key(view=1)
+    elif part == "dtype":
+        model.head.double()
+        model.backbone.double()
+        after = key()
+    else:
+        monkeypatch.setattr(features, "versions", lambda: {"timm": "1", "torch": "1"} | {part: "2"})
+        other = key()
+        monkeypatch.setattr(features, "versions", lambda: {"timm": "1", "torch": "1"})
+        before, after = key(), other
+    assert after != before
+
+
+def test_the_seed_matters_for_drawn_views_alone(probe, split):
+    model, processor = probe
+
+    def key(view, seed):
+        return features.cache_key(model=model, processor=processor, split=split, view=view, seed=seed)
+
+    assert [key(view, 0) == key(view, 1) for view in (0, 1, 2)] == [True, True, False]
+
+
+def test_an_interrupted_extraction_goes_on_where_it_stopped(probe, split):
+    model, processor = probe
+    expected = extract_features(model=model, processor=processor, split=split).features.copy()
+    for path in (sources.cache_folder() / "features").iterdir():
+        path.unlink()
+    model.calls = 0
+    whole = model.extract_features
+
+    def stop_after_two(pixels):
+        if model.calls == 2:
+            raise KeyboardInterrupt
+        return whole(pixels)
+
+    model.extract_features = stop_after_two
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(model=model, processor=processor, split=split)
+    model.extract_features = whole
+    found = extract_features(model=model, processor=processor, split=split).features
+    assert model.calls == batches()  # two before, the others after
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "no sums"])
+def test_a_damaged_cache_is_made_again(probe, split, damage):
+    model, processor = probe
+    expected = extract_features(model=model, processor=processor, split=split).features.copy()
+    (kept,) = (sources.cache_folder() / "features").glob("*.npy")
+    content = bytearray(kept.read_bytes())
+    if damage == "cut":
+        kept.write_bytes(content[: len(content) // 2])
+    elif damage == "changed":
+        content[-5] ^= 1
+        kept.write_bytes(content)
+    else:
+        kept.with_suffix(".json").unlink()
+    found = extract_features(model=model, processor=processor, split=split).features
+    assert model.calls == 2 * batches()
+    np.testing.assert_array_equal(found, expected)
+
+
+def blobs(count=400, size=20, classes=3, seed=0):
+    """Overlapping Gaussian classes, with a feature that never changes and one on another scale."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    centres = np.random.default_rng(9).normal(size=(classes, size))
+    values = (centres[labels] + 2 * generator.normal(size=(count, size))).astype(np.float32)
+    values[:, 0] = 3
+    values[:, 1] *= 100
+    return FeatureSplit(features=values[None], labels=labels)
+
+
+@pytest.mark.parametrize("penalty", [1e-1, 1e-3])
+def test_the_solution_is_scikit_learns(penalty):
+    data = blobs()
+    values = data.features[0, :, 2:].astype(np.float64)  # without the constant, which only the biases tell apart
+    expected = LogisticRegression(C=1 / (penalty * len(values)), tol=1e-10, max_iter=10_000).fit(values, data.labels)
+    found = minimise_cross_entropy(
+        torch.from_numpy(values), torch.from_numpy(data.labels), penalty=penalty, start=torch.zeros(3, 19).double()
+    )
+    np.testing.assert_allclose(found[:, :-1], expected.coef_, atol=1e-4)
+    # The penalty leaves the biases alone, so they are fixed up to a common constant.
+    bias = found[:, -1].numpy()
+    np.testing.assert_allclose(bias - bias.mean(), expected.intercept_ - expected.intercept_.mean(), atol=1e-3)
+
+
+def test_standardisation_is_folded_into_a_plain_linear():
+    data, held_out = blobs(), blobs(seed=1)
+    head = solve_head(data, held_out, classes=3)
+    mean, scale = data.features[0].astype(np.float64).mean(0), data.features[0].astype(np.float64).std(0)
+    scale[scale < 1e-12] = 1
+    standardised = torch.from_numpy((data.features[0].astype(np.float64) - mean) / scale)
+    solution = minimise_cross_entropy(
+        standardised, torch.from_numpy(data.labels), penalty=head.penalty, start=torch.zeros(3, 21).double()
+    )
+    expected = standardised @ solution[:, :-1].T + solution[:, -1]
+    found = data.features[0] @ head.weight.T + head.bias
+    difference = found - expected.numpy()
+    np.testing.assert_allclose(difference - difference.mean(1, keepdims=True), 0, atol=1e-3)
+
+
+def test_the_penalty_is_the_best_on_validation():
+    data, held_out = blobs(count=60), blobs(count=300, seed=1)
+    head = solve_head(data, held_out, classes=3)
+    for penalty in features.PENALTIES:
+        values = data.features[0].astype(np.float64)
+        mean, scale = values.mean(0), values.std(0)
+        scale[scale == 0] = 1
+        solution = minimise_cross_entropy(
+            torch.from_numpy((values - mean) / scale),
+            torch.from_numpy(data.labels),
+            penalty=penalty,
+            start=torch.zeros(3, 21).double(),
+        )
+        logits = torch.from_numpy((held_out.features[0] - mean) / scale) @ solution[:, :-1].T + solution[:, -1]
+        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(held_out.labels)).item()
+        assert head.validation_loss <= loss + 1e-6
+
+
+def run_probe(dataset_folder, folder, **values):
+    config = make_run(
+        model="vit", dataset=str(dataset_folder), output_dir=str(folder), backbone="resnet10t",
+        backbone_weights="random", disable_tqdm=True, use_cpu=True, **values,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model, processor = build_model("vit", labels=config.data.classes, options=config.model)
+    splits = load_splits(config.data, seed=42, image_size=32)
+    trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
+    return trainer, train(trainer, config=config, splits=splits)
+
+
+def test_exact_and_sgd_heads_agree_and_the_run_records_the_frozen_backbone(dataset_folder, tmp_path):
+    exact, exact_result = run_probe(dataset_folder, tmp_path / "exact")
+    sgd, sgd_result = run_probe(
+        dataset_folder,
+        tmp_path / "sgd",
+        head="sgd",
+        num_train_epochs=60,
+        per_device_train_batch_size=20,
+        learning_rate=0.03,
+    )
+    # 40 validation images: one image is 2.5 points.
+    assert abs(exact_result.metrics["accuracy"] - sgd_result.metrics["accuracy"]) <= 0.025
+    assert exact_result.metrics["accuracy"] > 0.9
+    for trainer, name in ((exact, "exact"), (sgd, "sgd")):
+        record = json.loads((tmp_path / name / "run.json").read_text())
+        assert record["backbone_sha256"] == trainer.model.frozen_sha256()
+        assert record["backbone_weights"] == "random features, not pretrained"
+        assert type(trainer.model).__name__ == "LinearProbe"
+
+
+def test_without_the_cache_every_step_runs_the_backbone(dataset_folder, tmp_path):
+    trainer, result = run_probe(
+        dataset_folder, tmp_path, head="sgd", feature_cache="off", num_train_epochs=1, per_device_train_batch_size=40,
+        max_train_samples=40, max_eval_samples=20,
+    )  # fmt: skip
+    assert "pixel_values" in trainer.train_dataset[0]
+    assert result.n_validation == 20
+    assert trainer.model.frozen_sha256() == trainer.model.config.backbone_sha256
+
+
+def test_install_head_copies(probe):
+    model, _ = probe
+    head = features.Head(weight=np.ones((5, 512)), bias=np.arange(5.0), penalty=1.0, validation_loss=0.0)
+    install_head(model, head)
+    assert torch.equal(model.head.weight, torch.ones(5, 512))
+    assert model.head.bias.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_the_probes_flags_are_checked_too():
+    with pytest.raises(InputError, match=re.escape("Unknown argument '--backbon'. Did you mean --backbone?")):
+        parse_run(["--model", "vit", "--backbon", "x"])

