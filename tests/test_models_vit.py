@@ -55,6 +55,17 @@ def test_weights_equal_their_source_to_the_bit(source, tmp_path):
     assert build()[0].config.backbone_weights == RANDOM
 
 
+def test_weights_in_timms_names_fit_a_backbone_with_computed_tables(tmp_path):
+    torch.manual_seed(1)
+    source = timm.create_model("efficientvit_m0").state_dict()
+    save_file(source, tmp_path / "weights.safetensors")
+    model, _ = build("efficientvit_m0", str(tmp_path / "weights.safetensors"))
+    found = model.backbone.state_dict()
+    kept = [key for key in source if not key.startswith("head.")]
+    assert len(kept) > 100
+    assert all(torch.equal(found[key], source[key]) for key in kept)
+
+
 def test_frozen_to_the_bit_and_in_eval_mode_while_the_head_moves():
     model, _ = build()
     before = {key: value.clone() for key, value in model.backbone.state_dict().items()}
@@ -83,7 +94,8 @@ def test_a_changed_backbone_is_noticed():
         check_frozen(model)
 
 
-@pytest.mark.parametrize("backbone", [SMALL, "vit_tiny_patch16_224"])
+# The third has tables that timm computes and does not save; left empty, they are indices out of range.
+@pytest.mark.parametrize("backbone", [SMALL, "vit_tiny_patch16_224", "efficientvit_m0"])
 def test_round_trip_needs_no_timm_weights_and_stays_frozen(backbone, tmp_path, monkeypatch):
     model, _ = build(backbone)
     model.eval().save_pretrained(tmp_path)
@@ -91,6 +103,8 @@ def test_round_trip_needs_no_timm_weights_and_stays_frozen(backbone, tmp_path, m
         "timm.models._builder.load_pretrained", lambda *args, **kwargs: pytest.fail("asked for weights")
     )
     loaded = AutoModelForImageClassification.from_pretrained(tmp_path)
+    computed = dict(model.backbone.named_buffers())
+    assert all(torch.equal(value, computed[name]) for name, value in loaded.backbone.named_buffers())
     images = torch.randn(2, 3, 224, 224)
     assert torch.equal(loaded(images).logits, model(images).logits)
     assert loaded.frozen_sha256() == model.config.backbone_sha256
@@ -139,10 +153,23 @@ def test_the_processor_is_timms_own_evaluation_transform(backbone, size):
     assert (found - expected).abs().mean() < 0.05 * level
 
 
+def test_squashed_pictures_as_in_pretraining():
+    cfg = {"input_size": (3, 64, 64), "crop_pct": 1.0, "crop_mode": "squash", "interpolation": "bicubic"}
+    cfg |= {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    noise = np.random.default_rng(0).integers(0, 256, (40, 90, 3), dtype=np.uint8)
+    transform = timm.data.create_transform(**timm.data.resolve_data_config(pretrained_cfg=cfg), is_training=False)
+    found = preprocess(torch.from_numpy(noise).permute(2, 0, 1)[None], processor=vit.build_processor(cfg))[0]
+    assert (found - transform(PIL.Image.fromarray(noise))).abs().max() < 2.1 / 255 / 0.5
+
+
 def test_statistics_that_contradict_the_weights():
     model, processor = build()
     vit.check_processor(processor, model)
     processor.image_mean = [0.4914, 0.4822, 0.4465]
+    processor.do_normalize = False
+    with pytest.raises(ValueError, match=re.escape("The image processor's do_normalize is False, but")):
+        vit.check_processor(processor, model)
+    processor.do_normalize = True
     expected = f"The image processor's image_mean is [0.4914, 0.4822, 0.4465], but {SMALL} was pretrained with"
     with pytest.raises(ValueError, match=re.escape(expected)):
         vit.check_processor(processor, model)

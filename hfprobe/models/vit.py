@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -26,6 +25,9 @@ from transformers.modeling_outputs import ImageClassifierOutput
 
 HUB_NAME = "vit-tiny-probe"
 RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # Pillow's numbers
+# What of the image processor has to agree with the weights.
+PREPROCESSING = ("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor")
+PREPROCESSING += ("do_normalize", "image_mean", "image_std")
 
 SANITY_LEARNING_RATE = 3e-2
 
@@ -122,6 +124,10 @@ class LinearProbe(PreTrainedModel):
 
         # Under from_pretrained this runs on the meta device; weights come afterwards.
         self.backbone = timm.create_model(config.backbone, pretrained=False, num_classes=0)
+        # Position tables and the like, which timm computes and does not save: from_pretrained would leave them empty.
+        for module in self.backbone.modules():
+            for name, buffer in list(module.named_buffers(recurse=False)):
+                module.register_buffer(name, buffer, persistent=True)
         self.head = nn.Linear(config.feature_size, config.num_labels)
         self.post_init()
         self.train(self.training)
@@ -204,27 +210,32 @@ def build(*, options: Options, labels: list[str]) -> tuple[LinearProbe, CLIPImag
 
 def build_processor(pretrained_cfg: dict[str, Any]) -> CLIPImageProcessor:
     """timm's evaluation transform as an image processor: scale the shorter side, crop the centre, normalise."""
-    size = pretrained_cfg["input_size"][-1]
+    from timm.data import resolve_data_config
+
+    data = resolve_data_config(pretrained_cfg=pretrained_cfg)
+    side = data["input_size"][-1]
+    scaled = int(side / data["crop_pct"])
+    squash = data["crop_mode"] == "squash"  # both sides are scaled, whatever the picture's proportions
     return CLIPImageProcessor(
-        size={"shortest_edge": math.floor(size / pretrained_cfg["crop_pct"])},
-        crop_size={"height": size, "width": size},
-        resample=RESAMPLING[pretrained_cfg["interpolation"]],
-        image_mean=list(pretrained_cfg["mean"]),
-        image_std=list(pretrained_cfg["std"]),
+        size={"height": scaled, "width": scaled} if squash else {"shortest_edge": scaled},
+        crop_size={"height": side, "width": side},
+        resample=RESAMPLING[data["interpolation"]],
+        image_mean=list(data["mean"]),
+        image_std=list(data["std"]),
     )
 
 
-def check_processor(processor: CLIPImageProcessor, model: LinearProbe) -> None:
-    """Refuse statistics that are not those the backbone was pretrained with: a silent error of several points.
+def check_processor(processor: Any, model: LinearProbe) -> None:
+    """Refuse preprocessing other than that of the backbone's pretraining: a silent error of several points.
 
     Raises:
         ValueError: found and expected values.
     """
-    expected = build_processor(model.backbone.pretrained_cfg)
-    for name in ("image_mean", "image_std", "resample", "size", "crop_size"):
-        found, right = getattr(processor, name), getattr(expected, name)
-        if (dict(found) if isinstance(right, dict) else found) != right and list(found) != list(right):
+    expected = build_processor(model.backbone.pretrained_cfg).to_dict()
+    found = processor.to_dict()
+    for name in PREPROCESSING:
+        if found.get(name) != expected[name]:
             raise ValueError(
-                f"The image processor's {name} is {found}, but {model.config.backbone} was pretrained with {right}. "
-                "Use the image processor that build_model gives."
+                f"The image processor's {name} is {found.get(name)}, but {model.config.backbone} was pretrained with "
+                f"{expected[name]}. Use the image processor that build_model gives."
             )
