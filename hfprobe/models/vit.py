@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -166,6 +167,22 @@ class LinearProbe(PreTrainedModel):
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return ImageClassifierOutput(loss=loss, logits=logits)
 
+    def check_processor(self, processor: Any) -> None:
+        """Refuse preprocessing other than that of the backbone's pretraining: a silent error of several points.
+
+        Raises:
+            ValueError: found and expected values.
+        """
+        # As JSON, because a tuple and a list of the same numbers are the same statistics.
+        expected = json.loads(build_processor(self.backbone.pretrained_cfg).to_json_string())
+        found = json.loads(processor.to_json_string())
+        for name in PREPROCESSING:
+            if found.get(name) != expected[name]:
+                raise ValueError(
+                    f"The image processor's {name} is {found.get(name)}, but {self.config.backbone} was pretrained "
+                    f"with {expected[name]}. Use the image processor that build_model gives."
+                )
+
     def frozen_sha256(self) -> str:
         """SHA-256 over the backbone's parameters and buffers: names, shapes and bytes, sorted by name."""
         digest = hashlib.sha256()
@@ -223,19 +240,3 @@ def build_processor(pretrained_cfg: dict[str, Any]) -> CLIPImageProcessor:
         image_mean=list(data["mean"]),
         image_std=list(data["std"]),
     )
-
-
-def check_processor(processor: Any, model: LinearProbe) -> None:
-    """Refuse preprocessing other than that of the backbone's pretraining: a silent error of several points.
-
-    Raises:
-        ValueError: found and expected values.
-    """
-    expected = build_processor(model.backbone.pretrained_cfg).to_dict()
-    found = processor.to_dict()
-    for name in PREPROCESSING:
-        if found.get(name) != expected[name]:
-            raise ValueError(
-                f"The image processor's {name} is {found.get(name)}, but {model.config.backbone} was pretrained with "
-                f"{expected[name]}. Use the image processor that build_model gives."
-            )

@@ -1,0 +1,52 @@
+"""A training step of SimpleCNN with and without `hfprobe.cli.keep_freed_memory`, side by side.
+
+python benchmarks/freed_memory.py        # a minute on two CPU cores
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+
+import torch
+from side_by_side import describe_machine, describe_ratio, measure
+
+from hfprobe.cli import MALLOC_MMAP_MAX, MALLOC_TRIM_THRESHOLD, keep_freed_memory, use_every_core
+from hfprobe.models import build_model
+
+STEPS, BATCH_SIZE = 12, 128
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    use_every_core()
+    model = build_model("cnn", labels=list("abcde"))[0].to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.AdamW(model.parameters())
+    images = torch.randn(BATCH_SIZE, 3, 32, 32).to(memory_format=torch.channels_last)
+    labels = torch.arange(BATCH_SIZE) % 5
+
+    def steps() -> None:
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            model(pixel_values=images, labels=labels).loss.backward()
+            optimizer.step()
+
+    def glibc_default() -> None:
+        libc = ctypes.CDLL(None)
+        libc.mallopt(MALLOC_MMAP_MAX, 65536)
+        libc.mallopt(MALLOC_TRIM_THRESHOLD, 128 * 1024)
+        steps()
+
+    def kept() -> None:
+        keep_freed_memory()
+        steps()
+
+    seconds = measure({"default": glibc_default, "kept": kept}, rounds=arguments.rounds)
+    print(f"\nSimpleCNN, {STEPS} steps of {BATCH_SIZE}; {describe_machine()}")
+    print(f"kept / default, speed: {describe_ratio(seconds['default'], seconds['kept'])}")
+
+
+if __name__ == "__main__":
+    main()
