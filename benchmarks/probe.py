@@ -68,7 +68,7 @@ def main() -> None:
     def one_epoch_without_a_cache() -> None:
         optimizer = torch.optim.SGD(model.head.parameters(), lr=REFERENCE["learning_rate"], momentum=0.9)
         model.train()
-        for batch in in_batches(train, processor, size=REFERENCE["per_device_train_batch_size"], augment=True):
+        for batch in in_batches(train, processor, size=REFERENCE["per_device_train_batch_size"], augment={}):
             optimizer.zero_grad()
             model(pixel_values=batch["pixel_values"].to(device), labels=batch["labels"].to(device)).loss.backward()
             optimizer.step()
@@ -103,7 +103,7 @@ def draw_split(count: int, *, seed: int) -> ImageSplit:
     return ImageSplit(images=images, labels=np.arange(count) % 5, index=np.arange(count))
 
 
-def in_batches(split: ImageSplit, processor, *, size: int, augment: bool = False):
+def in_batches(split: ImageSplit, processor, *, size: int, augment: dict | None = None):
     batches = ImageBatches(split, processor=processor, augment=augment)
     for first in range(0, len(split), size):
         yield batches.__getitems__(list(range(first, min(first + size, len(split)))))

@@ -73,6 +73,13 @@ class DataArguments:
         default=None, metadata={"help": "Validate on at most this many images, stratified. Default: all."}
     )
     augment: bool = field(default=True, metadata={"help": "Random crops and mirror images in training."})
+    crop_padding: Literal["black", "reflect"] = field(
+        default="black", metadata={"help": "What random crops see beyond the image's edge."}
+    )
+    flips: Literal["random", "alternating"] = field(
+        default="random",
+        metadata={"help": "Mirror images: drawn anew each epoch, or drawn once and turned round every epoch."},
+    )
 
     def __post_init__(self) -> None:
         require_positive(self, "max_train_samples", "max_eval_samples")
@@ -82,6 +89,11 @@ class DataArguments:
         if len(self.classes) < 2:
             raise InputError(f"--classes names only {self.classes[0]}; allowed: two classes or more.")
 
+    @property
+    def augmentation(self) -> dict[str, str] | None:
+        """What `hfprobe.data.transforms.crop_and_flip` is to do; None: nothing."""
+        return {"padding": self.crop_padding, "flips": self.flips} if self.augment else None
+
 
 @dataclass
 class RunArguments(TrainingArguments):
@@ -89,10 +101,17 @@ class RunArguments(TrainingArguments):
 
     model: str = field(default="cnn", metadata={"help": "Which model: a module of hfprobe/models."})
     recipe: str | None = field(default=None, metadata={"help": "Table of defaults; any flag given beside it wins."})
-    optimizer: Literal["optim", "adam", "sgd"] = field(
+    optimizer: Literal["optim", "adam", "sgd", "muon"] = field(
         default="optim",
-        metadata={"help": "optim: what --optim names. adam, sgd: torch's, momentum 0.9, L2 weight decay on all."},
+        metadata={
+            "help": "optim: what --optim names. adam, sgd: torch's, momentum 0.9, L2 weight decay on all. muon: "
+            "orthogonalised momentum for convolutions, AdamW for the rest."
+        },
     )
+    muon_learning_rate: float = field(
+        default=0.12, metadata={"help": "Of the convolutions under --optimizer muon: relative length of a step."}
+    )
+    muon_momentum: float = field(default=0.6, metadata={"help": "Of the convolutions under --optimizer muon, [0, 1)."})
     patience: int = field(
         default=15, metadata={"help": "Stop after this many evaluations without a better validation accuracy."}
     )
@@ -114,8 +133,11 @@ class RunArguments(TrainingArguments):
             "per_device_train_batch_size",
             "per_device_eval_batch_size",
             "learning_rate",
+            "muon_learning_rate",
             "patience",
         )
+        if not 0 <= self.muon_momentum < 1:
+            raise InputError(f"--muon_momentum is {self.muon_momentum}; allowed: 0 <= momentum < 1.")
         if self.histogram_epochs < 0:
             raise InputError(f"--histogram_epochs is {self.histogram_epochs}; allowed: 0 or more.")
         if self.seed < 0:

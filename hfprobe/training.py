@@ -23,15 +23,16 @@ from hfprobe.errors import CheckFailedError, InputError
 from hfprobe.features import FeatureBatches, extract_features, install_head, solve_head
 from hfprobe.metrics import compute_metrics
 from hfprobe.models import check_processor, model_module
+from hfprobe.optimizers import make_optimizer
 from hfprobe.results import write_json
 
 RUN_FILE = "run.json"
-# torch's own, as the reference experiment used them: one parameter group, weight decay as an L2 penalty.
-OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": partial(torch.optim.SGD, momentum=0.9)}
 CARD_SETTINGS = (
     "optim",
     "optimizer",
     "learning_rate",
+    "muon_learning_rate",
+    "muon_momentum",
     "weight_decay",
     "lr_scheduler_type",
     "lr_scheduler_kwargs",
@@ -60,12 +61,8 @@ class ProbeTrainer(Trainer):
         self.preparation_seconds = 0.0  # spent on features before the first step
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        if self.args.optimizer in OPTIMIZERS and self.optimizer is None:
-            self.optimizer = OPTIMIZERS[self.args.optimizer](
-                [parameter for parameter in self.model.parameters() if parameter.requires_grad],
-                lr=self.args.learning_rate,
-                weight_decay=self.args.weight_decay,
-            )
+        if self.args.optimizer != "optim" and self.optimizer is None:
+            self.optimizer = make_optimizer(self.args.optimizer, self.model, self.args)
         return super().create_optimizer(model)
 
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
@@ -141,7 +138,7 @@ def make_datasets(
     seed = config.training.seed
     if getattr(config.model, "feature_cache", "off") == "off":
         return (
-            ImageBatches(splits.train, processor=processor, augment=config.data.augment, seed=seed),
+            ImageBatches(splits.train, processor=processor, augment=config.data.augmentation, seed=seed),
             ImageBatches(splits.validation, processor=processor),
         )
     model.to(config.training.device, memory_format=torch.channels_last)

@@ -15,7 +15,7 @@ LEVELS = [
     {"config"},
     {"data"},
     {"features"},
-    {"callbacks", "sanity"},
+    {"callbacks", "optimizers", "sanity"},
     {"training", "evaluation"},
     {"reporting"},
 ]

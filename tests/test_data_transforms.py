@@ -40,11 +40,13 @@ def test_draws_are_uniform_and_uncorrelated():
     assert np.abs(correlations).max() < 6 / np.sqrt(40_000)
 
 
-def test_crop_is_a_window_of_the_padded_image_or_its_mirror():
+@pytest.mark.parametrize(("padding", "mode"), [("black", "constant"), ("reflect", "reflect")])
+def test_crop_is_a_window_of_the_padded_image_or_its_mirror(padding, mode):
     images, _ = draw_images(200, classes=4)
-    augmented = crop_and_flip(torch.from_numpy(images), seed=0, epoch=0, index=np.arange(200)).numpy()
+    index = np.arange(200)
+    augmented = crop_and_flip(torch.from_numpy(images), seed=0, epoch=0, index=index, padding=padding).numpy()
     pad = CROP_PADDING
-    padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode=mode)
     seen = set()
     for before, after in zip(padded, augmented, strict=True):
         windows = {
@@ -60,6 +62,19 @@ def test_crop_is_a_window_of_the_padded_image_or_its_mirror():
     assert {key[2] for key in seen} == {False, True}
 
 
+def test_alternating_flips_show_both_sides_of_every_image_in_two_epochs():
+    # One row of pixels tells a mirror image whatever the crop: a ramp rises, or falls.
+    ramp = torch.arange(32, dtype=torch.uint8)[None, None, :, None].expand(100, 32, 32, 3)
+    sides = [
+        crop_and_flip(ramp, seed=0, epoch=epoch, index=np.arange(100), padding="reflect", flips="alternating")
+        for epoch in range(3)
+    ]
+    falls = [(side[:, 16, 20, 0] < side[:, 16, 10, 0]).numpy() for side in sides]
+    assert 20 < falls[0].sum() < 80
+    np.testing.assert_array_equal(falls[1], ~falls[0])
+    np.testing.assert_array_equal(falls[2], falls[0])
+
+
 def test_preprocess_equals_the_processor(processor, split):
     pictures = [PIL.Image.fromarray(image) for image in split.images]
     expected = processor(pictures, return_tensors="pt")["pixel_values"]
@@ -69,7 +84,7 @@ def test_preprocess_equals_the_processor(processor, split):
 
 def test_same_epoch_same_pixels_whatever_the_workers_the_order_and_the_batch(processor, split):
     def pixels(*, workers, batch_size, order, persistent=False):
-        batches = ImageBatches(split, processor=processor, augment=True, seed=5)
+        batches = ImageBatches(split, processor=processor, augment={}, seed=5)
         loader = torch.utils.data.DataLoader(
             batches,
             batch_size=batch_size,
@@ -87,7 +102,7 @@ def test_same_epoch_same_pixels_whatever_the_workers_the_order_and_the_batch(pro
     expected = pixels(workers=0, batch_size=16, order=forwards)
     assert torch.equal(pixels(workers=0, batch_size=7, order=backwards), expected)
     assert torch.equal(pixels(workers=2, batch_size=16, order=backwards, persistent=True), expected)
-    batches = ImageBatches(split, processor=processor, augment=True, seed=5)
+    batches = ImageBatches(split, processor=processor, augment={}, seed=5)
     batches.set_epoch(3)
     assert torch.equal(batches[11]["pixel_values"], expected[11])
 

@@ -43,7 +43,7 @@ def split():
 
 
 def batches(views=1):
-    return -(-COUNT // 16) * views
+    return -(-COUNT // features.CPU_BATCH_SIZE) * views
 
 
 @pytest.mark.parametrize("views", [1, 2, 3])

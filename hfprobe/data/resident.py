@@ -60,11 +60,11 @@ class ImageBatches(torch.utils.data.Dataset):
     Args:
         split: the images.
         processor: the image processor saved with the model; it resizes and normalises.
-        augment: random crop (padding 4) and mirror image, drawn anew for each (seed, epoch, index).
+        augment: keyword arguments of `crop_and_flip`, drawn for each (seed, epoch, index); None: not augmented.
         seed: of the augmentation.
     """
 
-    def __init__(self, split: ImageSplit, *, processor, augment: bool = False, seed: int = 0):
+    def __init__(self, split: ImageSplit, *, processor, augment: dict[str, str] | None = None, seed: int = 0):
         self.split = split
         self.processor = processor
         self.augment = augment
@@ -83,8 +83,9 @@ class ImageBatches(torch.utils.data.Dataset):
 
     def __getitems__(self, positions: Sequence[int]) -> dict[str, torch.Tensor]:
         images = torch.from_numpy(self.split.images[positions])  # (B, H, W, 3) uint8
-        if self.augment:
-            images = crop_and_flip(images, seed=self.seed, epoch=int(self._epoch), index=self.split.index[positions])
+        if self.augment is not None:
+            key = {"seed": self.seed, "epoch": int(self._epoch), "index": self.split.index[positions]}
+            images = crop_and_flip(images, **key, **self.augment)
         return {
             "pixel_values": preprocess(images.permute(0, 3, 1, 2), processor=self.processor),
             "labels": torch.from_numpy(self.split.labels[positions]),

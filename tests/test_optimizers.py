@@ -1,0 +1,101 @@
+import re
+
+import pytest
+import torch
+
+from hfprobe.config import parse_run
+from hfprobe.errors import InputError
+from hfprobe.models import build_model
+from hfprobe.optimizers import Muon
+
+LEARNING_RATE = 0.12
+
+
+def make(seed=0):
+    torch.manual_seed(seed)
+    model, _ = build_model("cnn", labels=list("abcde"))
+    optimizer = Muon(
+        model, learning_rate=2e-3, weight_decay=0.05, muon_learning_rate=LEARNING_RATE, momentum=0.6
+    )  # fmt: skip
+    return model, optimizer
+
+
+def train(model, optimizer, steps, seed=1):
+    torch.manual_seed(seed)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model.eval()(torch.randn(4, 3, 32, 32), labels=torch.tensor([0, 1, 2, 3])).loss.backward()
+        optimizer.step()
+
+
+def test_every_parameter_is_in_one_group_filters_in_their_own():
+    model, optimizer = make()
+    matrices, vectors, filters = (group["params"] for group in optimizer.param_groups)
+    assert len(matrices + vectors + filters) == len(list(model.parameters()))
+    assert {id(p) for p in matrices + vectors + filters} == {id(p) for p in model.parameters()}
+    assert [tuple(weight.shape) for weight in filters] == [(64, 3, 3, 3), (128, 64, 3, 3), (256, 128, 3, 3)]
+    assert all(weight.ndim == 2 for weight in matrices)
+    assert [group["weight_decay"] for group in optimizer.param_groups[:2]] == [0.05, 0.0]
+    assert [group["lr"] for group in optimizer.param_groups] == [2e-3, 2e-3, LEARNING_RATE]
+
+
+def test_a_filter_moves_along_the_orthogonal_factor_of_its_gradient():
+    model, optimizer = make()
+    weight = model.features[4].weight  # (128, 64, 3, 3)
+    left, _, right = torch.linalg.svd(torch.randn(128, 576), full_matrices=False)
+    values = torch.linspace(0.3, 1, 128)
+    weight.grad = (left * values @ right).view_as(weight)
+    before = weight.detach() * 128**0.5 / weight.detach().norm()
+    optimizer.step()
+    step = ((before - weight.detach()) / LEARNING_RATE).flatten(1)
+    factors = left.T @ step @ right.T  # diagonal where the singular vectors are the gradient's
+    assert (factors - factors.diag().diag()).abs().max() < 1e-4
+    # The interval that the iteration's authors give; the gradient's own reached from 0.3 to 1.
+    assert factors.diag().min() > 0.65
+    assert factors.diag().max() < 1.25
+    assert before.norm().item() == pytest.approx(128**0.5, rel=1e-5)
+
+
+def test_a_step_leaves_the_gradients_where_they_were():
+    model, optimizer = make()
+    train(model, optimizer, steps=1)
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_what_is_not_a_filter_moves_as_under_adamw():
+    (model, optimizer), (other, _) = make(), make()
+    groups = [
+        {"params": [p for p in other.parameters() if p.ndim == 2]},
+        {"params": [p for p in other.parameters() if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    adamw = torch.optim.AdamW(groups, lr=2e-3, weight_decay=0.05)
+    train(model, optimizer, steps=1)
+    train(other, adamw, steps=1)
+    for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine, theirs) == (mine.ndim != 4)
+
+
+def test_its_state_goes_on_to_the_bit(tmp_path):
+    model, optimizer = make()
+    train(model, optimizer, steps=3)
+    torch.save([model.state_dict(), optimizer.state_dict()], tmp_path / "state.pt")
+    train(model, optimizer, steps=3, seed=2)
+    resumed, again = make(seed=7)
+    weights, state = torch.load(tmp_path / "state.pt", weights_only=True)
+    resumed.load_state_dict(weights)
+    again.load_state_dict(state)
+    train(resumed, again, steps=3, seed=2)
+    for mine, theirs in zip(resumed.parameters(), model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--muon_learning_rate=0", "--muon_learning_rate is 0.0; allowed: more than 0."),
+        ("--muon_momentum=1", "--muon_momentum is 1.0; allowed: 0 <= momentum < 1."),
+    ],
+)
+def test_bad_values(flag, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        parse_run([flag])
