@@ -37,6 +37,7 @@ HOUSE_DEFAULTS: dict[str, Any] = {
     "greater_is_better": True,
     "per_device_eval_batch_size": 500,
     "max_grad_norm": 0.0,
+    "logging_nan_inf_filter": False,
     "report_to": "tensorboard",
     "remove_unused_columns": False,
     "dataloader_pin_memory": False,

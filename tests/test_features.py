@@ -24,6 +24,7 @@ COUNT = 50
 def probe(tmp_path, monkeypatch):
     """A small random probe whose backbone calls are counted, with a feature cache of its own."""
     monkeypatch.setattr(sources, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(features, "CPU_BATCH_SIZE", 16)
     torch.manual_seed(0)
     options = model_module("vit").Options(backbone="resnet10t", backbone_weights="random")
     model, processor = build_model("vit", labels=list("abcde"), options=options)
@@ -43,7 +44,7 @@ def split():
 
 
 def batches(views=1):
-    return -(-COUNT // features.CPU_BATCH_SIZE) * views
+    return -(-COUNT // 16) * views
 
 
 @pytest.mark.parametrize("views", [1, 2, 3])

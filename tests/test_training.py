@@ -15,9 +15,10 @@ from transformers import EvalPrediction, TrainerControl, TrainerState, set_seed
 from hfprobe.callbacks import EarlyStopping
 from hfprobe.config import make_run
 from hfprobe.data.splits import load_splits
+from hfprobe.errors import CheckFailedError
 from hfprobe.metrics import ClassificationMetric, compute_metrics
 from hfprobe.models import build_model
-from hfprobe.training import build_trainer, train
+from hfprobe.training import ProbeTrainer, build_trainer, train
 
 ROOT = Path(__file__).parent.parent
 
@@ -86,6 +87,40 @@ def test_training_accuracy_is_that_of_the_epoch(dataset_folder, tmp_path):
     with torch.no_grad():
         accuracy = (trainer.model.train()(**batch).logits.argmax(-1) == batch["labels"]).float().mean().item()
     assert logged == pytest.approx(accuracy, abs=0.1)
+
+
+@pytest.mark.parametrize("clipping", [0.0, 0.5])
+def test_what_the_trainer_skips_changes_no_loss_and_no_weight(dataset_folder, tmp_path, monkeypatch, clipping):
+    lean, _ = small_run(dataset_folder, tmp_path / "lean", max_grad_norm=clipping)
+    for name in ("floating_point_ops", "_get_grad_norm"):
+        monkeypatch.delattr(ProbeTrainer, name)
+    plain, _ = small_run(dataset_folder, tmp_path / "plain", max_grad_norm=clipping, logging_nan_inf_filter=True)
+    assert plain.state.total_flos > lean.state.total_flos == 0
+    for key in ("loss", "eval_loss", "eval_accuracy"):
+        found, expected = ([e[key] for e in t.state.log_history if key in e] for t in (lean, plain))
+        assert len(found) == 2
+        assert found == expected
+    norms = [[e.get("grad_norm") for e in t.state.log_history if "loss" in e] for t in (lean, plain)]
+    assert all(norms[1])
+    assert norms[0] == (norms[1] if clipping else [None, None])
+    for mine, theirs in zip(lean.model.parameters(), plain.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_names_what_is_left(dataset_folder, tmp_path, monkeypatch):
+    original = ProbeTrainer.compute_loss
+
+    def diverge_in_the_second_epoch(self, *args, **kwargs):
+        loss = original(self, *args, **kwargs)
+        return loss * float("nan") if self.model.training and self.state.global_step == 5 else loss
+
+    monkeypatch.setattr(ProbeTrainer, "compute_loss", diverge_in_the_second_epoch)
+    with pytest.raises(CheckFailedError) as error:
+        small_run(dataset_folder, tmp_path)
+    assert str(error.value).startswith("The training loss is nan at step 8 (epoch 2, learning rate ")
+    assert str(error.value).endswith(f"Give a smaller --lr. The last good checkpoint: {tmp_path}/checkpoint-4")
+    weights = load_file(tmp_path / "checkpoint-4" / "model.safetensors")
+    assert all(value.isfinite().all() for value in weights.values() if value.is_floating_point())
 
 
 def test_reference_optimizer_is_adam_with_coupled_weight_decay_on_everything(dataset_folder, tmp_path):
