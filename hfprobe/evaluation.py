@@ -17,6 +17,7 @@ from hfprobe import provenance
 from hfprobe.data.resident import ImageBatches, ImageSplit
 from hfprobe.data.splits import Splits
 from hfprobe.errors import InputError
+from hfprobe.features import FeatureBatches, extract_features
 from hfprobe.models import check_processor, register_models
 from hfprobe.results import EvalResult
 
@@ -64,14 +65,20 @@ def evaluate_model(
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images: ImageSplit = getattr(splits, split)
-    batches = ImageBatches(images, processor=processor)
     model.to(device)
-    probabilities = np.empty((len(images), len(labels)), dtype=np.float32)
     start = time.perf_counter()
+    if hasattr(model, "extract_features"):  # a frozen part: what it makes of each image is kept
+        batches = FeatureBatches(
+            extract_features(model=model, processor=processor, split=images, name=f"{split} images")
+        )
+    else:
+        batches = ImageBatches(images, processor=processor)
+    probabilities = np.empty((len(images), len(labels)), dtype=np.float32)
     with torch.inference_mode():
         for first in tqdm(range(0, len(images), BATCH_SIZE), desc=f"Evaluating on {split}"):
             positions = list(range(first, min(first + BATCH_SIZE, len(images))))
-            logits = model(pixel_values=batches.__getitems__(positions)["pixel_values"].to(device)).logits
+            inputs = {name: value.to(device) for name, value in batches.__getitems__(positions).items()}
+            logits = model(**inputs).logits
             probabilities[positions] = logits.float().softmax(-1).cpu().numpy()
     seconds = time.perf_counter() - start
     return EvalResult(

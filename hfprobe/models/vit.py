@@ -24,7 +24,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import ImageClassifierOutput
 
-HUB_NAME = "vit-tiny-probe"
+HUB_NAME = "linear-probe"
 RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # Pillow's numbers
 # What of the image processor has to agree with the weights.
 PREPROCESSING = ("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor")
