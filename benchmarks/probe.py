@@ -26,9 +26,10 @@ from hfprobe.data import sources
 from hfprobe.data.resident import ImageBatches, ImageSplit
 from hfprobe.data.transforms import preprocess
 from hfprobe.features import CPU_BATCH_SIZE, GPU_BATCH_SIZE, extract_features, install_head, solve_head
-from hfprobe.models import build_model, model_module
+from hfprobe.models import build_model
+from hfprobe.recipes import recipe_module
 
-REFERENCE = model_module("vit").RECIPES["reference"]
+REFERENCE = recipe_module("vit").RECIPES["reference"]
 
 
 def main() -> None:
@@ -43,7 +44,7 @@ def main() -> None:
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     train, validation = draw_split(arguments.images, seed=0), draw_split(arguments.images // 4, seed=1)
-    options = model_module("vit").Options(backbone=arguments.backbone, backbone_weights="random")
+    options = recipe_module("vit").Options(backbone=arguments.backbone, backbone_weights="random")
     model, processor = build_model("vit", labels=list("abcde"), options=options)
     model.to(device, memory_format=torch.channels_last)
     batch_size = CPU_BATCH_SIZE if device.type == "cpu" else GPU_BATCH_SIZE

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from transformers import HfArgumentParser, TrainingArguments
 
-from hfprobe import models
+from hfprobe import recipes
 from hfprobe.cli import OneLineErrors, is_main_process, require_writable
 from hfprobe.errors import InputError
 
@@ -156,7 +156,7 @@ class RunConfig:
 
     data: DataArguments
     training: RunArguments
-    model: Any  # the model module's own Options
+    model: Any  # the recipe module's own Options
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, for run.json: the data, the model's flags, and the training arguments that differ from default."""
@@ -169,7 +169,7 @@ class RunParser(OneLineErrors, HfArgumentParser):
     """One flag a field of the dataclasses; the recipe sets defaults, the command line wins."""
 
     def __init__(self, model: str, recipe: str | None = None):
-        module = models.model_module(model)
+        module = recipes.recipe_module(model)
         recipe = recipe or next(iter(module.RECIPES))
         if recipe not in module.RECIPES:
             raise InputError(f"Unknown recipe '{recipe}' for model '{model}'. Available: {', '.join(module.RECIPES)}.")
@@ -181,15 +181,13 @@ class RunParser(OneLineErrors, HfArgumentParser):
             )
         self.set_defaults(**HOUSE_DEFAULTS | module.RECIPES[recipe] | {"model": model, "recipe": recipe})
 
-    def parse_into_config(self, argv: Sequence[str]) -> tuple[RunConfig, list[str]]:
-        """The RunConfig, and the arguments that no flag took."""
+    def parse_into_config(self, argv: Sequence[str]) -> RunConfig:
+        # Unknown flags are refused first: TrainingArguments takes seconds to make.
+        self.refuse_unknown(self.parse_known_args(argv)[1])
         try:
-            *parsed, remaining = self.parse_args_into_dataclasses(
-                argv, return_remaining_strings=True, look_for_args_file=False
-            )
+            return RunConfig(*self.parse_args_into_dataclasses(argv, look_for_args_file=False))
         except ValueError as error:  # from the __post_init__ of TrainingArguments or of a model's Options
             raise InputError(str(error)) from error
-        return RunConfig(*parsed), remaining
 
 
 def parse_run(argv: Sequence[str] | None = None) -> RunConfig:
@@ -203,10 +201,7 @@ def parse_run(argv: Sequence[str] | None = None) -> RunConfig:
     first.add_argument("--model", default="cnn")
     first.add_argument("--recipe")
     chosen, _ = first.parse_known_args(argv)
-    parser = RunParser(chosen.model, chosen.recipe)
-    parsed, remaining = parser.parse_into_config(argv)
-    parser.refuse_unknown(remaining)
-    return parsed
+    return RunParser(chosen.model, chosen.recipe).parse_into_config(argv)
 
 
 def make_run(*, model: str = "cnn", recipe: str | None = None, **values: Any) -> RunConfig:
@@ -217,7 +212,7 @@ def make_run(*, model: str = "cnn", recipe: str | None = None, **values: Any) ->
     """
     parser = RunParser(model, recipe)
     parser.set_defaults(**values)
-    return parser.parse_into_config([])[0]
+    return parser.parse_into_config([])
 
 
 def parse_options(model: str, argv: Sequence[str]) -> Any:
@@ -227,7 +222,7 @@ def parse_options(model: str, argv: Sequence[str]) -> Any:
         InputError: unknown model, unknown flag, bad value.
     """
     parser = RunParser.__new__(RunParser)
-    HfArgumentParser.__init__(parser, [models.model_module(model).Options], allow_abbrev=False)
+    HfArgumentParser.__init__(parser, [recipes.recipe_module(model).Options], allow_abbrev=False)
     parsed, remaining = parser.parse_args_into_dataclasses(
         argv, return_remaining_strings=True, look_for_args_file=False
     )

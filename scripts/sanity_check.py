@@ -27,7 +27,8 @@ def main() -> None:
     arguments, own_flags = make_parser().parse_known_args()
 
     from hfprobe.config import parse_options
-    from hfprobe.models import build_model, model_module
+    from hfprobe.models import build_model
+    from hfprobe.recipes import recipe_module
 
     options = parse_options(arguments.model, own_flags)
 
@@ -46,7 +47,7 @@ def main() -> None:
     model, processor = build_model(arguments.model, labels=data.classes, options=options)
     splits = load_splits(data, seed=42, image_size=input_size(processor))
     batch = ImageBatches(splits.train, processor=processor).__getitems__(list(range(len(splits.train))))
-    learning_rate = arguments.lr or model_module(arguments.model).SANITY_LEARNING_RATE
+    learning_rate = arguments.lr or recipe_module(arguments.model).SANITY_LEARNING_RATE
     accuracies = overfit_batch(model=model, batch=batch, epochs=arguments.epochs, learning_rate=learning_rate)
     for epoch, accuracy in enumerate(accuracies, start=1):
         print(f"epoch {epoch:>2}  accuracy {accuracy:7.2%}")

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "hfprobe"
 LEVELS = [
     {"errors"},
     {"cli", "provenance", "hub", "metrics", "results"},
-    {"backbones"},
+    {"backbones", "recipes"},
     {"models"},
     {"config"},
     {"data"},

@@ -1,4 +1,7 @@
 import re
+import subprocess
+import sys
+import textwrap
 
 import pytest
 
@@ -92,3 +95,19 @@ def test_nothing_to_resume(tmp_path):
     expected = f"Nothing to resume: the output folder '{tmp_path}' holds no run. Leave --resume out."
     with pytest.raises(InputError, match=re.escape(expected)):
         claim_output_dir(make_run(output_dir=str(tmp_path), resume=True).training)
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["--epocs", "3"], ["--epochs", "-1"], ["--model", "vit", "--views", "x"]])
+def test_an_answer_about_flags_waits_for_no_model_and_no_trainer(argv):
+    program = f"""
+        import sys
+        from hfprobe.config import parse_run
+        from hfprobe.errors import InputError
+        try:
+            parse_run({argv!r})
+        except (InputError, SystemExit):
+            heavy = ("transformers.modeling_utils", "transformers.trainer", "torchvision", "timm", "datasets")
+            print([name for name in heavy if name in sys.modules])
+        """
+    printed = subprocess.check_output([sys.executable, "-c", textwrap.dedent(program)], text=True)
+    assert printed.splitlines()[-1] == "[]"

@@ -7,9 +7,10 @@ import pytest
 import torch
 from transformers import AutoModelForImageClassification
 
-from hfprobe.config import RunArguments, make_run
+from hfprobe.config import DataArguments, RunArguments, make_run
 from hfprobe.errors import InputError
-from hfprobe.models import available_models, build_model, model_module
+from hfprobe.models import build_model
+from hfprobe.recipes import available_models, recipe_module
 
 LABELS = ["airplane", "automobile", "bird", "cat", "dog"]
 
@@ -22,20 +23,20 @@ def cnn():
 
 @pytest.mark.parametrize("name", available_models())
 def test_every_recipe_is_made_of_known_fields(name):
-    module = model_module(name)
-    known = set(RunArguments.__dataclass_fields__) | set(module.Options.__dataclass_fields__)
+    module = recipe_module(name)
+    known = {key for group in (RunArguments, DataArguments, module.Options) for key in group.__dataclass_fields__}
     for recipe, values in module.RECIPES.items():
         assert set(values) <= known
         run = make_run(model=name, recipe=recipe)
         for key, value in values.items():
-            owner = run.training if hasattr(run.training, key) else run.model
+            owner = next(group for group in (run.training, run.data, run.model) if hasattr(group, key))
             assert getattr(owner, key) == value
 
 
 def test_unknown_model():
     expected = (
         f"Unknown model 'resnet'. Available: {', '.join(available_models())}. "
-        "To add one, write hfprobe/models/resnet.py."
+        "To add one, write hfprobe/models/resnet.py and hfprobe/recipes/resnet.py."
     )
     with pytest.raises(InputError, match=re.escape(expected)):
         build_model("resnet", labels=LABELS)
@@ -85,7 +86,7 @@ def test_loss_is_cross_entropy_and_every_parameter_gets_a_gradient(cnn):
 
 def test_dropout_acts_in_training_only():
     images = torch.randn(4, 3, 32, 32)
-    options = model_module("cnn").Options(dropout=0.9)
+    options = recipe_module("cnn").Options(dropout=0.9)
     model, _ = build_model("cnn", labels=LABELS, options=options)
     assert not torch.equal(model.train()(images).logits, model(images).logits)
     assert torch.equal(model.eval()(images).logits, model(images).logits)
@@ -94,7 +95,7 @@ def test_dropout_acts_in_training_only():
 @pytest.mark.parametrize("dropout", [-0.1, 1.0])
 def test_dropout_out_of_range(dropout):
     with pytest.raises(ValueError, match=re.escape(f"--dropout is {dropout}; allowed: 0 <= dropout < 1.")):
-        model_module("cnn").Options(dropout=dropout)
+        recipe_module("cnn").Options(dropout=dropout)
 
 
 def test_reference_recipe_is_the_reference_experiment():

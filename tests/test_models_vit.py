@@ -18,15 +18,17 @@ from hfprobe.data.transforms import preprocess
 from hfprobe.errors import InputError
 from hfprobe.evaluation import load_model
 from hfprobe.models import build_model, check_processor, model_module
+from hfprobe.recipes import recipe_module
 
 LABELS = ["airplane", "automobile", "bird", "cat", "dog"]
 SMALL = "resnet10t"  # has BatchNorm
 vit = model_module("vit")
+Options = recipe_module("vit").Options
 
 
 def build(backbone=SMALL, weights="random"):
     torch.manual_seed(0)
-    return build_model("vit", labels=LABELS, options=vit.Options(backbone=backbone, backbone_weights=weights))
+    return build_model("vit", labels=LABELS, options=Options(backbone=backbone, backbone_weights=weights))
 
 
 @pytest.fixture(scope="module")
@@ -333,7 +335,7 @@ def test_pip_weights_that_do_not_fit_or_are_not_there(monkeypatch):
 )
 def test_options_that_exclude_each_other(values, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        vit.Options(**values)
+        Options(**values)
 
 
 def test_head_starts_near_zero():

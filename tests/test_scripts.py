@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hfprobe.models import available_models
+from hfprobe.recipes import available_models
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))

@@ -1,11 +1,8 @@
-"""The models of the command line. A module in this folder is a model: `--model cnn` is `hfprobe/models/cnn.py`.
+"""The models of the command line: `--model cnn` is `hfprobe/models/cnn.py`, its flags are in `hfprobe/recipes/cnn.py`.
 
 The contract, held for every module by tests/test_models.py:
 
 - `HUB_NAME`: the name in the hub folder, after `hfprobe/`;
-- `RECIPES`: recipe name -> values for fields of `Options` and `hfprobe.config.RunArguments`; the first is default;
-- `SANITY_LEARNING_RATE`: of Adam, to learn one batch by heart;
-- `Options`: a dataclass, the model's own command-line flags;
 - `build(options=..., labels=...)` -> (PreTrainedModel, image processor); the model may have a `check_processor`.
 
 Modules are self-contained (they import no other part of hfprobe when transformers loads them): a pushed model
@@ -15,29 +12,15 @@ carries a copy of its own file.
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from types import ModuleType
 from typing import Any
 
 from hfprobe.errors import InputError
-
-
-def available_models() -> list[str]:
-    """Names of the models, sorted."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+from hfprobe.recipes import available_models, recipe_module
 
 
 def model_module(name: str) -> ModuleType:
-    """The module behind a model's name.
-
-    Raises:
-        InputError: no such model.
-    """
-    if name not in available_models():
-        raise InputError(
-            f"Unknown model '{name}'. Available: {', '.join(available_models())}. "
-            f"To add one, write hfprobe/models/{name}.py."
-        )
+    """The module behind the name of one of `available_models()`."""
     return importlib.import_module(f"{__name__}.{name}")
 
 
@@ -46,10 +29,13 @@ def build_model(name: str, *, labels: list[str], options: Any = None) -> tuple[A
 
     Args:
         labels: class names, in the order of the label numbers.
-        options: an instance of the module's `Options`; its defaults where None.
+        options: an instance of the recipe module's `Options`; its defaults where None.
+
+    Raises:
+        InputError: no such model.
     """
-    module = model_module(name)
-    return module.build(options=options or module.Options(), labels=labels)
+    options = options or recipe_module(name).Options()
+    return model_module(name).build(options=options, labels=labels)
 
 
 def check_processor(model: Any, processor: Any) -> None:

@@ -6,7 +6,6 @@ MaxPool) with 64, 128, 256 channels, then 4096 -> 512 -> labels with dropout.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,47 +25,6 @@ IMAGE_SIZE = 32
 # Channel statistics of the CIFAR-10 training images, as published with the reference recipes of the field.
 CIFAR10_MEAN = [0.4914, 0.4822, 0.4465]
 CIFAR10_STD = [0.2470, 0.2435, 0.2616]
-
-SANITY_LEARNING_RATE = 1e-3
-
-RECIPES: dict[str, dict[str, Any]] = {
-    # One cycle of AdamW: rise over a fifth of the steps, fall along a cosine.
-    "fast": {
-        "optim": "adamw_torch",
-        "learning_rate": 2e-3,
-        "weight_decay": 0.05,
-        "lr_scheduler_type": "cosine",
-        "warmup_steps": 0.2,
-        "per_device_train_batch_size": 128,
-        "num_train_epochs": 15,
-        "patience": 15,
-        "label_smoothing_factor": 0.1,
-        "dropout": 0.3,
-    },
-    # The reference experiment, value by value; Adam couples its weight decay (L2), on every parameter.
-    "reference": {
-        "optimizer": "adam",
-        "learning_rate": 1e-3,
-        "weight_decay": 1e-4,
-        "lr_scheduler_type": "reduce_lr_on_plateau",
-        "lr_scheduler_kwargs": {"mode": "max", "factor": 0.5, "patience": 5},
-        "per_device_train_batch_size": 128,
-        "num_train_epochs": 100,
-        "patience": 15,
-        "dropout": 0.5,
-    },
-}
-
-
-@dataclass
-class Options:
-    """SimpleCNN's own flags."""
-
-    dropout: float = field(default=0.5, metadata={"help": "Share of the 512 hidden units dropped in training, [0, 1)."})
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"--dropout is {self.dropout}; allowed: 0 <= dropout < 1.")
 
 
 class SimpleCNNConfig(PretrainedConfig):
@@ -146,7 +104,7 @@ SimpleCNNConfig.register_for_auto_class()
 SimpleCNN.register_for_auto_class("AutoModelForImageClassification")
 
 
-def build(*, options: Options, labels: list[str]) -> tuple[SimpleCNN, ViTImageProcessor]:
+def build(*, options: Any, labels: list[str]) -> tuple[SimpleCNN, ViTImageProcessor]:
     """A SimpleCNN with fresh Kaiming-normal weights (from torch's global generator), and its image processor."""
     config = SimpleCNNConfig(
         dropout=options.dropout,
