@@ -137,7 +137,7 @@ def resolve_model(*, model: str, hub_dir: str | Path = "hub") -> Path:
             `@` and a revision of at least seven digits where it is not `main`.
 
     Raises:
-        InputError: no such folder, name or revision; a link in the revision leaves the hub folder.
+        InputError: no such folder, name or revision; a link in the revision leaves the hub folder; a damaged file.
     """
     if Path(model).is_dir():
         if not (Path(model) / "config.json").is_file():
@@ -167,6 +167,7 @@ def resolve_model(*, model: str, hub_dir: str | Path = "hub") -> Path:
                 f"'{model}' leaves the hub folder '{hub_dir}': '{file}' leads to '{file.resolve()}'. "
                 "Push the model again, or give a model folder that you trust."
             )
+    verify_revision(found[0])
     return path
 
 
