@@ -6,12 +6,11 @@ python benchmarks/freed_memory.py        # a minute on two CPU cores
 from __future__ import annotations
 
 import argparse
-import ctypes
 
 import torch
-from side_by_side import describe_machine, describe_ratio, measure
+from side_by_side import default_memory, describe_machine, describe_ratio, measure
 
-from hfprobe.cli import MALLOC_MMAP_MAX, MALLOC_TRIM_THRESHOLD, keep_freed_memory, use_every_core
+from hfprobe.cli import keep_freed_memory, use_every_core
 from hfprobe.models import build_model
 
 STEPS, BATCH_SIZE = 12, 128
@@ -34,9 +33,7 @@ def main() -> None:
             optimizer.step()
 
     def glibc_default() -> None:
-        libc = ctypes.CDLL(None)
-        libc.mallopt(MALLOC_MMAP_MAX, 65536)
-        libc.mallopt(MALLOC_TRIM_THRESHOLD, 128 * 1024)
+        default_memory()
         steps()
 
     def kept() -> None:

@@ -19,7 +19,7 @@ from unittest import mock
 import numpy as np
 import timm
 import torch
-from side_by_side import describe_machine, describe_ratio, measure
+from side_by_side import describe_machine, describe_ratio, draw_split, measure
 
 from hfprobe.cli import keep_freed_memory, quiet_libraries, use_every_core
 from hfprobe.data import sources
@@ -96,12 +96,6 @@ def main() -> None:
         f"{describe_ratio(slow, seconds['whole probe'])}"
     )
     print(f"images/s in extraction, resizing and writing included: {rate:.0f}")
-
-
-def draw_split(count: int, *, seed: int) -> ImageSplit:
-    generator = np.random.default_rng(seed)
-    images = generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-    return ImageSplit(images=images, labels=np.arange(count) % 5, index=np.arange(count))
 
 
 def in_batches(split: ImageSplit, processor, *, size: int, augment: dict | None = None):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import torch
+from torchvision.transforms import v2
 
 from hfprobe import provenance
+from hfprobe.cli import MALLOC_MMAP_MAX, MALLOC_TRIM_THRESHOLD
+from hfprobe.data.resident import ImageSplit
 
 
 def measure(ways: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, np.ndarray]:
@@ -40,3 +45,37 @@ def describe_machine() -> str:
     device = hardware.get("gpu", f"{hardware['cores']} cores of an {hardware['processor']}, no GPU")
     libraries = ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "transformers", "timm"))
     return f"{device}; {libraries}; load average {os.getloadavg()[0]:.1f}"
+
+
+def draw_split(count: int, *, seed: int) -> ImageSplit:
+    """Noise of CIFAR-10's shape, five classes in turn: time does not depend on what is in the pictures."""
+    generator = np.random.default_rng(seed)
+    images = generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    return ImageSplit(images=images, labels=np.arange(count) % 5, index=np.arange(count))
+
+
+def image_by_image(processor, side: int):
+    """What an example script does: torchvision's transforms on each PIL image."""
+    resize = [] if side == 32 else [v2.Resize(248, interpolation=v2.InterpolationMode.BICUBIC), v2.CenterCrop(224)]
+    transform = v2.Compose(
+        [
+            v2.RandomCrop(32, padding=4),
+            v2.RandomHorizontalFlip(),
+            *resize,
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(processor.image_mean, processor.image_std),
+        ]
+    )
+
+    def apply(batch: dict) -> dict:
+        return {"pixel_values": [transform(image) for image in batch["image"]], "labels": batch["labels"]}
+
+    return apply
+
+
+def default_memory() -> None:
+    """Undo `hfprobe.cli.keep_freed_memory`: what glibc does in a program that sets nothing."""
+    libc = ctypes.CDLL(None)
+    libc.mallopt(MALLOC_MMAP_MAX, 65536)
+    libc.mallopt(MALLOC_TRIM_THRESHOLD, 128 * 1024)

@@ -1,0 +1,85 @@
+"""One epoch of SimpleCNN through hfprobe's Trainer, against a bare PyTorch loop of the same kernels and batches.
+
+python benchmarks/train_step.py        # four minutes on two CPU cores
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+
+import numpy as np
+import torch
+from side_by_side import describe_machine, describe_ratio, draw_split, measure
+
+from hfprobe.cli import keep_freed_memory, quiet_libraries, use_every_core
+from hfprobe.config import make_run
+from hfprobe.data.resident import ImageSplit
+from hfprobe.data.splits import Splits
+from hfprobe.models import build_model
+from hfprobe.training import ProbeTrainer, build_trainer
+
+LABELS = list("abcde")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=2560)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    quiet_libraries()
+    use_every_core()
+    keep_freed_memory()
+    split = draw_split(arguments.images, seed=0)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(split, folder=folder)
+        ways = {"bare loop": bare_loop(trainer), "Trainer": trainer.train}
+        seconds = measure(ways, rounds=arguments.rounds)
+    print(f"\nSimpleCNN, {arguments.images} images, batches of 128; {describe_machine()}")
+    print(f"Trainer / bare loop, speed: {describe_ratio(seconds['bare loop'], seconds['Trainer'])}")
+    print(f"images/s of the Trainer: {arguments.images / np.median(seconds['Trainer']):.0f}")
+
+
+def make_trainer(split: ImageSplit, *, folder: str) -> ProbeTrainer:
+    """hfprobe's Trainer for one epoch of AdamW at a constant rate, without evaluation and checkpoints."""
+    config = make_run(
+        output_dir=folder,
+        classes=LABELS,
+        recipe="reference",
+        optimizer="optim",
+        learning_rate=1e-3,
+        lr_scheduler_type="constant",
+        lr_scheduler_kwargs=None,
+        num_train_epochs=1,
+        eval_strategy="no",
+        save_strategy="no",
+        load_best_model_at_end=False,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    model, processor = build_model("cnn", labels=LABELS, options=config.model)
+    few = draw_split(100, seed=1)
+    splits = Splits(train=split, validation=few, test=few, class_names=LABELS, source="generated")
+    return build_trainer(config=config, model=model, processor=processor, splits=splits)
+
+
+def bare_loop(trainer: ProbeTrainer):
+    """The same epoch without a Trainer: its batches, in another model of the same kind."""
+    device, size = trainer.args.device, trainer.args.per_device_train_batch_size
+    model = build_model("cnn", labels=LABELS)[0].to(device, memory_format=torch.channels_last)
+
+    def run() -> None:
+        model.train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        order = np.random.default_rng(0).permutation(len(trainer.train_dataset))
+        for first in range(0, len(order), size):
+            batch = trainer.train_dataset.__getitems__(order[first : first + size])
+            optimizer.zero_grad()
+            model(**{name: value.to(device) for name, value in batch.items()}).loss.backward()
+            optimizer.step()
+
+    return run
+
+
+if __name__ == "__main__":
+    main()
