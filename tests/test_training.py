@@ -78,7 +78,13 @@ def test_a_run_learns_and_its_folder_explains_itself(dataset_folder, tmp_path):
 def test_training_accuracy_is_that_of_the_epoch(dataset_folder, tmp_path):
     """With a learning rate of nearly nothing and no dropout, the logged accuracy is the fixed model's own."""
     trainer, _ = small_run(
-        dataset_folder, tmp_path, num_train_epochs=1, learning_rate=1e-12, dropout=0.0, augment=False
+        dataset_folder,
+        tmp_path,
+        num_train_epochs=1,
+        learning_rate=1e-12,
+        muon_learning_rate=1e-12,
+        dropout=0.0,
+        augment=False,
     )
     logged = next(entry["accuracy"] for entry in trainer.state.log_history if "accuracy" in entry)
     dataset = trainer.train_dataset
