@@ -55,6 +55,17 @@ def require_positive(arguments: Any, *names: str) -> None:
             raise InputError(f"{flags} is {value}; allowed: more than 0.")
 
 
+def has_bf16_units() -> bool:
+    """Whether this machine computes in bfloat16 without emulation; True where it does not say."""
+    import torch
+
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return True
+    return torch.accelerator.is_available() or not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+
+
 @dataclass
 class DataArguments:
     """Which images, which classes, how many."""
@@ -143,6 +154,11 @@ class RunArguments(TrainingArguments):
             raise InputError(f"--histogram_epochs is {self.histogram_epochs}; allowed: 0 or more.")
         if self.seed < 0:
             raise InputError(f"--seed is {self.seed}; allowed: 0 or more.")
+        if (self.bf16 or self.bf16_full_eval) and not has_bf16_units():
+            raise InputError(
+                "--bf16 and --bf16_full_eval need a GPU, or a CPU with units for bfloat16; this one has none and "
+                "takes several times as long as with float32. Leave the flag out."
+            )
         if self.resume and self.overwrite:
             raise InputError("--resume and --overwrite exclude each other: keep the run, or delete it.")
         if self.output_dir is None:

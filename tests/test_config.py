@@ -111,3 +111,12 @@ def test_an_answer_about_flags_waits_for_no_model_and_no_trainer(argv):
         """
     printed = subprocess.check_output([sys.executable, "-c", textwrap.dedent(program)], text=True)
     assert printed.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("flag", ["--bf16", "--bf16_full_eval"])
+def test_bfloat16_needs_units_for_it(monkeypatch, flag):
+    monkeypatch.setattr("hfprobe.config.has_bf16_units", lambda: False)
+    with pytest.raises(InputError, match=re.escape("this one has none and takes several times as long")):
+        parse_run([flag, "--use_cpu"])
+    monkeypatch.setattr("hfprobe.config.has_bf16_units", lambda: True)
+    assert getattr(parse_run([flag, "--use_cpu"]).training, flag.removeprefix("--"))
