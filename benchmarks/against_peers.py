@@ -9,7 +9,6 @@ tries 0 and 2 workers and keeps the faster; both run with the allocator's defaul
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from functools import partial
@@ -19,7 +18,15 @@ import numpy as np
 import PIL.Image
 import torch
 import transformers
-from side_by_side import default_memory, describe_machine, describe_ratio, draw_split, image_by_image, measure
+from side_by_side import (
+    default_memory,
+    describe_machine,
+    describe_ratio,
+    draw_split,
+    image_by_image,
+    make_parser,
+    measure,
+)
 from train_step import LABELS, make_trainer
 
 from hfprobe.cli import keep_freed_memory, quiet_libraries, use_every_core
@@ -31,9 +38,8 @@ WORKERS = (0, 2)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--images", type=int, default=2560)
-    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     quiet_libraries()
     use_every_core()

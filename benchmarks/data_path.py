@@ -5,12 +5,10 @@ python benchmarks/data_path.py        # two minutes on two CPU cores
 
 from __future__ import annotations
 
-import argparse
-
 import datasets
 import numpy as np
 import torch
-from side_by_side import describe_machine, describe_ratio, draw_split, image_by_image, measure
+from side_by_side import describe_machine, describe_ratio, draw_split, image_by_image, make_parser, measure
 
 from hfprobe.cli import keep_freed_memory
 from hfprobe.data.resident import ImageBatches
@@ -21,9 +19,8 @@ BATCH_SIZE = 128
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--images", type=int, default=1280)
-    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     keep_freed_memory()
     split = draw_split(arguments.images, seed=0)

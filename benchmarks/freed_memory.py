@@ -5,10 +5,8 @@ python benchmarks/freed_memory.py        # a minute on two CPU cores
 
 from __future__ import annotations
 
-import argparse
-
 import torch
-from side_by_side import default_memory, describe_machine, describe_ratio, measure
+from side_by_side import default_memory, describe_machine, describe_ratio, make_parser, measure
 
 from hfprobe.cli import keep_freed_memory, use_every_core
 from hfprobe.models import build_model
@@ -17,9 +15,7 @@ STEPS, BATCH_SIZE = 12, 128
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    arguments = parser.parse_args()
+    arguments = make_parser(__doc__).parse_args()
     use_every_core()
     model = build_model("cnn", labels=list("abcde"))[0].to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters())

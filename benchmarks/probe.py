@@ -9,7 +9,6 @@ reference` took on the whole data (README). Some ten minutes on two CPU cores.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from unittest import mock
 import numpy as np
 import timm
 import torch
-from side_by_side import describe_machine, describe_ratio, draw_split, measure
+from side_by_side import describe_machine, describe_ratio, draw_split, make_parser, measure
 
 from hfprobe.cli import keep_freed_memory, quiet_libraries, use_every_core
 from hfprobe.data import sources
@@ -33,11 +32,10 @@ REFERENCE = recipe_module("vit").RECIPES["reference"]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--backbone", default="vit_tiny_patch16_224")
     parser.add_argument("--images", type=int, default=320, help="training images; a quarter as many validate")
     parser.add_argument("--epochs", type=int, required=True, help="that the reference recipe took")
-    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     quiet_libraries()
     use_every_core()

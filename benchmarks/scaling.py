@@ -7,7 +7,6 @@ Each size runs in a process of its own, all sizes once a round.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -16,16 +15,14 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from side_by_side import describe_machine
+from side_by_side import describe_machine, make_parser
 
 SIZES = (2500, 5000, 10_000, 20_000)
 TRAIN = Path(__file__).parent.parent / "scripts" / "train.py"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
+    arguments = make_parser(__doc__).parse_args()
     measured = {size: [] for size in SIZES}
     for number in range(arguments.rounds):
         for size in SIZES:

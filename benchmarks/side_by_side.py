@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import os
 import time
@@ -14,6 +15,13 @@ from torchvision.transforms import v2
 from hfprobe import provenance
 from hfprobe.cli import MALLOC_MMAP_MAX, MALLOC_TRIM_THRESHOLD
 from hfprobe.data.resident import ImageSplit
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """A benchmark's parser, with `--rounds`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    return parser
 
 
 def measure(ways: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, np.ndarray]:

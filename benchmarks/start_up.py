@@ -5,13 +5,12 @@ python benchmarks/start_up.py        # two minutes
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
-from side_by_side import describe_machine, describe_ratio, measure
+from side_by_side import describe_machine, describe_ratio, make_parser, measure
 
 TRAIN = str(Path(__file__).parent.parent / "scripts" / "train.py")
 IMPORT = "import of TrainingArguments"
@@ -24,9 +23,7 @@ WAYS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
+    arguments = make_parser(__doc__).parse_args()
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     ways = {name: partial(subprocess.run, [sys.executable, *command], **silent) for name, command in WAYS.items()}
     seconds = measure(ways, rounds=arguments.rounds)

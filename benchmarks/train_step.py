@@ -5,12 +5,11 @@ python benchmarks/train_step.py        # four minutes on two CPU cores
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 
 import numpy as np
 import torch
-from side_by_side import describe_machine, describe_ratio, draw_split, measure
+from side_by_side import describe_machine, describe_ratio, draw_split, make_parser, measure
 
 from hfprobe.cli import keep_freed_memory, quiet_libraries, use_every_core
 from hfprobe.config import make_run
@@ -23,9 +22,8 @@ LABELS = list("abcde")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--images", type=int, default=2560)
-    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     quiet_libraries()
     use_every_core()
