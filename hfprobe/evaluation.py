@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -46,16 +47,25 @@ def load_model(folder: str | Path) -> tuple[PreTrainedModel, Any]:
 
 
 def evaluate_model(
-    *, model: PreTrainedModel, processor: Any, splits: Splits, split: str, identity: dict[str, Any]
+    *,
+    model: PreTrainedModel,
+    processor: Any,
+    splits: Splits,
+    split: str,
+    identity: dict[str, Any],
+    temperature: bool = False,
+    tta: bool = False,
 ) -> EvalResult:
     """Predict every image of one split.
 
     Args:
         split: `validation` or `test`.
         identity: what names the model in the report: `model`, `model_revision`, ...
+        temperature: divide the logits by the temperature that training fitted on validation.
+        tta: average the probabilities of each image and its mirror image.
 
     Raises:
-        InputError: the model's labels are not the splits' classes.
+        InputError: the model's labels are not the splits' classes; it has no temperature.
     """
     labels = [model.config.id2label[number] for number in range(model.config.num_labels)]
     if labels != splits.class_names:
@@ -63,23 +73,24 @@ def evaluate_model(
             f"The model's labels ({', '.join(labels)}) do not fit the dataset's classes "
             f"({', '.join(splits.class_names)}). Give --classes in the model's order, or another --dataset."
         )
+    divisor = 1.0
+    if temperature:
+        divisor = getattr(model.config, "temperature", None)
+        if divisor is None:
+            raise InputError("This model has no temperature: it was trained by an older hfprobe. Train it again.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images: ImageSplit = getattr(splits, split)
     model.to(device)
     start = time.perf_counter()
-    if hasattr(model, "extract_features"):  # a frozen part: what it makes of each image is kept
-        batches = FeatureBatches(
-            extract_features(model=model, processor=processor, split=images, name=f"{split} images")
-        )
-    else:
-        batches = ImageBatches(images, processor=processor)
-    probabilities = np.empty((len(images), len(labels)), dtype=np.float32)
+    views = _views(model=model, processor=processor, images=images, name=split, count=2 if tta else 1)
+    probabilities = np.zeros((len(images), len(labels)), dtype=np.float32)
     with torch.inference_mode():
         for first in tqdm(range(0, len(images), BATCH_SIZE), desc=f"Evaluating on {split}"):
             positions = list(range(first, min(first + BATCH_SIZE, len(images))))
-            inputs = {name: value.to(device) for name, value in batches.__getitems__(positions).items()}
-            logits = model(**inputs).logits
-            probabilities[positions] = logits.float().softmax(-1).cpu().numpy()
+            for view in views:
+                inputs = {name: value.to(device) for name, value in view.__getitems__(positions).items()}
+                logits = model(**inputs).logits.float() / divisor
+                probabilities[positions] += logits.softmax(-1).cpu().numpy() / len(views)
     seconds = time.perf_counter() - start
     return EvalResult(
         class_names=labels,
@@ -98,11 +109,25 @@ def evaluate_model(
             "split_fingerprint": images.fingerprint,
             "parameters": model.num_parameters(),
             **{name: getattr(model.config, name) for name in FROZEN_PART if hasattr(model.config, name)},
+            **({"temperature": divisor} if temperature else {}),
+            **({"test_time_augmentation": "mirror image"} if tta else {}),
             "seconds": round(seconds, 3),
             "versions": provenance.versions(),
             "hardware": provenance.hardware(),
         },
     )
+
+
+def _views(
+    *, model: PreTrainedModel, processor: Any, images: ImageSplit, name: str, count: int
+) -> list[ImageBatches | FeatureBatches]:
+    """The plain images, and for a count of 2 their mirror images too, as the model reads them."""
+    if not hasattr(model, "extract_features"):
+        mirrored = replace(images, images=images.images[:, :, ::-1])
+        return [ImageBatches(split, processor=processor) for split in (images, mirrored)[:count]]
+    # A frozen part: what it makes of each image is kept.
+    layers = extract_features(model=model, processor=processor, split=images, views=count, name=f"{name} images")
+    return [FeatureBatches(replace(layers, features=layer[None])) for layer in layers.features]
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

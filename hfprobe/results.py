@@ -6,15 +6,19 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 from hfprobe.errors import InputError
+from hfprobe.statistics import bootstrap_intervals, calibration
 
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.parquet"
@@ -48,10 +52,17 @@ class EvalResult:
         """(N,) int64, the most probable class."""
         return self.probabilities.argmax(axis=1)
 
-    @property
+    @cached_property
     def metrics(self) -> dict[str, Any]:
-        """See `summarize_classification`."""
-        return summarize_classification(labels=self.labels, predictions=self.predictions, class_names=self.class_names)
+        """See `summarize_classification` and `hfprobe.statistics.calibration`; 95 % intervals under `intervals`."""
+        metrics = summarize_classification(
+            labels=self.labels, predictions=self.predictions, class_names=self.class_names
+        )
+        return (
+            metrics
+            | {"intervals": bootstrap_intervals(np.array(metrics["confusion_matrix"]))}
+            | calibration(labels=self.labels, probabilities=self.probabilities)
+        )
 
     def save(self, folder: str | Path) -> None:
         """Write metrics.json, predictions.parquet and mistakes.parquet; metrics.json comes last and vouches for all."""
@@ -102,13 +113,15 @@ class EvalResult:
                 provenance=content,
             )
             summary = result.metrics
-            recorded = {key: content.pop(key) for key in summary}
+            recorded = {key: content.pop(key, None) for key in summary}
             # Counts, not shares: another version of a library may round a share otherwise.
             if recorded["confusion_matrix"] != summary["confusion_matrix"]:
                 raise ValueError(f"{PREDICTIONS_FILE} and {METRICS_FILE} are not of the same evaluation")
             wrong = result.index[result.predictions != result.labels]
             if missing := set(wrong.tolist()) - set(result.mistakes):
                 raise ValueError(f"{MISTAKES_FILE} lacks image {min(missing)}")
+            if broken := [index for index, png in result.mistakes.items() if not _is_picture(png)]:
+                raise ValueError(f"{MISTAKES_FILE} holds no picture of image {broken[0]}")
             for key in PROVENANCE_KEYS:
                 if key not in content:
                     raise KeyError(key)
@@ -116,6 +129,14 @@ class EvalResult:
             reason = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split()).rstrip(".")
             raise InputError(f"The evaluation in '{folder}' is damaged: {reason}. {remedy}") from error
         return result
+
+
+def _is_picture(png: bytes) -> bool:
+    try:
+        PIL.Image.open(BytesIO(png)).verify()
+    except Exception:  # Pillow raises half a dozen kinds
+        return False
+    return True
 
 
 def _read_columns(path: Path) -> dict[str, pa.ChunkedArray]:

@@ -26,6 +26,7 @@ from hfprobe.metrics import compute_metrics
 from hfprobe.models import check_processor, model_module
 from hfprobe.optimizers import make_optimizer
 from hfprobe.results import write_json
+from hfprobe.statistics import fit_temperature
 
 RUN_FILE = "run.json"
 CARD_SETTINGS = (
@@ -215,6 +216,8 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
         outcome = trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_metrics("train", outcome.metrics)
         trainer.save_state()
+    logits = trainer.predict(trainer.eval_dataset)
+    trainer.model.config.temperature = fit_temperature(labels=logits.label_ids, logits=logits.predictions)
     result = RunResult(
         n_validation=len(splits.validation),
         epochs=trainer.state.epoch,
@@ -223,6 +226,9 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
     )
     check_frozen(trainer.model)
     if trainer.is_world_process_zero():
+        if trainer.state.global_step == 0:  # no checkpoint holds a head that was solved
+            trainer.model.save_pretrained(Path(arguments.output_dir) / "model")
+            trainer.processing_class.save_pretrained(Path(arguments.output_dir) / "model")
         write_json(Path(arguments.output_dir) / RUN_FILE, record | {"result": asdict(result)})
     return result
 
@@ -233,9 +239,6 @@ def train_exact_head(trainer: ProbeTrainer) -> float:
     install_head(trainer.model, head)
     trainer.state.epoch = 1.0  # one pass over the images
     trainer.evaluate()
-    if trainer.is_world_process_zero():
-        trainer.model.save_pretrained(Path(trainer.args.output_dir) / "model")
-        trainer.processing_class.save_pretrained(Path(trainer.args.output_dir) / "model")
     return head.penalty
 
 

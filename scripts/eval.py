@@ -23,6 +23,12 @@ def make_parser() -> Parser:
     parser.add_argument("--hub_dir", default="hub", help="default: hub")
     parser.add_argument("--dataset", help="default: the one the model was trained on")
     parser.add_argument("--classes", nargs="+", help="default: the model's labels")
+    parser.add_argument(
+        "--tta", action="store_true", help="average each image with its mirror image; named in the report"
+    )
+    parser.add_argument(
+        "--temperature", action="store_true", help="calibrate with the temperature that training fitted on validation"
+    )
     parser.add_argument("--report_only", action="store_true", help="make the report again without the model")
     return parser
 
@@ -41,8 +47,10 @@ def main() -> None:
 
     page = write_report(arguments.report_dir)
     metrics = EvalResult.load(arguments.report_dir).metrics
+    low, high = metrics["intervals"]["accuracy"]
     print(
-        f"\nAccuracy {metrics['accuracy']:.2%}, macro-F1 {metrics['macro_f1']:.2%} (n = {metrics['n']:,}).\n"
+        f"\nAccuracy {metrics['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}), "
+        f"macro-F1 {metrics['macro_f1']:.2%} (n = {metrics['n']:,}).\n"
         f"Report: {page} (open it in a browser)"
     )
 
@@ -71,7 +79,15 @@ def evaluate(arguments) -> None:
     )
     splits = load_splits(data, seed=run.get("seed", 42), image_size=input_size(processor))
     identity = {"model": arguments.model, "model_revision": folder.name} | {f"run_{key}": run[key] for key in run}
-    result = evaluate_model(model=model, processor=processor, splits=splits, split=arguments.split, identity=identity)
+    result = evaluate_model(
+        model=model,
+        processor=processor,
+        splits=splits,
+        split=arguments.split,
+        identity=identity,
+        temperature=arguments.temperature,
+        tta=arguments.tta,
+    )
     result.save(arguments.report_dir)
 
 

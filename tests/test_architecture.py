@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).parent.parent / "hfprobe"
 # Lower may not import higher. Modules on one level are leaves to each other.
 LEVELS = [
     {"errors"},
-    {"cli", "provenance", "hub", "metrics", "results"},
+    {"cli", "provenance", "hub", "metrics", "statistics"},
+    {"results"},
     {"backbones", "recipes"},
     {"models"},
     {"config"},

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 
 import numpy as np
@@ -58,3 +59,34 @@ def test_code_in_a_model_folder_is_not_run(tmp_path):
     with pytest.raises(InputError, match="does not hold a model that hfprobe can load"):
         load_model(tmp_path)
     assert not (tmp_path / "ran").exists()
+
+
+def evaluated(splits, model, processor, **options):
+    return evaluate_model(
+        model=model.eval(), processor=processor, splits=splits, split="test", identity={"model": "m"}, **options
+    )
+
+
+def test_mirror_images_are_averaged_and_named(splits):
+    torch.manual_seed(0)
+    model, processor = build_model("cnn", labels=["cat", "dog"])
+    plain = evaluated(splits, model, processor)
+    mirrored = dataclasses.replace(splits, test=dataclasses.replace(splits.test, images=splits.test.images[:, :, ::-1]))
+    other = evaluated(mirrored, model, processor)
+    averaged = evaluated(splits, model, processor, tta=True)
+    np.testing.assert_allclose(averaged.probabilities, (plain.probabilities + other.probabilities) / 2, atol=1e-6)
+    assert averaged.provenance["test_time_augmentation"] == "mirror image"
+    assert "test_time_augmentation" not in plain.provenance
+
+
+def test_temperature_changes_the_confidence_and_no_answer(splits):
+    torch.manual_seed(0)
+    model, processor = build_model("cnn", labels=["cat", "dog"])
+    with pytest.raises(InputError, match=re.escape("This model has no temperature")):
+        evaluated(splits, model, processor, temperature=True)
+    model.config.temperature = 3.0
+    plain, cooler = evaluated(splits, model, processor), evaluated(splits, model, processor, temperature=True)
+    np.testing.assert_array_equal(cooler.predictions, plain.predictions)
+    odds = [np.log(result.probabilities[:, 0] / result.probabilities[:, 1]) for result in (plain, cooler)]
+    np.testing.assert_allclose(odds[1], odds[0] / 3, atol=1e-4)
+    assert cooler.provenance["temperature"] == 3.0

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from html.parser import HTMLParser
 from io import BytesIO
 
@@ -12,6 +13,7 @@ import PIL.Image
 import pytest
 from test_results import make_result
 
+from hfprobe.errors import InputError
 from hfprobe.reporting import write_report
 from hfprobe.reporting.figures import draw_confusion_matrix
 
@@ -38,6 +40,12 @@ def report(tmp_path):
     return tmp_path
 
 
+def section(report, name):
+    page = (report / "report.html").read_text()
+    start = page.index(f'<section aria-labelledby="{name}">')
+    return page[start : page.index("</section>", start)]
+
+
 def test_tables_hold_the_metrics(report):
     metrics = make_result().metrics
     rows = list(csv.DictReader((report / "per_class_metrics.csv").open()))
@@ -59,7 +67,10 @@ def test_page_stands_alone_and_says_what_it_should(report):
     addresses = [value for _, attrs in page.tags for name, value in attrs.items() if name in ("src", "href")]
     assert all(address.startswith(("data:", "#")) for address in addresses)
     pictures = [attrs for tag, attrs in page.tags if tag == "img"]
-    assert len(pictures) == len(make_result().mistakes)
+    pairs = make_result(count=60)
+    wrong = pairs.labels[pairs.predictions != pairs.labels], pairs.predictions[pairs.predictions != pairs.labels]
+    of_pairs = Counter(frozenset(pair) for pair in zip(*map(np.ndarray.tolist, wrong), strict=True))
+    assert len(pictures) == len(pairs.mistakes) + sum(min(6, count) for count in of_pairs.values())
     assert all(attrs["alt"] for attrs in pictures)
 
 
@@ -68,8 +79,38 @@ def test_gallery_shows_the_surest_mistakes_first(report):
     confidence = result.probabilities.max(1)
     wrong = np.flatnonzero(result.predictions != result.labels)
     expected = result.index[wrong[np.argsort(-confidence[wrong])]]
-    shown = [int(number) for number in re.findall(r"<br>image (\d+)", (report / "report.html").read_text())]
+    shown = [int(number) for number in re.findall(r"<br>image (\d+)", section(report, "mistakes"))]
     assert shown == expected.tolist()[:24]
+
+
+def test_pairs_are_counted_both_ways_and_show_their_surest_mistakes(report):
+    result = make_result()
+    matrix = np.array(result.metrics["confusion_matrix"])
+    both = {
+        f"{result.class_names[a]} and {result.class_names[b]}": matrix[a, b] + matrix[b, a]
+        for a in range(3)
+        for b in range(a + 1, 3)
+    }
+    found = re.findall(r"<h3>(.*?): (\d+) ", section(report, "pairs"))
+    assert [(name, int(count)) for name, count in found] == sorted(both.items(), key=lambda item: -item[1])
+
+
+def test_the_reliability_diagram_has_a_dot_for_every_bin(report):
+    metrics = make_result().metrics
+    dots = re.findall(r"<title>(\d+) images: confidence ([\d.]+).*?, accuracy ([\d.]+)", section(report, "trust"))
+    assert [int(count) for count, _, _ in dots] == [row["n"] for row in metrics["reliability"]]
+    for (_, confidence, accuracy), row in zip(dots, metrics["reliability"], strict=True):
+        assert float(confidence) == pytest.approx(100 * row["confidence"], abs=0.051)
+        assert float(accuracy) == pytest.approx(100 * row["accuracy"], abs=0.051)
+
+
+def test_a_damaged_picture_is_named(tmp_path):
+    result = make_result()
+    result.mistakes[next(iter(result.mistakes))] = b"no picture"
+    result.save(tmp_path)
+    expected = f"damaged: mistakes.parquet holds no picture of image {next(iter(result.mistakes))}. Make it: "
+    with pytest.raises(InputError, match=re.escape(expected)):
+        write_report(tmp_path)
 
 
 def test_the_page_can_be_made_again_from_the_data_alone(report):

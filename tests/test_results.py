@@ -61,9 +61,12 @@ def test_the_keys_of_metrics_json_are_stable(tmp_path):
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert set(content) == {
         "class_names", "n", "accuracy", "macro_precision", "macro_recall", "macro_f1", "per_class", "confusion_matrix",
+        "intervals", "nll", "brier", "ece", "reliability",
         "model", "model_revision", "split", "source", "data_fingerprint", "versions", "hardware",
     }  # fmt: skip
     assert set(content["per_class"]["cat"]) == {"precision", "recall", "f1", "support"}
+    assert set(content["intervals"]) == {"accuracy", "macro_f1"}
+    assert set(content["reliability"][0]) == {"confidence", "accuracy", "n"}
 
 
 def test_summary_equals_scikit_learn_and_counts_a_class_nobody_has():

@@ -17,6 +17,7 @@ from hfprobe.reporting.figures import MOST_CLASSES_WITH_NUMBERS, draw_confusion_
 from hfprobe.results import EvalResult, write_beside
 
 GALLERY_SIZE = 24
+CONFUSED_PAIRS, PICTURES_A_PAIR = 4, 6
 
 
 def write_report(folder: str | Path) -> Path:
@@ -56,7 +57,9 @@ def write_report(folder: str | Path) -> Path:
             cells_are_readable=len(result.class_names) <= MOST_CLASSES_WITH_NUMBERS,
             matrix_image=_data_uri(matrix),
             gallery=_worst_mistakes(result),
+            pairs=_confused_pairs(result),
             mistakes=len(result.mistakes),
+            guessing_nll=np.log(len(result.class_names)),
         )
     )
     write_beside(folder / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
@@ -92,23 +95,50 @@ def _confusion_rows(matrix: list[list[int]]) -> list[list[tuple[int, float]]]:
 
 def _worst_mistakes(result: EvalResult) -> list[dict[str, Any]]:
     """The mistakes that the model was surest of, surest first."""
-    confidence = result.probabilities.max(axis=1)
-    wrong = np.flatnonzero(result.predictions != result.labels)
-    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:GALLERY_SIZE]
+    return _pictures(result, _mistakes(result)[:GALLERY_SIZE])
+
+
+def _confused_pairs(result: EvalResult) -> list[dict[str, Any]]:
+    """The classes taken for each other most often, either way round, with the surest mistakes of each pair."""
+    mistakes = _mistakes(result)
+    pairs = np.sort(np.stack([result.labels[mistakes], result.predictions[mistakes]], axis=1), axis=1)
+    kinds, counts = np.unique(pairs, axis=0, return_counts=True)
+    most = np.argsort(-counts, kind="stable")[:CONFUSED_PAIRS]
     return [
         {
-            "index": int(result.index[position]),
-            "true": result.class_names[result.labels[position]],
-            "predicted": result.class_names[result.predictions[position]],
-            "confidence": float(confidence[position]),
-            "image": _data_uri(png),
-            "width": size[0],
-            "height": size[1],
+            "names": [result.class_names[number] for number in kinds[kind]],
+            "count": int(counts[kind]),
+            "share": float(counts[kind] / np.isin(result.labels, kinds[kind]).sum()),
+            "pictures": _pictures(result, mistakes[(pairs == kinds[kind]).all(axis=1)][:PICTURES_A_PAIR]),
         }
-        for position in worst
-        for png in [result.mistakes[int(result.index[position])]]
-        for size in [PIL.Image.open(BytesIO(png)).size]
+        for kind in most
     ]
+
+
+def _mistakes(result: EvalResult) -> np.ndarray:
+    """Positions of the wrong predictions, the most confident first."""
+    wrong = np.flatnonzero(result.predictions != result.labels)
+    return wrong[np.argsort(-result.probabilities.max(axis=1)[wrong], kind="stable")]
+
+
+def _pictures(result: EvalResult, positions: np.ndarray) -> list[dict[str, Any]]:
+    pictures = []
+    for position in positions:
+        index = int(result.index[position])
+        png = result.mistakes[index]
+        width, height = PIL.Image.open(BytesIO(png)).size
+        pictures.append(
+            {
+                "index": index,
+                "true": result.class_names[result.labels[position]],
+                "predicted": result.class_names[result.predictions[position]],
+                "confidence": float(result.probabilities[position].max()),
+                "image": _data_uri(png),
+                "width": width,
+                "height": height,
+            }
+        )
+    return pictures
 
 
 def _data_uri(png: bytes) -> str:
