@@ -108,6 +108,7 @@ def evaluate_model(
             "data_fingerprint": splits.fingerprint,
             "split_fingerprint": images.fingerprint,
             "parameters": model.num_parameters(),
+            "trainable_parameters": model.num_parameters(only_trainable=True),
             **{name: getattr(model.config, name) for name in FROZEN_PART if hasattr(model.config, name)},
             **({"temperature": divisor} if temperature else {}),
             **({"test_time_augmentation": "mirror image"} if tta else {}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,11 @@ def macro_f1_of(confusion: np.ndarray) -> np.ndarray:
     return np.divide(2 * right, mentioned, out=np.zeros(right.shape), where=mentioned > 0).mean(axis=-1)
 
 
+METRICS = {"accuracy": accuracy_of, "macro_f1": macro_f1_of}
+
+
 def bootstrap_intervals(confusion: np.ndarray, *, seed: int = 0) -> dict[str, list[float]]:
     """95 % percentile intervals of `accuracy` and `macro_f1`, by the bootstrap over images (Efron, 1979).
-
-    Both depend on the images through the confusion matrix alone, and the matrix of a resample is a multinomial draw.
 
     Args:
         confusion: (C, C) counts.
@@ -36,14 +38,51 @@ def bootstrap_intervals(confusion: np.ndarray, *, seed: int = 0) -> dict[str, li
     Returns:
         Name -> [low, high].
     """
-    confusion = np.asarray(confusion)
-    generator, total = np.random.default_rng(seed), confusion.sum()
-    accuracies, scores = [], []
-    for part in np.array_split(np.empty(RESAMPLES), -(-RESAMPLES * confusion.size // NUMBERS_AT_ONCE)):
-        draws = generator.multinomial(total, confusion.ravel() / total, size=len(part)).reshape(-1, *confusion.shape)
-        accuracies.append(accuracy_of(draws))
-        scores.append(macro_f1_of(draws))
-    return {"accuracy": interval(np.concatenate(accuracies)), "macro_f1": interval(np.concatenate(scores))}
+    resampled = _resample(np.asarray(confusion), seed=seed, of=lambda draws: draws)
+    return {name: interval(values) for name, values in resampled.items()}
+
+
+def compare_paired(
+    *, labels: np.ndarray, predictions: tuple[np.ndarray, np.ndarray], classes: int, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """How much better the second model is on the same images: its metric minus the first's.
+
+    Args:
+        labels: (N,) class numbers.
+        predictions: of the first and of the second model, (N,) each.
+
+    Returns:
+        `accuracy` and `macro_f1`, each with `value` and `interval` (95 %, bootstrap over images, both models
+        seeing the same resample).
+    """
+    table = np.zeros((classes, classes, classes), dtype=np.int64)  # label, first, second
+    np.add.at(table, (labels, *predictions), 1)
+    confusions = (table.sum(axis=2), table.sum(axis=1))
+    values = {name: float(metric(confusions[1]) - metric(confusions[0])) for name, metric in METRICS.items()}
+    first = _resample(table, seed=seed, of=lambda draws: draws.sum(axis=3))
+    second = _resample(table, seed=seed, of=lambda draws: draws.sum(axis=2))
+    return {name: {"value": values[name], "interval": interval(second[name] - first[name])} for name in METRICS}
+
+
+def _resample(counts: np.ndarray, *, seed: int, of: Callable[[np.ndarray], np.ndarray]) -> dict[str, np.ndarray]:
+    """METRICS of RESAMPLES bootstrap samples, (RESAMPLES,) each.
+
+    Metrics depend on the images through counts alone, and the counts of a resample are a multinomial draw.
+
+    Args:
+        of: resampled counts (B, *counts.shape) -> confusion matrices (B, C, C).
+    """
+    generator, total = np.random.default_rng(seed), counts.sum()
+    cells = np.flatnonzero(counts)  # the others stay empty in every resample
+    shares = counts.ravel()[cells] / total
+    found: dict[str, list[np.ndarray]] = {name: [] for name in METRICS}
+    for part in np.array_split(np.empty(RESAMPLES), -(-RESAMPLES * counts.size // NUMBERS_AT_ONCE)):
+        draws = np.zeros((len(part), counts.size), dtype=np.int64)
+        draws[:, cells] = generator.multinomial(total, shares, size=len(part))
+        confusions = of(draws.reshape(-1, *counts.shape))
+        for name, metric in METRICS.items():
+            found[name].append(metric(confusions))
+    return {name: np.concatenate(values) for name, values in found.items()}
 
 
 def interval(values: np.ndarray) -> list[float]:

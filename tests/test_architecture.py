@@ -18,6 +18,7 @@ LEVELS = [
     {"features"},
     {"callbacks", "optimizers", "sanity"},
     {"training", "evaluation"},
+    {"comparison"},
     {"reporting"},
 ]
 

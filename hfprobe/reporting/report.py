@@ -47,7 +47,7 @@ def write_report(folder: str | Path) -> Path:
     )
     write_beside(folder / "classification_report.txt", lambda path: path.write_text(text, encoding="utf-8"))
     page = (
-        _environment()
+        make_environment(autoescape=True)
         .get_template("report.html.j2")
         .render(
             result=result,
@@ -66,10 +66,11 @@ def write_report(folder: str | Path) -> Path:
     return folder / "report.html"
 
 
-def _environment() -> Environment:
+def make_environment(*, autoescape: bool) -> Environment:
+    """Jinja over this package's templates; HTML wants `autoescape`, Markdown does not."""
     environment = Environment(
         loader=PackageLoader("hfprobe.reporting"),
-        autoescape=True,
+        autoescape=autoescape,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
@@ -95,7 +96,7 @@ def _confusion_rows(matrix: list[list[int]]) -> list[list[tuple[int, float]]]:
 
 def _worst_mistakes(result: EvalResult) -> list[dict[str, Any]]:
     """The mistakes that the model was surest of, surest first."""
-    return _pictures(result, _mistakes(result)[:GALLERY_SIZE])
+    return pictures_of(result, _mistakes(result)[:GALLERY_SIZE])
 
 
 def _confused_pairs(result: EvalResult) -> list[dict[str, Any]]:
@@ -109,7 +110,7 @@ def _confused_pairs(result: EvalResult) -> list[dict[str, Any]]:
             "names": [result.class_names[number] for number in kinds[kind]],
             "count": int(counts[kind]),
             "share": float(counts[kind] / np.isin(result.labels, kinds[kind]).sum()),
-            "pictures": _pictures(result, mistakes[(pairs == kinds[kind]).all(axis=1)][:PICTURES_A_PAIR]),
+            "pictures": pictures_of(result, mistakes[(pairs == kinds[kind]).all(axis=1)][:PICTURES_A_PAIR]),
         }
         for kind in most
     ]
@@ -121,7 +122,8 @@ def _mistakes(result: EvalResult) -> np.ndarray:
     return wrong[np.argsort(-result.probabilities.max(axis=1)[wrong], kind="stable")]
 
 
-def _pictures(result: EvalResult, positions: np.ndarray) -> list[dict[str, Any]]:
+def pictures_of(result: EvalResult, positions: np.ndarray) -> list[dict[str, Any]]:
+    """What a gallery shows of some wrongly classified images."""
     pictures = []
     for position in positions:
         index = int(result.index[position])

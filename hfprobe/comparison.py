@@ -1,0 +1,180 @@
+"""EvalResults of the same images -> who is better, by how much, and what the numbers allow to say. No torch."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hfprobe.errors import InputError
+from hfprobe.results import EvalResult, write_json
+from hfprobe.statistics import COVERAGE, compare_paired, mcnemar_exact
+
+COMPARISON_FILE = "comparison.json"
+# Between two models at most one claim in twenty is false by chance; among more of them Holm's rule keeps it so.
+SIGNIFICANCE = 1 - COVERAGE
+
+
+def load_comparable(folders: list[Path]) -> dict[str, EvalResult]:
+    """The evaluations in report folders, by a name for each: the model's, or the folder's where two share it.
+
+    Raises:
+        InputError: fewer than two; a folder twice; not an evaluation; evaluations that cannot be compared.
+    """
+    if len(folders) < 2:
+        raise InputError(
+            f"{len(folders)} report folder cannot be compared; allowed: two or more, from scripts/eval.py."
+        )
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise InputError("A report folder is named twice. Name each once.")
+    results = [EvalResult.load(folder) for folder in folders]
+    for folder, result in zip(folders[1:], results[1:], strict=True):
+        _require_same_images(folders[0], results[0], folder, result)
+    models = [result.provenance["model"].removeprefix("hfprobe/") for result in results]
+    names = models if len(set(models)) == len(models) else [folder.name for folder in folders]
+    if len(set(names)) < len(names):
+        names = [str(folder) for folder in folders]
+    return dict(zip(names, results, strict=True))
+
+
+def _require_same_images(one: Path, first: EvalResult, other: Path, second: EvalResult) -> None:
+    def refuse(what: str, found: Any, expected: Any) -> None:
+        raise InputError(
+            f"'{other}' and '{one}' cannot be compared, their {what} differ: {found} and {expected}. "
+            "Evaluate both on the same: python scripts/eval.py --model <model> --split test --report_dir <folder>"
+        )
+
+    if first.provenance["split"] != second.provenance["split"]:
+        refuse("splits", second.provenance["split"], first.provenance["split"])
+    if first.class_names != second.class_names:
+        refuse("classes", ", ".join(second.class_names), ", ".join(first.class_names))
+    if len(first.labels) != len(second.labels):
+        refuse("numbers of images", f"{len(second.labels):,}", f"{len(first.labels):,}")
+    same = np.array_equal(first.index, second.index) and np.array_equal(first.labels, second.labels)
+    prints = [result.provenance.get("split_fingerprint", "none")[:12] for result in (first, second)]
+    if not same or prints[0] != prints[1]:
+        refuse("images", f"fingerprint {prints[1]}", f"fingerprint {prints[0]}")
+
+
+def compare(results: dict[str, EvalResult]) -> dict[str, Any]:
+    """Everything a comparison says, JSON-able.
+
+    Args:
+        results: from `load_comparable`, by name.
+
+    Returns:
+        `class_names`, `split`, `n`; `models`: of each its metrics and what its training cost; `pairs`: of each two the
+        differences (second minus first), intervals and tests; `verdict`: sentences.
+    """
+    first = next(iter(results.values()))
+    pairs = [_compare_two(one, results[one], other, results[other]) for one, other in combinations(results, 2)]
+    _adjust(pairs)
+    models = {name: _describe(result) for name, result in results.items()}
+    return {
+        "class_names": first.class_names,
+        "split": first.provenance["split"],
+        "n": len(first.labels),
+        "models": models,
+        "pairs": pairs,
+        "verdict": [_judge(pair, n=len(first.labels)) for pair in pairs] + _judge_cost(models, pairs),
+    }
+
+
+def save_comparison(comparison: dict[str, Any], folder: Path) -> Path:
+    """Write comparison.json; its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / COMPARISON_FILE, comparison)
+    return folder / COMPARISON_FILE
+
+
+def _describe(result: EvalResult) -> dict[str, Any]:
+    metrics, provenance = result.metrics, result.provenance
+    kept = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "intervals", "per_class", "nll", "brier", "ece")
+    told = {
+        "revision": "model_revision",
+        "recipe": "run_recipe",
+        "seed": "run_seed",
+        "epochs": "run_epochs",
+        "best_epoch": "run_best_epoch",
+        "training_seconds": "run_seconds",
+        "parameters": "parameters",
+        "trainable_parameters": "trainable_parameters",
+        "backbone_weights": "backbone_weights",
+        "evaluation_seconds": "seconds",
+        "hardware": "hardware",
+        "versions": "versions",
+    }
+    return {key: metrics[key] for key in kept} | {key: provenance.get(name) for key, name in told.items()}
+
+
+def _compare_two(one: str, first: EvalResult, other: str, second: EvalResult) -> dict[str, Any]:
+    right = [result.predictions == result.labels for result in (first, second)]
+    only = [int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())]
+    differences = compare_paired(
+        labels=first.labels,
+        predictions=(first.predictions, second.predictions),
+        classes=len(first.class_names),
+    )
+    return {
+        "first": one,
+        "second": other,
+        "only_first_right": only[0],
+        "only_second_right": only[1],
+        "both_right": int((right[0] & right[1]).sum()),
+        "neither_right": int((~right[0] & ~right[1]).sum()),
+        "mcnemar_p": mcnemar_exact(*only),
+        "differences": differences,
+        "per_class": {
+            name: {
+                key: second.metrics["per_class"][name][key] - first.metrics["per_class"][name][key]
+                for key in ("precision", "recall", "f1")
+            }
+            for name in first.class_names
+        },
+    }
+
+
+def _adjust(pairs: list[dict[str, Any]]) -> None:
+    """Add `adjusted_p` to each pair: Holm's step-down correction for as many tests as there are pairs (Holm, 1979)."""
+    largest = 0.0
+    for rank, pair in enumerate(sorted(pairs, key=lambda pair: pair["mcnemar_p"])):
+        largest = max(largest, min(1.0, pair["mcnemar_p"] * (len(pairs) - rank)))
+        pair["adjusted_p"] = largest
+
+
+def _judge(pair: dict[str, Any], *, n: int) -> str:
+    difference = pair["differences"]["accuracy"]
+    low, high = (100 * bound for bound in difference["interval"])
+    if pair["adjusted_p"] >= SIGNIFICANCE:
+        return (
+            f"No difference in accuracy between {pair['first']} and {pair['second']} can be shown at n = {n:,} images: "
+            f"{100 * difference['value']:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}, "
+            f"{_p_value(pair['adjusted_p'])}."
+        )
+    ahead = difference["value"] > 0
+    better, worse = (pair["second"], pair["first"]) if ahead else (pair["first"], pair["second"])
+    bounds = (low, high) if ahead else (-high, -low)
+    return (
+        f"{better} is more accurate than {worse} by {100 * abs(difference['value']):.2f} points on these {n:,} images "
+        f"(95 % interval {bounds[0]:.2f} to {bounds[1]:.2f}, {_p_value(pair['adjusted_p'])})."
+    )
+
+
+def _judge_cost(models: dict[str, dict[str, Any]], pairs: list[dict[str, Any]]) -> list[str]:
+    """A sentence on what two models cost to train, where both say it."""
+    if len(pairs) != 1:
+        return []
+    told = {name: model["training_seconds"] for name, model in models.items() if model["training_seconds"]}
+    if len(told) < 2:
+        return []
+    quick, slow = sorted(told, key=told.get)
+    return [
+        f"{quick} took {told[quick]:,.0f} s to train, {slow} {told[slow]:,.0f} s ({told[slow] / told[quick]:.1f} times "
+        "as long). One training run each: another seed may move accuracies by more than other images would."
+    ]
+
+
+def _p_value(p: float) -> str:
+    return "exact McNemar p < 0.0001" if p < 1e-4 else f"exact McNemar p = {p:.4f}"

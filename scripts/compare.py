@@ -1,0 +1,37 @@
+"""Compare models on the same images: what can be said, on one page.
+
+    python scripts/compare.py reports/cnn reports/vit --report_dir reports/comparison
+
+Takes report folders of scripts/eval.py, two or more; needs no model and no images. Seconds.
+"""
+
+from pathlib import Path
+
+from hfprobe.cli import Parser, require_writable, run_command
+
+
+def make_parser() -> Parser:
+    parser = Parser(prog="scripts/compare.py", description=__doc__)
+    parser.add_argument("folders", nargs="+", type=Path, metavar="REPORT", help="report folders of scripts/eval.py")
+    parser.add_argument(
+        "--report_dir", type=Path, default=Path("reports/comparison"), help="default: reports/comparison"
+    )
+    return parser
+
+
+def main() -> None:
+    arguments = make_parser().parse_args()
+    require_writable(arguments.report_dir, flag="--report_dir")
+
+    from hfprobe.comparison import compare, load_comparable, save_comparison
+    from hfprobe.reporting import write_comparison
+
+    results = load_comparable(arguments.folders)
+    save_comparison(compare(results), arguments.report_dir)
+    page = write_comparison(arguments.report_dir, results)
+    print("\n" + page.with_suffix(".md").read_text(encoding="utf-8").split("\n\n")[1])
+    print(f"Page: {page} (open it in a browser)")
+
+
+if __name__ == "__main__":
+    run_command(main)
