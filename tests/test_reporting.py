@@ -13,8 +13,9 @@ import PIL.Image
 import pytest
 from test_results import make_result
 
+from hfprobe.comparison import compare, save_comparison
 from hfprobe.errors import InputError
-from hfprobe.reporting import write_report
+from hfprobe.reporting import write_comparison, write_report
 from hfprobe.reporting.figures import draw_confusion_matrix
 
 
@@ -189,29 +190,59 @@ def test_reporting_never_imports_torch(report):
     assert done.stdout.strip() == "set()"
 
 
-def test_a_browser_loads_the_page_without_errors_and_sorts_its_table(report):
+def title_after_sorting(page, column):
+    """What a headless Chromium finds after a click on a column of the first table: sorted names, broken, loaded."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no Chromium is installed")
-    page = (report / "report.html").read_text()
-    # Sort by F1 and write what the page then looks like into its title, where --dump-dom shows it.
-    probe = """<script>
+    # It writes what the page then looks like into its title, where --dump-dom shows it.
+    probe = f"""<script>
       addEventListener("error", event => document.title = "error " + event.message);
-      addEventListener("load", () => {
-        const button = document.querySelectorAll("table.sortable th button")[3];
-        button.click();
-        const order = [...document.querySelectorAll("table.sortable tbody th")].map(cell => cell.textContent);
+      addEventListener("load", () => {{
+        const table = document.querySelector("table.sortable");
+        table.querySelectorAll("th button")[{column}].click();
+        const order = [...table.querySelectorAll("tbody th")].map(cell => cell.textContent);
         const broken = [...document.images].filter(image => !image.complete || !image.naturalWidth).length;
         const loaded = performance.getEntriesByType("resource").filter(entry => !entry.name.startsWith("data:")).length;
         document.title = ["sorted", order.join(","), broken, loaded].join(" ");
-      });
+      }});
     </script></head>"""
-    (report / "probe.html").write_text(page.replace("</head>", probe))
+    (page.parent / "probe.html").write_text(page.read_text().replace("</head>", probe))
     done = subprocess.run(
         [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
-         f"--user-data-dir={report / 'profile'}", "--dump-dom", f"file://{report / 'probe.html'}"],
+         f"--user-data-dir={page.parent / 'profile'}", "--dump-dom", f"file://{page.parent / 'probe.html'}"],
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
+    return re.search("<title>(.*?)</title>", done.stdout)[1]
+
+
+def test_a_browser_loads_the_page_without_errors_and_sorts_its_table(report):
     per_class = make_result().metrics["per_class"]
     order = sorted(per_class, key=lambda name: -per_class[name]["f1"])
-    assert f"<title>sorted {','.join(order)} 0 0</title>" in done.stdout
+    assert title_after_sorting(report / "report.html", column=3) == f"sorted {','.join(order)} 0 0"
+
+
+def test_a_browser_loads_the_comparison_too(tmp_path):
+    results = {name: make_result(seed=seed, count=300) for seed, name in enumerate(("one", "two", "three"))}
+    save_comparison(compare(results), tmp_path)
+    page = write_comparison(tmp_path, results)
+    order = sorted(results, key=lambda name: -results[name].metrics["accuracy"])
+    assert title_after_sorting(page, column=1) == f"sorted {','.join(order)} 0 0"
+
+
+def test_the_comparison_says_its_numbers_and_shows_who_alone_is_right(tmp_path):
+    results = {name: make_result(seed=seed, count=300) for seed, name in enumerate(("one", "two & co"))}
+    comparison = compare(results)
+    save_comparison(comparison, tmp_path)
+    text = Page(write_comparison(tmp_path, results).read_text()).text
+    markdown = (tmp_path / "comparison.md").read_text()
+    for said in comparison["verdict"]:
+        assert said in text
+        assert said in markdown
+    for name, model in comparison["models"].items():
+        for written in (text, markdown):
+            assert name in written
+            assert f"{100 * model['accuracy']:.2f}\u00a0%" in written
+    pair = comparison["pairs"][0]
+    assert f"Only one is right: {pair['only_first_right']} images, what two & co said below" in text
+    assert f"Only two & co is right: {pair['only_second_right']} images, what one said below" in text

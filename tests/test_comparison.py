@@ -1,0 +1,141 @@
+import dataclasses
+import json
+import re
+
+import numpy as np
+import pytest
+from scipy import stats
+from test_results import make_result
+
+from hfprobe.comparison import compare, load_comparable, save_comparison
+from hfprobe.errors import InputError
+from hfprobe.statistics import compare_paired
+
+COUNT = 600
+
+
+def planted(right, seed=0, count=COUNT):
+    """A model that is right about this share of the time, on the same images as every other."""
+    result = make_result(count=count)
+    generator = np.random.default_rng(seed)
+    answers = np.where(generator.random(count) < right, result.labels, (result.labels + 1) % 3)
+    probabilities = (0.1 + 0.7 * np.eye(3)[answers]).astype(np.float32)
+    picture = next(iter(result.mistakes.values()))
+    wrong = result.index[answers != result.labels].tolist()
+    return dataclasses.replace(result, probabilities=probabilities, mistakes=dict.fromkeys(wrong, picture))
+
+
+def saved(tmp_path, **results):
+    for name, result in results.items():
+        result.save(tmp_path / name)
+    return [tmp_path / name for name in results]
+
+
+def test_a_model_is_not_better_than_itself():
+    comparison = compare({"one": planted(0.8), "same": planted(0.8)})
+    (pair,) = comparison["pairs"]
+    assert pair["mcnemar_p"] == pair["adjusted_p"] == 1
+    assert pair["differences"]["accuracy"] == {"value": 0, "interval": [0, 0]}
+    assert comparison["verdict"] == [
+        "No difference in accuracy between one and same can be shown at n = 600 images: +0.00 points, 95 % interval "
+        "+0.00 to +0.00, exact McNemar p = 1.0000."
+    ]
+
+
+@pytest.mark.parametrize("order", [("good", "bad"), ("bad", "good")])
+def test_a_planted_better_model_is_found_in_either_order(order):
+    models = {"good": planted(0.95, seed=1), "bad": planted(0.8, seed=2)}
+    comparison = compare({name: models[name] for name in order})
+    (pair,) = comparison["pairs"]
+    low, high = pair["differences"]["accuracy"]["interval"]
+    assert low > 0 if order[1] == "good" else high < 0
+    found = re.fullmatch(
+        r"good is more accurate than bad by ([\d.]+) points on these 600 images \(95 % interval ([\d.]+) to ([\d.]+), "
+        r"exact McNemar p < 0.0001\).",
+        comparison["verdict"][0],
+    )
+    value, least, most = map(float, found.groups())
+    assert 0 < least < value < most
+    accuracies = [models[name].metrics["accuracy"] for name in ("good", "bad")]
+    assert value == pytest.approx(100 * (accuracies[0] - accuracies[1]), abs=0.006)
+
+
+def test_the_interval_of_a_difference_is_scipys_paired_bootstrap():
+    one, other = planted(0.9, seed=1), planted(0.85, seed=2)
+    found = compare_paired(labels=one.labels, predictions=(one.predictions, other.predictions), classes=3)
+    gain = (other.predictions == other.labels).astype(float) - (one.predictions == one.labels)
+    expected = stats.bootstrap((gain,), np.mean, n_resamples=10_000, method="percentile", rng=1).confidence_interval
+    assert found["accuracy"]["value"] == pytest.approx(gain.mean())
+    np.testing.assert_allclose(found["accuracy"]["interval"], expected, atol=0.003)
+    difference = other.metrics["macro_f1"] - one.metrics["macro_f1"]
+    assert found["macro_f1"]["value"] == pytest.approx(difference)
+
+
+def test_several_pairs_are_corrected_after_holm():
+    results = {"a": planted(0.9, seed=1), "b": planted(0.86, seed=2), "c": planted(0.8, seed=3)}
+    pairs = sorted(compare(results)["pairs"], key=lambda pair: pair["mcnemar_p"])
+    raw = [pair["mcnemar_p"] for pair in pairs]
+    expected = [3 * raw[0], max(3 * raw[0], 2 * raw[1]), max(3 * raw[0], 2 * raw[1], raw[2])]
+    assert [pair["adjusted_p"] for pair in pairs] == pytest.approx(np.minimum(expected, 1))
+
+
+def test_chance_alone_is_seldom_called_a_difference():
+    called = 0
+    for seed in range(100):
+        pair = compare({"a": planted(0.8, seed=2 * seed), "b": planted(0.8, seed=2 * seed + 1)})["pairs"][0]
+        called += pair["adjusted_p"] < 0.05
+    assert called <= 12  # 5 expected; a binomial count exceeds 12 once in 700 times
+
+
+def test_the_keys_are_stable(tmp_path):
+    comparison = compare({"a": planted(0.9), "b": planted(0.8)})
+    content = json.loads(save_comparison(comparison, tmp_path / "new").read_text())
+    assert content == comparison
+    assert set(content) == {"class_names", "split", "n", "models", "pairs", "verdict"}
+    assert set(content["models"]["a"]) == {
+        "accuracy", "macro_precision", "macro_recall", "macro_f1", "intervals", "per_class", "nll", "brier", "ece",
+        "revision", "recipe", "seed", "epochs", "best_epoch", "training_seconds", "parameters", "trainable_parameters",
+        "backbone_weights", "evaluation_seconds", "hardware", "versions",
+    }  # fmt: skip
+    assert set(content["pairs"][0]) == {
+        "first", "second", "only_first_right", "only_second_right", "both_right", "neither_right", "mcnemar_p",
+        "adjusted_p", "differences", "per_class",
+    }  # fmt: skip
+    pair = content["pairs"][0]
+    assert sum(pair[f"{who}_right"] for who in ("both", "neither", "only_first", "only_second")) == content["n"]
+
+
+def test_names_are_the_models_or_else_the_folders(tmp_path):
+    named = dataclasses.replace(planted(0.8), provenance=planted(0.8).provenance | {"model": "hfprobe/other"})
+    assert list(load_comparable(saved(tmp_path, a=planted(0.9), b=named))) == ["simple-cnn", "other"]
+    assert list(load_comparable(saved(tmp_path, c=planted(0.9), d=planted(0.8)))) == ["c", "d"]
+
+
+def test_what_cannot_be_compared(tmp_path):
+    base = planted(0.8)
+    others = {
+        "split": (
+            dataclasses.replace(base, provenance=base.provenance | {"split": "validation"}),
+            "their splits differ: validation and test. Evaluate both on the same: ",
+        ),
+        "classes": (
+            dataclasses.replace(base, class_names=["cat", "dog", "cow"]),
+            "their classes differ: cat, dog, cow and cat, dog, owl. ",
+        ),
+        "count": (planted(0.8, count=300), "their numbers of images differ: 300 and 600. "),
+        "images": (
+            dataclasses.replace(base, provenance=base.provenance | {"split_fingerprint": "abc"}),
+            "their images differ: fingerprint abc and fingerprint none. ",
+        ),
+    }
+    (folder,) = saved(tmp_path, base=base)
+    for name, (other, message) in others.items():
+        (second,) = saved(tmp_path, **{name: other})
+        with pytest.raises(InputError, match=re.escape(f"'{second}' and '{folder}' cannot be compared, {message}")):
+            load_comparable([folder, second])
+    with pytest.raises(InputError, match=re.escape("1 report folder cannot be compared; allowed: two or more")):
+        load_comparable([folder])
+    with pytest.raises(InputError, match=re.escape("A report folder is named twice. Name each once.")):
+        load_comparable([folder, folder])
+    with pytest.raises(InputError, match=re.escape("holds no evaluation")):
+        load_comparable([folder, tmp_path])
