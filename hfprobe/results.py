@@ -113,7 +113,7 @@ class EvalResult:
                 provenance=content,
             )
             summary = result.metrics
-            recorded = {key: content.pop(key, None) for key in summary}
+            recorded = {key: content.pop(key) for key in summary}
             # Counts, not shares: another version of a library may round a share otherwise.
             if recorded["confusion_matrix"] != summary["confusion_matrix"]:
                 raise ValueError(f"{PREDICTIONS_FILE} and {METRICS_FILE} are not of the same evaluation")

@@ -36,9 +36,9 @@ def test_intervals_are_those_of_scipys_bootstrap_over_images(predicted):
     }
     for name, metric in metrics.items():
         expected = stats.bootstrap(
-            (labels, predictions), metric, paired=True, vectorized=False, n_resamples=1500, method="percentile", rng=1
+            (labels, predictions), metric, paired=True, vectorized=False, n_resamples=600, method="percentile", rng=1
         ).confidence_interval
-        # A quantile of 1,500 resamples is itself uncertain by about a tenth of the standard error.
+        # A quantile of 600 resamples is itself uncertain by about a tenth of the standard error.
         np.testing.assert_allclose(found[name], expected, atol=0.2 * np.sqrt(0.25 / 400))
 
 
