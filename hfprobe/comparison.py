@@ -32,7 +32,7 @@ def load_comparable(folders: list[Path]) -> dict[str, EvalResult]:
     results = [EvalResult.load(folder) for folder in folders]
     for folder, result in zip(folders[1:], results[1:], strict=True):
         _require_same_images(folders[0], results[0], folder, result)
-    models = [result.provenance["model"].removeprefix("hfprobe/") for result in results]
+    models = [result.provenance["model"].removeprefix("hfprobe/").split("@")[0] for result in results]
     names = models if len(set(models)) == len(models) else [folder.name for folder in folders]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]

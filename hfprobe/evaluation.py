@@ -75,7 +75,7 @@ def evaluate_model(
         )
     divisor = 1.0
     if temperature:
-        divisor = getattr(model.config, "temperature", None)
+        divisor = getattr(model.config, "calibration_temperature", None)
         if divisor is None:
             raise InputError("This model has no temperature: it was trained by an older hfprobe. Train it again.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -43,10 +44,12 @@ class FeatureSplit:
     Attributes:
         features: (V, N, F) float32, one layer a view, memory-mapped where there is one view.
         labels: (N,) int64.
+        seconds: that the backbone took to make them, also where they come from the cache.
     """
 
     features: np.ndarray
     labels: np.ndarray
+    seconds: float = 0.0
 
 
 class FeatureBatches(torch.utils.data.Dataset):
@@ -91,12 +94,15 @@ def extract_features(
     Raises:
         MachineError: no room for the features.
     """
-    layers = [
-        _load_or_extract(model=model, processor=processor, split=split, view=view, seed=seed, name=name)
-        for view in range(views)
-    ]
+    layers, seconds = zip(
+        *(
+            _load_or_extract(model=model, processor=processor, split=split, view=view, seed=seed, name=name)
+            for view in range(views)
+        ),
+        strict=True,
+    )
     features = layers[0][None] if views == 1 else np.stack(layers)
-    return FeatureSplit(features=features, labels=split.labels)
+    return FeatureSplit(features=features, labels=split.labels, seconds=sum(seconds))
 
 
 def cache_key(*, model: PreTrainedModel, processor: Any, split: ImageSplit, view: int, seed: int) -> str:
@@ -118,52 +124,60 @@ def cache_key(*, model: PreTrainedModel, processor: Any, split: ImageSplit, view
 
 def _load_or_extract(
     *, model: PreTrainedModel, processor: Any, split: ImageSplit, view: int, seed: int, name: str
-) -> np.ndarray:
+) -> tuple[np.ndarray, float]:
     folder = sources.cache_folder() / "features"
     kept = folder / f"{cache_key(model=model, processor=processor, split=split, view=view, seed=seed)}.npy"
     sums = kept.with_suffix(".json")
     if kept.is_file() and sums.is_file():
-        if json.loads(sums.read_text() or "{}").get("sha256") == _sha256(kept):
+        record = _read_json(sums)
+        if record.get("sha256") == _sha256(kept) and "seconds" in record:
             logger.info("Features of the %s: from the cache (view %d).", name, view)
-            return np.load(kept, mmap_mode="r")
+            return np.load(kept, mmap_mode="r"), record["seconds"]
         logger.warning("The cached features %s were cut or changed; making them again.", kept.name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         sums.unlink(missing_ok=True)
-        part = _extract_to(kept.with_suffix(".part"), model, processor, split, view, seed, name)
+        part = kept.with_suffix(".part")
+        seconds = _extract_to(part, model, processor, split, view, seed, name)
         os.replace(part, kept)
-        sums.write_text(json.dumps({"sha256": _sha256(kept)}))
+        sums.write_text(json.dumps({"sha256": _sha256(kept), "seconds": seconds}))
     except OSError as error:
         reason = error.strerror or error
         raise MachineError(f"Cannot keep features in {folder}: {reason}. Free some space and run again.") from error
-    return np.load(kept, mmap_mode="r")
+    return np.load(kept, mmap_mode="r"), seconds
 
 
 def _extract_to(
     part: Path, model: PreTrainedModel, processor: Any, split: ImageSplit, view: int, seed: int, name: str
-) -> Path:
-    """Fill `part`; the rows already written stand in a file beside it, so that an interrupted call can go on."""
+) -> float:
+    """Fill `part`; the seconds it took in all.
+
+    Rows already written stand in a file beside it, so that an interrupted call can go on.
+    """
     counter = part.with_suffix(".rows")
     shape = (len(split), model.config.feature_size)
-    done = int(counter.read_text() or 0) if counter.is_file() else 0
+    record = {"rows": 0, "seconds": 0.0} | _read_json(counter)
+    done, earlier = record["rows"], record["seconds"]
     try:
         features = np.lib.format.open_memmap(part, mode="r+" if done else "w+", dtype=np.float32, shape=shape)
     except (FileNotFoundError, ValueError):  # the part itself was removed or cut
-        done = 0
+        done, earlier = 0, 0.0
         features = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape)
     device = next(model.parameters()).device
     batch_size = CPU_BATCH_SIZE if device.type == "cpu" else GPU_BATCH_SIZE
     model.eval()
+    start = time.perf_counter() - earlier
     with tqdm(total=len(split), initial=done, desc=f"Features of the {name}, view {view}", unit="image") as progress:
         for first in range(done, len(split), batch_size):
             positions = np.arange(first, min(first + batch_size, len(split)))
             pixels = view_of(split, positions, view=view, seed=seed, processor=processor)
             features[positions] = model.extract_features(pixels.to(device)).float().cpu().numpy()
             features.flush()
-            counter.write_text(str(positions[-1] + 1))
+            seconds = time.perf_counter() - start
+            counter.write_text(json.dumps({"rows": int(positions[-1]) + 1, "seconds": seconds}))
             progress.update(len(positions))
     counter.unlink(missing_ok=True)
-    return part
+    return time.perf_counter() - start
 
 
 def view_of(split: ImageSplit, positions: np.ndarray, *, view: int, seed: int, processor: Any) -> torch.Tensor:
@@ -282,6 +296,15 @@ def install_head(model: PreTrainedModel, head: Head) -> None:
     with torch.no_grad():
         model.head.weight.copy_(torch.from_numpy(head.weight))
         model.head.bias.copy_(torch.from_numpy(head.bias))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """What a small record holds; nothing where it is missing or was cut."""
+    try:
+        content = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _sha256(path: Path) -> str:

@@ -64,7 +64,7 @@ class ProbeTrainer(Trainer):
         # On the device and read only when logged: no step waits for it.
         self._correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self._seen = 0
-        self.preparation_seconds = 0.0  # spent on features before the first step
+        self.preparation_seconds = 0.0  # that the features took, in this run or in an earlier one
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         if self.args.optimizer != "optim" and self.optimizer is None:
@@ -127,7 +127,6 @@ def build_trainer(*, config: RunConfig, model: PreTrainedModel, processor: Any, 
         "dataset": config.data.dataset,
         "data_fingerprint": splits.fingerprint,
     }
-    start = time.perf_counter()
     with arguments.main_process_first(desc="feature extraction"):
         train, validation = make_datasets(config=config, model=model, processor=processor, splits=splits)
     trainer = ProbeTrainer(
@@ -140,7 +139,9 @@ def build_trainer(*, config: RunConfig, model: PreTrainedModel, processor: Any, 
         compute_metrics=compute_metrics,
         callbacks=[SetEpoch(train), EarlyStopping(arguments.patience)],
     )
-    trainer.preparation_seconds = time.perf_counter() - start
+    # What the features cost when they were made: a comparison is not to depend on what the cache holds.
+    features = [part for part in (train, validation) if isinstance(part, FeatureBatches)]
+    trainer.preparation_seconds = sum(part.split.seconds for part in features)
     trainer.pop_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback):
         trainer.add_callback(EpochProgress())
@@ -182,7 +183,7 @@ class RunResult:
         n_validation: images they are over.
         epochs: trained until it ended.
         best_epoch: the one whose weights the model holds.
-        seconds: of training, feature extraction and the evaluation after each epoch included.
+        seconds: of training, evaluations included, and of feature extraction, also where an earlier run did it.
     """
 
     metrics: dict[str, float]
@@ -217,7 +218,8 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
         trainer.save_metrics("train", outcome.metrics)
         trainer.save_state()
     logits = trainer.predict(trainer.eval_dataset)
-    trainer.model.config.temperature = fit_temperature(labels=logits.label_ids, logits=logits.predictions)
+    # Not `temperature`: transformers takes that for a setting of text generation and refuses to save it.
+    trainer.model.config.calibration_temperature = fit_temperature(labels=logits.label_ids, logits=logits.predictions)
     result = RunResult(
         n_validation=len(splits.validation),
         epochs=trainer.state.epoch,

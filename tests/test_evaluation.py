@@ -84,7 +84,7 @@ def test_temperature_changes_the_confidence_and_no_answer(splits):
     model, processor = build_model("cnn", labels=["cat", "dog"])
     with pytest.raises(InputError, match=re.escape("This model has no temperature")):
         evaluated(splits, model, processor, temperature=True)
-    model.config.temperature = 3.0
+    model.config.calibration_temperature = 3.0
     plain, cooler = evaluated(splits, model, processor), evaluated(splits, model, processor, temperature=True)
     np.testing.assert_array_equal(cooler.predictions, plain.predictions)
     odds = [np.log(result.probabilities[:, 0] / result.probabilities[:, 1]) for result in (plain, cooler)]

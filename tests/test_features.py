@@ -1,5 +1,6 @@
 import json
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hfprobe.data import sources
 from hfprobe.data.resident import ImageSplit
 from hfprobe.data.splits import load_splits
 from hfprobe.errors import InputError
+from hfprobe.evaluation import load_model
 from hfprobe.features import (
     FeatureBatches,
     FeatureSplit,
@@ -238,6 +240,17 @@ def test_a_run_records_the_frozen_backbone(dataset_folder, tmp_path):
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["backbone_sha256"] == trainer.model.frozen_sha256()
     assert record["backbone_weights"] == "random features, not pretrained"
+    # The solved head is in the run folder, with the temperature that validation gave.
+    model, _ = load_model(tmp_path / "model")
+    assert torch.equal(model.head.weight, trainer.model.head.weight)
+    assert model.config.calibration_temperature == trainer.model.config.calibration_temperature > 0
+
+
+def test_the_cost_of_features_is_remembered(probe, split):
+    model, processor = probe
+    extract = partial(extract_features, model=model, processor=processor, split=split, views=2)
+    made, kept = extract().seconds, extract().seconds
+    assert made == kept > 0
 
 
 def test_exact_and_sgd_heads_agree_on_the_same_features(dataset_folder, tmp_path, monkeypatch):
