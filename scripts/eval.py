@@ -51,7 +51,8 @@ def main() -> None:
     print(
         f"\nAccuracy {metrics['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}), "
         f"macro-F1 {metrics['macro_f1']:.2%} (n = {metrics['n']:,}).\n"
-        f"Report: {page} (open it in a browser)"
+        f"Report:  {page} (open it in a browser)\n"
+        f"Compare: python scripts/compare.py {arguments.report_dir} <another report folder>"
     )
 
 

@@ -108,6 +108,8 @@ def test_the_keys_are_stable(tmp_path):
 def test_names_are_the_models_or_else_the_folders(tmp_path):
     named = dataclasses.replace(planted(0.8), provenance=planted(0.8).provenance | {"model": "hfprobe/other"})
     assert list(load_comparable(saved(tmp_path, a=planted(0.9), b=named))) == ["simple-cnn", "other"]
+    pinned = dataclasses.replace(planted(0.8), provenance=planted(0.8).provenance | {"model": "hfprobe/third@0123abc"})
+    assert list(load_comparable(saved(tmp_path, a=planted(0.9), e=pinned))) == ["simple-cnn", "third"]
     assert list(load_comparable(saved(tmp_path, c=planted(0.9), d=planted(0.8)))) == ["c", "d"]
 
 

@@ -1,5 +1,6 @@
 """The commands as a user types them."""
 
+import json
 import os
 import runpy
 import shlex
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_results import make_result
 
 from hfprobe.recipes import available_models
 
@@ -126,6 +128,24 @@ def test_bad_flags_of_eval(fails, tmp_path):
     (tmp_path / "empty").mkdir()
     assert fails("eval.py", "--model", "empty").startswith("'empty' is not a model folder: it has no config.json.")
     assert fails("eval.py", "--report_only", "--report_dir", "empty").startswith("'empty' holds no evaluation")
+
+
+def test_compare(fails, tmp_path, monkeypatch, capsys):
+    for seed, name in enumerate(("a", "b")):
+        make_result(seed=seed).save(tmp_path / name)
+    monkeypatch.setattr(sys, "argv", ["compare.py", str(tmp_path / "a"), str(tmp_path / "b"), "--report_dir", "out"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / "scripts" / "compare.py"), run_name="__main__")
+    assert stopped.value.code == 0
+    said = capsys.readouterr().out
+    verdict = json.loads((tmp_path / "out" / "comparison.json").read_text())["verdict"]
+    assert verdict[0] in said
+    assert "Page: out/comparison.html" in said
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "comparison.json", "comparison.md", "comparison.html",
+    }  # fmt: skip
+    assert fails("compare.py", tmp_path / "a").startswith("1 report folder cannot be compared; allowed: two or more")
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from hfprobe.comparison import COMPARISON_FILE
 from hfprobe.reporting.report import make_environment, pictures_of
 from hfprobe.results import EvalResult, write_beside
 
-COMPARISON_FILE = "comparison.json"
 PICTURES_A_SIDE = 12
 
 
