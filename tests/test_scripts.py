@@ -48,7 +48,7 @@ def fails(monkeypatch, capsys, tmp_path):
 def test_help(script):
     done = run(ROOT / "scripts" / script, "--help")
     assert done.returncode == 0, done.stderr
-    assert "--model" in done.stdout
+    assert done.stdout.startswith(("usage: ", "Usage: "))
 
 
 @pytest.mark.slow
