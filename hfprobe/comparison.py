@@ -101,6 +101,7 @@ def _describe(result: EvalResult) -> dict[str, Any]:
         "training_seconds": "run_seconds",
         "parameters": "parameters",
         "trainable_parameters": "trainable_parameters",
+        "backbone": "backbone",
         "backbone_weights": "backbone_weights",
         "evaluation_seconds": "seconds",
         "hardware": "hardware",

@@ -95,7 +95,7 @@ def test_the_keys_are_stable(tmp_path):
     assert set(content["models"]["a"]) == {
         "accuracy", "macro_precision", "macro_recall", "macro_f1", "intervals", "per_class", "nll", "brier", "ece",
         "revision", "recipe", "seed", "epochs", "best_epoch", "training_seconds", "parameters", "trainable_parameters",
-        "backbone_weights", "evaluation_seconds", "hardware", "versions",
+        "backbone", "backbone_weights", "evaluation_seconds", "hardware", "versions",
     }  # fmt: skip
     assert set(content["pairs"][0]) == {
         "first", "second", "only_first_right", "only_second_right", "both_right", "neither_right", "mcnemar_p",
