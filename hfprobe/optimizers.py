@@ -52,6 +52,10 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         gradients = {}
         for group in self.param_groups:
             if group["momentum"] is not None:
@@ -59,10 +63,10 @@ class Muon(torch.optim.AdamW):
                     if weight.grad is not None:
                         self._step_filter(weight, lr=group["lr"], momentum=group["momentum"])
                         gradients[weight], weight.grad = weight.grad, None  # AdamW passes over it
-        outcome = super().step(closure)
+        super().step()
         for weight, gradient in gradients.items():
             weight.grad = gradient
-        return outcome
+        return loss
 
     def _step_filter(self, weight: nn.Parameter, *, lr: float, momentum: float) -> None:
         from timm.optim.muon import zeropower_via_newtonschulz
@@ -96,8 +100,6 @@ def make_optimizer(name: str, model: nn.Module, arguments: Any) -> torch.optim.O
         )
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     values = {"lr": arguments.learning_rate, "weight_decay": arguments.weight_decay}
-    return (
-        torch.optim.Adam(parameters, **values)
-        if name == "adam"
-        else torch.optim.SGD(parameters, momentum=0.9, **values)
-    )
+    if name == "adam":
+        return torch.optim.Adam(parameters, **values)
+    return torch.optim.SGD(parameters, momentum=0.9, **values)
