@@ -1,4 +1,4 @@
-"""One step of hfprobe's Muon on SimpleCNN against timm's, both with three iterations on the convolutions alone, and AdamW.
+"""One step of hfprobe's Muon on SimpleCNN against AdamW and timm's Muon, three iterations on the convolutions alone.
 
 python benchmarks/muon.py        # a minute on two CPU cores
 """
