@@ -87,6 +87,15 @@ def test_frozen_to_the_bit_and_in_eval_mode_while_the_head_moves():
     assert model.frozen_sha256() == model.config.backbone_sha256
 
 
+def test_dropout_in_the_backbone_sleeps_through_training():
+    model, _ = build()
+    model.backbone.global_pool = torch.nn.Sequential(model.backbone.global_pool, torch.nn.Dropout(0.5))
+    images = torch.randn(2, 3, 64, 64)
+    assert torch.equal(model.train()(images).logits, model.train()(images).logits)
+    model.backbone.global_pool[1].train()  # what it would do awake
+    assert not torch.equal(model(images).logits, model(images).logits)
+
+
 def test_a_changed_backbone_is_noticed():
     from hfprobe.errors import CheckFailedError
     from hfprobe.training import check_frozen
