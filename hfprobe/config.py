@@ -84,6 +84,9 @@ class DataArguments:
     max_eval_samples: int | None = field(
         default=None, metadata={"help": "Validate on at most this many images, stratified. Default: all."}
     )
+    split_seed: int | None = field(
+        default=None, metadata={"help": "Seed of the split into train and validation, and of subsets. Default: --seed."}
+    )
     augment: bool = field(default=True, metadata={"help": "Random crops and mirror images in training."})
     crop_padding: Literal["black", "reflect"] = field(
         default="black", metadata={"help": "What random crops see beyond the image's edge."}
@@ -124,6 +127,11 @@ class RunArguments(TrainingArguments):
         default=0.12, metadata={"help": "Of the convolutions under --optimizer muon: relative length of a step."}
     )
     muon_momentum: float = field(default=0.6, metadata={"help": "Of the convolutions under --optimizer muon, [0, 1)."})
+    seeds: int = field(
+        default=1,
+        metadata={"help": "Train so many seeds in turn, from --seed on, each into its own folder, on one split."},
+    )
+    vary_split: bool = field(default=False, metadata={"help": "With --seeds: another split for each seed too."})
     patience: int = field(
         default=15, metadata={"help": "Stop after this many evaluations without a better validation accuracy."}
     )
@@ -147,6 +155,7 @@ class RunArguments(TrainingArguments):
             "learning_rate",
             "muon_learning_rate",
             "patience",
+            "seeds",
         )
         if not 0 <= self.muon_momentum < 1:
             raise InputError(f"--muon_momentum is {self.muon_momentum}; allowed: 0 <= momentum < 1.")
@@ -162,8 +171,12 @@ class RunArguments(TrainingArguments):
         if self.resume and self.overwrite:
             raise InputError("--resume and --overwrite exclude each other: keep the run, or delete it.")
         if self.output_dir is None:
-            self.output_dir = f"runs/{self.model}-{self.recipe}-seed{self.seed}"
+            self.output_dir = self.default_output_dir
         super().__post_init__()
+
+    @property
+    def default_output_dir(self) -> str:
+        return f"runs/{self.model}-{self.recipe}-seed{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -173,6 +186,10 @@ class RunConfig:
     data: DataArguments
     training: RunArguments
     model: Any  # the recipe module's own Options
+
+    @property
+    def split_seed(self) -> int:
+        return self.training.seed if self.data.split_seed is None else self.data.split_seed
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, for run.json: the data, the model's flags, and the training arguments that differ from default."""
@@ -218,6 +235,28 @@ def parse_run(argv: Sequence[str] | None = None) -> RunConfig:
     first.add_argument("--recipe")
     chosen, _ = first.parse_known_args(argv)
     return RunParser(chosen.model, chosen.recipe).parse_into_config(argv)
+
+
+def parse_runs(argv: Sequence[str] | None = None) -> list[RunConfig]:
+    """One RunConfig a seed: --seed, --seed + 1, ... for --seeds of them, on one split unless --vary_split.
+
+    Raises:
+        InputError: see `parse_run`.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    whole = parse_run(argv)
+    arguments = whole.training
+    if arguments.seeds == 1:
+        return [whole]
+    runs = []
+    for seed in range(arguments.seed, arguments.seed + arguments.seeds):
+        own = ["--seeds", "1", "--seed", str(seed)]
+        if not arguments.vary_split:
+            own += ["--split_seed", str(whole.split_seed)]
+        if arguments.output_dir != arguments.default_output_dir:
+            own += ["--output_dir", f"{arguments.output_dir}/seed{seed}"]
+        runs.append(parse_run([*argv, *own]))
+    return runs
 
 
 def make_run(*, model: str = "cnn", recipe: str | None = None, **values: Any) -> RunConfig:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import statistics
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -124,6 +126,7 @@ def build_trainer(*, config: RunConfig, model: PreTrainedModel, processor: Any, 
     model.config.run = {
         "recipe": arguments.recipe,
         "seed": arguments.seed,
+        "split_seed": config.split_seed,
         "dataset": config.data.dataset,
         "data_fingerprint": splits.fingerprint,
     }
@@ -278,6 +281,35 @@ def push_best(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits, resul
         name=module.HUB_NAME,
         card=card,
     )
+
+
+def read_result(folder: str | Path) -> dict[str, Any] | None:
+    """The result in a run folder's run.json; None where the run has not ended."""
+    try:
+        return json.loads((Path(folder) / RUN_FILE).read_text()).get("result")
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def summarize_seeds(runs: list[RunConfig]) -> dict[str, Any]:
+    """Mean, standard deviation (of a sample: n - 1) and values over finished runs that differ in their seed."""
+    results = [read_result(run.training.output_dir) for run in runs]
+    values = {
+        "validation_accuracy": [result["metrics"]["accuracy"] for result in results],
+        "validation_macro_f1": [result["metrics"]["macro_f1"] for result in results],
+        "seconds": [result["seconds"] for result in results],
+    }
+    return {
+        "model": runs[0].training.model,
+        "recipe": runs[0].training.recipe,
+        "n": len(runs),
+        "seeds": [run.training.seed for run in runs],
+        "folders": [run.training.output_dir for run in runs],
+        **{
+            name: {"mean": statistics.fmean(found), "std": statistics.stdev(found), "values": found}
+            for name, found in values.items()
+        },
+    }
 
 
 def best_evaluation(trainer: Trainer) -> dict[str, Any]:

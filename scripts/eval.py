@@ -78,7 +78,7 @@ def evaluate(arguments) -> None:
         classes=arguments.classes or list(model.config.id2label.values()),
         max_eval_samples=arguments.max_eval_samples,
     )
-    splits = load_splits(data, seed=run.get("seed", 42), image_size=input_size(processor))
+    splits = load_splits(data, seed=run.get("split_seed", run.get("seed", 42)), image_size=input_size(processor))
     identity = {"model": arguments.model, "model_revision": folder.name} | {f"run_{key}": run[key] for key in run}
     result = evaluate_model(
         model=model,

@@ -2,20 +2,31 @@
 
     accelerate launch --quiet --config_file accelerate_config.yaml scripts/train.py --model cnn
     python scripts/train.py --model cnn --recipe reference --epochs 5
+    python scripts/train.py --model cnn --seeds 5        # mean and deviation; type it again with --resume to go on
     python scripts/train.py --model cnn --max_train_samples 1000 --epochs 2      # a look around, seconds
 
 Any flag of transformers' TrainingArguments works beside hfprobe's own; `--help` lists both. A run that was stopped goes
 on with `--resume`. What to expect of each recipe stands in the README's results table.
 """
 
+from pathlib import Path
+
 from hfprobe.cli import is_main_process, quiet_libraries, require_writable, run_command, use_every_core
-from hfprobe.config import claim_output_dir, parse_run
+from hfprobe.config import RunConfig, claim_output_dir, parse_runs
 
 
 def main() -> None:
-    config = parse_run()
+    runs = parse_runs()
     # Whatever is wrong with the flags or the folders is said before the slow imports.
-    require_writable(config.training.hub_dir, flag="--hub_dir")
+    require_writable(runs[0].training.hub_dir, flag="--hub_dir")
+    if len(runs) == 1:
+        train_one(runs[0])
+    else:
+        train_seeds(runs)
+
+
+def train_one(config: RunConfig) -> None:
+    """Train, push, say where things are."""
     output_dir = claim_output_dir(config.training)
 
     from transformers import set_seed
@@ -30,7 +41,7 @@ def main() -> None:
     set_seed(config.training.seed)
     model, processor = build_model(config.training.model, labels=config.data.classes, options=config.model)
     with config.training.main_process_first(desc="decoding"):
-        splits = load_splits(config.data, seed=config.training.seed, image_size=input_size(processor))
+        splits = load_splits(config.data, seed=config.split_seed, image_size=input_size(processor))
     trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
     result = train(trainer, config=config, splits=splits)
     if not is_main_process():
@@ -45,6 +56,31 @@ def main() -> None:
         f"Run:     {output_dir} (curves: tensorboard --logdir {output_dir})\n"
         f"Report:  python scripts/eval.py --model {revision.name}{hub_flag} "
         f"--report_dir reports/{config.training.model}"
+    )
+
+
+def train_seeds(runs: list[RunConfig]) -> None:
+    """Train the seeds that are not finished yet, then write what all of them came to."""
+    from hfprobe.results import write_json
+    from hfprobe.training import read_result, summarize_seeds
+
+    for config in runs:
+        arguments = config.training
+        if read_result(arguments.output_dir) and not arguments.overwrite:
+            print(f"Seed {arguments.seed}: finished before, see {arguments.output_dir}.")
+            continue
+        arguments.resume = arguments.resume and Path(arguments.output_dir).is_dir()
+        train_one(config)
+    if not is_main_process():
+        return
+    summary = summarize_seeds(runs)
+    first = runs[0].training
+    path = Path(first.output_dir).parent / f"{first.model}-{first.recipe}-seeds.json"
+    write_json(path, summary)
+    accuracy = summary["validation_accuracy"]
+    print(
+        f"\nValidation accuracy {accuracy['mean']:.2%} +/- {accuracy['std']:.2%} (n = {summary['n']} seeds). "
+        f"All values: {path}"
     )
 
 

@@ -5,7 +5,7 @@ import textwrap
 
 import pytest
 
-from hfprobe.config import claim_output_dir, make_run, parse_run
+from hfprobe.config import claim_output_dir, make_run, parse_run, parse_runs
 from hfprobe.errors import InputError
 
 
@@ -120,3 +120,16 @@ def test_bfloat16_needs_units_for_it(monkeypatch, flag):
         parse_run([flag, "--use_cpu"])
     monkeypatch.setattr("hfprobe.config.has_bf16_units", lambda: True)
     assert getattr(parse_run([flag, "--use_cpu"]).training, flag.removeprefix("--"))
+
+
+def test_seeds_are_runs_of_their_own_on_one_split():
+    runs = parse_runs(["--seeds", "3", "--seed", "7"])
+    assert [run.training.seed for run in runs] == [7, 8, 9]
+    assert [run.split_seed for run in runs] == [7, 7, 7]
+    assert [run.training.output_dir for run in runs] == [f"runs/cnn-fast-seed{seed}" for seed in (7, 8, 9)]
+    varied = parse_runs(["--seeds", "2", "--vary_split", "--output_dir", "x"])
+    assert [run.split_seed for run in varied] == [42, 43]
+    assert [run.training.output_dir for run in varied] == ["x/seed42", "x/seed43"]
+    assert [run.split_seed for run in parse_runs(["--split_seed", "3"])] == [3]
+    with pytest.raises(InputError, match=re.escape("--seeds is 0; allowed: more than 0.")):
+        parse_runs(["--seeds", "0"])

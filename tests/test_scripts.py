@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_results import make_result
 
@@ -76,6 +77,31 @@ def test_train_then_the_command_it_prints_then_the_page_again(dataset_folder, tm
         "error: The output folder 'runs/cnn-fast-seed42' holds another run. Go on with it: --resume. "
         "Delete it: --overwrite. Keep it: --output_dir with another name."
     )
+
+
+def test_seeds_are_trained_in_turn_and_finished_ones_skipped(dataset_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def train(seeds, *flags):
+        command = ["train.py", "--seeds", seeds, "--dataset", dataset_folder, "--epochs", 1, "--use_cpu", *flags]
+        monkeypatch.setattr(sys, "argv", [*map(str, command)])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(ROOT / "scripts" / "train.py"), run_name="__main__")
+        assert stopped.value.code == 0
+        return capsys.readouterr().out
+
+    train(2)
+    said = train(3, "--resume")
+    assert said.count("finished before") == 2
+    summary = json.loads((tmp_path / "runs" / "cnn-fast-seeds.json").read_text())
+    assert (summary["n"], summary["seeds"]) == (3, [42, 43, 44])
+    records = [json.loads((tmp_path / folder / "run.json").read_text()) for folder in summary["folders"]]
+    values = [record["result"]["metrics"]["accuracy"] for record in records]
+    assert summary["validation_accuracy"]["values"] == values
+    assert summary["validation_accuracy"]["mean"] == pytest.approx(np.mean(values))
+    assert summary["validation_accuracy"]["std"] == pytest.approx(np.std(values, ddof=1))
+    assert f"{np.mean(values):.2%} +/- {np.std(values, ddof=1):.2%} (n = 3 seeds)" in said
+    assert len({record["data_fingerprint"] for record in records}) == 1
 
 
 def test_bad_flags_of_train(fails):
