@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import statistics
 import time
@@ -29,6 +30,8 @@ from hfprobe.models import check_processor, model_module
 from hfprobe.optimizers import make_optimizer
 from hfprobe.results import write_json
 from hfprobe.statistics import fit_temperature
+
+logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
 CARD_SETTINGS = (
@@ -199,17 +202,12 @@ class RunResult:
 def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunResult:
     """Train, keep the best epoch's weights in the model, write `run.json` and the Trainer's own result files.
 
-    Raises:
-        InputError: `--resume` without a checkpoint to go on from.
+    `--resume` goes on from the newest checkpoint; a run that was stopped before its first one begins again.
     """
     arguments = config.training
-    checkpoint = None
-    if arguments.resume:
-        checkpoint = get_last_checkpoint(arguments.output_dir)
-        if checkpoint is None:
-            raise InputError(
-                f"Nothing to resume: '{arguments.output_dir}' holds no checkpoint yet. Start anew with --overwrite."
-            )
+    checkpoint = get_last_checkpoint(arguments.output_dir) if arguments.resume else None
+    if arguments.resume and checkpoint is None:
+        logger.info("No checkpoint was saved before the run was stopped: it begins again.")
     record = describe_run(config=config, model=trainer.model, splits=splits)
     if trainer.is_world_process_zero():
         write_json(Path(arguments.output_dir) / RUN_FILE, record)

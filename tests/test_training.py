@@ -139,6 +139,13 @@ def test_reference_optimizer_is_adam_with_coupled_weight_decay_on_everything(dat
     assert (scheduler.mode, scheduler.factor, scheduler.patience) == ("max", 0.5, 5)
 
 
+def test_a_run_stopped_before_its_first_checkpoint_begins_again(dataset_folder, tmp_path):
+    whole, _ = small_run(dataset_folder, tmp_path / "whole", num_train_epochs=1)
+    resumed, _ = small_run(dataset_folder, tmp_path / "resumed", num_train_epochs=1, resume=True)
+    for mine, theirs in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
 def test_resume_ends_where_the_uninterrupted_run_ends(dataset_folder, tmp_path):
     whole, _ = small_run(dataset_folder, tmp_path / "whole", num_train_epochs=3)
 
