@@ -285,25 +285,34 @@ def parse_options(model: str, argv: Sequence[str]) -> Any:
     return parsed
 
 
-def claim_output_dir(arguments: RunArguments) -> Path:
-    """Make the output folder ready for this run; only the main process looks and changes.
+def check_output_dir(arguments: RunArguments) -> None:
+    """Look whether this run may have its output folder; nothing is changed, only the main process looks.
 
     Raises:
         InputError: it holds another run and neither --resume nor --overwrite was given; it cannot be written.
     """
     folder = Path(arguments.output_dir)
     if not is_main_process():
-        return folder
-    runs_files = [*folder.glob("checkpoint-*"), *folder.glob("run.json")] if folder.is_dir() else []
-    if runs_files and not (arguments.resume or arguments.overwrite):
+        return
+    if _run_files(folder) and not (arguments.resume or arguments.overwrite):
         raise InputError(
             f"The output folder '{folder}' holds another run. Go on with it: --resume. Delete it: --overwrite. "
             "Keep it: --output_dir with another name."
         )
-    if arguments.resume and not runs_files:
+    if arguments.resume and not _run_files(folder):
         raise InputError(f"Nothing to resume: the output folder '{folder}' holds no run. Leave --resume out.")
     require_writable(folder, flag="--output_dir")
-    if arguments.overwrite and runs_files:
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+
+
+def claim_output_dir(arguments: RunArguments) -> Path:
+    """Make the output folder, and with --overwrite delete the run it holds; once all else has proved usable."""
+    folder = Path(arguments.output_dir)
+    if is_main_process():
+        if arguments.overwrite and _run_files(folder):
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def _run_files(folder: Path) -> list[Path]:
+    return [*folder.glob("checkpoint-*"), *folder.glob("run.json")] if folder.is_dir() else []

@@ -12,7 +12,7 @@ on with `--resume`. What to expect of each recipe stands in the README's results
 from pathlib import Path
 
 from hfprobe.cli import is_main_process, quiet_libraries, require_writable, run_command, use_every_core
-from hfprobe.config import RunConfig, claim_output_dir, parse_runs
+from hfprobe.config import RunConfig, check_output_dir, claim_output_dir, parse_runs
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
 
 def train_one(config: RunConfig) -> None:
     """Train, push, say where things are."""
-    output_dir = claim_output_dir(config.training)
+    check_output_dir(config.training)
 
     from transformers import set_seed
 
@@ -42,6 +42,7 @@ def train_one(config: RunConfig) -> None:
     model, processor = build_model(config.training.model, labels=config.data.classes, options=config.model)
     with config.training.main_process_first(desc="decoding"):
         splits = load_splits(config.data, seed=config.split_seed, image_size=input_size(processor))
+    output_dir = claim_output_dir(config.training)
     trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
     result = train(trainer, config=config, splits=splits)
     if not is_main_process():

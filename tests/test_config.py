@@ -5,7 +5,7 @@ import textwrap
 
 import pytest
 
-from hfprobe.config import claim_output_dir, make_run, parse_run, parse_runs
+from hfprobe.config import check_output_dir, claim_output_dir, make_run, parse_run, parse_runs
 from hfprobe.errors import InputError
 
 
@@ -77,8 +77,11 @@ def test_output_folder_with_another_run(tmp_path):
         "Keep it: --output_dir with another name."
     )
     with pytest.raises(InputError, match=re.escape(expected)):
-        claim_output_dir(make_run(output_dir=str(tmp_path)).training)
+        check_output_dir(make_run(output_dir=str(tmp_path)).training)
     assert (tmp_path / "run.json").exists()
+    for flag in ("resume", "overwrite"):
+        check_output_dir(make_run(output_dir=str(tmp_path), **{flag: True}).training)
+        assert (tmp_path / "run.json").exists()
     claim_output_dir(make_run(output_dir=str(tmp_path), resume=True).training)
     assert (tmp_path / "run.json").exists()
     claim_output_dir(make_run(output_dir=str(tmp_path), overwrite=True).training)
@@ -94,7 +97,7 @@ def test_a_folder_that_holds_no_run_keeps_its_files(tmp_path):
 def test_nothing_to_resume(tmp_path):
     expected = f"Nothing to resume: the output folder '{tmp_path}' holds no run. Leave --resume out."
     with pytest.raises(InputError, match=re.escape(expected)):
-        claim_output_dir(make_run(output_dir=str(tmp_path), resume=True).training)
+        check_output_dir(make_run(output_dir=str(tmp_path), resume=True).training)
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["--epocs", "3"], ["--epochs", "-1"], ["--model", "vit", "--views", "x"]])

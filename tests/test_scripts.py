@@ -128,6 +128,17 @@ def test_train_with_a_class_the_dataset_does_not_have(fails, dataset_folder, tmp
     assert message.startswith("Unknown class 'yak'. The dataset has: airplane, automobile, bird, cat, dog.")
 
 
+def test_a_run_is_not_deleted_for_one_that_cannot_start(fails, dataset_folder, tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "run.json").write_text("{}")
+    message = fails(
+        "train.py", "--model", "vit", "--backbone", "resnet10t", "--backbone_weights", "none.pth",
+        "--dataset", dataset_folder, "--output_dir", "old", "--overwrite", "--use_cpu",
+    )  # fmt: skip
+    assert message.startswith("--backbone_weights 'none.pth' is not a file")
+    assert (tmp_path / "old" / "run.json").exists()
+
+
 def test_train_into_a_folder_it_may_not_write(fails, tmp_path):
     (tmp_path / "file").touch()
     message = fails("train.py", "--output_dir", tmp_path / "file" / "run")
