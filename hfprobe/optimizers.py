@@ -20,8 +20,8 @@ class Muon(torch.optim.AdamW):
     near one by Newton-Schulz steps, and filters kept at Frobenius norm sqrt(out), so that the learning rate of
     filters is the relative length of a step. It fits filters that BatchNorm follows, which takes their scale away.
 
-    timm's `muon` is not used whole: it has no filter norm, and computes in bfloat16 whatever the device, which took 13
-    times as long on a CPU without units for it (580 ms instead of 45 ms a step of SimpleCNN). Its iteration is.
+    timm's `muon` is not used whole: it has no filter norm, and computes in bfloat16 whatever the device: a step on
+    SimpleCNN took 20 times as long on a CPU without units for it (benchmarks/muon.py). Its iteration is used.
 
     Args:
         model: its convolutions' weights are filters.
