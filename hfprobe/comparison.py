@@ -78,7 +78,7 @@ def compare(results: dict[str, EvalResult]) -> dict[str, Any]:
         "n": len(first.labels),
         "models": models,
         "pairs": pairs,
-        "verdict": [_judge(pair, n=len(first.labels)) for pair in pairs] + _judge_cost(models, pairs),
+        "verdict": [_judge(pair, n=len(first.labels), of=len(pairs)) for pair in pairs] + _judge_cost(models, pairs),
     }
 
 
@@ -145,21 +145,23 @@ def _adjust(pairs: list[dict[str, Any]]) -> None:
         pair["adjusted_p"] = largest
 
 
-def _judge(pair: dict[str, Any], *, n: int) -> str:
+def _judge(pair: dict[str, Any], *, n: int, of: int) -> str:
+    p_value = "p < 0.0001" if pair["adjusted_p"] < 1e-4 else f"p = {pair['adjusted_p']:.4f}"
+    test = f"exact McNemar {p_value}" + (f" after Holm's correction for {of} pairs" if of > 1 else "")
     difference = pair["differences"]["accuracy"]
     low, high = (100 * bound for bound in difference["interval"])
     if pair["adjusted_p"] >= SIGNIFICANCE:
         return (
             f"No difference in accuracy between {pair['first']} and {pair['second']} can be shown at n = {n:,} images: "
             f"{100 * difference['value']:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}, "
-            f"{_p_value(pair['adjusted_p'])}."
+            f"{test}."
         )
     ahead = difference["value"] > 0
     better, worse = (pair["second"], pair["first"]) if ahead else (pair["first"], pair["second"])
     bounds = (low, high) if ahead else (-high, -low)
     return (
         f"{better} is more accurate than {worse} by {100 * abs(difference['value']):.2f} points on these {n:,} images "
-        f"(95 % interval {bounds[0]:.2f} to {bounds[1]:.2f}, {_p_value(pair['adjusted_p'])})."
+        f"(95 % interval {bounds[0]:.2f} to {bounds[1]:.2f}, {test})."
     )
 
 
@@ -175,7 +177,3 @@ def _judge_cost(models: dict[str, dict[str, Any]], pairs: list[dict[str, Any]]) 
         f"{quick} took {told[quick]:,.0f} s to train, {slow} {told[slow]:,.0f} s ({told[slow] / told[quick]:.1f} times "
         "as long). One training run each: another seed may move accuracies by more than other images would."
     ]
-
-
-def _p_value(p: float) -> str:
-    return "exact McNemar p < 0.0001" if p < 1e-4 else f"exact McNemar p = {p:.4f}"

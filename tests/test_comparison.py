@@ -77,6 +77,7 @@ def test_several_pairs_are_corrected_after_holm():
     raw = [pair["mcnemar_p"] for pair in pairs]
     expected = [3 * raw[0], max(3 * raw[0], 2 * raw[1]), max(3 * raw[0], 2 * raw[1], raw[2])]
     assert [pair["adjusted_p"] for pair in pairs] == pytest.approx(np.minimum(expected, 1))
+    assert all("after Holm's correction for 3 pairs" in sentence for sentence in compare(results)["verdict"])
 
 
 def test_chance_alone_is_seldom_called_a_difference():
