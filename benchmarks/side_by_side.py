@@ -49,8 +49,7 @@ def describe_ratio(slow: np.ndarray, fast: np.ndarray) -> str:
 
 def describe_machine() -> str:
     """Hardware, versions and load of this moment, in a line."""
-    hardware, versions = provenance.hardware(), provenance.versions()
-    device = hardware.get("gpu", f"{hardware['cores']} cores of an {hardware['processor']}, no GPU")
+    device, versions = provenance.describe_hardware(provenance.hardware()), provenance.versions()
     libraries = ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "transformers", "timm"))
     return f"{device}; {libraries}; load average {os.getloadavg()[0]:.1f}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from hfprobe.results import EvalResult, write_json
 from hfprobe.statistics import COVERAGE, compare_paired, mcnemar_exact
 
 COMPARISON_FILE = "comparison.json"
+PROFILE_FILE = "profile.json"
+# Of a profile: where and how it was measured.
+PROFILE_KEYS = ("device", "memory_of", "hardware", "versions", "load_average", "rounds", "warmup_steps")
 # Between two models at most one claim in twenty is false by chance; among more of them Holm's rule keeps it so.
 SIGNIFICANCE = 1 - COVERAGE
 
@@ -58,27 +62,60 @@ def _require_same_images(one: Path, first: EvalResult, other: Path, second: Eval
         refuse("images", f"fingerprint {prints[1]}", f"fingerprint {prints[0]}")
 
 
-def compare(results: dict[str, EvalResult]) -> dict[str, Any]:
+def load_profile(folder: Path) -> dict[str, Any]:
+    """The profile that scripts/profile_models.py wrote.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    path = folder / PROFILE_FILE
+    remedy = f"Make it: python scripts/profile_models.py <model> ... --report_dir {folder}"
+    try:
+        profile = json.loads(path.read_text(encoding="utf-8"))
+        for model in profile["models"].values():
+            _costs(model)
+        for key in PROFILE_KEYS:
+            profile[key]
+    except OSError as error:
+        raise InputError(f"'{folder}' holds no profile ({path.name}: {error.strerror}). {remedy}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise InputError(f"The profile '{path}' is damaged: {reason}. {remedy}") from error
+    return profile
+
+
+def compare(results: dict[str, EvalResult], *, profile: dict[str, Any] | None = None) -> dict[str, Any]:
     """Everything a comparison says, JSON-able.
 
     Args:
         results: from `load_comparable`, by name.
+        profile: from `load_profile`. A model's figures are those of the same network in it, that is of the same
+            backbone and number of parameters: time does not depend on what the weights are.
 
     Returns:
-        `class_names`, `split`, `n`; `models`: of each its metrics and what its training cost; `pairs`: of each two the
-        differences (second minus first), intervals and tests; `verdict`: sentences.
+        `class_names`, `split`, `n`; `models`: of each its metrics, what its training cost and what its answers cost;
+        `pairs`: of each two the differences (second minus first), intervals and tests; `profile`: where and how costs
+        were measured; `verdict`: sentences.
+
+    Raises:
+        InputError: a model that is not in the profile.
     """
     first = next(iter(results.values()))
     pairs = [_compare_two(one, results[one], other, results[other]) for one, other in combinations(results, 2)]
     _adjust(pairs)
     models = {name: _describe(result) for name, result in results.items()}
+    for name, model in models.items():
+        model["cost"] = None if profile is None else _costs(_find_network(name, model, profile))
     return {
         "class_names": first.class_names,
         "split": first.provenance["split"],
         "n": len(first.labels),
         "models": models,
         "pairs": pairs,
-        "verdict": [_judge(pair, n=len(first.labels), of=len(pairs)) for pair in pairs] + _judge_cost(models, pairs),
+        "profile": None if profile is None else {key: profile[key] for key in PROFILE_KEYS},
+        "verdict": [_judge(pair, n=len(first.labels), of=len(pairs)) for pair in pairs]
+        + _judge_training(models)
+        + _judge_answers(models),
     }
 
 
@@ -108,6 +145,31 @@ def _describe(result: EvalResult) -> dict[str, Any]:
         "versions": "versions",
     }
     return {key: metrics[key] for key in kept} | {key: provenance.get(name) for key, name in told.items()}
+
+
+def _find_network(name: str, model: dict[str, Any], profile: dict[str, Any]) -> dict[str, Any]:
+    for profiled in profile["models"].values():
+        if all(profiled[key] == model[key] for key in ("parameters", "backbone")):
+            return profiled
+    raise InputError(
+        f"The profile measured {', '.join(profile['models'])}, and none of them is the network of {name} "
+        f"({model['parameters']:,} parameters). Measure it too: python scripts/profile_models.py <model> ..."
+    )
+
+
+def _costs(profiled: dict[str, Any]) -> dict[str, Any]:
+    """What a comparison shows of a profiled model."""
+    own = profiled["batches"][str(profiled["own_batch_size"])]
+    single = profiled["batches"].get("1")
+    return {
+        "batch_size": profiled["own_batch_size"],
+        "throughput": own["throughput"]["median"],
+        "latency_ms": own["latency_ms"],
+        "single_latency_ms": single and single["latency_ms"],
+        "n": own["n"],
+        "operators": profiled["operators"]["kinds"],
+        **{key: profiled[key] for key in ("peak_memory_bytes", "disk_bytes", "macs", "input")},
+    }
 
 
 def _compare_two(one: str, first: EvalResult, other: str, second: EvalResult) -> dict[str, Any]:
@@ -165,15 +227,26 @@ def _judge(pair: dict[str, Any], *, n: int, of: int) -> str:
     )
 
 
-def _judge_cost(models: dict[str, dict[str, Any]], pairs: list[dict[str, Any]]) -> list[str]:
+def _judge_training(models: dict[str, dict[str, Any]]) -> list[str]:
     """A sentence on what two models cost to train, where both say it."""
-    if len(pairs) != 1:
-        return []
     told = {name: model["training_seconds"] for name, model in models.items() if model["training_seconds"]}
-    if len(told) < 2:
+    if len(models) != 2 or len(told) < 2:
         return []
     quick, slow = sorted(told, key=told.get)
     return [
         f"{quick} took {told[quick]:,.0f} s to train, {slow} {told[slow]:,.0f} s ({told[slow] / told[quick]:.1f} times "
         "as long). One training run each: another seed may move accuracies by more than other images would."
+    ]
+
+
+def _judge_answers(models: dict[str, dict[str, Any]]) -> list[str]:
+    """A sentence on what two models' answers cost, where both were profiled."""
+    told = {name: model["cost"]["throughput"] for name, model in models.items() if model["cost"]}
+    if len(models) != 2 or len(told) < 2:
+        return []
+    slow, quick = sorted(told, key=told.get)
+    sizes = {name: models[name]["cost"]["batch_size"] for name in told}
+    return [
+        f"{quick} classifies {told[quick]:,.0f} images/s in batches of {sizes[quick]}, {slow} {told[slow]:,.0f} in "
+        f"batches of {sizes[slow]}: {told[quick] / told[slow]:.1f} times the throughput."
     ]

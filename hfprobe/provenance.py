@@ -39,6 +39,11 @@ def hardware() -> dict[str, str | int]:
     return found
 
 
+def describe_hardware(found: dict[str, str | int]) -> str:
+    """What `hardware` found, in a few words."""
+    return found.get("gpu") or f"{found['cores']} cores of an {found['processor']}, no GPU"
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

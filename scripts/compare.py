@@ -1,8 +1,10 @@
 """Compare models on the same images: what can be said, on one page.
 
-    python scripts/compare.py reports/cnn reports/vit --report_dir reports/comparison
+    python scripts/compare.py reports/cnn reports/vit
+    python scripts/compare.py reports/cnn reports/vit --profile reports/profile     # latency, throughput, memory too
 
-Takes report folders of scripts/eval.py, two or more; needs no model and no images. Seconds.
+Takes report folders of scripts/eval.py, two or more, and the profile of scripts/profile_models.py; needs no model and
+no images. Seconds.
 """
 
 from pathlib import Path
@@ -16,6 +18,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--report_dir", type=Path, default=Path("reports/comparison"), help="default: reports/comparison"
     )
+    parser.add_argument("--profile", type=Path, help="folder of scripts/profile_models.py; default: none")
     return parser
 
 
@@ -23,14 +26,17 @@ def main() -> None:
     arguments = make_parser().parse_args()
     require_writable(arguments.report_dir, flag="--report_dir")
 
-    from hfprobe.comparison import compare, load_comparable, save_comparison
+    from hfprobe.comparison import compare, load_comparable, load_profile, save_comparison
     from hfprobe.reporting import write_comparison
 
     results = load_comparable(arguments.folders)
-    save_comparison(compare(results), arguments.report_dir)
+    profile = None if arguments.profile is None else load_profile(arguments.profile)
+    save_comparison(compare(results, profile=profile), arguments.report_dir)
     page = write_comparison(arguments.report_dir, results)
     print("\n" + page.with_suffix(".md").read_text(encoding="utf-8").split("\n\n")[1])
     print(f"Page: {page} (open it in a browser)")
+    if profile is None:
+        print("Speed and memory: python scripts/profile_models.py <model> ..., then this again with --profile")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ LEVELS = [
     {"callbacks", "optimizers", "sanity"},
     {"training", "evaluation"},
     {"comparison"},
-    {"reporting"},
+    {"profiling", "reporting"},
 ]
 
 

@@ -28,6 +28,12 @@ def write_comparison(folder: str | Path, results: dict[str, EvalResult]) -> Path
         "comparison": comparison,
         "models": comparison["models"],
         "galleries": [_only_one_right(pair, results) for pair in comparison["pairs"]],
+        "pareto": _place_pareto(comparison["models"]),
+        "operator_kinds": list(
+            dict.fromkeys(
+                kind for model in comparison["models"].values() if model["cost"] for kind in model["cost"]["operators"]
+            )
+        ),
         "best": {
             key: max(comparison["models"], key=lambda name: comparison["models"][name][key])
             for key in ("accuracy", "macro_f1")
@@ -48,3 +54,58 @@ def _only_one_right(pair: dict[str, Any], results: dict[str, EvalResult]) -> lis
         surest = alone[np.argsort(-theirs.probabilities.max(axis=1)[alone], kind="stable")][:PICTURES_A_SIDE]
         sides.append({"name": name, "other": other, "count": len(alone), "pictures": pictures_of(theirs, surest)})
     return sides
+
+
+def _place_pareto(models: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """Where each model stands in a square of side 100: latency of one image to the right, accuracy upwards.
+
+    None where the latency of a single image was not measured.
+    """
+    if not all(model["cost"] and model["cost"]["single_latency_ms"] for model in models.values()):
+        return None
+    latency = {name: model["cost"]["single_latency_ms"]["p50"] for name, model in models.items()}
+    left, right = np.log10(min(latency.values()) / 2), np.log10(max(latency.values()) * 2)
+    bounds = [bound for model in models.values() for bound in model["intervals"]["accuracy"]]
+    step = 0.01 if max(bounds) - min(bounds) < 0.08 else 0.05
+    bottom, top = step * (np.floor(min(bounds) / step) - 1), step * (np.ceil(max(bounds) / step) + 1)
+
+    def across(milliseconds: float) -> float:
+        return round(float(100 * (np.log10(milliseconds) - left) / (right - left)), 2)
+
+    def down(accuracy: float) -> float:
+        return round(float(100 * (top - accuracy) / (top - bottom)), 2)
+
+    most = max(model["parameters"] for model in models.values())
+    points = []
+    for name, model in sorted(models.items(), key=lambda item: latency[item[0]]):
+        beaten = any(
+            latency[other] <= latency[name]
+            and rival["accuracy"] >= model["accuracy"]
+            and (latency[other], rival["accuracy"]) != (latency[name], model["accuracy"])
+            for other, rival in models.items()
+        )
+        x = across(latency[name])
+        points.append(
+            {
+                "name": name,
+                "x": x,
+                "y": down(model["accuracy"]),
+                "low": down(model["intervals"]["accuracy"][0]),
+                "high": down(model["intervals"]["accuracy"][1]),
+                "r": round(7 * (model["parameters"] / most) ** 0.5, 2),
+                "anchor": "start" if x < 60 else "end",
+                "best": not beaten,
+                "latency": latency[name],
+                **{key: model[key] for key in ("accuracy", "parameters")},
+            }
+        )
+    decades = [factor * 10.0**power for power in range(-3, 6) for factor in (1, 2, 5)]
+    return {
+        "points": points,
+        "latency_marks": [
+            {"at": across(mark), "label": f"{mark:g}"} for mark in decades if left <= np.log10(mark) <= right
+        ],
+        "accuracy_marks": [
+            {"at": down(mark), "label": f"{100 * mark:.0f} %"} for mark in np.arange(bottom, top + step / 2, step)
+        ],
+    }

@@ -13,6 +13,7 @@ import PIL.Image
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from sklearn.metrics import classification_report
 
+from hfprobe.provenance import describe_hardware
 from hfprobe.reporting.figures import MOST_CLASSES_WITH_NUMBERS, draw_confusion_matrix
 from hfprobe.results import EvalResult, write_beside
 
@@ -76,6 +77,7 @@ def make_environment(*, autoescape: bool) -> Environment:
         undefined=StrictUndefined,
     )
     environment.filters["percent"] = lambda share, digits=2: f"{100 * share:.{digits}f}\u00a0%"
+    environment.filters["machine"] = describe_hardware
     return environment
 
 

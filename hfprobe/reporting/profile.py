@@ -1,0 +1,65 @@
+"""Tables and bar charts of a profile, made from profile.json alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hfprobe.comparison import load_profile
+from hfprobe.reporting.figures import draw_bars, draw_shares, shorten
+from hfprobe.reporting.report import make_environment
+from hfprobe.results import write_beside
+
+
+def write_profile(folder: str | Path) -> Path:
+    """Write profile.md, throughput.png, latency.png, memory.png and operators.png; the path of profile.md.
+
+    Raises:
+        InputError: the folder holds no profile, or a damaged one.
+    """
+    folder = Path(folder)
+    profile = load_profile(folder)
+    models = profile["models"]
+    latency, upper = (
+        {
+            name: {f"batch of {size}": batch["latency_ms"][key] for size, batch in model["batches"].items()}
+            for name, model in models.items()
+        }
+        for key in ("p50", "p95")
+    )
+    pictures = {
+        "throughput.png": draw_bars(
+            {
+                name: {f"batch of {size}": batch["throughput"]["median"] for size, batch in model["batches"].items()}
+                for name, model in models.items()
+            },
+            title="Throughput (median)",
+            unit="images/s",
+        ),
+        "latency.png": draw_bars(latency, upper=upper, title="Latency (p50, line up to p95)", unit="ms a batch"),
+        "memory.png": draw_bars(
+            {
+                name: {
+                    "peak memory\n(MB)": (model["peak_memory_bytes"] or 0) / 1e6,
+                    "weights on disk\n(MB)": model["disk_bytes"] / 1e6,
+                    "MACs an image\n(millions)": model["macs"] / 1e6,
+                    "parameters\n(millions)": model["parameters"] / 1e6,
+                }
+                for name, model in models.items()
+            },
+            title="Memory and size",
+            unit="MB, millions",
+        ),
+        "operators.png": draw_shares(
+            {
+                f"{shorten(name)}, {what}": {kind: shares[what] for kind, shares in model["operators"]["kinds"].items()}
+                for what in ("time", "memory")
+                for name, model in models.items()
+            },
+            title="What takes the time and the memory",
+        ),
+    }
+    for name, picture in pictures.items():
+        write_beside(folder / name, lambda path, picture=picture: path.write_bytes(picture))
+    text = make_environment(autoescape=False).get_template("profile.md.j2").render(profile=profile, models=models)
+    write_beside(folder / "profile.md", lambda path: path.write_text(text, encoding="utf-8"))
+    return folder / "profile.md"

@@ -1,0 +1,171 @@
+import json
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+from test_comparison import planted
+
+from hfprobe import profiling
+from hfprobe.comparison import compare, load_profile
+from hfprobe.errors import InputError
+from hfprobe.models import build_model
+from hfprobe.profiling import count_macs, kind_of, name_models, profile_models, save_profile, time_in_turn
+from hfprobe.recipes import recipe_module
+from hfprobe.reporting import write_profile
+
+CPU = torch.device("cpu")
+
+
+def save_model(folder, *, name="cnn", **options):
+    options = recipe_module(name).Options(**options)
+    model, processor = build_model(name, labels=["cat", "dog"], options=options)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def profiled(tmp_path_factory):
+    """A profile of SimpleCNN and of a small probe: (folder, content)."""
+    folder = tmp_path_factory.mktemp("profile")
+    probe = save_model(folder / "b", name="vit", backbone="resnet10t", backbone_weights="random")
+    folders = {"simple-cnn": save_model(folder / "a"), "linear-probe": probe}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(profiling, "own_batch_size", lambda model: 4 if model.num_parameters() < 3e6 else 2)
+        profile = profile_models(folders, batch_sizes=[1], rounds=5, seconds=0.001, trace_dir=folder)
+    save_profile(profile, folder)
+    return folder, profile
+
+
+def test_a_profile_tells_what_is_known_otherwise(profiled):
+    folder, profile = profiled
+    cnn, probe = profile["models"]["simple-cnn"], profile["models"]["linear-probe"]
+    weights = 3 * 64 * 9 + 64 * 128 * 9 + 128 * 256 * 9 + 4096 * 512 + 512 * 2
+    assert cnn["parameters"] == cnn["trainable_parameters"] == weights + 3 * (64 + 128 + 256) + 512 + 2
+    assert probe["trainable_parameters"] == 2 * 512 + 2
+    assert cnn["disk_bytes"] == (folder / "a" / "model.safetensors").stat().st_size > 4 * cnn["parameters"]
+    # Output positions times weights a position, layer by layer.
+    macs = 3 * 64 * 9 * 32**2 + 64 * 128 * 9 * 16**2 + 128 * 256 * 9 * 8**2 + 4096 * 512 + 512 * 2
+    assert cnn["macs"] == macs
+    assert probe["macs"] > 10 * macs
+    for model in (cnn, probe):
+        assert set(model["batches"]) == {"1", "2", "4"}
+        assert all(batch["n"] >= 5 for batch in model["batches"].values())
+        kinds = model["operators"]["kinds"]
+        for what in ("time", "memory"):
+            assert sum(shares[what] for shares in kinds.values()) == pytest.approx(1)
+        assert max(kinds, key=lambda kind: kinds[kind]["time"]) == "convolution"
+        # Weights and the largest pair of activations are the least it can take.
+        assert model["peak_memory_bytes"] > 4 * model["parameters"]
+    assert json.loads((folder / "trace-simple-cnn.json").read_text())["traceEvents"]
+
+
+def test_the_keys_of_a_profile_are_stable(profiled):
+    folder, profile = profiled
+    assert load_profile(folder) == profile
+    assert set(profile) == {
+        "models", "device", "memory_of", "hardware", "versions", "load_average", "rounds", "warmup_steps",
+    }  # fmt: skip
+    assert set(profile["models"]["simple-cnn"]) == {
+        "folder", "run", "backbone", "parameters", "trainable_parameters", "macs", "disk_bytes", "input",
+        "own_batch_size", "peak_memory_bytes", "operators", "batches",
+    }  # fmt: skip
+    assert set(profile["models"]["simple-cnn"]["batches"]["1"]) == {"n", "latency_ms", "throughput"}
+
+
+def test_macs_of_attention_and_linear_layers():
+    options = recipe_module("vit").Options(backbone="vit_tiny_patch16_224", backbone_weights="random")
+    model, _ = build_model("vit", labels=["cat", "dog"], options=options)
+    tokens, width, depth = 197, 192, 12
+    patches = 196 * 3 * 16 * 16 * width
+    block = tokens * (3 + 1 + 4 + 4) * width**2 + 2 * tokens**2 * width
+    assert count_macs(model, side=224) == patches + depth * block + width * 2
+
+
+def test_models_take_turns_and_every_step_counts():
+    order = []
+    steps = {(name, 3): lambda name=name: order.append(name) for name in "abc"}
+    found = time_in_turn(steps, rounds=6, seconds=0, device=CPU)
+    assert "".join(order) == "a" * 10 + "b" * 10 + "c" * 10 + "abcbcacab" * 2
+    for result in found.values():
+        assert result["n"] == 6
+        assert result["latency_ms"]["p50"] <= result["latency_ms"]["p95"]
+        assert result["throughput"]["min"] <= result["throughput"]["median"] <= result["throughput"]["max"]
+
+
+def test_throughput_and_latency_agree_with_a_known_clock(monkeypatch):
+    clock = iter(range(10_000))
+    monkeypatch.setattr(profiling.time, "perf_counter", lambda: next(clock) / 1000)  # each step takes 1 ms
+    found = time_in_turn({("a", 8): lambda: None}, rounds=5, seconds=0.003, device=CPU)["a", 8]
+    assert found["n"] == 5 * 3
+    assert found["latency_ms"] == {"p50": pytest.approx(1), "p95": pytest.approx(1)}
+    assert found["throughput"] == {key: pytest.approx(8000) for key in ("median", "min", "max")}
+
+
+def test_an_operator_belongs_to_what_called_it():
+    def event(*names):  # from the outside in
+        found = None
+        for name in names:
+            found = SimpleNamespace(name=f"aten::{name}", cpu_parent=found)
+        return found
+
+    assert kind_of(event("conv2d", "convolution", "clone", "copy_")) == "convolution"
+    assert kind_of(event("scaled_dot_product_attention", "matmul", "bmm")) == "attention"
+    assert kind_of(event("linear", "addmm")) == "linear"
+    assert kind_of(event("add")) == "other"
+
+
+def test_the_table_says_what_was_measured(profiled):
+    folder, profile = profiled
+    text = write_profile(folder).read_text()
+    for name, model in profile["models"].items():
+        assert f"| {name} | {' x '.join(map(str, model['input']))} | {model['parameters']:,} " in text
+        for size, batch in model["batches"].items():
+            own = " (own)" if int(size) == model["own_batch_size"] else ""
+            assert re.search(rf"\| {name} \| {size}{re.escape(own)} \| .*\| {batch['n']} \|", text)
+    for picture in re.findall(r"!\[.+\]\((.+)\)", text):
+        assert (folder / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_comparison_shows_the_costs_of_the_same_network(profiled):
+    _, profile = profiled
+    results = {name: planted(right, seed=seed) for seed, (name, right) in enumerate({"one": 0.9, "two": 0.8}.items())}
+    for result, model in zip(results.values(), profile["models"].values(), strict=True):
+        result.provenance.update(parameters=model["parameters"], backbone=model["backbone"])
+    comparison = compare(results, profile=profile)
+    cost, other = (comparison["models"][name]["cost"] for name in results)
+    cnn = profile["models"]["simple-cnn"]
+    assert cost["latency_ms"] == cnn["batches"]["4"]["latency_ms"]
+    assert cost["single_latency_ms"] == cnn["batches"]["1"]["latency_ms"]
+    assert cost["macs"] == cnn["macs"]
+    times = max(cost["throughput"], other["throughput"]) / min(cost["throughput"], other["throughput"])
+    assert comparison["verdict"][-1].endswith(f": {times:.1f} times the throughput.")
+    results["two"].provenance["backbone"] = "another"
+    with pytest.raises(InputError, match=re.escape("The profile measured simple-cnn, linear-probe, and none of them")):
+        compare(results, profile=profile)
+
+
+def test_a_missing_or_damaged_profile(tmp_path, profiled):
+    _, profile = profiled
+    with pytest.raises(InputError, match=re.escape(f"'{tmp_path}' holds no profile (profile.json: No such file")):
+        load_profile(tmp_path)
+    for text, reason in (
+        ("{", "damaged: "),
+        ("[]", "damaged: "),
+        (json.dumps(profile | {"models": {"a": {}}}), "damaged: 'batches' is missing. Make it: python scripts/"),
+        (json.dumps({"models": profile["models"]}), "damaged: 'device' is missing. Make it: python scripts/"),
+    ):
+        (tmp_path / "profile.json").write_text(text)
+        with pytest.raises(InputError, match=re.escape(reason)):
+            load_profile(tmp_path)
+
+
+def test_names_are_short_where_that_tells_models_apart(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert name_models(["hfprobe/simple-cnn", "linear-probe@ab12"], [one, two]) == {
+        "simple-cnn": one, "linear-probe": two,
+    }  # fmt: skip
+    assert name_models(["cnn@ab", "cnn@cd"], [one, two]) == {"cnn@ab": one, "cnn@cd": two}
+    with pytest.raises(InputError, match=re.escape("A model is named twice. Name each once.")):
+        name_models(["cnn", "hfprobe/cnn"], [one, one])
