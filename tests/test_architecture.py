@@ -18,7 +18,7 @@ LEVELS = [
     {"features"},
     {"callbacks", "optimizers", "sanity"},
     {"training", "evaluation"},
-    {"comparison"},
+    {"comparison", "label_efficiency"},
     {"profiling", "reporting"},
 ]
 

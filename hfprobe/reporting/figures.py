@@ -111,6 +111,35 @@ def draw_shares(shares: dict[str, dict[str, float]], *, title: str) -> bytes:
     return _png(figure)
 
 
+def draw_curves(
+    series: dict[str, list[tuple[float, float, float]]], *, title: str, across: str, unit: str, scale: float = 1
+) -> bytes:
+    """PNG bytes: curves over a logarithmic axis, each with a band of one deviation.
+
+    Args:
+        series: name in the legend -> points (x, mean, deviation), x rising.
+        across: what x is.
+        unit: of the values after they are multiplied by `scale`.
+    """
+    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    for number, (name, points) in enumerate(series.items()):
+        x, mean, deviation = np.array(points).T
+        colour = COLOURS[number % len(COLOURS)]
+        axes.plot(x, scale * mean, color=colour, marker="os^Dv"[number % 5], markersize=4, label=shorten(name))
+        band = scale * (mean - deviation), scale * (mean + deviation)
+        axes.fill_between(x, *band, color=colour, alpha=0.2, linewidth=0)
+    axes.set_xscale("log")
+    marks = sorted({point[0] for points in series.values() for point in points})
+    axes.set_xticks(marks, [f"{mark:g}" for mark in marks])
+    axes.minorticks_off()
+    axes.grid(color="#e3e1da", linewidth=0.6)
+    _finish(axes, title=title)
+    axes.set_xlabel(across)
+    axes.set_ylabel(unit)
+    return _png(figure)
+
+
 def _finish(axes: Axes, *, title: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, loc="left", fontsize=11, pad=12, parse_math=False)

@@ -1,0 +1,80 @@
+"""Table and curves of accuracy against the number of labelled images, made from label_efficiency.json alone."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Any
+
+from hfprobe.reporting.figures import draw_curves
+from hfprobe.reporting.report import make_environment
+from hfprobe.results import write_beside
+
+
+def write_label_efficiency(folder: str | Path) -> Path:
+    """Write label_efficiency.png and label_efficiency.md; the path of the latter."""
+    folder = Path(folder)
+    content = json.loads((folder / "label_efficiency.json").read_text())
+    curves = summarize_points(content["points"])
+    picture = draw_curves(
+        {
+            name: [(shots, point["mean"], point["std"]) for shots, point in curve.items()]
+            for name, curve in curves.items()
+        },
+        title="Test accuracy by training images a class (mean, band: one deviation over seeds)",
+        across="training images a class",
+        unit="%",
+        scale=100,
+    )
+    write_beside(folder / "label_efficiency.png", lambda path: path.write_bytes(picture))
+    text = (
+        make_environment(autoescape=False)
+        .get_template("label_efficiency.md.j2")
+        .render(
+            content=content,
+            curves=curves,
+            shots=sorted({shots for curve in curves.values() for shots in curve}),
+            sentences=[say_crossings(one, other, curves) for one, other in combinations(curves, 2)],
+        )
+    )
+    write_beside(folder / "label_efficiency.md", lambda path: path.write_text(text, encoding="utf-8"))
+    return folder / "label_efficiency.md"
+
+
+def summarize_points(points: list[dict[str, Any]]) -> dict[str, dict[int, dict[str, float]]]:
+    """model -> shots, rising -> `mean`, `std` (of a sample: n - 1; 0 for a single seed) and `n` over seeds."""
+    curves: dict[str, dict[int, list[float]]] = {}
+    for point in sorted(points, key=lambda point: point["shots"]):
+        curves.setdefault(point["model"], {}).setdefault(point["shots"], []).append(point["accuracy"])
+    return {
+        name: {
+            shots: {
+                "mean": statistics.fmean(found),
+                "std": statistics.stdev(found) if len(found) > 1 else 0.0,
+                "n": len(found),
+            }
+            for shots, found in curve.items()
+        }
+        for name, curve in curves.items()
+    }
+
+
+def say_crossings(one: str, other: str, curves: dict[str, dict[int, dict[str, float]]]) -> str:
+    """Which of two models has the higher mean where, as a sentence."""
+    common = [shots for shots in curves[one] if shots in curves[other]]
+    if not common:
+        return f"{one} and {other} were measured at no common number of images."
+    ahead = [one if curves[one][shots]["mean"] > curves[other][shots]["mean"] else other for shots in common]
+    if len(set(ahead)) == 1:
+        return (
+            f"{ahead[0]} has the higher mean accuracy at every number of images measured, "
+            f"{common[0]:,} to {common[-1]:,} a class."
+        )
+    turns = [
+        f"{after} from {there:,} on (between {here:,} and {there:,} they cross)"
+        for (before, here), (after, there) in pairwise(zip(ahead, common, strict=True))
+        if before != after
+    ]
+    return f"{ahead[0]} has the higher mean accuracy at {common[0]:,} images a class, then {', then '.join(turns)}."

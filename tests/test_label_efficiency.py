@@ -1,0 +1,104 @@
+import json
+import re
+
+import numpy as np
+import pytest
+from conftest import CLASSES
+
+from hfprobe import label_efficiency
+from hfprobe.config import DataArguments
+from hfprobe.data.splits import load_splits
+from hfprobe.errors import InputError
+from hfprobe.label_efficiency import measure_label_efficiency
+from hfprobe.recipes import recipe_module
+from hfprobe.reporting import write_label_efficiency
+from hfprobe.reporting.label_efficiency import say_crossings, summarize_points
+
+
+@pytest.fixture
+def splits(dataset_folder):
+    return load_splits(DataArguments(dataset=str(dataset_folder)), seed=1, image_size=32)
+
+
+@pytest.fixture
+def measure(splits, tmp_path, monkeypatch):
+    monkeypatch.setattr(label_efficiency, "LEAST_STEPS", 4)
+    options = {"vit": recipe_module("vit").Options(backbone="resnet10t", backbone_weights="random")}
+    arguments = {"models": ["cnn", "vit"], "options": options, "splits": splits, "folder": tmp_path}
+    return lambda **values: measure_label_efficiency(**arguments | values)
+
+
+def test_every_point_is_measured_once(measure, tmp_path, monkeypatch):
+    trained = []
+    train = label_efficiency._train
+    monkeypatch.setattr(label_efficiency, "_train", lambda *a, **k: trained.append(k) or train(*a, **k))
+    first = measure(shots=[2], seeds=[1, 2])
+    assert [(point["model"], point["shots"], point["seed"]) for point in first["points"]] == [
+        ("cnn", 2, 1), ("cnn", 2, 2), ("vit", 2, 1), ("vit", 2, 2),
+    ]  # fmt: skip
+    assert all(0 <= point["accuracy"] <= 1 and point["n"] == 60 for point in first["points"])
+    again = measure(shots=[2, 4], seeds=[1, 2])
+    assert again["points"][:4] == first["points"]
+    assert [call["count"] for call in trained] == [2, 2, 4, 4]
+    assert json.loads((tmp_path / "label_efficiency.json").read_text()) == again
+    text = write_label_efficiency(tmp_path).read_text()
+    curves = summarize_points(again["points"])
+    assert f"{100 * curves['vit'][4]['mean']:.2f}\u00a0% +/- {100 * curves['vit'][4]['std']:.2f} (n = 2)" in text
+    assert (tmp_path / "label_efficiency.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_point_does_not_depend_on_what_was_measured_before(measure, tmp_path):
+    alone = measure(shots=[4], seeds=[2], folder=tmp_path)["points"]
+    (tmp_path / "label_efficiency.json").unlink()
+    together = measure(shots=[2, 4], seeds=[1, 2], folder=tmp_path)["points"]
+    accuracy = {(point["model"], point["shots"], point["seed"]): point["accuracy"] for point in together}
+    for point in alone:
+        assert accuracy[point["model"], 4, 2] == point["accuracy"]
+
+
+def test_each_class_gets_its_shots_and_more_contain_fewer():
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(3), (30, 50, 80)))
+    few, more = (label_efficiency._positions(labels, count=count, seed=3) for count in (5, 12))
+    assert np.bincount(labels[few]).tolist() == [5, 5, 5]
+    assert np.bincount(labels[more]).tolist() == [12, 12, 12]
+    assert set(few) < set(more)
+    assert set(few) != set(label_efficiency._positions(labels, count=5, seed=4))
+
+
+def test_what_is_refused(measure, splits, tmp_path):
+    with pytest.raises(
+        InputError, match=re.escape("--shots 33 is more than the 32 training images of the smallest class.")
+    ):
+        measure(shots=[2, 33], seeds=[1])
+    measure(models=["vit"], shots=[2], seeds=[1])
+    with pytest.raises(InputError, match=re.escape("holds points of another setting: its options is {'vit': ")):
+        measure(models=["vit"], shots=[2], seeds=[1], options={})
+    (tmp_path / "label_efficiency.json").write_text("{")
+    with pytest.raises(InputError, match=re.escape("is damaged. Delete it, or give another --report_dir.")):
+        measure(models=["vit"], shots=[2], seeds=[1])
+    assert splits.class_names == CLASSES
+
+
+def curve(*means):
+    return {shots: {"mean": mean, "std": 0.0, "n": 1} for shots, mean in zip((10, 100, 1000), means, strict=False)}
+
+
+@pytest.mark.parametrize(
+    ("cnn", "vit", "expected"),
+    [
+        (
+            curve(0.1, 0.5, 0.9),
+            curve(0.4, 0.6, 0.7),
+            "vit has the higher mean accuracy at 10 images a class, then cnn from 1,000 on (between 100 and 1,000 they "
+            "cross).",
+        ),
+        (
+            curve(0.1, 0.5),
+            curve(0.4, 0.6, 0.7),
+            "vit has the higher mean accuracy at every number of images measured, 10 to 100 a class.",
+        ),
+        (curve(), curve(0.4), "cnn and vit were measured at no common number of images."),
+    ],
+)
+def test_where_curves_cross(cnn, vit, expected):
+    assert say_crossings("cnn", "vit", {"cnn": cnn, "vit": vit}) == expected
