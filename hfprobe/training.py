@@ -133,6 +133,9 @@ def build_trainer(*, config: RunConfig, model: PreTrainedModel, processor: Any, 
         "dataset": config.data.dataset,
         "data_fingerprint": splits.fingerprint,
     }
+    if getattr(config.model, "first_filters", "random") == "principal":
+        first = ImageBatches(splits.train, processor=processor).__getitems__(range(min(len(splits.train), 1000)))
+        model.set_principal_filters(first["pixel_values"])
     with arguments.main_process_first(desc="feature extraction"):
         train, validation = make_datasets(config=config, model=model, processor=processor, splits=splits)
     trainer = ProbeTrainer(

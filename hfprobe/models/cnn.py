@@ -88,6 +88,25 @@ class SimpleCNN(PreTrainedModel):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
 
+    @torch.no_grad()
+    def set_principal_filters(self, pixel_values: torch.Tensor) -> None:
+        """Point the first filters along the principal components of image patches, each with both signs.
+
+        BatchNorm brings their outputs to unit variance, so that the network begins on whitened patches, as airbench
+        (Jordan, 2024) does with a frozen first layer; here it is trained like any other. Filters beyond twice the
+        number of components stay as they are, and all keep their mean length.
+
+        Args:
+            pixel_values: (B, 3, H, W), some hundred normalised images.
+        """
+        filters = self.features[0].weight  # (out, 3, 3, 3)
+        patches = nn.functional.unfold(pixel_values.contiguous(), filters.shape[-1]).double()  # (B, 27, positions)
+        covariance = torch.einsum("bip,bjp->ij", patches, patches)
+        components = torch.linalg.eigh(covariance).eigenvectors.T.flip(0)  # (27, 27), the strongest first
+        both = torch.cat([components, -components])[: len(filters)]
+        length = filters.flatten(1).norm(dim=1).mean()
+        filters[: len(both)] = (length * both).to(filters).view(-1, *filters.shape[1:])
+
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> ImageClassifierOutput:
         """Logits (B, num_labels) and, where labels (B,) are given, the mean cross entropy."""
         logits = self.classifier(self.features(pixel_values))
@@ -105,7 +124,10 @@ SimpleCNN.register_for_auto_class("AutoModelForImageClassification")
 
 
 def build(*, options: Any, labels: list[str]) -> tuple[SimpleCNN, ViTImageProcessor]:
-    """A SimpleCNN with fresh Kaiming-normal weights (from torch's global generator), and its image processor."""
+    """A SimpleCNN with fresh Kaiming-normal weights (from torch's global generator), and its image processor.
+
+    `options.first_filters` wants training images, see `SimpleCNN.set_principal_filters`.
+    """
     config = SimpleCNNConfig(
         dropout=options.dropout,
         id2label=dict(enumerate(labels)),
@@ -114,4 +136,7 @@ def build(*, options: Any, labels: list[str]) -> tuple[SimpleCNN, ViTImageProces
     processor = ViTImageProcessor(
         size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}, image_mean=CIFAR10_MEAN, image_std=CIFAR10_STD
     )
-    return SimpleCNN(config), processor
+    model = SimpleCNN(config)
+    with torch.no_grad():
+        model.classifier[-1].weight.mul_(options.head_scale)
+    return model, processor

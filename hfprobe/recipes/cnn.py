@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 SANITY_LEARNING_RATE = 1e-3
 
@@ -46,6 +46,19 @@ class Options:
 
     dropout: float = field(default=0.5, metadata={"help": "Share of the 512 hidden units dropped in training, [0, 1)."})
 
+    first_filters: Literal["random", "principal"] = field(
+        default="random",
+        metadata={
+            "help": "How the first convolution begins: Kaiming normal, or as the principal components of patches of "
+            "training images, each with both signs."
+        },
+    )
+    head_scale: float = field(
+        default=1.0, metadata={"help": "Factor on the first weights of the last layer; small: no class is favoured."}
+    )
+
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"--dropout is {self.dropout}; allowed: 0 <= dropout < 1.")
+        if self.head_scale <= 0:
+            raise ValueError(f"--head_scale is {self.head_scale}; allowed: more than 0.")
