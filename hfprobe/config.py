@@ -88,6 +88,7 @@ class DataArguments:
         default=None, metadata={"help": "Seed of the split into train and validation, and of subsets. Default: --seed."}
     )
     augment: bool = field(default=True, metadata={"help": "Random crops and mirror images in training."})
+    crop_shift: int = field(default=4, metadata={"help": "Pixels that random crops reach beyond the image's edge."})
     crop_padding: Literal["black", "reflect"] = field(
         default="black", metadata={"help": "What random crops see beyond the image's edge."}
     )
@@ -98,6 +99,8 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         require_positive(self, "max_train_samples", "max_eval_samples")
+        if self.crop_shift < 0:
+            raise InputError(f"--crop_shift is {self.crop_shift}; allowed: 0 or more.")
         twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
         if twice:
             raise InputError(f"--classes names {', '.join(twice)} twice; allowed: each class once.")
@@ -105,9 +108,10 @@ class DataArguments:
             raise InputError(f"--classes names only {self.classes[0]}; allowed: two classes or more.")
 
     @property
-    def augmentation(self) -> dict[str, str] | None:
+    def augmentation(self) -> dict[str, Any] | None:
         """What `hfprobe.data.transforms.crop_and_flip` is to do; None: nothing."""
-        return {"padding": self.crop_padding, "flips": self.flips} if self.augment else None
+        values = {"shift": self.crop_shift, "padding": self.crop_padding, "flips": self.flips}
+        return values if self.augment else None
 
 
 @dataclass

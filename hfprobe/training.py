@@ -124,6 +124,9 @@ def build_trainer(*, config: RunConfig, model: PreTrainedModel, processor: Any, 
             f"{len(splits.train)} training images make no batch of {arguments.per_device_train_batch_size} "
             "with --dataloader_drop_last. Give a smaller --batch_size."
         )
+    side = min(splits.train.images.shape[1:3])
+    if config.data.crop_shift >= side:
+        raise InputError(f"--crop_shift is {config.data.crop_shift}; allowed: less than the images' {side} pixels.")
     check_processor(model, processor)
     # Travels with the weights, so that an evaluation finds the same images again.
     model.config.run = {

@@ -55,6 +55,7 @@ def test_python_and_command_line_give_the_same_run():
         (["--lr", "-1"], "--learning_rate/--lr is -1.0; allowed: more than 0."),
         (["--patience", "0"], "--patience is 0; allowed: more than 0."),
         (["--seed", "-1"], "--seed is -1; allowed: 0 or more."),
+        (["--crop_shift", "-1"], "--crop_shift is -1; allowed: 0 or more."),
         (["--histogram_epochs", "-1"], "--histogram_epochs is -1; allowed: 0 or more."),
         (["--max_train_samples", "0"], "--max_train_samples is 0; allowed: more than 0."),
         (["--max_eval_samples", "-5"], "--max_eval_samples is -5; allowed: more than 0."),

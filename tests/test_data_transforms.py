@@ -5,7 +5,7 @@ import torch
 from conftest import draw_images
 
 from hfprobe.data.resident import ImageBatches, ImageSplit
-from hfprobe.data.transforms import CROP_PADDING, crop_and_flip, keyed_uniform, preprocess
+from hfprobe.data.transforms import crop_and_flip, keyed_uniform, preprocess
 from hfprobe.models import build_model
 
 
@@ -40,12 +40,13 @@ def test_draws_are_uniform_and_uncorrelated():
     assert np.abs(correlations).max() < 6 / np.sqrt(40_000)
 
 
+@pytest.mark.parametrize("pad", [2, 4])
 @pytest.mark.parametrize(("padding", "mode"), [("black", "constant"), ("reflect", "reflect")])
-def test_crop_is_a_window_of_the_padded_image_or_its_mirror(padding, mode):
+def test_crop_is_a_window_of_the_padded_image_or_its_mirror(padding, mode, pad):
     images, _ = draw_images(200, classes=4)
     index = np.arange(200)
-    augmented = crop_and_flip(torch.from_numpy(images), seed=0, epoch=0, index=index, padding=padding).numpy()
-    pad = CROP_PADDING
+    key = {"seed": 0, "epoch": 0, "index": index}
+    augmented = crop_and_flip(torch.from_numpy(images), **key, shift=pad, padding=padding).numpy()
     padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode=mode)
     seen = set()
     for before, after in zip(padded, augmented, strict=True):

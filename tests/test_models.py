@@ -92,6 +92,39 @@ def test_dropout_acts_in_training_only():
     assert torch.equal(model.eval()(images).logits, model(images).logits)
 
 
+def test_principal_filters_see_uncorrelated_parts_of_a_patch_the_strongest_first(cnn):
+    smooth = torch.nn.functional.avg_pool2d(torch.randn(200, 3, 34, 34), 3, stride=1)  # neighbours are alike
+    before = cnn.features[0].weight.detach().clone()
+    cnn.set_principal_filters(smooth)
+    filters = cnn.features[0].weight.detach()
+    seen = torch.nn.functional.conv2d(smooth, filters[:27]).transpose(0, 1).flatten(1).double()
+    moments = seen @ seen.T / seen.shape[1]
+    strength = moments.diagonal()
+    assert (strength[:-1] >= strength[1:]).all()
+    assert strength[0] > 10 * strength[-1]
+    correlation = moments / (strength[:, None] * strength).sqrt() - torch.eye(27)
+    assert correlation.abs().max() < 1e-3
+    torch.testing.assert_close(filters[27:54], -filters[:27])
+    assert torch.equal(filters[54:], before[54:])
+    length = before.flatten(1).norm(dim=1).mean().expand(54)
+    torch.testing.assert_close(filters[:54].flatten(1).norm(dim=1), length)
+
+
+def test_a_small_head_begins_with_nearly_equal_probabilities():
+    images = torch.randn(64, 3, 32, 32)
+    spreads = {}
+    for scale in (1.0, 0.2):
+        torch.manual_seed(0)
+        model, _ = build_model("cnn", labels=LABELS, options=recipe_module("cnn").Options(head_scale=scale, dropout=0))
+        spreads[scale] = model(images).logits.std().item()
+    assert spreads[0.2] == pytest.approx(0.2 * spreads[1.0], rel=1e-4)
+
+
+def test_head_scale_out_of_range():
+    with pytest.raises(ValueError, match=re.escape("--head_scale is 0; allowed: more than 0.")):
+        recipe_module("cnn").Options(head_scale=0)
+
+
 @pytest.mark.parametrize("dropout", [-0.1, 1.0])
 def test_dropout_out_of_range(dropout):
     with pytest.raises(ValueError, match=re.escape(f"--dropout is {dropout}; allowed: 0 <= dropout < 1.")):

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from transformers import EvalPrediction, TrainerControl, TrainerState, set_seed
 from hfprobe.callbacks import EarlyStopping
 from hfprobe.config import make_run
 from hfprobe.data.splits import load_splits
-from hfprobe.errors import CheckFailedError
+from hfprobe.errors import CheckFailedError, InputError
 from hfprobe.metrics import ClassificationMetric, compute_metrics
 from hfprobe.models import build_model
 from hfprobe.training import ProbeTrainer, build_trainer, train
@@ -73,6 +74,20 @@ def test_a_run_learns_and_its_folder_explains_itself(dataset_folder, tmp_path):
     assert [event.step for event in histograms] == [1, 4, 8]
     assert all(event.histogram_value.max > 0 for event in histograms)
     assert trainer.evaluate()["eval_accuracy"] == pytest.approx(best)
+
+
+def test_principal_filters_are_set_before_training(dataset_folder, tmp_path):
+    config = make_run(dataset=str(dataset_folder), output_dir=str(tmp_path), first_filters="principal", use_cpu=True)
+    model, processor = build_model("cnn", labels=config.data.classes, options=config.model)
+    splits = load_splits(config.data, seed=42, image_size=32)
+    build_trainer(config=config, model=model, processor=processor, splits=splits)
+    filters = model.features[0].weight
+    torch.testing.assert_close(filters[27:54], -filters[:27])
+
+
+def test_a_crop_must_overlap_the_image(dataset_folder, tmp_path):
+    with pytest.raises(InputError, match=re.escape("--crop_shift is 32; allowed: less than the images' 32 pixels.")):
+        small_run(dataset_folder, tmp_path, crop_shift=32)
 
 
 def test_training_accuracy_is_that_of_the_epoch(dataset_folder, tmp_path):

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -64,7 +65,7 @@ class ImageBatches(torch.utils.data.Dataset):
         seed: of the augmentation.
     """
 
-    def __init__(self, split: ImageSplit, *, processor, augment: dict[str, str] | None = None, seed: int = 0):
+    def __init__(self, split: ImageSplit, *, processor, augment: dict[str, Any] | None = None, seed: int = 0):
         self.split = split
         self.processor = processor
         self.augment = augment

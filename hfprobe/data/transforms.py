@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-CROP_PADDING = 4
+CROP_SHIFT = 4
 
 
 def keyed_uniform(*, seed: int, epoch: int, index: np.ndarray, draws: int) -> np.ndarray:
@@ -47,15 +47,17 @@ def crop_and_flip(
     seed: int,
     epoch: int,
     index: np.ndarray,
+    shift: int = CROP_SHIFT,
     padding: Literal["black", "reflect"] = "black",
     flips: Literal["random", "alternating"] = "random",
 ) -> torch.Tensor:
-    """Random crop from a border of four pixels, and a mirror image for half of them.
+    """Random crop of the same size, and a mirror image for half of them.
 
     Args:
         images: (B, H, W, 3) uint8.
         index: (B,) key of each image.
-        padding: the border is black, or the image reflected at its edge.
+        shift: pixels that a crop reaches beyond the image's edge at the most.
+        padding: what it sees there: black, or the image reflected at its edge.
         flips: drawn anew each epoch; or drawn for epoch 0 and turned round in every next one, so that two epochs show
             both sides of every image (airbench: Jordan, "94% on CIFAR-10 in 3.29 seconds", 2024).
 
@@ -64,7 +66,7 @@ def crop_and_flip(
     """
     count, height, width, _ = images.shape
     draws = keyed_uniform(seed=seed, epoch=epoch, index=index, draws=3)
-    offsets = torch.from_numpy((draws[:, :2] * (2 * CROP_PADDING + 1)).astype(np.int64)) - CROP_PADDING
+    offsets = torch.from_numpy((draws[:, :2] * (2 * shift + 1)).astype(np.int64)) - shift
     rows = offsets[:, :1] + torch.arange(height)  # (B, H) in the image, beyond its edges too
     columns = offsets[:, 1:] + torch.arange(width)
     mirrored = draws[:, 2] < 0.5
@@ -74,8 +76,8 @@ def crop_and_flip(
     if padding == "reflect":
         rows, columns = ((size - 1) - ((size - 1) - at.abs()).abs() for at, size in ((rows, height), (columns, width)))
     else:
-        border = (0, 0, CROP_PADDING, CROP_PADDING, CROP_PADDING, CROP_PADDING)
-        images, rows, columns = torch.nn.functional.pad(images, border), rows + CROP_PADDING, columns + CROP_PADDING
+        border = (0, 0, shift, shift, shift, shift)
+        images, rows, columns = torch.nn.functional.pad(images, border), rows + shift, columns + shift
     return images[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
