@@ -6,16 +6,19 @@ import argparse
 import ctypes
 import difflib
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from hfprobe.errors import CheckFailedError, InputError, MachineError
+from hfprobe.errors import CheckFailedError, InputError, MachineError, StoppedError
 
 # The numbers of malloc.h.
 MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_MAX = -1, -4
+# Of sys/prctl.h.
+PR_SET_PDEATHSIG = 1
 
 
 class OneLineErrors:
@@ -82,12 +85,17 @@ def is_main_process() -> bool:
 def run_command(main: Callable[[], None]) -> NoReturn:
     """Run `main` and exit: 0 when it returns, else the exit code of its error after one line on stderr."""
     keep_freed_memory()
+    end_with_launcher()
     try:
         main()
     except (InputError, CheckFailedError, MachineError) as error:
         if is_main_process():
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except StoppedError as stopped:
+        if is_main_process():
+            print(stopped, file=sys.stderr)
+        sys.exit(stopped.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)
@@ -103,6 +111,12 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(MALLOC_MMAP_MAX, 0)
         mallopt(MALLOC_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def end_with_launcher() -> None:
+    """Get a SIGTERM when `accelerate launch` ends: it does not pass on the one it gets itself. On Linux."""
+    if sys.platform == "linux" and "ACCELERATE_USE_CPU" in os.environ:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def use_every_core() -> None:

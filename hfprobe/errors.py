@@ -1,4 +1,4 @@
-"""The three ways a command ends badly, and the exit code of each.
+"""The ways a command ends before its time, and the exit code of each.
 
 Every message is one line: what was found, what is allowed, what to do.
 """
@@ -20,3 +20,11 @@ class MachineError(RuntimeError):
     """The machine gave out: disk, memory, device. Exit code 3."""
 
     exit_code = 3
+
+
+class StoppedError(RuntimeError):
+    """A signal stopped the work, and everything is saved. Exit code as of shells: 128 and the signal's number."""
+
+    def __init__(self, message: str, *, number: int):
+        super().__init__(message)
+        self.exit_code = 128 + number

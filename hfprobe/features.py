@@ -22,6 +22,7 @@ from hfprobe.data import sources
 from hfprobe.data.resident import ImageSplit
 from hfprobe.data.transforms import crop_and_flip, preprocess
 from hfprobe.errors import MachineError
+from hfprobe.files import sha256
 from hfprobe.provenance import versions
 
 logger = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ def _load_or_extract(
     sums = kept.with_suffix(".json")
     if kept.is_file() and sums.is_file():
         record = _read_json(sums)
-        if record.get("sha256") == _sha256(kept) and "seconds" in record:
+        if record.get("sha256") == sha256(kept) and "seconds" in record:
             logger.info("Features of the %s: from the cache (view %d).", name, view)
             return np.load(kept, mmap_mode="r"), record["seconds"]
         logger.warning("The cached features %s were cut or changed; making them again.", kept.name)
@@ -142,7 +143,7 @@ def _load_or_extract(
         part = kept.with_suffix(".part")
         seconds = _extract_to(part, model, processor, split, view, seed, name)
         os.replace(part, kept)
-        sums.write_text(json.dumps({"sha256": _sha256(kept), "seconds": seconds}))
+        sums.write_text(json.dumps({"sha256": sha256(kept), "seconds": seconds}))
     except OSError as error:
         reason = error.strerror or error
         raise MachineError(f"Cannot keep features in {folder}: {reason}. Free some space and run again.") from error
@@ -318,11 +319,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()

@@ -28,6 +28,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from safetensors import SafetensorError
 
 from hfprobe.errors import InputError, MachineError
+from hfprobe.files import sha256, sync
 
 ORGANISATION = "hfprobe"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -91,7 +92,7 @@ def push_files(*, write: Callable[[Path], None], hub_dir: str | Path, name: str)
 
 
 def _publish(repository: Path, files: Path, name: str) -> Revision:
-    sums = {file.name: _sha256(file) for file in sorted(files.iterdir())}
+    sums = {file.name: sha256(file) for file in sorted(files.iterdir())}
     parent = _main(repository) or ""
     content = "\n".join([parent, *(f"{sum_} {file}" for file, sum_ in sums.items())])
     commit = hashlib.sha1(content.encode()).hexdigest()
@@ -101,22 +102,22 @@ def _publish(repository: Path, files: Path, name: str) -> Revision:
         folder.mkdir(parents=True, exist_ok=True)
     for file, sum_ in sums.items():
         (files / file).chmod(files.stat().st_mode & 0o666)  # safetensors lets nobody but the owner read
-        _sync(files / file)
+        sync(files / file)
         os.replace(files / file, blobs / sum_)  # an older blob of that name may be damaged
         (snapshot / file).symlink_to(_link(sum_))
     reference.write_text(commit)
     for path in (reference, snapshot, blobs):
-        _sync(path)
+        sync(path)
     target = snapshots / commit
     shutil.rmtree(target, ignore_errors=True)  # of a push that was killed before `main` moved
     os.rename(snapshot, target)
     try:
-        _sync(snapshots)
+        sync(snapshots)
         os.replace(reference, refs / "main")
     except OSError:
         shutil.rmtree(target)
         raise
-    _sync(refs)
+    sync(refs)
     return _revision(repository, name, commit, main=commit)
 
 
@@ -174,7 +175,7 @@ def resolve_model(*, model: str, hub_dir: str | Path = "hub") -> Path:
 def verify_revision(revision: Revision) -> None:
     """Raise InputError naming the first file whose content is not what was pushed."""
     for file in sorted(revision.path.iterdir()):
-        if not (file.is_symlink() and file.is_file()) or os.readlink(file) != _link(_sha256(file)):
+        if not (file.is_symlink() and file.is_file()) or os.readlink(file) != _link(sha256(file)):
             raise InputError(
                 f"'{file.name}' of {revision.name}@{revision.commit[:12]} is damaged. Use an older revision, or train "
                 "and push again."
@@ -229,15 +230,3 @@ def _refuse_unpublishable(folder: Path) -> None:
 def _link(sum_: str) -> str:
     """From a snapshot to a blob; relative, so that a hub folder can be moved."""
     return f"../../blobs/{sum_}"
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
+import signal
 import statistics
 import time
 from dataclasses import asdict, dataclass
@@ -13,17 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedModel, Trainer
 from transformers.integrations import TensorBoardCallback
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback, TrainerState
+from transformers.trainer_utils import rotate_checkpoints
 
-from hfprobe import hub, provenance
-from hfprobe.callbacks import EarlyStopping, EpochProgress, Histograms, Profiler, SetEpoch
+from hfprobe import checkpoints, hub, provenance
+from hfprobe.callbacks import EarlyStopping, EpochProgress, Histograms, Profiler, SetEpoch, StopOnSignal
 from hfprobe.config import RunArguments, RunConfig
 from hfprobe.data.resident import ImageBatches
 from hfprobe.data.splits import Splits
-from hfprobe.errors import CheckFailedError, InputError
+from hfprobe.errors import CheckFailedError, InputError, MachineError, StoppedError
 from hfprobe.features import FeatureBatches, extract_features, install_head, solve_head
 from hfprobe.metrics import compute_metrics
 from hfprobe.models import check_processor, model_module
@@ -60,6 +64,9 @@ class ProbeTrainer(Trainer):
 
     Skipped at every step: the count of floating point operations, the gradient norm where nothing is clipped and the
     search for NaN in the loss; NaN is found when the loss is logged, and ends the run.
+
+    Checkpoints are whole or not there (`hfprobe.checkpoints`). What an epoch has come to so far is part of them, and a
+    signal makes one (`StopOnSignal`).
     """
 
     args: RunArguments
@@ -70,6 +77,12 @@ class ProbeTrainer(Trainer):
         self._correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self._seen = 0
         self.preparation_seconds = 0.0  # that the features took, in this run or in an earlier one
+        self._seconds_before = 0.0  # of training, before the run was resumed
+        self._start = time.perf_counter()
+        self._resumed_from: Path | None = None
+        self._stopper = StopOnSignal()
+        self.add_callback(self._stopper)
+        self.add_callback(_GoOn(self))
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         if self.args.optimizer != "optim" and self.optimizer is None:
@@ -97,7 +110,7 @@ class ProbeTrainer(Trainer):
             CheckFailedError: the loss is no number any more. What was saved before stays.
         """
         if not math.isfinite(logs.get("loss", 0.0)):
-            kept = get_last_checkpoint(self.args.output_dir)
+            kept, _ = checkpoints.find_newest(Path(self.args.output_dir))
             raise CheckFailedError(
                 f"The training loss is {logs['loss']} at step {self.state.global_step} (epoch {self.state.epoch:.3g}, "
                 f"learning rate {logs['learning_rate']:.3g}). Give a smaller --lr. "
@@ -110,6 +123,101 @@ class ProbeTrainer(Trainer):
             self._correct.zero_()
             self._seen = 0
         super().log(logs, start_time)
+
+    @property
+    def seconds(self) -> float:
+        """Of features and training so far, in this process and in those before it."""
+        return self.preparation_seconds + self._seconds_before + time.perf_counter() - self._start
+
+    def train(self, resume_from_checkpoint: Path | None = None, **kwargs: Any) -> Any:
+        self._resumed_from = resume_from_checkpoint
+        try:
+            return super().train(resume_from_checkpoint and str(resume_from_checkpoint), **kwargs)
+        finally:
+            self._stopper.restore()
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        if self._stopper.due:
+            raise StoppedError(
+                f"Stopped by {signal.Signals(self._stopper.due).name} at step {self.state.global_step:,} of "
+                f"{self.state.max_steps:,}; all is saved in {self.args.output_dir}. Go on: the same command with "
+                "--resume.",
+                number=self._stopper.due,
+            )
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(self.args.output_dir)
+        name = f"checkpoint-{self.state.global_step}"
+        staging = folder / checkpoints.STAGING
+        keep, best = self.args.save_total_limit, self.state.best_model_checkpoint
+        if self.args.should_save:
+            shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
+        self.accelerator.wait_for_everyone()
+        # Trainer writes in place and rotates at once: it is shown another place, and rotates nothing.
+        self.args.output_dir, self.args.save_total_limit = str(staging), None
+        try:
+            super()._save_checkpoint(model, trial)
+            self._save_progress(staging / name)
+        except (
+            OSError,
+            RuntimeError,
+            SafetensorError,
+        ) as error:  # torch and safetensors have their own for a full disk
+            shutil.rmtree(staging, ignore_errors=True)
+            raise MachineError(
+                f"{name} could not be saved in '{folder}': {getattr(error, 'strerror', None) or error}. Earlier "
+                "checkpoints are as they were. Free some space, then the same command with --resume."
+            ) from error
+        finally:
+            self.args.output_dir, self.args.save_total_limit = str(folder), keep
+        if self.state.best_global_step == self.state.global_step:
+            best = str(folder / name)
+        self.state.best_model_checkpoint = best
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            (staging / name / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle that nobody reads
+            self.state.save_to_json(str(staging / name / TRAINER_STATE_NAME))
+            checkpoints.seal_checkpoint(staging / name, folder / name)
+            staging.rmdir()
+            rotate_checkpoints(output_dir=str(folder), save_total_limit=keep, best_model_checkpoint=best)
+        self.accelerator.wait_for_everyone()
+
+    def _save_progress(self, checkpoint: Path) -> None:
+        """What Trainer forgets: the sums that this epoch's log entry will be made of, and the time so far."""
+        write_json(
+            checkpoint / f"progress-{self.args.process_index}.json",
+            {
+                "correct": int(self._correct),
+                "seen": self._seen,
+                "loss": self._tr_loss.item(),
+                "logged_step": self._globalstep_last_logged,
+                "seconds": self.seconds - self.preparation_seconds,
+            },
+        )
+
+    def go_on_from(self, checkpoint: Path) -> None:
+        """Take up what `_save_progress` wrote, once Trainer has its state and has reset its own sums."""
+        progress = json.loads((checkpoint / f"progress-{self.args.process_index}.json").read_text())
+        self._correct.fill_(progress["correct"])
+        self._seen = progress["seen"]
+        self._tr_loss = torch.tensor(progress["loss"], device=self.args.device)
+        self._globalstep_last_logged = progress["logged_step"]
+        self._seconds_before = progress["seconds"]
+        if self.state.best_global_step:  # by name: the run folder may have been moved
+            best = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
+            self.state.best_model_checkpoint = str(best)
+
+
+class _GoOn(TrainerCallback):
+    """Called after Trainer has reset its sums and before the first step."""
+
+    def __init__(self, trainer: ProbeTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if self.trainer._resumed_from is not None:
+            self.trainer.go_on_from(self.trainer._resumed_from)
 
 
 def build_trainer(*, config: RunConfig, model: PreTrainedModel, processor: Any, splits: Splits) -> ProbeTrainer:
@@ -211,15 +319,14 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
     `--resume` goes on from the newest checkpoint; a run that was stopped before its first one begins again.
     """
     arguments = config.training
-    checkpoint = get_last_checkpoint(arguments.output_dir) if arguments.resume else None
-    if arguments.resume and checkpoint is None:
-        logger.info("No checkpoint was saved before the run was stopped: it begins again.")
+    checkpoint = find_checkpoint(arguments) if arguments.resume else None
     record = describe_run(config=config, model=trainer.model, splits=splits)
     if trainer.is_world_process_zero():
         write_json(Path(arguments.output_dir) / RUN_FILE, record)
-    start = time.perf_counter()
     if getattr(config.model, "head", "sgd") == "exact":
         record["penalty"] = train_exact_head(trainer)
+    elif checkpoint is not None and stopped_early(checkpoint, arguments):
+        take_best(trainer, checkpoint)
     else:
         outcome = trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_metrics("train", outcome.metrics)
@@ -230,7 +337,7 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
     result = RunResult(
         n_validation=len(splits.validation),
         epochs=trainer.state.epoch,
-        seconds=trainer.preparation_seconds + time.perf_counter() - start,
+        seconds=trainer.seconds,
         **best_evaluation(trainer),
     )
     check_frozen(trainer.model)
@@ -240,6 +347,32 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
             trainer.processing_class.save_pretrained(Path(arguments.output_dir) / "model")
         write_json(Path(arguments.output_dir) / RUN_FILE, record | {"result": asdict(result)})
     return result
+
+
+def find_checkpoint(arguments: RunArguments) -> Path | None:
+    """The newest whole checkpoint of the run; says which ones were passed over."""
+    found, passed = checkpoints.find_newest(Path(arguments.output_dir))
+    for sentence in passed:
+        logger.warning("%s", sentence)
+    if found is None:
+        logger.info("No whole checkpoint was saved before the run was stopped: it begins again.")
+    else:
+        logger.info("Going on from %s.", found)
+    return found
+
+
+def stopped_early(checkpoint: Path, arguments: RunArguments) -> bool:
+    """Whether the run that a checkpoint is of has had as many evaluations without a better one as it may."""
+    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    return EarlyStopping(arguments.patience).is_exhausted(arguments, state)
+
+
+def take_best(trainer: ProbeTrainer, checkpoint: Path) -> None:
+    """Bring a trainer to where a run stood that had stopped early."""
+    trainer.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    logger.info("The run had stopped early, after epoch %g: nothing is left to train.", trainer.state.epoch)
+    trainer.go_on_from(checkpoint)
+    trainer._load_best_model()
 
 
 def train_exact_head(trainer: ProbeTrainer) -> float:

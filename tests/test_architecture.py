@@ -8,8 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "hfprobe"
 # Lower may not import higher. Modules on one level are leaves to each other.
 LEVELS = [
-    {"errors"},
-    {"cli", "provenance", "hub", "metrics", "statistics"},
+    {"errors", "files"},
+    {"checkpoints", "cli", "provenance", "hub", "metrics", "statistics"},
     {"results"},
     {"backbones", "recipes"},
     {"models"},

@@ -6,5 +6,6 @@ from hfprobe.callbacks.epochs import SetEpoch
 from hfprobe.callbacks.histograms import Histograms
 from hfprobe.callbacks.profiler import Profiler
 from hfprobe.callbacks.progress import EpochProgress
+from hfprobe.callbacks.signals import StopOnSignal
 
-__all__ = ["EarlyStopping", "EpochProgress", "Histograms", "Profiler", "SetEpoch"]
+__all__ = ["EarlyStopping", "EpochProgress", "Histograms", "Profiler", "SetEpoch", "StopOnSignal"]

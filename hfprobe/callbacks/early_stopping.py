@@ -12,10 +12,13 @@ class EarlyStopping(TrainerCallback):
         self.patience = patience
 
     def on_evaluate(self, args, state, control, metrics, **kwargs):
+        control.should_training_stop |= self.is_exhausted(args, state)
+
+    def is_exhausted(self, args, state) -> bool:
+        """Whether the evaluations of a state leave no patience."""
         key = f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
         values = [entry[key] for entry in state.log_history if key in entry]
         if not values:
-            return
+            return False
         best = values.index(max(values) if args.greater_is_better else min(values))
-        if len(values) - 1 - best >= self.patience:
-            control.should_training_stop = True
+        return len(values) - 1 - best >= self.patience

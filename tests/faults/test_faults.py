@@ -1,0 +1,147 @@
+"""Runs that are killed, stopped, starved and damaged end where the uninterrupted run ends: max |dw| = 0.
+
+A few in the normal suite, all of them with `pytest -m faults`. Each test runs the harness in a process of its own,
+because that process forks.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+sys.path.insert(0, str(HERE))
+
+from harness import POINTS  # noqa: E402
+
+# What `blow` may be in a script handed to `laboratory`.
+PREAMBLE = f"""
+import os, shutil, signal, sys
+sys.path.insert(0, {str(HERE)!r})
+from pathlib import Path
+from harness import POINTS, TRAINER, Laboratory, Point, kill, prepare
+prepare()
+lab = Laboratory(Path(sys.argv[1]))
+def term(): os.kill(os.getpid(), signal.SIGTERM)
+def interrupt_twice():
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+def full(): raise OSError(28, "No space left on device")
+def at(function, count=1, kind="SimpleCNN"): return Point("", kind, f"{{TRAINER}}.{{function}}", count)
+"""
+
+
+@pytest.fixture
+def laboratory(tmp_path):
+    """Run a script that has the harness at hand; what it prints."""
+
+    def work(script):
+        done = subprocess.run(
+            [sys.executable, "-c", PREAMBLE + script, tmp_path],
+            capture_output=True, text=True, check=False, cwd=tmp_path, env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout.strip().splitlines()
+
+    return work
+
+
+def test_some_kills(laboratory):
+    chosen = {("in mid-epoch", "SimpleCNN, 2 loader workers"), ("in a save, before the rename", "probe, SGD head")}
+    numbers = [number for number, point in enumerate(POINTS) if (point.what, point.kind) in chosen]
+    assert laboratory(f"for n in {numbers}: print(lab.try_point(POINTS[n]))") == ["None"] * 2
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("number", range(len(POINTS)), ids=lambda n: f"{POINTS[n].kind}: {POINTS[n].what}")
+def test_every_kill(laboratory, number):
+    assert laboratory(f"print(lab.try_point(POINTS[{number}]))") == ["None"]
+
+
+def test_signals_and_a_full_disk(laboratory):
+    found = laboratory("""
+def told(*starts): return [line for line in lab.log().splitlines() if line.startswith(starts)]
+for count in (6, 8):  # 8 is an epoch's last step: its evaluation belongs to the checkpoint
+    print(lab.try_point(at("training_step", count), blow=term, code=143), told("Stopped", "Going"))
+print(lab.try_point(at("training_step", 6), blow=interrupt_twice, code=130), told("Stopped", "Going"))
+print(lab.try_point(at("_save_optimizer_and_scheduler", 2), blow=full, code=3), told("error", "Going"))
+""")
+    stopped = "Stopped by SIGTERM at step {0} of 12; all is saved in run. Go on: the same command with --resume."
+    full = (
+        "error: checkpoint-8 could not be saved in 'run': No space left on device. Earlier checkpoints are as they "
+        "were. Free some space, then the same command with --resume."
+    )
+    assert found == [
+        f"None {[stopped.format(6), 'Going on from run/checkpoint-6.']}",
+        f"None {[stopped.format(8), 'Going on from run/checkpoint-8.']}",
+        f"None {['Going on from run/checkpoint-4.']}",
+        f"None {[full, 'Going on from run/checkpoint-4.']}",
+    ]
+
+
+def test_a_run_that_had_stopped_early_says_so(laboratory):
+    found = laboratory("""
+from harness import KINDS
+KINDS["impatient"] = ["--model", "cnn", "--epochs", "99", "--patience", "2", "--lr", "1e-9"]
+KINDS["impatient"] += ["--muon_learning_rate", "1e-9"]
+print(lab.try_point(Point("", "impatient", "hfprobe.training:fit_temperature")))
+print([line for line in lab.log().splitlines() if "early" in line])
+""")
+    assert found[0] == "None"
+    assert re.fullmatch(r"\['The run had stopped early, after epoch \d+: nothing is left to train.'\]", found[1])
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("how", ["truncated", "emptied", "removed"])
+def test_every_file_of_a_checkpoint_damaged_in_turn(laboratory, how):
+    found = laboratory(f"""
+how = {how!r}
+names = None
+def damage(run):
+    global names
+    names = sorted(path.name for path in (run / "checkpoint-8").iterdir())
+    victim = run / "checkpoint-8" / name
+    if how == "removed": victim.unlink()
+    else: os.truncate(victim, victim.stat().st_size // 2 if how == "truncated" else 0)
+name = "manifest.json"
+print(lab.try_point(at("training_step", 10), damage=damage), "checkpoint-8 was passed over" in lab.log())
+for name in names:
+    print(lab.try_point(at("training_step", 10), damage=damage), "checkpoint-8 was passed over" in lab.log())
+""")
+    assert len(found) >= 10
+    assert set(found) == {"None True"}
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_launcher_reaches_the_run(dataset_folder, tmp_path):
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file", ROOT / "accelerate_config.yaml",
+        ROOT / "scripts" / "train.py", "--use_cpu", "--dataset", dataset_folder, "--epochs", "500", "--patience", "500",
+        "--output_dir", "run",
+    ]  # fmt: skip
+    with (tmp_path / "log.txt").open("w") as log:
+        launcher = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 120
+        while not list((tmp_path / "run").glob("checkpoint-*")):
+            assert launcher.poll() is None, (tmp_path / "log.txt").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        launcher.send_signal(signal.SIGTERM)
+        launcher.wait(timeout=15)
+        deadline = time.monotonic() + 15
+        while session(launcher.pid):
+            assert time.monotonic() < deadline, "a child is left"
+            time.sleep(0.1)
+    assert "Stopped by SIGTERM at step" in (tmp_path / "log.txt").read_text()
+
+
+def session(leader: int) -> list[str]:
+    """Processes of a session."""
+    done = subprocess.run(["ps", "-o", "pid=,stat=", "-s", str(leader)], capture_output=True, text=True, check=False)
+    return [line for line in done.stdout.splitlines() if " Z" not in line]

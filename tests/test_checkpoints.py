@@ -1,0 +1,87 @@
+import json
+import os
+import re
+
+import pytest
+
+from hfprobe.checkpoints import NEEDED, find_fault, find_newest, seal_checkpoint
+
+
+def save(folder, step, *, best=None):
+    staged = folder / ".saving" / f"checkpoint-{step}"
+    staged.mkdir(parents=True)
+    for name in (*NEEDED, "rng_state.pth"):
+        (staged / name).write_bytes(f"{name} {step}".encode() * 10)
+    (staged / "trainer_state.json").write_text(json.dumps({"best_model_checkpoint": best}))
+    seal_checkpoint(staged, folder / f"checkpoint-{step}")
+    return folder / f"checkpoint-{step}"
+
+
+def test_a_sealed_checkpoint_is_whole_and_the_newest_is_found(tmp_path):
+    checkpoints = [save(tmp_path, step) for step in (8, 16, 100)]
+    assert [find_fault(path) for path in checkpoints] == [None] * 3
+    assert not list((tmp_path / ".saving").iterdir())
+    assert find_newest(tmp_path) == (tmp_path / "checkpoint-100", [])
+    assert find_newest(tmp_path / "none") == (None, [])
+
+
+@pytest.mark.parametrize("name", [*NEEDED, "rng_state.pth", "manifest.json"])
+@pytest.mark.parametrize("how", ["truncated", "emptied", "removed", "changed"])
+def test_a_damaged_part_makes_it_passed_over(tmp_path, name, how):
+    good, bad = save(tmp_path, 8), save(tmp_path, 16)
+    victim = bad / name
+    if how == "removed":
+        victim.unlink()
+    elif how == "changed":
+        content = bytearray(victim.read_bytes())
+        content[3] ^= 1
+        victim.write_bytes(content)
+    else:
+        os.truncate(victim, victim.stat().st_size // 2 if how == "truncated" else 0)
+    found, passed = find_newest(tmp_path)
+    assert found == good
+    assert len(passed) == 1
+    assert re.fullmatch(r"checkpoint-16 was passed over: .*(" + re.escape(name) + r"|damaged).*\.", passed[0])
+
+
+def test_a_checkpoint_without_what_a_resume_needs(tmp_path):
+    staged = tmp_path / ".saving" / "checkpoint-8"
+    staged.mkdir(parents=True)
+    (staged / "model.safetensors").write_bytes(b"weights")
+    seal_checkpoint(staged, tmp_path / "checkpoint-8")
+    assert find_newest(tmp_path) == (None, ["checkpoint-8 was passed over: it was saved without optimizer.pt."])
+
+
+def test_a_checkpoint_is_of_no_use_without_the_best_one(tmp_path):
+    first = save(tmp_path, 8)
+    best = save(tmp_path, 16)
+    save(tmp_path, 24, best=f"/moved/elsewhere/{best.name}")
+    assert find_newest(tmp_path)[0] == tmp_path / "checkpoint-24"
+    (best / "model.safetensors").unlink()
+    assert find_newest(tmp_path) == (
+        first,
+        [
+            "checkpoint-24 was passed over: the best checkpoint so far, checkpoint-16, cannot be used: "
+            "model.safetensors is missing.",
+            "checkpoint-16 was passed over: model.safetensors is missing.",
+        ],
+    )
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "link"])
+def test_a_manifest_cannot_point_out_of_its_folder(tmp_path, name):
+    checkpoint = save(tmp_path, 8)
+    (checkpoint / "link").symlink_to("/etc/passwd")
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    manifest[name] = {"bytes": 1, "sha256": "0"}
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+    assert find_fault(checkpoint) == f"its manifest.json names {name}, which is outside"
+
+
+def test_a_damaged_checkpoint_of_the_same_name_is_replaced(tmp_path):
+    (save(tmp_path, 8) / "optimizer.pt").unlink()
+    (tmp_path / "checkpoint-8" / "left.txt").write_text("of the damaged one")
+    save(tmp_path, 8)
+    assert find_fault(tmp_path / "checkpoint-8") is None
+    assert not (tmp_path / "checkpoint-8" / "left.txt").exists()
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".saving"] == ["checkpoint-8"]
