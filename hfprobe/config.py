@@ -15,6 +15,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from hfprobe import recipes
 from hfprobe.cli import OneLineErrors, is_main_process, require_writable
 from hfprobe.errors import InputError
+from hfprobe.preflight import find_contradictions, refuse
 
 DEFAULT_DATASET = "uoft-cs/cifar10"
 DEFAULT_CLASSES = ["airplane", "automobile", "bird", "cat", "dog"]
@@ -24,6 +25,7 @@ SHORT_NAMES = {
     "--epochs": "num_train_epochs",
     "--batch_size": "per_device_train_batch_size",
     "--lr": "learning_rate",
+    "--deterministic": "full_determinism",
 }
 
 # What every recipe starts from: evaluate and save each epoch, keep the best on validation accuracy.
@@ -174,6 +176,7 @@ class RunArguments(TrainingArguments):
             )
         if self.resume and self.overwrite:
             raise InputError("--resume and --overwrite exclude each other: keep the run, or delete it.")
+        refuse(find_contradictions(self))
         if self.output_dir is None:
             self.output_dir = self.default_output_dir
         super().__post_init__()
@@ -213,9 +216,8 @@ class RunParser(OneLineErrors, HfArgumentParser):
         super().__init__([DataArguments, RunArguments, module.Options], allow_abbrev=False)
         for short, long in SHORT_NAMES.items():
             action = next(action for action in self._actions if action.dest == long)
-            self.add_argument(
-                short, dest=long, type=action.type, default=argparse.SUPPRESS, help=f"Short for --{long}."
-            )
+            same = {name: getattr(action, name) for name in ("dest", "type", "nargs", "const")}
+            self.add_argument(short, **same, default=argparse.SUPPRESS, help=f"Short for --{long}.")
         self.set_defaults(**HOUSE_DEFAULTS | module.RECIPES[recipe] | {"model": model, "recipe": recipe})
 
     def parse_into_config(self, argv: Sequence[str]) -> RunConfig:

@@ -27,11 +27,12 @@ from hfprobe.callbacks import EarlyStopping, EpochProgress, Histograms, Profiler
 from hfprobe.config import RunArguments, RunConfig
 from hfprobe.data.resident import ImageBatches
 from hfprobe.data.splits import Splits
-from hfprobe.errors import CheckFailedError, InputError, MachineError, StoppedError
+from hfprobe.errors import CheckFailedError, MachineError, StoppedError
 from hfprobe.features import FeatureBatches, extract_features, install_head, solve_head
 from hfprobe.metrics import compute_metrics
 from hfprobe.models import check_processor, model_module
 from hfprobe.optimizers import make_optimizer
+from hfprobe.preflight import find_shortages, refuse
 from hfprobe.results import write_json
 from hfprobe.statistics import fit_temperature
 
@@ -227,14 +228,7 @@ def build_trainer(*, config: RunConfig, model: PreTrainedModel, processor: Any, 
         splits: train and validation are used; test is not touched.
     """
     arguments = config.training
-    if len(splits.train) < arguments.per_device_train_batch_size and arguments.dataloader_drop_last:
-        raise InputError(
-            f"{len(splits.train)} training images make no batch of {arguments.per_device_train_batch_size} "
-            "with --dataloader_drop_last. Give a smaller --batch_size."
-        )
-    side = min(splits.train.images.shape[1:3])
-    if config.data.crop_shift >= side:
-        raise InputError(f"--crop_shift is {config.data.crop_shift}; allowed: less than the images' {side} pixels.")
+    check_before_start(config=config, model=model, splits=splits)
     check_processor(model, processor)
     # Travels with the weights, so that an evaluation finds the same images again.
     model.config.run = {
@@ -274,6 +268,30 @@ def build_trainer(*, config: RunConfig, model: PreTrainedModel, processor: Any, 
         if arguments.histogram_epochs:
             trainer.add_callback(Histograms(tensorboard, arguments.histogram_epochs))
     return trainer
+
+
+def check_before_start(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -> None:
+    """Raise InputError or MachineError with everything that would end the run later, or spoil it."""
+    arguments = config.training
+    wrong = []
+    if len(splits.train) < arguments.per_device_train_batch_size and arguments.dataloader_drop_last:
+        wrong.append(
+            f"{len(splits.train)} training images make no batch of {arguments.per_device_train_batch_size} "
+            "with --dataloader_drop_last. Give a smaller --batch_size."
+        )
+    side = min(splits.train.images.shape[1:3])
+    if config.data.crop_shift >= side:
+        wrong.append(f"--crop_shift is {config.data.crop_shift}; allowed: less than the images' {side} pixels.")
+    exact = getattr(config.model, "head", "sgd") == "exact"
+    lacking = find_shortages(
+        parameters=model.num_parameters(only_trainable=True),
+        output_dir=Path(arguments.output_dir),
+        kept=arguments.save_total_limit,
+        epochs=0 if exact else arguments.num_train_epochs,
+        # float64, before and after standardising
+        feature_bytes=2 * 8 * config.model.views * len(splits.train) * model.config.feature_size if exact else 0,
+    )
+    refuse(wrong, lacking)
 
 
 def make_datasets(

@@ -29,7 +29,7 @@ def train_one(config: RunConfig) -> None:
     """Train, push, say where things are."""
     check_output_dir(config.training)
 
-    from transformers import set_seed
+    from transformers import enable_full_determinism, set_seed
 
     from hfprobe.data.splits import load_splits
     from hfprobe.data.transforms import input_size
@@ -38,7 +38,7 @@ def train_one(config: RunConfig) -> None:
 
     quiet_libraries()
     use_every_core()
-    set_seed(config.training.seed)
+    (enable_full_determinism if config.training.full_determinism else set_seed)(config.training.seed)
     model, processor = build_model(config.training.model, labels=config.data.classes, options=config.model)
     with config.training.main_process_first(desc="decoding"):
         splits = load_splits(config.data, seed=config.split_seed, image_size=input_size(processor))

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "hfprobe"
 # Lower may not import higher. Modules on one level are leaves to each other.
 LEVELS = [
     {"errors", "files"},
-    {"checkpoints", "cli", "provenance", "hub", "metrics", "statistics"},
+    {"checkpoints", "cli", "provenance", "hub", "metrics", "preflight", "statistics"},
     {"results"},
     {"backbones", "recipes"},
     {"models"},

@@ -137,3 +137,8 @@ def test_seeds_are_runs_of_their_own_on_one_split():
     assert [run.split_seed for run in parse_runs(["--split_seed", "3"])] == [3]
     with pytest.raises(InputError, match=re.escape("--seeds is 0; allowed: more than 0.")):
         parse_runs(["--seeds", "0"])
+
+
+def test_deterministic_is_short_for_full_determinism():
+    assert parse_run(["--deterministic"]).training.full_determinism
+    assert not parse_run([]).training.full_determinism

@@ -154,6 +154,20 @@ def test_reference_optimizer_is_adam_with_coupled_weight_decay_on_everything(dat
     assert (scheduler.mode, scheduler.factor, scheduler.patience) == ("max", 0.5, 5)
 
 
+def test_two_deterministic_runs_agree_to_the_bit(dataset_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.backends.cudnn.deterministic", False)  # put back what the runs change
+    monkeypatch.setattr("torch.backends.cudnn.benchmark", False)
+    try:
+        one, other = (
+            small_run(dataset_folder, tmp_path / name, full_determinism=True, num_train_epochs=1)[0] for name in "ab"
+        )
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for mine, theirs in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
 def test_a_run_stopped_before_its_first_checkpoint_begins_again(dataset_folder, tmp_path):
     whole, _ = small_run(dataset_folder, tmp_path / "whole", num_train_epochs=1)
     resumed, _ = small_run(dataset_folder, tmp_path / "resumed", num_train_epochs=1, resume=True)

@@ -1,0 +1,111 @@
+"""What would make a run fail, or mislead, after it has cost something: found before it begins, all of it at once."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+from hfprobe.errors import InputError, MachineError
+
+METRICS = ("accuracy", "macro_f1", "loss")
+# AdamW keeps two moments of each weight beside the weight itself.
+COPIES_A_CHECKPOINT = 3
+
+
+def find_contradictions(arguments: Any) -> list[str]:
+    """Training arguments that do not go together, each with its remedy.
+
+    Args:
+        arguments: RunArguments, before transformers has looked at them.
+    """
+    problems = []
+    metric = (arguments.metric_for_best_model or "accuracy").removeprefix("eval_")
+    rises = metric != "loss"
+    if metric not in METRICS:
+        problems.append(
+            f"--metric_for_best_model is {metric}, which no evaluation measures. Allowed: {', '.join(METRICS)}."
+        )
+    elif arguments.greater_is_better is not None and bool(arguments.greater_is_better) != rises:
+        problems.append(
+            f"--greater_is_better is {arguments.greater_is_better}, but a good {metric} is a "
+            f"{'large' if rises else 'small'} one: the worst epoch would be kept. Give {rises}."
+        )
+    name, evaluates = (getattr(value, "value", value) for value in (arguments.save_strategy, arguments.eval_strategy))
+    if arguments.load_best_model_at_end and name != evaluates and name != "best":
+        problems.append(
+            f"--save_strategy is {name} and --eval_strategy {evaluates}: the best epoch can only be kept where both "
+            "happen together. Give both the same, or --load_best_model_at_end false."
+        )
+    schedule = getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type)
+    if schedule == "reduce_lr_on_plateau":
+        mode = _as_table(arguments.lr_scheduler_kwargs).get("mode", "min")
+        if mode != ("max" if rises else "min"):
+            problems.append(
+                f"The plateau schedule waits for a smaller {metric} (mode {mode}): the learning rate would fall while "
+                f'the model improves. Give --lr_scheduler_kwargs \'{{"mode": "{"max" if rises else "min"}"}}\'.'
+            )
+    return problems
+
+
+def _as_table(given: dict[str, Any] | str | None) -> dict[str, Any]:
+    """Scheduler settings, which on the command line are JSON; what cannot be read is left to transformers to refuse."""
+    try:
+        table = json.loads(given) if isinstance(given, str) else given
+    except ValueError:
+        table = None
+    return table if isinstance(table, dict) else {}
+
+
+def find_shortages(
+    *, parameters: int, output_dir: Path, kept: int | None, epochs: float, feature_bytes: int
+) -> list[str]:
+    """What the machine lacks for a run, each with its remedy.
+
+    Args:
+        parameters: that are trained.
+        kept: checkpoints that stay (`save_total_limit`); None: one an epoch.
+        feature_bytes: of the arrays that the exact head needs in memory.
+    """
+    problems = []
+    # One more than are kept: the new one is whole before an old one goes.
+    count = (math.ceil(epochs) if kept is None else kept) + 1
+    wanted = count * COPIES_A_CHECKPOINT * 4 * parameters
+    nearest = next(path for path in [output_dir, *output_dir.absolute().parents] if path.exists())
+    free = shutil.disk_usage(nearest).free
+    if wanted > free:
+        problems.append(
+            f"{count} checkpoints of {wanted / count / 1e6:,.0f} MB need {wanted / 1e9:.1f} GB in '{output_dir}', and "
+            f"{free / 1e9:.1f} GB are free. Free some, give another --output_dir, or a smaller --save_total_limit."
+        )
+    memory = available_memory()
+    if memory is not None and feature_bytes > memory:
+        problems.append(
+            f"The exact head needs {feature_bytes / 1e9:.1f} GB of memory for the features, and {memory / 1e9:.1f} GB "
+            "are free. Give fewer --views, a smaller --max_train_samples, or --head sgd."
+        )
+    return problems
+
+
+def available_memory() -> int | None:
+    """Bytes that a process may still take; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return None
+
+
+def refuse(wrong: list[str], lacking: list[str] = ()) -> None:
+    """Raise one error with everything that was found, numbered where it is several things.
+
+    Raises:
+        InputError: something of it is `wrong`.
+        MachineError: the machine is `lacking` something, and nothing is wrong.
+    """
+    found = [*wrong, *lacking]
+    if found:
+        numbered = [f"({number}) {text}" for number, text in enumerate(found, start=1)] if len(found) > 1 else found
+        raise (InputError if wrong else MachineError)(" ".join(numbered))

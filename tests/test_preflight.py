@@ -1,0 +1,91 @@
+import re
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from hfprobe import preflight
+from hfprobe.config import parse_run
+from hfprobe.errors import InputError, MachineError
+from hfprobe.preflight import find_shortages, refuse
+
+CONTRADICTIONS = [
+    (
+        ["--metric_for_best_model", "recall"],
+        "--metric_for_best_model is recall, which no evaluation measures. Allowed: accuracy, macro_f1, loss.",
+    ),
+    (
+        ["--metric_for_best_model", "loss"],
+        "--greater_is_better is True, but a good loss is a small one: the worst epoch would be kept. Give False.",
+    ),
+    (
+        ["--save_strategy", "steps"],
+        "--save_strategy is steps and --eval_strategy epoch: the best epoch can only be kept where both happen "
+        "together. Give both the same, or --load_best_model_at_end false.",
+    ),
+    (
+        ["--lr_scheduler_type", "reduce_lr_on_plateau"],
+        "The plateau schedule waits for a smaller accuracy (mode min): the learning rate would fall while the model "
+        'improves. Give --lr_scheduler_kwargs \'{"mode": "max"}\'.',
+    ),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), CONTRADICTIONS)
+def test_what_does_not_go_together(flags, message):
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        parse_run(["--output_dir", "unused", *flags])
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--metric_for_best_model", "loss", "--greater_is_better", "false"],
+        ["--metric_for_best_model", "eval_macro_f1"],
+        ["--save_strategy", "steps", "--load_best_model_at_end", "false"],
+        ["--save_strategy", "best"],
+        ["--lr_scheduler_type", "reduce_lr_on_plateau", "--lr_scheduler_kwargs", '{"mode": "max"}'],
+    ],
+)
+def test_what_goes_together(flags):
+    parse_run(["--output_dir", "unused", *flags])
+
+
+def test_everything_is_found_at_once():
+    with pytest.raises(InputError) as error:
+        parse_run(["--output_dir", "unused", *CONTRADICTIONS[1][0], *CONTRADICTIONS[2][0]])
+    assert str(error.value) == f"(1) {CONTRADICTIONS[1][1]} (2) {CONTRADICTIONS[2][1]}"
+
+
+def test_a_disk_too_small_for_the_checkpoints(tmp_path, monkeypatch):
+    def shortages(free, **values):
+        usage = namedtuple("usage", "free")(free)
+        monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: usage)
+        given = {"parameters": 1_000_000, "output_dir": Path("no/such"), "kept": 2, "epochs": 9, "feature_bytes": 0}
+        return find_shortages(**given | values)
+
+    assert shortages(36_000_000) == []
+    assert shortages(35_999_999) == [
+        "3 checkpoints of 12 MB need 0.0 GB in 'no/such', and 0.0 GB are free. Free some, give another --output_dir, or "
+        "a smaller --save_total_limit."
+    ]
+    assert "10 checkpoints of 12 MB need 0.1 GB" in shortages(0, kept=None)[0]
+
+
+def test_too_little_memory_for_the_features(tmp_path, monkeypatch):
+    given = {"parameters": 1, "output_dir": tmp_path, "kept": 2, "epochs": 1}
+    assert 0 < preflight.available_memory() < 1e15
+    monkeypatch.setattr(preflight, "available_memory", lambda: 1_000_000_000)
+    assert find_shortages(**given, feature_bytes=1_000_000_000) == []
+    (found,) = find_shortages(**given, feature_bytes=2_000_000_000)
+    assert found.startswith("The exact head needs 2.0 GB of memory for the features, and 1.0 GB are free. ")
+    monkeypatch.setattr(preflight, "available_memory", lambda: None)
+    assert find_shortages(**given, feature_bytes=2_000_000_000) == []
+
+
+def test_wrong_input_comes_before_a_lacking_machine():
+    refuse([])
+    with pytest.raises(InputError, match=re.escape("(1) a. (2) b.")):
+        refuse(["a."], ["b."])
+    with pytest.raises(MachineError, match=re.escape("b.")):
+        refuse([], ["b."])
