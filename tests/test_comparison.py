@@ -31,6 +31,28 @@ def saved(tmp_path, **results):
     return [tmp_path / name for name in results]
 
 
+def profile_of(**networks):
+    """A profile as scripts/profile_models.py writes it: name -> (parameters, milliseconds for one image)."""
+
+    def batch(size, latency):
+        speed = dict.fromkeys(("median", "min", "max"), 1000 * size / latency)
+        return {"n": 30, "latency_ms": {"p50": latency, "p95": 1.2 * latency}, "throughput": speed}
+
+    models = {
+        name: {
+            "parameters": parameters, "backbone": None, "own_batch_size": 64, "peak_memory_bytes": 100_000_000,
+            "disk_bytes": 4 * parameters, "macs": 40_000_000, "input": [3, 32, 32],
+            "batches": {"1": batch(1, latency), "64": batch(64, 40 * latency)},
+            "operators": {"kinds": {"convolution": {"time": 0.75, "memory": 0.5}, name: {"time": 0.25, "memory": 0.5}}},
+        }
+        for name, (parameters, latency) in networks.items()
+    }  # fmt: skip
+    measured = {"device": "cpu", "memory_of": "resident set", "load_average": [0.1, 0.2], "rounds": 20}
+    hardware = {"processor": "something", "cores": 2, "torch_threads": 2}
+    versions = {"torch": "2"}
+    return {"models": models, **measured, "warmup_steps": 10, "hardware": hardware, "versions": versions}
+
+
 def test_a_model_is_not_better_than_itself():
     comparison = compare({"one": planted(0.8), "same": planted(0.8)})
     (pair,) = comparison["pairs"]

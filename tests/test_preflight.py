@@ -66,8 +66,8 @@ def test_a_disk_too_small_for_the_checkpoints(tmp_path, monkeypatch):
 
     assert shortages(36_000_000) == []
     assert shortages(35_999_999) == [
-        "3 checkpoints of 12 MB need 0.0 GB in 'no/such', and 0.0 GB are free. Free some, give another --output_dir, or "
-        "a smaller --save_total_limit."
+        "3 checkpoints of 12 MB need 0.0 GB in 'no/such', and 0.0 GB are free. Free some, give another --output_dir, "
+        "or a smaller --save_total_limit."
     ]
     assert "10 checkpoints of 12 MB need 0.1 GB" in shortages(0, kept=None)[0]
 

@@ -11,6 +11,7 @@ from io import BytesIO
 import numpy as np
 import PIL.Image
 import pytest
+from test_comparison import profile_of
 from test_results import make_result
 
 from hfprobe.comparison import compare, save_comparison
@@ -222,12 +223,45 @@ def test_a_browser_loads_the_page_without_errors_and_sorts_its_table(report):
     assert title_after_sorting(report / "report.html", column=3) == f"sorted {','.join(order)} 0 0"
 
 
-def test_a_browser_loads_the_comparison_too(tmp_path):
-    results = {name: make_result(seed=seed, count=300) for seed, name in enumerate(("one", "two", "three"))}
-    save_comparison(compare(results), tmp_path)
-    page = write_comparison(tmp_path, results)
+@pytest.fixture
+def compared(tmp_path):
+    """Three models with their costs: (results, comparison, page)."""
+    results = {name: make_result(seed=seed, count=300) for seed, name in enumerate(("one", "two & co", "three"))}
+    networks = {name: (1000 * number, float(number)) for number, name in enumerate(results, start=1)}
+    for name, result in results.items():
+        result.provenance.update(parameters=networks[name][0])
+    comparison = compare(results, profile=profile_of(**networks))
+    save_comparison(comparison, tmp_path)
+    return results, comparison, write_comparison(tmp_path, results)
+
+
+def test_the_costs_are_on_the_page_and_in_the_table(compared):
+    _, comparison, page = compared
+    text, markdown = Page(page.read_text()).text, page.with_suffix(".md").read_text()
+    for number, name in enumerate(comparison["models"], start=1):
+        speed = f"{1000 * 64 / (40 * number):,.0f}"
+        assert f"{speed} images/s" in text
+        assert f"| {name} | {speed} | " in markdown
+    for kind in ("convolution", *comparison["models"]):
+        assert f"| {kind} |" in markdown
+
+
+def test_the_best_at_their_price_are_filled_marks(compared):
+    results, comparison, page = compared
+    accuracy = [result.metrics["accuracy"] for result in results.values()]  # of the quickest first
+    expected = sum(value <= max(accuracy[:number], default=-1) for number, value in enumerate(accuracy))
+    text = page.read_text()
+    assert len(re.findall(r"<circle [^>]*class=\"beaten\"", text)) == expected
+    places = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', text)]
+    assert places == sorted(places)
+    assert len(places) == len(comparison["models"])
+
+
+def test_a_browser_loads_the_comparison_too(compared):
+    results, _, page = compared
     order = sorted(results, key=lambda name: -results[name].metrics["accuracy"])
-    assert title_after_sorting(page, column=1) == f"sorted {','.join(order)} 0 0"
+    expected = ",".join(order).replace("&", "&amp;")
+    assert title_after_sorting(page, column=1) == f"sorted {expected} 0 0"
 
 
 def test_the_comparison_says_its_numbers_and_shows_who_alone_is_right(tmp_path):
