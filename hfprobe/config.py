@@ -107,7 +107,8 @@ class DataArguments:
         if twice:
             raise InputError(f"--classes names {', '.join(twice)} twice; allowed: each class once.")
         if len(self.classes) < 2:
-            raise InputError(f"--classes names only {self.classes[0]}; allowed: two classes or more.")
+            only = f"only {self.classes[0]}" if self.classes else "none"
+            raise InputError(f"--classes names {only}; allowed: two classes or more.")
 
     @property
     def augmentation(self) -> dict[str, Any] | None:

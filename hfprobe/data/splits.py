@@ -84,14 +84,31 @@ def stratified_subset(labels: np.ndarray, *, size: int, seed: int) -> np.ndarray
 
 
 def split_rows(rows: Dataset, *, seed: int) -> tuple[Dataset, Dataset]:
-    """80 % train, 20 % validation, stratified, disjoint, the same for the same seed."""
+    """80 % train, 20 % validation, stratified, disjoint, the same for the same seed; every class is in both.
+
+    Raises:
+        InputError: a class with a single image.
+    """
     labels = np.asarray(rows.with_format("numpy")["label"][:])
     smallest = np.bincount(labels).min()
     if smallest < 2:
         raise InputError("A class has a single training image; allowed: two or more, one to train and one to validate.")
     size = max(round(VALIDATION_SHARE * len(labels)), len(np.unique(labels)))
     train, validation = train_test_split(np.arange(len(labels)), test_size=size, stratify=labels, random_state=seed)
+    for number in np.unique(labels):  # stratifying rounds a class of a few images away
+        if number not in labels[validation]:
+            train, validation = _move_one(labels, number, source=train, target=validation)
+        elif number not in labels[train]:
+            validation, train = _move_one(labels, number, source=validation, target=train)
     return rows.select(np.sort(train)), rows.select(np.sort(validation))
+
+
+def _move_one(
+    labels: np.ndarray, number: int, *, source: np.ndarray, target: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both without and with the first position of a class in `source`."""
+    at = np.flatnonzero(labels[source] == number)[0]
+    return np.delete(source, at), np.append(target, source[at])
 
 
 def load_splits(data: DataArguments, *, seed: int, image_size: int) -> Splits:
