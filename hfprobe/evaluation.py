@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from io import BytesIO
@@ -33,6 +34,7 @@ def load_model(folder: str | Path) -> tuple[PreTrainedModel, Any]:
         InputError: the folder does not hold a model that hfprobe knows, or an image processor of another model.
     """
     register_models()
+    refuse_strangers(Path(folder))
     try:
         model = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -42,8 +44,23 @@ def load_model(folder: str | Path) -> tuple[PreTrainedModel, Any]:
             f"'{folder}' does not hold a model that hfprobe can load: {reason}. Give a folder or a name that "
             "scripts/train.py printed."
         ) from error
+    broken = [name for name, weight in model.state_dict().items() if not weight.isfinite().all()]
+    if broken:
+        raise InputError(f"'{folder}' holds {broken[0]} with values that are no numbers. Train the model again.")
     check_processor(model, processor)
     return model.eval().to(memory_format=torch.channels_last), processor
+
+
+def refuse_strangers(folder: Path) -> None:
+    """Raise InputError where a model folder's index of weights names a file outside of it."""
+    for index in folder.glob("*.index.json"):
+        try:
+            names = set(json.loads(index.read_text())["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"'{index}' is damaged. Give another model folder.") from error
+        for name in names:
+            if not isinstance(name, str) or Path(name).name != name or (folder / name).is_symlink():
+                raise InputError(f"'{index}' names '{name}', which is outside of the folder. Do not use this model.")
 
 
 def evaluate_model(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -9,6 +10,7 @@ import shutil
 import signal
 import statistics
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +29,7 @@ from hfprobe.callbacks import EarlyStopping, EpochProgress, Histograms, Profiler
 from hfprobe.config import RunArguments, RunConfig
 from hfprobe.data.resident import ImageBatches
 from hfprobe.data.splits import Splits
-from hfprobe.errors import CheckFailedError, MachineError, StoppedError
+from hfprobe.errors import CheckFailedError, InputError, MachineError, StoppedError
 from hfprobe.features import FeatureBatches, extract_features, install_head, solve_head
 from hfprobe.metrics import compute_metrics
 from hfprobe.models import check_processor, model_module
@@ -147,6 +149,18 @@ class ProbeTrainer(Trainer):
                 number=self._stopper.due,
             )
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        with reading(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with reading(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with reading(checkpoint):
+            super()._load_rng_state(checkpoint)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(self.args.output_dir)
         name = f"checkpoint-{self.state.global_step}"
@@ -208,6 +222,18 @@ class ProbeTrainer(Trainer):
         if self.state.best_global_step:  # by name: the run folder may have been moved
             best = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
             self.state.best_model_checkpoint = str(best)
+
+
+@contextlib.contextmanager
+def reading(checkpoint: str | None) -> Iterator[None]:
+    """Whatever cannot be loaded is one line: a manifest vouches for what was saved, not for who saved it."""
+    try:
+        yield
+    except Exception as error:  # pickle, torch and safetensors raise a dozen kinds
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise InputError(
+            f"'{checkpoint}' cannot be loaded: {reason}. Remove it, and go on from an earlier one with --resume."
+        ) from error
 
 
 class _GoOn(TrainerCallback):

@@ -154,6 +154,8 @@ def _open(item: dict, split: str, number: int) -> PIL.Image.Image:
 def _read(item: dict, split: str, number: int) -> PIL.Image.Image:
     image = _open(item, split, number)
     try:
+        if image.mode.startswith("I;16"):  # converting would cut everything above 255
+            image = PIL.Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         return image.convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:  # SyntaxError: how Pillow reports a broken PNG chunk
         raise _unreadable(item, split, number, error) from error

@@ -45,7 +45,7 @@ def keep_classes(rows: Dataset, *, classes: list[str], split: str) -> Dataset:
     The result has `image`, `label` (a ClassLabel of `classes`) and `index`, the row number in the source's split.
 
     Raises:
-        InputError: a class that the dataset does not have, or without images.
+        InputError: a class that the dataset does not have, or without images; a label that is no class.
     """
     names = rows.features["label"].names
     unknown = [name for name in classes if name not in names]
@@ -56,7 +56,15 @@ def keep_classes(rows: Dataset, *, classes: list[str], split: str) -> Dataset:
         )
     renumber = np.full(len(names) + 1, -1)  # the last slot takes label -1, "no label"
     renumber[[names.index(name) for name in classes]] = np.arange(len(classes))
-    labels = renumber[np.asarray(rows.with_format("numpy")["label"][:])]
+    given = np.asarray(rows.with_format("numpy")["label"][:], dtype=float)
+    given[np.isnan(given)] = -1  # None is no label either
+    strange = np.flatnonzero((given < -1) | (given >= len(names)))
+    if len(strange):
+        raise InputError(
+            f"Row {strange[0]} of split '{split}' has label {given[strange[0]]:g}; allowed: 0 to {len(names) - 1}, "
+            "or none. Mend or remove it."
+        )
+    labels = renumber[given.astype(np.int64)]
     empty = [name for number, name in enumerate(classes) if not (labels == number).any()]
     if empty:
         raise InputError(f"Class {', '.join(empty)} has no images in split '{split}'. Leave it out of --classes.")
