@@ -27,7 +27,7 @@ WAYS = {
 FIRST_STEP = """
 import os, runpy, sys, time
 import hfprobe.data.splits, hfprobe.models.cnn
-from hfprobe.training import ProbeTrainer
+from hfprobe.trainer import ProbeTrainer
 
 step = ProbeTrainer.training_step
 def first(*arguments):

@@ -16,7 +16,8 @@ from hfprobe.config import make_run
 from hfprobe.data.resident import ImageSplit
 from hfprobe.data.splits import Splits
 from hfprobe.models import build_model
-from hfprobe.training import ProbeTrainer, build_trainer
+from hfprobe.trainer import ProbeTrainer
+from hfprobe.training import build_trainer
 
 LABELS = list("abcde")
 

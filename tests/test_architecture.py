@@ -17,6 +17,7 @@ LEVELS = [
     {"data"},
     {"features"},
     {"callbacks", "optimizers", "sanity"},
+    {"trainer"},
     {"training", "evaluation"},
     {"comparison", "label_efficiency"},
     {"profiling", "reporting"},

@@ -19,7 +19,8 @@ from hfprobe.data.splits import load_splits
 from hfprobe.errors import CheckFailedError, InputError
 from hfprobe.metrics import ClassificationMetric, compute_metrics
 from hfprobe.models import build_model
-from hfprobe.training import ProbeTrainer, build_trainer, train
+from hfprobe.trainer import ProbeTrainer
+from hfprobe.training import build_trainer, train
 
 ROOT = Path(__file__).parent.parent
 

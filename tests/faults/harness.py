@@ -51,7 +51,7 @@ class Point:
     count: int = 1
 
 
-TRAINER = "hfprobe.training:ProbeTrainer"
+TRAINER = "hfprobe.trainer:ProbeTrainer"
 POINTS = [
     Point("before the first step", "SimpleCNN", f"{TRAINER}.training_step", 1),
     Point("in the first epoch, nothing saved", "SimpleCNN", f"{TRAINER}.training_step", 3),
@@ -69,7 +69,7 @@ POINTS = [
     Point("in a save, before the manifest", "SimpleCNN", "hfprobe.checkpoints:sha256", 10),
     Point("in a save, while syncing", "SimpleCNN", "hfprobe.checkpoints:sync", 15),
     Point("in a save, before the rename", "SimpleCNN", "hfprobe.checkpoints:os.rename", 2),
-    Point("in a save, before old ones go", "SimpleCNN", "hfprobe.training:rotate_checkpoints", 3),
+    Point("in a save, before old ones go", "SimpleCNN", "hfprobe.trainer:rotate_checkpoints", 3),
     Point("in a save, while old ones go", "SimpleCNN", "transformers.trainer_utils:shutil.rmtree", 1),
     Point("after the last step", "SimpleCNN", f"{TRAINER}._finalize_training", 1),
     Point("before the result is written", "SimpleCNN", "hfprobe.training:fit_temperature", 1),

@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 sys.path.insert(0, str(HERE))
 
-from harness import POINTS  # noqa: E402
+from harness import POINTS, difference, outcome  # noqa: E402
 
 # What `blow` may be in a script handed to `laboratory`.
 PREAMBLE = f"""
@@ -116,6 +116,37 @@ for name in names:
 """)
     assert len(found) >= 10
     assert set(found) == {"None True"}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("function", ["training_step", "_save_rng_state"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_kill_of_one_of_two_processes(dataset_folder, tmp_path, function, rank):
+    worker = tmp_path / "worker.py"
+    worker.write_text(f"""
+import os, runpy, sys
+sys.path.insert(0, {str(HERE)!r})
+from harness import TRAIN, TRAINER, kill, strike
+if sys.argv.pop(1) == os.environ["RANK"]:
+    strike(f"{{TRAINER}}.{function}", {6 if function == "training_step" else 2}, kill)
+runpy.run_path(TRAIN, run_name="__main__")
+""")
+
+    def work(folder, *, struck="nobody", resume=()):
+        folder.mkdir(exist_ok=True)
+        return subprocess.run(
+            [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29617", worker,
+             struck, "--dataset", dataset_folder, "--use_cpu", "--batch_size", "20", "--epochs", "3", "--output_dir",
+             "run", "--disable_tqdm", "true", *resume],
+            capture_output=True, text=True, check=False, cwd=folder, timeout=300,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        )  # fmt: skip
+
+    assert work(tmp_path / "whole").returncode == 0
+    assert work(tmp_path / "struck", struck=str(rank)).returncode != 0
+    done = work(tmp_path / "struck", resume=["--resume"])
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert difference(tmp_path / "struck", outcome(tmp_path / "whole")) is None
 
 
 @pytest.mark.slow

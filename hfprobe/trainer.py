@@ -1,0 +1,218 @@
+"""The Trainer of every run: HF's, with whole checkpoints, signals, and without work whose outcome nobody reads."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import Trainer
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers.trainer_callback import TrainerCallback
+from transformers.trainer_utils import rotate_checkpoints
+
+from hfprobe import checkpoints
+from hfprobe.callbacks import StopOnSignal
+from hfprobe.config import RunArguments
+from hfprobe.errors import CheckFailedError, InputError, MachineError, StoppedError
+from hfprobe.optimizers import make_optimizer
+from hfprobe.results import write_json
+
+# How the system, torch and safetensors say that a file could not be written.
+FULL_DISK = (OSError, RuntimeError, SafetensorError)
+
+
+def identity(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A collator for datasets whose `__getitems__` gives a finished batch."""
+    return batch
+
+
+class ProbeTrainer(Trainer):
+    """HF Trainer with training accuracy in its logs, more optimizers, and without work whose outcome nobody reads.
+
+    Skipped at every step: the count of floating point operations, the gradient norm where nothing is clipped and the
+    search for NaN in the loss; NaN is found when the loss is logged, and ends the run.
+
+    Checkpoints are whole or not there (`hfprobe.checkpoints`). What an epoch has come to so far is part of them, and a
+    signal makes one (`StopOnSignal`).
+    """
+
+    args: RunArguments
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        # On the device and read only when logged: no step waits for it.
+        self._correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
+        self._seen = 0
+        self.preparation_seconds = 0.0  # that the features took, in this run or in an earlier one
+        self._seconds_before = 0.0  # of training, before the run was resumed
+        self._start = time.perf_counter()
+        self._resumed_from: Path | None = None
+        self._stopper = StopOnSignal()
+        self.add_callback(self._stopper)
+        self.add_callback(_GoOn(self))
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        if self.args.optimizer != "optim" and self.optimizer is None:
+            self.optimizer = make_optimizer(self.args.optimizer, self.model, self.args)
+        return super().create_optimizer(model)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        return 0
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        return grad_norm  # what clipping computed
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        labels = inputs["labels"]
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        if model.training:
+            self._correct += (outputs["logits"].detach().argmax(-1) == labels).sum()
+            self._seen += len(labels)
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the accuracy since the last entry.
+
+        Raises:
+            CheckFailedError: the loss is no number any more. What was saved before stays.
+        """
+        if not math.isfinite(logs.get("loss", 0.0)):
+            kept, _ = checkpoints.find_newest(Path(self.args.output_dir))
+            raise CheckFailedError(
+                f"The training loss is {logs['loss']} at step {self.state.global_step} (epoch {self.state.epoch:.3g}, "
+                f"learning rate {logs['learning_rate']:.3g}). Give a smaller --lr. "
+                + (f"The last good checkpoint: {kept}" if kept else "No checkpoint was saved before.")
+            )
+        if "loss" in logs and self._seen:
+            counts = torch.stack([self._correct, torch.full_like(self._correct, self._seen)])
+            correct, seen = self.accelerator.gather(counts[None]).sum(0)
+            logs["accuracy"] = (correct / seen).item()
+            self._correct.zero_()
+            self._seen = 0
+        super().log(logs, start_time)
+
+    @property
+    def seconds(self) -> float:
+        """Of features and training so far, in this process and in those before it."""
+        return self.preparation_seconds + self._seconds_before + time.perf_counter() - self._start
+
+    def train(self, resume_from_checkpoint: Path | None = None, **kwargs: Any) -> Any:
+        self._resumed_from = resume_from_checkpoint
+        try:
+            return super().train(resume_from_checkpoint and str(resume_from_checkpoint), **kwargs)
+        finally:
+            self._stopper.restore()
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        if self._stopper.due:
+            raise StoppedError(
+                f"Stopped by {signal.Signals(self._stopper.due).name} at step {self.state.global_step:,} of "
+                f"{self.state.max_steps:,}; all is saved in {self.args.output_dir}. Go on: the same command with "
+                "--resume.",
+                number=self._stopper.due,
+            )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        with reading(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with reading(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with reading(checkpoint):
+            super()._load_rng_state(checkpoint)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(self.args.output_dir)
+        name = f"checkpoint-{self.state.global_step}"
+        staging = folder / checkpoints.STAGING
+        keep, best = self.args.save_total_limit, self.state.best_model_checkpoint
+        if self.args.should_save:
+            shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
+        self.accelerator.wait_for_everyone()
+        # Trainer writes in place and rotates at once: it is shown another place, and rotates nothing.
+        self.args.output_dir, self.args.save_total_limit = str(staging), None
+        try:
+            super()._save_checkpoint(model, trial)
+            self._save_progress(staging / name)
+            if self.state.best_global_step == self.state.global_step:
+                best = str(folder / name)
+            self.state.best_model_checkpoint = best
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                (staging / name / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle that nobody reads
+                self.state.save_to_json(str(staging / name / TRAINER_STATE_NAME))
+                checkpoints.seal_checkpoint(staging / name, folder / name)
+        except FULL_DISK as error:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise MachineError(
+                f"{name} could not be saved in '{folder}': {getattr(error, 'strerror', None) or error}. Earlier "
+                "checkpoints are as they were. Free some space, then the same command with --resume."
+            ) from error
+        finally:
+            self.args.output_dir, self.args.save_total_limit = str(folder), keep
+        if self.args.should_save:
+            staging.rmdir()
+            rotate_checkpoints(output_dir=str(folder), save_total_limit=keep, best_model_checkpoint=best)
+        self.accelerator.wait_for_everyone()
+
+    def _save_progress(self, checkpoint: Path) -> None:
+        """What Trainer forgets: the sums that this epoch's log entry will be made of, and the time so far."""
+        write_json(
+            checkpoint / f"progress-{self.args.process_index}.json",
+            {
+                "correct": int(self._correct),
+                "seen": self._seen,
+                "loss": self._tr_loss.item(),
+                "logged_step": self._globalstep_last_logged,
+                "seconds": self.seconds - self.preparation_seconds,
+            },
+        )
+
+    def go_on_from(self, checkpoint: Path) -> None:
+        """Take up what `_save_progress` wrote, once Trainer has its state and has reset its own sums."""
+        with reading(checkpoint):
+            progress = json.loads((checkpoint / f"progress-{self.args.process_index}.json").read_text())
+        self._correct.fill_(progress["correct"])
+        self._seen = progress["seen"]
+        self._tr_loss = torch.tensor(progress["loss"], device=self.args.device)
+        self._globalstep_last_logged = progress["logged_step"]
+        self._seconds_before = progress["seconds"]
+        if self.state.best_global_step:  # by name: the run folder may have been moved
+            best = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
+            self.state.best_model_checkpoint = str(best)
+
+
+@contextlib.contextmanager
+def reading(checkpoint: str | Path | None) -> Iterator[None]:
+    """Whatever cannot be loaded is one line: a manifest vouches for what was saved, not for who saved it."""
+    try:
+        yield
+    except Exception as error:  # pickle, torch and safetensors raise a dozen kinds
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise InputError(
+            f"'{checkpoint}' cannot be loaded: {reason}. Remove it, and go on from an earlier one with --resume."
+        ) from error
+
+
+class _GoOn(TrainerCallback):
+    """Called after Trainer has reset its sums and before the first step."""
+
+    def __init__(self, trainer: ProbeTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if self.trainer._resumed_from is not None:
+            self.trainer.go_on_from(self.trainer._resumed_from)
