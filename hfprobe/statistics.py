@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,16 @@ RESAMPLES = 10_000
 NUMBERS_AT_ONCE = 4_000_000  # of the bootstrap: many classes make large matrices
 COVERAGE = 0.95
 BINS = 15
+
+
+def summarize_values(values: list[float]) -> dict[str, Any]:
+    """`mean`, `std` (of a sample: n - 1; 0 for a single value), `n` and `values`."""
+    return {
+        "mean": statistics.fmean(values),
+        "std": statistics.stdev(values) if len(values) > 1 else 0.0,
+        "n": len(values),
+        "values": values,
+    }
 
 
 def accuracy_of(confusion: np.ndarray) -> np.ndarray:

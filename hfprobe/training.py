@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import statistics
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,7 @@ from hfprobe.metrics import compute_metrics
 from hfprobe.models import check_processor, model_module
 from hfprobe.preflight import find_shortages, refuse
 from hfprobe.results import write_json
-from hfprobe.statistics import fit_temperature
+from hfprobe.statistics import fit_temperature, summarize_values
 from hfprobe.trainer import ProbeTrainer, identity
 
 logger = logging.getLogger(__name__)
@@ -250,6 +249,7 @@ def push_best(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits, resul
         "summary": module.__doc__.strip(),
         "dataset": config.data.dataset,
         "settings": {name: getattr(config.training, name) for name in CARD_SETTINGS}
+        | {name: getattr(config.data, name) for name in ("augment", "crop_shift", "crop_padding", "flips")}
         | asdict(config.model)
         | frozen_part(trainer.model),
         "result": result,
@@ -288,10 +288,7 @@ def summarize_seeds(runs: list[RunConfig]) -> dict[str, Any]:
         "n": len(runs),
         "seeds": [run.training.seed for run in runs],
         "folders": [run.training.output_dir for run in runs],
-        **{
-            name: {"mean": statistics.fmean(found), "std": statistics.stdev(found), "values": found}
-            for name, found in values.items()
-        },
+        **{name: summarize_values(found) for name, found in values.items()},
     }
 
 

@@ -2,12 +2,15 @@
 
     python scripts/eval.py --model hfprobe/simple-cnn --report_dir reports/cnn
     python scripts/eval.py --model runs/cnn-fast-seed42/checkpoint-2340 --split validation
+    python scripts/eval.py --seeds runs/cnn-fast-seeds.json --report_dir reports/seeds     # mean and deviation
     python scripts/eval.py --report_only --report_dir reports/cnn        # the page again, from its JSON and parquet
 
 Some 15 seconds for SimpleCNN and 5,000 images on two CPU cores. Dataset, classes and seed are those of the training
 where no flag says otherwise.
 """
 
+import argparse
+import json
 from pathlib import Path
 
 from hfprobe.cli import Parser, positive_int, quiet_libraries, require_writable, run_command
@@ -17,6 +20,12 @@ from hfprobe.errors import InputError
 def make_parser() -> Parser:
     parser = Parser(prog="scripts/eval.py", description=__doc__)
     parser.add_argument("--model", help="model folder, or a name in the hub folder: simple-cnn, simple-cnn@<revision>")
+    parser.add_argument(
+        "--seeds",
+        type=Path,
+        metavar="FILE",
+        help="what train.py --seeds wrote, instead of --model: every run",
+    )
     parser.add_argument("--split", default="test", choices=["test", "validation"], help="default: test")
     parser.add_argument("--max_eval_samples", type=positive_int, help="at most this many images, stratified")
     parser.add_argument("--report_dir", type=Path, help="default: reports/<model's name>")
@@ -35,6 +44,9 @@ def make_parser() -> Parser:
 
 def main() -> None:
     arguments = make_parser().parse_args()
+    if arguments.seeds is not None:
+        evaluate_seeds(arguments)
+        return
     if arguments.report_only:
         if arguments.report_dir is None:
             raise InputError("--report_only needs --report_dir, the folder of an evaluation.")
@@ -54,6 +66,52 @@ def main() -> None:
         f"Report:  {page} (open it in a browser)\n"
         f"Compare: python scripts/compare.py {arguments.report_dir} <another report folder>"
     )
+
+
+def evaluate_seeds(arguments) -> None:
+    """Evaluate the best epoch of each run, each with a report of its own; then what all of them came to."""
+    if arguments.model is not None or arguments.report_only:
+        raise InputError("--seeds excludes --model and --report_only.")
+    runs = best_epochs(arguments.seeds)
+    folder = arguments.report_dir or Path("reports") / arguments.seeds.stem
+    from hfprobe.reporting import write_report
+    from hfprobe.results import EvalResult, write_json
+    from hfprobe.statistics import summarize_values
+
+    found = []
+    for seed, model in runs.items():
+        one = argparse.Namespace(**vars(arguments) | {"model": str(model), "report_dir": folder / f"seed{seed}"})
+        evaluate(one)
+        write_report(one.report_dir)
+        found.append(EvalResult.load(one.report_dir).metrics)
+    summary = {key: summarize_values([metrics[key] for metrics in found]) for key in ("accuracy", "macro_f1")}
+    write_json(folder / "seeds.json", {"split": arguments.split, "seeds": list(runs)} | summary)
+    accuracy, macro_f1 = summary.values()
+    print(
+        f"\nAccuracy {accuracy['mean']:.2%} +/- {accuracy['std']:.2%}, macro-F1 {macro_f1['mean']:.2%} +/- "
+        f"{macro_f1['std']:.2%} (n = {len(runs)} seeds, {found[0]['n']:,} images each).\n"
+        f"All values: {folder}/seeds.json, a report of each seed beside it"
+    )
+
+
+def best_epochs(file: Path) -> dict[int, Path]:
+    """Seed -> folder of the weights that were best on validation.
+
+    Raises:
+        InputError: the file is not of `train.py --seeds`, or a run is not where it says.
+    """
+    found = {}
+    try:
+        summary = json.loads(file.read_text())
+        for seed, run in zip(summary["seeds"], summary["folders"], strict=True):
+            state = Path(run) / "trainer_state.json"
+            if state.is_file():
+                found[seed] = Path(run) / Path(json.loads(state.read_text())["best_model_checkpoint"]).name
+            else:
+                found[seed] = Path(run) / "model"  # a head that was solved
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"'{file}' is not what scripts/train.py --seeds writes: {error!r}.") from error
+    return found
 
 
 def evaluate(arguments) -> None:

@@ -81,7 +81,7 @@ def train_seeds(runs: list[RunConfig]) -> None:
     accuracy = summary["validation_accuracy"]
     print(
         f"\nValidation accuracy {accuracy['mean']:.2%} +/- {accuracy['std']:.2%} (n = {summary['n']} seeds). "
-        f"All values: {path}"
+        f"All values: {path}\nOn test: python scripts/eval.py --seeds {path} --report_dir reports/seeds"
     )
 
 

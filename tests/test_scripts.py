@@ -99,6 +99,14 @@ def test_seeds_are_trained_in_turn_and_finished_ones_skipped(dataset_folder, tmp
     assert summary["validation_accuracy"]["mean"] == pytest.approx(np.mean(values))
     assert summary["validation_accuracy"]["std"] == pytest.approx(np.std(values, ddof=1))
     assert f"{np.mean(values):.2%} +/- {np.std(values, ddof=1):.2%} (n = 3 seeds)" in said
+    python, script, *arguments = shlex.split(said.split("On test: ")[1].splitlines()[0])
+    monkeypatch.setattr(sys, "argv", [script, *arguments, "--split", "validation"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    assert (python, stopped.value.code) == ("python", 0)
+    # The best epoch of each run, on the images that chose it.
+    assert json.loads((tmp_path / "reports" / "seeds" / "seeds.json").read_text())["accuracy"]["values"] == values
+    assert (tmp_path / "reports" / "seeds" / "seed44" / "report.html").is_file()
     assert len({record["data_fingerprint"] for record in records}) == 1
 
 
@@ -148,6 +156,9 @@ def test_train_into_a_folder_it_may_not_write(fails, tmp_path):
 
 
 def test_bad_flags_of_eval(fails, tmp_path):
+    assert fails("eval.py", "--seeds", "none.json", "--model", "x") == "--seeds excludes --model and --report_only."
+    message = "'none.json' is not what scripts/train.py --seeds writes: FileNotFoundError("
+    assert fails("eval.py", "--seeds", "none.json").startswith(message)
     assert fails("eval.py").startswith("--model is missing. Give a model folder or a name in the hub folder")
     assert fails("eval.py", "--model", "x", "--split", "train").startswith(
         "argument --split: invalid choice: 'train' (choose from"

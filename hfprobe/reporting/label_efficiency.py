@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from hfprobe.reporting.figures import draw_curves
 from hfprobe.reporting.report import make_environment
 from hfprobe.results import write_beside
+from hfprobe.statistics import summarize_values
 
 
 def write_label_efficiency(folder: str | Path) -> Path:
@@ -43,22 +43,12 @@ def write_label_efficiency(folder: str | Path) -> Path:
     return folder / "label_efficiency.md"
 
 
-def summarize_points(points: list[dict[str, Any]]) -> dict[str, dict[int, dict[str, float]]]:
-    """model -> shots, rising -> `mean`, `std` (of a sample: n - 1; 0 for a single seed) and `n` over seeds."""
+def summarize_points(points: list[dict[str, Any]]) -> dict[str, dict[int, dict[str, Any]]]:
+    """model -> shots, rising -> `hfprobe.statistics.summarize_values` over seeds."""
     curves: dict[str, dict[int, list[float]]] = {}
     for point in sorted(points, key=lambda point: point["shots"]):
         curves.setdefault(point["model"], {}).setdefault(point["shots"], []).append(point["accuracy"])
-    return {
-        name: {
-            shots: {
-                "mean": statistics.fmean(found),
-                "std": statistics.stdev(found) if len(found) > 1 else 0.0,
-                "n": len(found),
-            }
-            for shots, found in curve.items()
-        }
-        for name, curve in curves.items()
-    }
+    return {name: {shots: summarize_values(found) for shots, found in curve.items()} for name, curve in curves.items()}
 
 
 def say_crossings(one: str, other: str, curves: dict[str, dict[int, dict[str, float]]]) -> str:
