@@ -155,6 +155,18 @@ def test_train_into_a_folder_it_may_not_write(fails, tmp_path):
     assert fails("train.py", "--hub_dir", tmp_path / "file" / "hub").startswith("--hub_dir '")
 
 
+def test_bad_flags_of_profile_and_label_efficiency(fails, tmp_path):
+    assert fails("profile_models.py", "none").startswith(
+        "No model 'none': neither a folder nor a name in the hub folder"
+    )
+    assert fails("profile_models.py", "none", "--rounds", "4") == (
+        "argument --rounds: 4 rounds say nothing about the spread; allowed: 5 or more"
+    )
+    assert fails("label_efficiency.py", "--models", "resnet").startswith("Unknown model 'resnet'. Available: ")
+    assert fails("label_efficiency.py", "--shots", "0") == "argument --shots: '0' is not a whole number of 1 or more"
+    assert fails("compare.py", "a", "b", "--profile", "none").startswith("'a' holds no evaluation")
+
+
 def test_bad_flags_of_eval(fails, tmp_path):
     assert fails("eval.py", "--seeds", "none.json", "--model", "x") == "--seeds excludes --model and --report_only."
     message = "'none.json' is not what scripts/train.py --seeds writes: FileNotFoundError("
