@@ -118,8 +118,11 @@ def test_round_trip_needs_no_timm_weights_and_stays_frozen(backbone, tmp_path, m
     loaded = AutoModelForImageClassification.from_pretrained(tmp_path)
     computed = dict(model.backbone.named_buffers())
     assert all(torch.equal(value, computed[name]) for name, value in loaded.backbone.named_buffers())
+    weights = model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in loaded.state_dict().items())
+    # Not to the bit: kernels choose their way by where in memory a tensor begins (seen with efficientvit_m0, 6e-11).
     images = torch.randn(2, 3, 224, 224)
-    assert torch.equal(loaded(images).logits, model(images).logits)
+    torch.testing.assert_close(loaded(images).logits, model(images).logits, rtol=1e-4, atol=1e-8)
     assert loaded.frozen_sha256() == model.config.backbone_sha256
     assert {name for name, p in loaded.named_parameters() if p.requires_grad} == {"head.weight", "head.bias"}
 
