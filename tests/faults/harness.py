@@ -85,6 +85,20 @@ POINTS = [
     Point("during an evaluation", "probe, no cache", f"{TRAINER}.evaluation_loop", 2),
 ]
 
+# What the table counts together: how the descriptions of points begin.
+STAGES = {
+    "in training: first steps, mid-epoch, an epoch's edge, evaluation": (
+        "before the first",
+        "in the first",
+        "in mid",
+        "at an",
+        "during an",
+    ),
+    "in a save: before each of its parts, syncing, renaming, removing old ones": ("in a save", "after an evaluation"),
+    "in feature extraction and while the head is solved": ("during feature", "between", "while"),
+    "at the end: best epoch, result, push": ("after the last", "before the result", "during the push"),
+}
+
 
 def strike(target: str, count: int, blow) -> None:
     """Call `blow` when a function, `module:name.name`, is called for the `count`-th time."""
@@ -238,12 +252,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         laboratory = Laboratory(Path(folder))
         found = {point: laboratory.try_point(point) for point in tqdm(POINTS, desc="Kills", unit="kill")}
-    print("\n| SIGKILL | run | tries | survived, max dw = 0 |\n|---|---|---|---|")
-    rows: dict[tuple[str, str], list[str | None]] = {}
-    for point, fault in found.items():
-        rows.setdefault((point.what, point.kind), []).append(fault)
-    for (what, kind), faults in rows.items():
-        print(f"| {what} | {kind} | {len(faults)} | {faults.count(None)} |")
+    print("\n| SIGKILL | tries | survived: max dw = 0 |\n|---|---|---|")
+    for stage, marks in STAGES.items():
+        faults = [fault for point, fault in found.items() if point.what.startswith(marks)]
+        print(f"| {stage} | {len(faults)} | {faults.count(None)} |")
     for point, fault in found.items():
         if fault is not None:
             print(f"\n{point}: {fault}", file=sys.stderr)
