@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 
 def main() -> None:
@@ -28,6 +29,7 @@ def main() -> None:
         (line,) = axes.plot(validation.keys(), validation.values(), marker="o", markersize=3, label=name)
         axes.plot(train.keys(), train.values(), color=line.get_color(), alpha=0.4, linestyle="--")
     axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("accuracy")
     axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     axes.grid(alpha=0.3)

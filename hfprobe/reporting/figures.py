@@ -71,15 +71,15 @@ def draw_bars(
     width = 0.8 / len(series)
     for number, (name, values) in enumerate(series.items()):
         at = [groups.index(group) + (number - (len(series) - 1) / 2) * width for group in values]
-        bars = axes.bar(
-            at, list(values.values()), width * 0.92, color=COLOURS[number % len(COLOURS)], label=shorten(name)
-        )
-        if upper is not None:
-            axes.vlines(at, list(values.values()), list(upper[name].values()), color="#1b2733", linewidth=1)
-        axes.bar_label(bars, [f"{value:,.3g}" if value < 100 else f"{value:,.0f}" for value in values.values()], size=7)
+        heights = list(values.values())
+        axes.bar(at, heights, width * 0.92, color=COLOURS[number % len(COLOURS)], label=shorten(name))
+        tops = heights if upper is None else list(upper[name].values())
+        axes.vlines(at, heights, tops, color="#1b2733", linewidth=1)
+        for x, top, value in zip(at, tops, heights, strict=True):
+            axes.text(x, 1.04 * top, f"{value:,.3g}" if value < 100 else f"{value:,.0f}", ha="center", size=7)
     axes.set_yscale("log")
     axes.margins(y=0.15)
-    axes.set_xticks(range(len(groups)), groups, parse_math=False)
+    axes.set_xticks(range(len(groups)), groups, parse_math=False, fontsize=8)
     _finish(axes, title=title)
     axes.set_ylabel(unit)
     return _png(figure)

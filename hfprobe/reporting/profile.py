@@ -38,8 +38,8 @@ def write_profile(folder: str | Path) -> Path:
         "latency.png": draw_bars(latency, upper=upper, title="Latency (p50, line up to p95)", unit="ms a batch"),
         "memory.png": draw_bars(
             {
-                name: {
-                    "peak memory\n(MB)": (model["peak_memory_bytes"] or 0) / 1e6,
+                name: ({"peak memory\n(MB)": model["peak_memory_bytes"] / 1e6} if model["peak_memory_bytes"] else {})
+                | {
                     "weights on disk\n(MB)": model["disk_bytes"] / 1e6,
                     "MACs an image\n(millions)": model["macs"] / 1e6,
                     "parameters\n(millions)": model["parameters"] / 1e6,
