@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import ctypes
 import difflib
+import errno
 import os
+import re
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -86,6 +89,7 @@ def run_command(main: Callable[[], None]) -> NoReturn:
     """Run `main` and exit: 0 when it returns, else the exit code of its error after one line on stderr."""
     keep_freed_memory()
     end_with_launcher()
+    threading.excepthook = _thread_ended
     try:
         main()
     except (InputError, CheckFailedError, MachineError) as error:
@@ -96,9 +100,31 @@ def run_command(main: Callable[[], None]) -> NoReturn:
         if is_main_process():
             print(stopped, file=sys.stderr)
         sys.exit(stopped.exit_code)
+    except (OSError, MemoryError, RuntimeError) as error:
+        lacking = find_shortage(error)
+        if lacking is None:
+            raise
+        print(f"error: {lacking}", file=sys.stderr)
+        sys.exit(MachineError.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)
+
+
+def _thread_ended(ended: threading.ExceptHookArgs) -> None:
+    """No traceback from TensorBoard's thread on a full disk: the main thread will meet the same, and says so."""
+    if find_shortage(ended.exc_value) is None:
+        threading.__excepthook__(ended)
+
+
+def find_shortage(error: Exception) -> str | None:
+    """What the machine lacks, where an error is the system's or torch's word for that; None for any other error."""
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.strerror}{f': {error.filename!r}' if error.filename else ''}. Free some space, and run again."
+    # torch raises RuntimeError, in different words for each device.
+    if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error), re.IGNORECASE):
+        return "The memory ran out. Give smaller batches, or free some."
+    return None
 
 
 def keep_freed_memory() -> None:

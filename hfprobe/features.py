@@ -22,7 +22,7 @@ from hfprobe.data import sources
 from hfprobe.data.resident import ImageSplit
 from hfprobe.data.transforms import crop_and_flip, preprocess
 from hfprobe.errors import MachineError
-from hfprobe.files import sha256
+from hfprobe.files import create_array, sha256
 from hfprobe.provenance import versions
 
 logger = logging.getLogger(__name__)
@@ -162,10 +162,12 @@ def _extract_to(
     record = {"rows": 0, "seconds": 0.0} | _read_json(counter)
     done, earlier = record["rows"], record["seconds"]
     try:
-        features = np.lib.format.open_memmap(part, mode="r+" if done else "w+", dtype=np.float32, shape=shape)
+        features = np.lib.format.open_memmap(part, mode="r+") if done else None
     except (FileNotFoundError, ValueError):  # the part itself was removed or cut
+        features = None
+    if features is None:
         done, earlier = 0, 0.0
-        features = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape)
+        features = create_array(part, dtype=np.float32, shape=shape)
     device = next(model.parameters()).device
     batch_size = CPU_BATCH_SIZE if device.type == "cpu" else GPU_BATCH_SIZE
     model.eval()

@@ -6,6 +6,9 @@ import hashlib
 import os
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import DTypeLike
+
 
 def sha256(file: Path) -> str:
     """64 hex digits over a file's content."""
@@ -23,3 +26,22 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def create_array(file: Path, *, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap:
+    """A new .npy file to be filled through memory, its room on the disk taken at once.
+
+    Without that the file would be a hole: a disk that is full later ends the process by SIGBUS, without a word.
+
+    Raises:
+        OSError: no room; nothing is left of the file.
+    """
+    array = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
+    if hasattr(os, "posix_fallocate"):  # Linux
+        try:
+            with file.open("r+b") as stream:
+                os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
+        except OSError:
+            file.unlink()
+            raise
+    return array

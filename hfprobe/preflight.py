@@ -70,15 +70,15 @@ def find_shortages(
         feature_bytes: of the arrays that the exact head needs in memory.
     """
     problems = []
-    # One more than are kept: the new one is whole before an old one goes.
-    count = (math.ceil(epochs) if kept is None else kept) + 1
-    wanted = count * COPIES_A_CHECKPOINT * 4 * parameters
+    # One more than are kept: the new one is whole before an old one goes. Those of a resumed run are there already.
+    count = (math.ceil(epochs) if kept is None else kept) + 1 - len(list(output_dir.glob("checkpoint-*")))
+    wanted = count * COPIES_A_CHECKPOINT * 4 * parameters / 1e6
     nearest = next(path for path in [output_dir, *output_dir.absolute().parents] if path.exists())
-    free = shutil.disk_usage(nearest).free
+    free = shutil.disk_usage(nearest).free / 1e6
     if wanted > free:
         problems.append(
-            f"{count} checkpoints of {wanted / count / 1e6:,.0f} MB need {wanted / 1e9:.1f} GB in '{output_dir}', and "
-            f"{free / 1e9:.1f} GB are free. Free some, give another --output_dir, or a smaller --save_total_limit."
+            f"Checkpoints need {wanted:,.0f} MB in '{output_dir}' ({count} of {wanted / count:,.0f} MB), and "
+            f"{free:,.0f} MB are free. Free some, give another --output_dir, or a smaller --save_total_limit."
         )
     memory = available_memory()
     if memory is not None and feature_bytes > memory:

@@ -4,11 +4,13 @@ import re
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
+import torch
 
-from hfprobe.cli import Parser, require_writable, run_command
+from hfprobe.cli import Parser, find_shortage, require_writable, run_command
 from hfprobe.errors import CheckFailedError, InputError, MachineError
 
 
@@ -23,9 +25,43 @@ def test_errors_are_one_line_and_an_exit_code(capsys, error, code):
     assert capsys.readouterr().err == "error: first second\n"
 
 
-def test_a_bug_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError):
-        run_command(lambda: 1 / 0)
+@pytest.mark.parametrize("bug", [ZeroDivisionError("x"), RuntimeError("x"), PermissionError(13, "x")])
+def test_a_bug_keeps_its_traceback(bug):
+    def main():
+        raise bug
+
+    with pytest.raises(type(bug)):
+        run_command(main)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(28, "No space left", "runs/x"), "No space left: 'runs/x'. Free some space, and run again."),
+        (MemoryError(), "The memory ran out. Give smaller batches, or free some."),
+        (torch.OutOfMemoryError("CUDA out of memory."), "The memory ran out. Give smaller batches, or free some."),
+    ],
+)
+def test_a_machine_that_gives_out_is_one_line_in_every_thread(capsys, error, line):
+    def main():
+        raise error
+
+    def in_a_thread_too():
+        thread = threading.Thread(target=main)
+        thread.start()
+        thread.join()
+        main()
+
+    with pytest.raises(SystemExit) as stopped:
+        run_command(in_a_thread_too)
+    assert stopped.value.code == 3
+    assert capsys.readouterr().err == f"error: {line}\n"
+
+
+def test_torchs_words_for_too_little_memory_are_known():
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(10**15)
+    assert find_shortage(error.value) == "The memory ran out. Give smaller batches, or free some."
 
 
 def test_unknown_flag_offers_the_nearest():

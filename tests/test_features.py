@@ -1,4 +1,5 @@
 import json
+import os
 import re
 from functools import partial
 
@@ -13,7 +14,7 @@ from hfprobe.config import make_run, parse_run
 from hfprobe.data import sources
 from hfprobe.data.resident import ImageSplit
 from hfprobe.data.splits import load_splits
-from hfprobe.errors import InputError
+from hfprobe.errors import InputError, MachineError
 from hfprobe.evaluation import load_model
 from hfprobe.features import (
     FeatureBatches,
@@ -144,6 +145,23 @@ def test_an_interrupted_extraction_goes_on_where_it_stopped(probe, split):
     found = extract_features(model=model, processor=processor, split=split).features
     assert model.calls == batches()  # two before, the others after
     np.testing.assert_array_equal(found, expected)
+
+
+def test_a_full_disk_is_said_before_an_image_is_computed_and_the_next_call_goes_on(probe, split, monkeypatch):
+    model, processor = probe
+
+    def full(descriptor, start, size):
+        assert size == 128 + 4 * len(split) * model.config.feature_size  # all that will be written
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full, raising=False)
+        with pytest.raises(MachineError, match=r"No space left on device\. Free some space and run again\."):
+            extract_features(model=model, processor=processor, split=split)
+    assert model.calls == 0
+    assert list((sources.cache_folder() / "features").iterdir()) == []
+    extract_features(model=model, processor=processor, split=split)
+    assert model.calls == batches()
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "no sums"])

@@ -66,10 +66,13 @@ def test_a_disk_too_small_for_the_checkpoints(tmp_path, monkeypatch):
 
     assert shortages(36_000_000) == []
     assert shortages(35_999_999) == [
-        "3 checkpoints of 12 MB need 0.0 GB in 'no/such', and 0.0 GB are free. Free some, give another --output_dir, "
+        "Checkpoints need 36 MB in 'no/such' (3 of 12 MB), and 36 MB are free. Free some, give another --output_dir, "
         "or a smaller --save_total_limit."
     ]
-    assert "10 checkpoints of 12 MB need 0.1 GB" in shortages(0, kept=None)[0]
+    assert "need 120 MB in 'no/such' (10 of 12 MB)" in shortages(0, kept=None)[0]
+    for step in (1, 2):  # of the run that is resumed
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    assert "(1 of 12 MB)" in shortages(0, output_dir=tmp_path)[0]
 
 
 def test_too_little_memory_for_the_features(tmp_path, monkeypatch):

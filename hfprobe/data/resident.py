@@ -23,6 +23,7 @@ from tqdm import tqdm
 from hfprobe.data.sources import cache_folder
 from hfprobe.data.transforms import crop_and_flip, preprocess
 from hfprobe.errors import InputError, MachineError
+from hfprobe.files import create_array
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +127,7 @@ def _decode_to(target: Path, rows: Dataset, index: np.ndarray, split: str, fallb
     handle, staging = tempfile.mkstemp(dir=target.parent, suffix=".part")
     os.close(handle)
     try:
-        images = np.lib.format.open_memmap(staging, mode="w+", dtype=np.uint8, shape=(len(rows), height, width, 3))
+        images = create_array(Path(staging), dtype=np.uint8, shape=(len(rows), height, width, 3))
         progress = tqdm(_items(rows), total=len(rows), desc=f"Decoding {split} images", leave=False)
         for position, (item, number) in enumerate(zip(progress, index, strict=True)):
             image = _read(item, split, number)
