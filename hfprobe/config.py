@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import sys
 from collections.abc import Sequence
@@ -52,20 +53,33 @@ def require_positive(arguments: Any, *names: str) -> None:
     """InputError naming the first of the fields that is set and not above zero."""
     for name in names:
         value = getattr(arguments, name)
-        if value is not None and value <= 0:
+        if value is not None and not 0 < value < math.inf:
             flags = "/".join([f"--{name}", *(short for short, long in SHORT_NAMES.items() if long == name)])
             raise InputError(f"{flags} is {value}; allowed: more than 0.")
 
 
-def has_bf16_units() -> bool:
-    """Whether this machine computes in bfloat16 without emulation; True where it does not say."""
+def require_not_negative(arguments: Any, *names: str) -> None:
+    """InputError naming the first of the fields that is below zero."""
+    for name in names:
+        value = getattr(arguments, name)
+        if not 0 <= value < math.inf:
+            raise InputError(f"--{name} is {value}; allowed: 0 or more.")
+
+
+def has_accelerator() -> bool:
+    """Whether torch sees a GPU, or what else it computes on beside the CPU."""
     import torch
 
+    return torch.accelerator.is_available()
+
+
+def has_bf16_units() -> bool:
+    """Whether this machine computes in bfloat16 without emulation; True where it does not say."""
     try:
         flags = Path("/proc/cpuinfo").read_text().split()
     except OSError:
         return True
-    return torch.accelerator.is_available() or not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+    return has_accelerator() or not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
 
 
 @dataclass
@@ -101,8 +115,7 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         require_positive(self, "max_train_samples", "max_eval_samples")
-        if self.crop_shift < 0:
-            raise InputError(f"--crop_shift is {self.crop_shift}; allowed: 0 or more.")
+        require_not_negative(self, "crop_shift")
         twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
         if twice:
             raise InputError(f"--classes names {', '.join(twice)} twice; allowed: each class once.")
@@ -161,20 +174,21 @@ class RunArguments(TrainingArguments):
             "per_device_eval_batch_size",
             "learning_rate",
             "muon_learning_rate",
+            "gradient_accumulation_steps",
             "patience",
             "seeds",
         )
-        if not 0 <= self.muon_momentum < 1:
-            raise InputError(f"--muon_momentum is {self.muon_momentum}; allowed: 0 <= momentum < 1.")
-        if self.histogram_epochs < 0:
-            raise InputError(f"--histogram_epochs is {self.histogram_epochs}; allowed: 0 or more.")
-        if self.seed < 0:
-            raise InputError(f"--seed is {self.seed}; allowed: 0 or more.")
+        require_not_negative(self, "seed", "weight_decay", "dataloader_num_workers", "histogram_epochs")
+        for name in ("muon_momentum", "label_smoothing_factor"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"--{name} is {getattr(self, name)}; allowed: 0 or more, less than 1.")
         if (self.bf16 or self.bf16_full_eval) and not has_bf16_units():
             raise InputError(
                 "--bf16 and --bf16_full_eval need a GPU, or a CPU with units for bfloat16; this one has none and "
                 "takes several times as long as with float32. Leave the flag out."
             )
+        if (self.fp16 or self.fp16_full_eval) and not has_accelerator():
+            raise InputError("--fp16 and --fp16_full_eval need a GPU, and none is here. Leave the flag out.")
         if self.resume and self.overwrite:
             raise InputError("--resume and --overwrite exclude each other: keep the run, or delete it.")
         refuse(find_contradictions(self))
@@ -226,7 +240,9 @@ class RunParser(OneLineErrors, HfArgumentParser):
         self.refuse_unknown(self.parse_known_args(argv)[1])
         try:
             return RunConfig(*self.parse_args_into_dataclasses(argv, look_for_args_file=False))
-        except ValueError as error:  # from the __post_init__ of TrainingArguments or of a model's Options
+        except InputError:
+            raise
+        except (ValueError, TypeError, OSError, ImportError) as error:  # of TrainingArguments or a model's Options
             raise InputError(str(error)) from error
 
 

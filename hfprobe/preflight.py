@@ -39,6 +39,21 @@ def find_contradictions(arguments: Any) -> list[str]:
             f"--save_strategy is {name} and --eval_strategy {evaluates}: the best epoch can only be kept where both "
             "happen together. Give both the same, or --load_best_model_at_end false."
         )
+    if arguments.optimizer != "optim" and arguments.optim != arguments.default_optim:
+        problems.append(
+            f"--optim is {getattr(arguments.optim, 'value', arguments.optim)}, but --optimizer {arguments.optimizer} "
+            "is used instead. Give --optimizer optim."
+        )
+    if arguments.dataloader_drop_last:
+        problems.append("--dataloader_drop_last leaves images out of evaluations too. Leave it out.")
+    if arguments.label_names not in (None, ["labels"]):
+        problems.append(
+            f"--label_names is {' '.join(arguments.label_names)}, but labels are named labels. Leave it out."
+        )
+    if arguments.batch_eval_metrics:
+        problems.append(
+            "--batch_eval_metrics measures in parts; hfprobe measures all predictions at once. Leave it out."
+        )
     schedule = getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type)
     if schedule == "reduce_lr_on_plateau":
         mode = _as_table(arguments.lr_scheduler_kwargs).get("mode", "min")

@@ -8,7 +8,7 @@ import math
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from hfprobe import checkpoints
 from hfprobe.callbacks import StopOnSignal
+from hfprobe.cli import find_shortage
 from hfprobe.config import RunArguments
 from hfprobe.errors import CheckFailedError, InputError, MachineError, StoppedError
 from hfprobe.optimizers import make_optimizer
@@ -48,7 +49,8 @@ class ProbeTrainer(Trainer):
     args: RunArguments
 
     def __init__(self, **kwargs: Any):
-        super().__init__(**kwargs)
+        with setting_up():
+            super().__init__(**kwargs)
         # On the device and read only when logged: no step waits for it.
         self._correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self._seen = 0
@@ -56,6 +58,7 @@ class ProbeTrainer(Trainer):
         self._seconds_before = 0.0  # of training, before the run was resumed
         self._start = time.perf_counter()
         self._resumed_from: Path | None = None
+        self._begun = False  # once all is set up and the first step comes
         self._stopper = StopOnSignal()
         self.add_callback(self._stopper)
         self.add_callback(_GoOn(self))
@@ -108,7 +111,8 @@ class ProbeTrainer(Trainer):
     def train(self, resume_from_checkpoint: Path | None = None, **kwargs: Any) -> Any:
         self._resumed_from = resume_from_checkpoint
         try:
-            return super().train(resume_from_checkpoint and str(resume_from_checkpoint), **kwargs)
+            with setting_up(until=lambda: self._begun):
+                return super().train(resume_from_checkpoint and str(resume_from_checkpoint), **kwargs)
         finally:
             self._stopper.restore()
 
@@ -196,6 +200,22 @@ class ProbeTrainer(Trainer):
 
 
 @contextlib.contextmanager
+def setting_up(until: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """What transformers raises before the first step comes of a flag of its own that does not fit: one line."""
+    try:
+        yield
+    except Exception as error:
+        ours = isinstance(error, InputError | CheckFailedError | MachineError | StoppedError)
+        if ours or until() or find_shortage(error) is not None:
+            raise
+        reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else "no reason given"
+        raise InputError(
+            f"transformers cannot begin with these flags: {type(error).__name__}: {reason}. Leave out or mend the flag "
+            "that this is about."
+        ) from error
+
+
+@contextlib.contextmanager
 def reading(checkpoint: str | Path | None) -> Iterator[None]:
     """Whatever cannot be loaded is one line: a manifest vouches for what was saved, not for who saved it."""
     try:
@@ -208,11 +228,12 @@ def reading(checkpoint: str | Path | None) -> Iterator[None]:
 
 
 class _GoOn(TrainerCallback):
-    """Called after Trainer has reset its sums and before the first step."""
+    """Called after Trainer has set all up and reset its sums, and before the first step."""
 
     def __init__(self, trainer: ProbeTrainer):
         self.trainer = trainer
 
     def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer._begun = True
         if self.trainer._resumed_from is not None:
             self.trainer.go_on_from(self.trainer._resumed_from)

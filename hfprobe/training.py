@@ -101,11 +101,6 @@ def check_before_start(*, config: RunConfig, model: PreTrainedModel, splits: Spl
     """Raise InputError or MachineError with everything that would end the run later, or spoil it."""
     arguments = config.training
     wrong = []
-    if len(splits.train) < arguments.per_device_train_batch_size and arguments.dataloader_drop_last:
-        wrong.append(
-            f"{len(splits.train)} training images make no batch of {arguments.per_device_train_batch_size} "
-            "with --dataloader_drop_last. Give a smaller --batch_size."
-        )
     side = min(splits.train.images.shape[1:3])
     if config.data.crop_shift >= side:
         wrong.append(f"--crop_shift is {config.data.crop_shift}; allowed: less than the images' {side} pixels.")
@@ -174,6 +169,8 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
         take_best(trainer, checkpoint)
     else:
         outcome = trainer.train(resume_from_checkpoint=checkpoint)
+        if not evaluations(trainer):  # --eval_strategy no, or a long --eval_delay
+            trainer.evaluate()
         trainer.save_metrics("train", outcome.metrics)
         trainer.save_state()
     logits = trainer.predict(trainer.eval_dataset)
@@ -292,12 +289,17 @@ def summarize_seeds(runs: list[RunConfig]) -> dict[str, Any]:
     }
 
 
+def evaluations(trainer: Trainer) -> list[dict[str, float]]:
+    """The log's entries that are evaluations, in their order."""
+    return [entry for entry in trainer.state.log_history if "eval_accuracy" in entry]
+
+
 def best_evaluation(trainer: Trainer) -> dict[str, Any]:
     """`metrics` and `best_epoch` of the evaluation whose weights the model holds after training."""
-    evaluations = [entry for entry in trainer.state.log_history if "eval_accuracy" in entry]
+    found = evaluations(trainer)
     key = f"eval_{trainer.args.metric_for_best_model.removeprefix('eval_')}"
     pick = max if trainer.args.greater_is_better else min
-    best = pick(evaluations, key=lambda entry: entry[key]) if trainer.args.load_best_model_at_end else evaluations[-1]
+    best = pick(found, key=lambda entry: entry[key]) if trainer.args.load_best_model_at_end else found[-1]
     names = ("accuracy", "macro_f1", "loss")
     return {"metrics": {name: best[f"eval_{name}"] for name in names}, "best_epoch": best["epoch"]}
 

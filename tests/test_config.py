@@ -54,6 +54,13 @@ def test_python_and_command_line_give_the_same_run():
         (["--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
         (["--lr", "-1"], "--learning_rate/--lr is -1.0; allowed: more than 0."),
         (["--patience", "0"], "--patience is 0; allowed: more than 0."),
+        (["--lr", "inf"], "--learning_rate/--lr is inf; allowed: more than 0."),
+        (["--epochs", "nan"], "--num_train_epochs/--epochs is nan; allowed: more than 0."),
+        (["--gradient_accumulation_steps", "0"], "--gradient_accumulation_steps is 0; allowed: more than 0."),
+        (["--dataloader_num_workers", "-1"], "--dataloader_num_workers is -1; allowed: 0 or more."),
+        (["--weight_decay", "-1"], "--weight_decay is -1.0; allowed: 0 or more."),
+        (["--label_smoothing_factor", "2"], "--label_smoothing_factor is 2.0; allowed: 0 or more, less than 1."),
+        (["--accelerator_config", "nosuch.json"], "No such file or directory: 'nosuch.json'"),
         (["--seed", "-1"], "--seed is -1; allowed: 0 or more."),
         (["--crop_shift", "-1"], "--crop_shift is -1; allowed: 0 or more."),
         (["--histogram_epochs", "-1"], "--histogram_epochs is -1; allowed: 0 or more."),
@@ -124,6 +131,13 @@ def test_bfloat16_needs_units_for_it(monkeypatch, flag):
         parse_run([flag, "--use_cpu"])
     monkeypatch.setattr("hfprobe.config.has_bf16_units", lambda: True)
     assert getattr(parse_run([flag, "--use_cpu"]).training, flag.removeprefix("--"))
+
+
+@pytest.mark.parametrize("flag", ["--fp16", "--fp16_full_eval"])
+def test_float16_needs_a_gpu(monkeypatch, flag):
+    monkeypatch.setattr("hfprobe.config.has_accelerator", lambda: False)
+    with pytest.raises(InputError, match=re.escape("--fp16 and --fp16_full_eval need a GPU, and none is here.")):
+        parse_run([flag])
 
 
 def test_seeds_are_runs_of_their_own_on_one_split():

@@ -28,6 +28,16 @@ CONTRADICTIONS = [
         "The plateau schedule waits for a smaller accuracy (mode min): the learning rate would fall while the model "
         'improves. Give --lr_scheduler_kwargs \'{"mode": "max"}\'.',
     ),
+    (
+        ["--optim", "adafactor"],
+        "--optim is adafactor, but --optimizer muon is used instead. Give --optimizer optim.",
+    ),
+    (["--dataloader_drop_last"], "--dataloader_drop_last leaves images out of evaluations too. Leave it out."),
+    (["--label_names", "foo"], "--label_names is foo, but labels are named labels. Leave it out."),
+    (
+        ["--batch_eval_metrics"],
+        "--batch_eval_metrics measures in parts; hfprobe measures all predictions at once. Leave it out.",
+    ),
 ]
 
 
@@ -44,6 +54,7 @@ def test_what_does_not_go_together(flags, message):
         ["--metric_for_best_model", "eval_macro_f1"],
         ["--save_strategy", "steps", "--load_best_model_at_end", "false"],
         ["--save_strategy", "best"],
+        ["--optim", "adafactor", "--optimizer", "optim"],
         ["--lr_scheduler_type", "reduce_lr_on_plateau", "--lr_scheduler_kwargs", '{"mode": "max"}'],
     ],
 )

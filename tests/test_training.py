@@ -77,6 +77,39 @@ def test_a_run_learns_and_its_folder_explains_itself(dataset_folder, tmp_path):
     assert trainer.evaluate()["eval_accuracy"] == pytest.approx(best)
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "ValueError: One of min_lr or min_lr_rate should be set"),
+        ({"lr_scheduler_kwargs": {"nosuch": 1}}, "TypeError: get_linear_schedule_with_warmup() got an unexpected"),
+        ({"gradient_checkpointing": True}, "ValueError: SimpleCNN does not support activation checkpointing"),
+        ({"report_to": "nosuch"}, "ValueError: nosuch is not supported"),
+        ({"dataloader_persistent_workers": True}, "ValueError: persistent_workers option needs num_workers > 0"),
+    ],
+)
+def test_a_flag_of_transformers_that_does_not_fit_is_one_line(dataset_folder, tmp_path, values, message):
+    with pytest.raises(InputError, match=re.escape(f"transformers cannot begin with these flags: {message}")):
+        small_run(dataset_folder, tmp_path, **values)
+
+
+def test_a_bug_in_the_first_step_is_no_flag(dataset_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(ProbeTrainer, "compute_loss", lambda *args, **kwargs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        small_run(dataset_folder, tmp_path)
+
+
+def test_weights_without_a_histogram_end_the_run_at_its_next_log_entry(dataset_folder, tmp_path):
+    with pytest.raises(CheckFailedError, match=r"^The training loss is nan at step 4 \(epoch 1, "):
+        small_run(dataset_folder, tmp_path, learning_rate=1e30, muon_learning_rate=1e30)
+
+
+@pytest.mark.parametrize("values", [{"eval_strategy": "no", "load_best_model_at_end": False}, {"eval_delay": 9}])
+def test_a_run_that_was_to_evaluate_nothing_is_evaluated_at_its_end(dataset_folder, tmp_path, values):
+    trainer, result = small_run(dataset_folder, tmp_path, num_train_epochs=1, **values)
+    assert result.best_epoch == 1
+    assert result.metrics["accuracy"] == trainer.evaluate()["eval_accuracy"]
+
+
 def test_principal_filters_are_set_before_training(dataset_folder, tmp_path):
     config = make_run(dataset=str(dataset_folder), output_dir=str(tmp_path), first_filters="principal", use_cpu=True)
     model, processor = build_model("cnn", labels=config.data.classes, options=config.model)

@@ -21,7 +21,9 @@ class Histograms(TrainerCallback):
         if writer is None or step or (epoch != 1 and epoch % self.every):
             return
         for name, parameter in model.named_parameters():
-            if parameter.grad is not None:
-                name = name.removeprefix("module.").replace(".", "/")
-                writer.add_histogram(f"weights/{name}", parameter.detach().float().cpu(), epoch)
-                writer.add_histogram(f"gradients/{name}", parameter.grad.float().cpu(), epoch)
+            if parameter.grad is None:
+                continue
+            name = name.removeprefix("module.").replace(".", "/")
+            for kind, values in (("weights", parameter.detach()), ("gradients", parameter.grad)):
+                if values.isfinite().all():  # others have no histogram, and end the run at its next log entry
+                    writer.add_histogram(f"{kind}/{name}", values.float().cpu(), epoch)
