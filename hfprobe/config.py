@@ -14,7 +14,7 @@ from typing import Any, Literal
 from transformers import HfArgumentParser, TrainingArguments
 
 from hfprobe import recipes
-from hfprobe.cli import OneLineErrors, is_main_process, require_writable
+from hfprobe.cli import OneLineErrors, Parser, is_main_process, require_writable
 from hfprobe.errors import InputError
 from hfprobe.preflight import find_contradictions, refuse
 
@@ -253,7 +253,7 @@ def parse_run(argv: Sequence[str] | None = None) -> RunConfig:
         InputError: a flag or a value that cannot be used, in one line.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = Parser(add_help=False)
     first.add_argument("--model", default="cnn")
     first.add_argument("--recipe")
     chosen, _ = first.parse_known_args(argv)

@@ -45,6 +45,7 @@ slow_inputs = settings(deadline=None, max_examples=50, suppress_health_check=[He
 
 @slow_inputs
 @given(st.lists(st.tuples(st.sampled_from(FLAGS), VALUES), max_size=4))
+@example([("--recipe", "-inf")])
 @example([("--lr_scheduler_kwargs", "[]"), ("--lr_scheduler_type", "reduce_lr_on_plateau")])
 def test_a_command_line_is_refused_in_one_line_or_makes_a_run(flags):
     argv = ["--output_dir", "unused", *(part for flag in flags for part in flag)]
