@@ -23,6 +23,7 @@ def splits(dataset_folder):
 @pytest.fixture
 def measure(splits, tmp_path, monkeypatch):
     monkeypatch.setattr(label_efficiency, "LEAST_STEPS", 4)
+    monkeypatch.setitem(recipe_module("cnn").RECIPES["fast"], "num_train_epochs", 2)
     options = {"vit": recipe_module("vit").Options(backbone="resnet10t", backbone_weights="random")}
     arguments = {"models": ["cnn", "vit"], "options": options, "splits": splits, "folder": tmp_path}
     return lambda **values: measure_label_efficiency(**arguments | values)
