@@ -3,6 +3,7 @@ import os
 # Before any test imports a library that reads them.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two processes test at once: more threads would wait for each other
 
 import datasets
 import numpy as np
