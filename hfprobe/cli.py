@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from hfprobe.errors import CheckFailedError, InputError, MachineError, StoppedError
+from hfprobe.errors import CommandError, InputError, MachineError, StoppedError
 
 # The numbers of malloc.h.
 MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_MAX = -1, -4
@@ -92,22 +92,18 @@ def run_command(main: Callable[[], None]) -> NoReturn:
     threading.excepthook = _thread_ended
     try:
         main()
-    except (InputError, CheckFailedError, MachineError) as error:
-        if is_main_process():
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except StoppedError as stopped:
-        if is_main_process():
-            print(stopped, file=sys.stderr)
-        sys.exit(stopped.exit_code)
-    except (OSError, MemoryError, RuntimeError) as error:
-        lacking = find_shortage(error)
-        if lacking is None:
-            raise
-        print(f"error: {lacking}", file=sys.stderr)
-        sys.exit(MachineError.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if not isinstance(error, CommandError):
+            lacking = find_shortage(error)
+            if lacking is None:
+                raise
+            error = MachineError(lacking)
+        if is_main_process():
+            text = " ".join(str(error).split())
+            print(text if isinstance(error, StoppedError) else f"error: {text}", file=sys.stderr)
+        sys.exit(error.exit_code)
     sys.exit(0)
 
 

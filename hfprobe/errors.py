@@ -4,27 +4,38 @@ Every message is one line: what was found, what is allowed, what to do.
 """
 
 
-class InputError(ValueError):
+class CommandError(Exception):
+    """What `hfprobe.cli.run_command` makes one line of."""
+
+    exit_code: int
+
+
+class InputError(CommandError, ValueError):
     """The user gave something that cannot be used. Exit code 2."""
 
     exit_code = 2
 
 
-class CheckFailedError(RuntimeError):
+class CheckFailedError(CommandError, RuntimeError):
     """The work was done and its check did not hold. Exit code 1."""
 
     exit_code = 1
 
 
-class MachineError(RuntimeError):
+class MachineError(CommandError, RuntimeError):
     """The machine gave out: disk, memory, device. Exit code 3."""
 
     exit_code = 3
 
 
-class StoppedError(RuntimeError):
+class StoppedError(CommandError):
     """A signal stopped the work, and everything is saved. Exit code as of shells: 128 and the signal's number."""
 
     def __init__(self, message: str, *, number: int):
         super().__init__(message)
         self.exit_code = 128 + number
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says first, without its period, to be quoted in one line of ours."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")

@@ -18,7 +18,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, Pr
 from hfprobe import provenance
 from hfprobe.data.resident import ImageBatches, ImageSplit
 from hfprobe.data.splits import Splits
-from hfprobe.errors import InputError
+from hfprobe.errors import InputError, first_line
 from hfprobe.features import FeatureBatches, extract_features
 from hfprobe.models import check_processor, register_models
 from hfprobe.results import EvalResult
@@ -39,10 +39,9 @@ def load_model(folder: str | Path) -> tuple[PreTrainedModel, Any]:
         model = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers and safetensors raise a dozen kinds for a damaged folder
-        reason = str(error).strip().splitlines()[0].rstrip(".")
         raise InputError(
-            f"'{folder}' does not hold a model that hfprobe can load: {reason}. Give a folder or a name that "
-            "scripts/train.py printed."
+            f"'{folder}' does not hold a model that hfprobe can load: {first_line(error)}. Give a folder or a name "
+            "that scripts/train.py printed."
         ) from error
     broken = [name for name, weight in model.state_dict().items() if not weight.isfinite().all()]
     if broken:

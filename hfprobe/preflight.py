@@ -48,7 +48,7 @@ def find_contradictions(arguments: Any) -> list[str]:
         problems.append("--dataloader_drop_last leaves images out of evaluations too. Leave it out.")
     if arguments.label_names not in (None, ["labels"]):
         problems.append(
-            f"--label_names is {' '.join(arguments.label_names)}, but labels are named labels. Leave it out."
+            f"--label_names is {' '.join(arguments.label_names)}; hfprobe's images have labels. Leave it out."
         )
     if arguments.batch_eval_metrics:
         problems.append(

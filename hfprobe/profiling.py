@@ -21,7 +21,7 @@ from hfprobe import provenance
 from hfprobe.cli import quiet_libraries
 from hfprobe.comparison import PROFILE_FILE
 from hfprobe.data.transforms import input_size
-from hfprobe.errors import InputError, MachineError
+from hfprobe.errors import InputError, MachineError, first_line
 from hfprobe.evaluation import load_model
 from hfprobe.models import register_models
 from hfprobe.recipes import recipe_module
@@ -98,8 +98,9 @@ def profile_models(
     except RuntimeError as error:
         if "memory" not in str(error):  # torch has no class of its own for it on a CPU
             raise
-        reason = str(error).splitlines()[0]
-        raise MachineError(f"Not enough memory for these batches: {reason}. Give smaller --batch_sizes.") from error
+        raise MachineError(
+            f"Not enough memory for these batches: {first_line(error)}. Give smaller --batch_sizes."
+        ) from error
     for name in models:
         described[name]["batches"] = {str(size): measured[name, size] for of, size in steps if of == name}
         trace = trace_dir / f"trace-{name.replace('/', '-')}.json"

@@ -23,7 +23,7 @@ from hfprobe import checkpoints
 from hfprobe.callbacks import StopOnSignal
 from hfprobe.cli import find_shortage
 from hfprobe.config import RunArguments
-from hfprobe.errors import CheckFailedError, InputError, MachineError, StoppedError
+from hfprobe.errors import CheckFailedError, CommandError, InputError, MachineError, StoppedError, first_line
 from hfprobe.optimizers import make_optimizer
 from hfprobe.results import write_json
 
@@ -67,6 +67,12 @@ class ProbeTrainer(Trainer):
         if self.args.optimizer != "optim" and self.optimizer is None:
             self.optimizer = make_optimizer(self.args.optimizer, self.model, self.args)
         return super().create_optimizer(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        schedule = super().create_scheduler(num_training_steps, optimizer)
+        for rate in getattr(schedule, "lr_lambdas", []):
+            rate(num_training_steps - 1)  # a setting that is no number would be met only after the warm-up
+        return schedule
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0
@@ -205,13 +211,11 @@ def setting_up(until: Callable[[], bool] = lambda: False) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        ours = isinstance(error, InputError | CheckFailedError | MachineError | StoppedError)
-        if ours or until() or find_shortage(error) is not None:
+        if isinstance(error, CommandError) or until() or find_shortage(error) is not None:
             raise
-        reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else "no reason given"
         raise InputError(
-            f"transformers cannot begin with these flags: {type(error).__name__}: {reason}. Leave out or mend the flag "
-            "that this is about."
+            f"transformers cannot begin with these flags: {type(error).__name__}: {first_line(error)}. Leave out or "
+            "mend the flag that this is about."
         ) from error
 
 
@@ -221,9 +225,9 @@ def reading(checkpoint: str | Path | None) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # pickle, torch and safetensors raise a dozen kinds
-        reason = str(error).strip().splitlines()[0].rstrip(".")
         raise InputError(
-            f"'{checkpoint}' cannot be loaded: {reason}. Remove it, and go on from an earlier one with --resume."
+            f"'{checkpoint}' cannot be loaded: {first_line(error)}. Remove it, and go on from an earlier one with "
+            "--resume."
         ) from error
 
 

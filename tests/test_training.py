@@ -82,6 +82,10 @@ def test_a_run_learns_and_its_folder_explains_itself(dataset_folder, tmp_path):
     [
         ({"lr_scheduler_type": "cosine_with_min_lr"}, "ValueError: One of min_lr or min_lr_rate should be set"),
         ({"lr_scheduler_kwargs": {"nosuch": 1}}, "TypeError: get_linear_schedule_with_warmup() got an unexpected"),
+        (
+            {"lr_scheduler_type": "polynomial", "warmup_steps": 2, "lr_scheduler_kwargs": {"power": "x"}},
+            "TypeError: unsupported operand",
+        ),
         ({"gradient_checkpointing": True}, "ValueError: SimpleCNN does not support activation checkpointing"),
         ({"report_to": "nosuch"}, "ValueError: nosuch is not supported"),
         ({"dataloader_persistent_workers": True}, "ValueError: persistent_workers option needs num_workers > 0"),

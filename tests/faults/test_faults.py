@@ -34,6 +34,7 @@ def interrupt_twice():
     os.kill(os.getpid(), signal.SIGINT)
 def full(): raise OSError(28, "No space left on device")
 def at(function, count=1, kind="SimpleCNN"): return Point("", kind, f"{{TRAINER}}.{{function}}", count)
+def told(*starts): return [line for line in lab.log().splitlines() if line.startswith(starts)]
 """
 
 
@@ -58,20 +59,12 @@ def test_every_kill(laboratory, number):
     assert laboratory(f"print(lab.try_point(POINTS[{number}]))") == ["None"]
 
 
-TOLD = """
-def told(*starts): return [line for line in lab.log().splitlines() if line.startswith(starts)]
-"""
-
-
 def test_a_kill_a_signal_and_a_full_disk(laboratory):
-    found = laboratory(
-        TOLD
-        + """
+    found = laboratory("""
 print(lab.try_point(at("training_step", 6)), told("Going"))
 print(lab.try_point(at("training_step", 6), blow=term, code=143), told("Stopped", "Going"))
 print(lab.try_point(at("_save_optimizer_and_scheduler", 2), blow=full, code=3), told("error", "Going"))
-"""
-    )
+""")
     stopped = "Stopped by SIGTERM at step 6 of 12; all is saved in run. Go on: the same command with --resume."
     full = (
         "error: checkpoint-8 could not be saved in 'run': No space left on device. Earlier checkpoints are as they "
@@ -86,13 +79,10 @@ print(lab.try_point(at("_save_optimizer_and_scheduler", 2), blow=full, code=3), 
 
 @pytest.mark.faults
 def test_a_signal_at_the_last_step_of_an_epoch_and_two_interrupts(laboratory):
-    found = laboratory(
-        TOLD
-        + """
+    found = laboratory("""
 print(lab.try_point(at("training_step", 8), blow=term, code=143), told("Going"))  # after the epoch's evaluation
 print(lab.try_point(at("training_step", 6), blow=interrupt_twice, code=130), told("Stopped", "Going"))
-"""
-    )
+""")
     assert found == [
         f"None {['Going on from run/checkpoint-8.']}",
         f"None {['Going on from run/checkpoint-4.']}",
