@@ -23,7 +23,7 @@ from side_by_side import describe_machine, describe_ratio, draw_split, make_pars
 from hfprobe.cli import keep_freed_memory, quiet_libraries, use_every_core
 from hfprobe.data import sources
 from hfprobe.data.resident import ImageBatches, ImageSplit
-from hfprobe.data.transforms import preprocess
+from hfprobe.data.transforms import fit_images, normalize
 from hfprobe.features import CPU_BATCH_SIZE, GPU_BATCH_SIZE, extract_features, install_head, solve_head
 from hfprobe.models import build_model
 from hfprobe.recipes import recipe_module
@@ -51,7 +51,8 @@ def main() -> None:
         with torch.inference_mode():
             for first in range(0, len(train), batch_size):
                 images = torch.from_numpy(train.images[first : first + batch_size]).permute(0, 3, 1, 2)
-                bare(preprocess(images, processor=processor).to(device)).cpu()
+                images = normalize(fit_images(images, processor=processor), processor=processor)
+                bare(images.to(device)).cpu()
 
     def extraction() -> None:
         with fresh_cache():

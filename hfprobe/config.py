@@ -6,6 +6,7 @@ import argparse
 import math
 import shutil
 import sys
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -18,6 +19,8 @@ from hfprobe.cli import OneLineErrors, Parser, is_main_process, require_writable
 from hfprobe.errors import InputError
 from hfprobe.preflight import find_contradictions, refuse
 
+# Side in pixels of the images that --crop_shift is counted on.
+CROP_SIDE = 32
 DEFAULT_DATASET = "uoft-cs/cifar10"
 DEFAULT_CLASSES = ["airplane", "automobile", "bird", "cat", "dog"]
 
@@ -104,7 +107,13 @@ class DataArguments:
         default=None, metadata={"help": "Seed of the split into train and validation, and of subsets. Default: --seed."}
     )
     augment: bool = field(default=True, metadata={"help": "Random crops and mirror images in training."})
-    crop_shift: int = field(default=4, metadata={"help": "Pixels that random crops reach beyond the image's edge."})
+    crop_shift: int = field(
+        default=4,
+        metadata={
+            "help": "Pixels that random crops reach beyond the edge of an image of 32 x 32, less than 32; for other "
+            "sizes the same share of the side."
+        },
+    )
     crop_padding: Literal["black", "reflect"] = field(
         default="black", metadata={"help": "What random crops see beyond the image's edge."}
     )
@@ -115,7 +124,9 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         require_positive(self, "max_train_samples", "max_eval_samples")
-        require_not_negative(self, "crop_shift")
+        if not 0 <= self.crop_shift < CROP_SIDE:
+            raise InputError(f"--crop_shift is {self.crop_shift}; allowed: 0 to {CROP_SIDE - 1}.")
+        self.classes = [unicodedata.normalize("NFC", name) for name in self.classes]  # as sources do
         twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
         if twice:
             raise InputError(f"--classes names {', '.join(twice)} twice; allowed: each class once.")

@@ -121,7 +121,6 @@ def evaluate_model(
         | {
             "split": split,
             "source": splits.source,
-            "data_fingerprint": splits.fingerprint,
             "split_fingerprint": images.fingerprint,
             "parameters": model.num_parameters(),
             "trainable_parameters": model.num_parameters(only_trainable=True),
@@ -140,8 +139,7 @@ def _views(
 ) -> list[ImageBatches | FeatureBatches]:
     """The plain images, and for a count of 2 their mirror images too, as the model reads them."""
     if not hasattr(model, "extract_features"):
-        mirrored = replace(images, images=images.images[:, :, ::-1])
-        return [ImageBatches(split, processor=processor) for split in (images, mirrored)[:count]]
+        return [ImageBatches(images, processor=processor, mirror=mirror) for mirror in (False, True)[:count]]
     # A frozen part: what it makes of each image is kept.
     layers = extract_features(model=model, processor=processor, split=images, views=count, name=f"{name} images")
     return [FeatureBatches(replace(layers, features=layer[None])) for layer in layers.features]

@@ -18,9 +18,8 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from hfprobe.data import sources
-from hfprobe.data.resident import ImageSplit
-from hfprobe.data.transforms import crop_and_flip, preprocess
+from hfprobe.data import cache
+from hfprobe.data.resident import ImageBatches, ImageSplit
 from hfprobe.errors import MachineError
 from hfprobe.files import create_array, sha256
 from hfprobe.provenance import versions
@@ -116,7 +115,6 @@ def cache_key(*, model: PreTrainedModel, processor: Any, split: ImageSplit, view
         "weights": model.frozen_sha256(),
         "preprocessing": processor.to_dict(),
         "images": split.fingerprint,
-        "rows": hashlib.sha256(np.ascontiguousarray(split.index)).hexdigest(),
         "view": [view, seed if view > 1 else None],  # only crops are drawn
         "dtype": str(next(model.parameters()).dtype),
         "timm": libraries["timm"],
@@ -128,7 +126,7 @@ def cache_key(*, model: PreTrainedModel, processor: Any, split: ImageSplit, view
 def _load_or_extract(
     *, model: PreTrainedModel, processor: Any, split: ImageSplit, view: int, seed: int, name: str
 ) -> tuple[np.ndarray, float]:
-    folder = sources.cache_folder() / "features"
+    folder = cache.cache_folder() / "features"
     kept = folder / f"{cache_key(model=model, processor=processor, split=split, view=view, seed=seed)}.npy"
     sums = kept.with_suffix(".json")
     if kept.is_file() and sums.is_file():
@@ -168,6 +166,8 @@ def _extract_to(
     if features is None:
         done, earlier = 0, 0.0
         features = create_array(part, dtype=np.float32, shape=shape)
+    batches = ImageBatches(split, processor=processor, mirror=view == 1, augment={} if view > 1 else None, seed=seed)
+    batches.set_epoch(view)  # of random crops: each view has its own
     device = next(model.parameters()).device
     batch_size = CPU_BATCH_SIZE if device.type == "cpu" else GPU_BATCH_SIZE
     model.eval()
@@ -183,7 +183,7 @@ def _extract_to(
         with progress, torch.inference_mode():
             for first in range(done, len(split), batch_size):
                 positions = np.arange(first, min(first + batch_size, len(split)))
-                pixels = view_of(split, positions, view=view, seed=seed, processor=processor)
+                pixels = batches.__getitems__(positions)["pixel_values"]
                 features[positions] = model.extract_features(pixels.to(device)).float().cpu().numpy()
                 done = first + len(positions)
                 progress.update(len(positions))
@@ -194,16 +194,6 @@ def _extract_to(
         note(done)
     counter.unlink(missing_ok=True)
     return time.perf_counter() - start
-
-
-def view_of(split: ImageSplit, positions: np.ndarray, *, view: int, seed: int, processor: Any) -> torch.Tensor:
-    """One view of some images as the model sees it: (B, 3, h, w) float32."""
-    images = torch.from_numpy(split.images[positions])  # (B, H, W, 3) uint8
-    if view == 1:
-        images = images.flip(2)
-    elif view > 1:
-        images = crop_and_flip(images, seed=seed, epoch=view, index=split.index[positions])
-    return preprocess(images.permute(0, 3, 1, 2), processor=processor)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, set_seed
 
 from hfprobe import provenance
 from hfprobe.config import make_run
-from hfprobe.data.resident import ImageBatches, ImageSplit
+from hfprobe.data.resident import ImageBatches
 from hfprobe.data.splits import VALIDATION_SHARE, Splits
 from hfprobe.errors import InputError
 from hfprobe.features import FeatureSplit, extract_features, solve_head
@@ -117,10 +117,6 @@ def _read_points(folder: Path, setting: dict[str, Any]) -> list[dict[str, Any]]:
     return points
 
 
-def _take(split: ImageSplit, positions: np.ndarray) -> ImageSplit:
-    return ImageSplit(*(getattr(split, name)[positions] for name in ("images", "labels", "index")))
-
-
 def _positions(labels: np.ndarray, *, count: int, seed: int) -> np.ndarray:
     """`count` images of each class."""
     drawn = np.random.default_rng(seed).permutation(len(labels))
@@ -149,7 +145,7 @@ def _probe(features: dict[str, FeatureSplit], *, classes: int, count: int, seed:
 def _train(name: str, splits: Splits, *, options: Any, count: int, seed: int) -> float:
     set_seed(seed)
     model, processor = build_model(name, labels=splits.class_names, options=options)
-    few = replace(splits, train=_take(splits.train, _positions(splits.train.labels, count=count, seed=seed)))
+    few = replace(splits, train=splits.train.take(_positions(splits.train.labels, count=count, seed=seed)))
     recipe = make_run(model=name).training
     steps = math.ceil(len(few.train) / recipe.per_device_train_batch_size)
     with tempfile.TemporaryDirectory() as folder:

@@ -24,7 +24,7 @@ METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.parquet"
 MISTAKES_FILE = "mistakes.parquet"
 # What reports and comparisons ask of every result.
-PROVENANCE_KEYS = ("model", "model_revision", "split", "data_fingerprint", "versions")
+PROVENANCE_KEYS = ("model", "model_revision", "split", "split_fingerprint", "versions")
 
 
 @dataclass(frozen=True)

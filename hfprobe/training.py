@@ -100,10 +100,6 @@ def build_trainer(*, config: RunConfig, model: PreTrainedModel, processor: Any, 
 def check_before_start(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -> None:
     """Raise InputError or MachineError with everything that would end the run later, or spoil it."""
     arguments = config.training
-    wrong = []
-    side = min(splits.train.images.shape[1:3])
-    if config.data.crop_shift >= side:
-        wrong.append(f"--crop_shift is {config.data.crop_shift}; allowed: less than the images' {side} pixels.")
     exact = getattr(config.model, "head", "sgd") == "exact"
     lacking = find_shortages(
         parameters=model.num_parameters(only_trainable=True),
@@ -113,7 +109,7 @@ def check_before_start(*, config: RunConfig, model: PreTrainedModel, splits: Spl
         # float64, before and after standardising
         feature_bytes=2 * 8 * config.model.views * len(splits.train) * model.config.feature_size if exact else 0,
     )
-    refuse(wrong, lacking)
+    refuse([], lacking)
 
 
 def make_datasets(

@@ -124,8 +124,7 @@ def evaluate(arguments) -> None:
     require_writable(arguments.report_dir, flag="--report_dir")
 
     from hfprobe.config import DataArguments
-    from hfprobe.data.splits import load_splits
-    from hfprobe.data.transforms import input_size
+    from hfprobe.data.splits import load_images
     from hfprobe.evaluation import evaluate_model, load_model
 
     quiet_libraries()
@@ -136,7 +135,8 @@ def evaluate(arguments) -> None:
         classes=arguments.classes or list(model.config.id2label.values()),
         max_eval_samples=arguments.max_eval_samples,
     )
-    splits = load_splits(data, seed=run.get("split_seed", run.get("seed", 42)), image_size=input_size(processor))
+    images = load_images(data, seed=run.get("split_seed", run.get("seed", 42)))
+    splits = images.decode(arguments.split, processor=processor)
     identity = {"model": arguments.model, "model_revision": folder.name} | {f"run_{key}": run[key] for key in run}
     result = evaluate_model(
         model=model,

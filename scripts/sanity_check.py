@@ -36,8 +36,7 @@ def main() -> None:
 
     from hfprobe.config import DataArguments
     from hfprobe.data.resident import ImageBatches
-    from hfprobe.data.splits import load_splits
-    from hfprobe.data.transforms import input_size
+    from hfprobe.data.splits import load_images
     from hfprobe.sanity import overfit_batch
 
     quiet_libraries()
@@ -45,7 +44,7 @@ def main() -> None:
     chosen = {key: value for key in ("dataset", "classes") if (value := getattr(arguments, key)) is not None}
     data = DataArguments(**chosen, max_train_samples=BATCH_SIZE, max_eval_samples=BATCH_SIZE)
     model, processor = build_model(arguments.model, labels=data.classes, options=options)
-    splits = load_splits(data, seed=42, image_size=input_size(processor))
+    splits = load_images(data, seed=42).decode("train", processor=processor)
     batch = ImageBatches(splits.train, processor=processor).__getitems__(list(range(len(splits.train))))
     learning_rate = arguments.lr or recipe_module(arguments.model).SANITY_LEARNING_RATE
     accuracies = overfit_batch(model=model, batch=batch, epochs=arguments.epochs, learning_rate=learning_rate)

@@ -31,17 +31,17 @@ def train_one(config: RunConfig) -> None:
 
     from transformers import enable_full_determinism, set_seed
 
-    from hfprobe.data.splits import load_splits
-    from hfprobe.data.transforms import input_size
+    from hfprobe.data.splits import load_images
     from hfprobe.models import build_model
     from hfprobe.training import build_trainer, push_best, train
 
     quiet_libraries()
     use_every_core()
-    (enable_full_determinism if config.training.full_determinism else set_seed)(config.training.seed)
-    model, processor = build_model(config.training.model, labels=config.data.classes, options=config.model)
     with config.training.main_process_first(desc="decoding"):
-        splits = load_splits(config.data, seed=config.split_seed, image_size=input_size(processor))
+        images = load_images(config.data, seed=config.split_seed)
+        (enable_full_determinism if config.training.full_determinism else set_seed)(config.training.seed)
+        model, processor = build_model(config.training.model, labels=images.class_names, options=config.model)
+        splits = images.decode("train", "validation", processor=processor)
     output_dir = claim_output_dir(config.training)
     trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
     result = train(trainer, config=config, splits=splits)

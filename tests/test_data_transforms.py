@@ -5,7 +5,7 @@ import torch
 from conftest import draw_images
 
 from hfprobe.data.resident import ImageBatches, ImageSplit
-from hfprobe.data.transforms import crop_and_flip, keyed_uniform, preprocess
+from hfprobe.data.transforms import crop_and_flip, fit_images, keyed_uniform, normalize
 from hfprobe.models import build_model
 
 
@@ -76,10 +76,11 @@ def test_alternating_flips_show_both_sides_of_every_image_in_two_epochs():
     np.testing.assert_array_equal(falls[2], falls[0])
 
 
-def test_preprocess_equals_the_processor(processor, split):
+def test_fitting_and_normalising_equal_the_processor(processor, split):
     pictures = [PIL.Image.fromarray(image) for image in split.images]
     expected = processor(pictures, return_tensors="pt")["pixel_values"]
-    found = preprocess(torch.from_numpy(split.images).permute(0, 3, 1, 2), processor=processor)
+    found = torch.from_numpy(split.images).permute(0, 3, 1, 2)
+    found = normalize(fit_images(found, processor=processor), processor=processor)
     assert torch.equal(found, expected)
 
 

@@ -5,9 +5,9 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from conftest import load_splits
 
 from hfprobe.config import DataArguments
-from hfprobe.data.splits import load_splits
 from hfprobe.errors import InputError
 from hfprobe.evaluation import evaluate_model, load_model
 from hfprobe.models import build_model
@@ -15,7 +15,7 @@ from hfprobe.models import build_model
 
 @pytest.fixture
 def splits(dataset_folder):
-    return load_splits(DataArguments(dataset=str(dataset_folder), classes=["cat", "dog"]), seed=0, image_size=32)
+    return load_splits(DataArguments(dataset=str(dataset_folder), classes=["cat", "dog"]), seed=0)
 
 
 def test_probabilities_are_the_models_own_and_mistakes_the_wrong_ones(splits):

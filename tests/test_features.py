@@ -6,14 +6,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import draw_images
+from conftest import draw_images, load_splits
 from sklearn.linear_model import LogisticRegression
 
 from hfprobe import features, training
 from hfprobe.config import make_run, parse_run
-from hfprobe.data import sources
+from hfprobe.data import cache
 from hfprobe.data.resident import ImageSplit
-from hfprobe.data.splits import load_splits
 from hfprobe.errors import InputError, MachineError
 from hfprobe.evaluation import load_model
 from hfprobe.features import (
@@ -34,7 +33,7 @@ COUNT = 50
 @pytest.fixture
 def probe(tmp_path, monkeypatch):
     """A small random probe whose backbone calls are counted, with a feature cache of its own."""
-    monkeypatch.setattr(sources, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(features, "CPU_BATCH_SIZE", 16)
     torch.manual_seed(0)
     options = recipe_module("vit").Options(backbone="resnet10t", backbone_weights="random")
@@ -128,7 +127,7 @@ def test_the_seed_matters_for_drawn_views_alone(probe, split):
 def test_an_interrupted_extraction_goes_on_where_it_stopped(probe, split):
     model, processor = probe
     expected = extract_features(model=model, processor=processor, split=split).features.copy()
-    for path in (sources.cache_folder() / "features").iterdir():
+    for path in (cache.cache_folder() / "features").iterdir():
         path.unlink()
     model.calls = 0
     whole = model.extract_features
@@ -159,7 +158,7 @@ def test_a_full_disk_is_said_before_an_image_is_computed_and_the_next_call_goes_
         with pytest.raises(MachineError, match=r"No space left on device\. Free some space and run again\."):
             extract_features(model=model, processor=processor, split=split)
     assert model.calls == 0
-    assert list((sources.cache_folder() / "features").iterdir()) == []
+    assert list((cache.cache_folder() / "features").iterdir()) == []
     extract_features(model=model, processor=processor, split=split)
     assert model.calls == batches()
 
@@ -168,7 +167,7 @@ def test_a_full_disk_is_said_before_an_image_is_computed_and_the_next_call_goes_
 def test_a_damaged_cache_is_made_again(probe, split, damage):
     model, processor = probe
     expected = extract_features(model=model, processor=processor, split=split).features.copy()
-    (kept,) = (sources.cache_folder() / "features").glob("*.npy")
+    (kept,) = (cache.cache_folder() / "features").glob("*.npy")
     content = bytearray(kept.read_bytes())
     if damage == "cut":
         kept.write_bytes(content[: len(content) // 2])
@@ -247,7 +246,7 @@ def run_probe(dataset_folder, folder, **values):
     )  # fmt: skip
     torch.manual_seed(0)
     model, processor = build_model("vit", labels=config.data.classes, options=config.model)
-    splits = load_splits(config.data, seed=42, image_size=32)
+    splits = load_splits(config.data, seed=42)
     trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
     return trainer, train(trainer, config=config, splits=splits)
 

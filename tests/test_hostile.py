@@ -11,14 +11,15 @@ import PIL.Image
 import pyarrow as pa
 import pytest
 import torch
-from conftest import CLASSES, make_dataset
+from conftest import CLASSES, load_splits, make_dataset
 from safetensors.torch import load_file, save_file
 from test_training import small_run
 
 from hfprobe.checkpoints import seal_checkpoint
 from hfprobe.config import DataArguments
+from hfprobe.data.columns import standard_columns
 from hfprobe.data.resident import decode_images
-from hfprobe.data.splits import keep_classes, load_splits
+from hfprobe.data.splits import keep_classes
 from hfprobe.errors import InputError
 from hfprobe.evaluation import load_model
 from hfprobe.models import build_model
@@ -109,9 +110,11 @@ def test_weights_that_are_no_numbers(folder):
 
 
 def labelled(labels):
-    features = datasets.Features(image=datasets.Value("int64"), label=datasets.ClassLabel(names=["cat", "dog"]))
-    table = pa.table({"image": list(range(len(labels))), "label": pa.array(labels, pa.int64())})
-    return datasets.Dataset(datasets.table.InMemoryTable(table), info=datasets.DatasetInfo(features=features))
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["cat", "dog"]))
+    images = pa.array([{"bytes": b"", "path": None}] * len(labels), features["image"].pa_type)
+    table = pa.table({"image": images, "label": pa.array(labels, pa.int64())})
+    rows = datasets.Dataset(datasets.table.InMemoryTable(table), info=datasets.DatasetInfo(features=features))
+    return standard_columns(rows, dataset="data")
 
 
 def test_labels_that_are_none_are_left_out():
@@ -120,9 +123,9 @@ def test_labels_that_are_none_are_left_out():
 
 @pytest.mark.parametrize("label", [2, 10**12, -2])
 def test_labels_out_of_range(label):
-    message = f"Row 1 of split 'train' has label {float(label):g}; allowed: 0 to 1, or none. Mend or remove it."
+    message = f"Row 1 of dataset 'data' has label {float(label):g}; allowed: 0 to 1, or none. Fix or remove it."
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
-        keep_classes(labelled([0, label, 1]), classes=["cat", "dog"], split="train")
+        labelled([0, label, 1])
 
 
 def picture(mode, *, format="PNG"):
@@ -144,11 +147,12 @@ def picture(mode, *, format="PNG"):
 def test_pictures_of_every_kind_become_rgb(mode, format):
     content, ramp = picture(mode, format=format)
     features = datasets.Features(
-        image=datasets.Image(), label=datasets.ClassLabel(names=["cat", "dog"]), index=datasets.Value("int64")
+        image=datasets.Image(decode=False), label=datasets.ClassLabel(names=["cat"]), index=datasets.Value("int64")
     )
     rows = {"image": [{"bytes": content, "path": None}], "label": [0], "index": [0]}
     rows = datasets.Dataset.from_dict(rows, features=features)
-    split = decode_images(rows, split="train", fallback_size=32, source_key=f"{mode} {format}")
+    processor = build_model("cnn", labels=["cat"])[1]
+    split = decode_images(rows, split="train", processor=processor, source_key=f"{mode} {format}")
     assert split.images.shape == (1, 32, 32, 3)
     for channel in range(3):
         assert np.abs(split.images[0, :, :, channel].astype(int) - ramp).max() <= 3
@@ -164,4 +168,4 @@ def test_a_picture_that_claims_400_million_pixels_is_refused_before_training(tmp
     data["train"] = datasets.Dataset.from_dict(rows, features=data["train"].features)
     data.save_to_disk(tmp_path / "data")
     with pytest.raises(InputError, match=re.escape("Image 3 of split 'train'")):
-        load_splits(DataArguments(dataset=str(tmp_path / "data")), seed=0, image_size=32)
+        load_splits(DataArguments(dataset=str(tmp_path / "data")), seed=0)

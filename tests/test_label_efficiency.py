@@ -3,11 +3,10 @@ import re
 
 import numpy as np
 import pytest
-from conftest import CLASSES
+from conftest import CLASSES, load_splits
 
 from hfprobe import label_efficiency
 from hfprobe.config import DataArguments
-from hfprobe.data.splits import load_splits
 from hfprobe.errors import InputError
 from hfprobe.label_efficiency import measure_label_efficiency
 from hfprobe.recipes import recipe_module
@@ -17,7 +16,7 @@ from hfprobe.reporting.label_efficiency import say_crossings, summarize_points
 
 @pytest.fixture
 def splits(dataset_folder):
-    return load_splits(DataArguments(dataset=str(dataset_folder)), seed=1, image_size=32)
+    return load_splits(DataArguments(dataset=str(dataset_folder)), seed=1)
 
 
 @pytest.fixture

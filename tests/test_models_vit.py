@@ -14,7 +14,7 @@ from test_hub import in_a_process_without_hfprobe
 from transformers import AutoModelForImageClassification, CLIPImageProcessor
 
 from hfprobe.backbones import RANDOM, inspect_backbone, load_backbone_weights
-from hfprobe.data.transforms import preprocess
+from hfprobe.data.transforms import fit_images, normalize
 from hfprobe.errors import InputError
 from hfprobe.evaluation import load_model
 from hfprobe.models import build_model, check_processor, model_module
@@ -155,6 +155,12 @@ def test_features_and_pixels_take_the_same_road():
         model()
 
 
+def preprocess(picture, processor):
+    """(H, W, 3) uint8 -> (3, h, w) float32."""
+    images = torch.from_numpy(picture).permute(2, 0, 1)[None]
+    return normalize(fit_images(images, processor=processor), processor=processor)[0]
+
+
 @pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", SMALL])
 @pytest.mark.parametrize("size", [(32, 32), (64, 48), (300, 200)])
 def test_the_processor_is_timms_own_evaluation_transform(backbone, size):
@@ -162,7 +168,7 @@ def test_the_processor_is_timms_own_evaluation_transform(backbone, size):
     config = timm.data.resolve_data_config(model.backbone.pretrained_cfg)
     noise = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
     expected = timm.data.create_transform(**config, is_training=False)(PIL.Image.fromarray(noise))
-    found = preprocess(torch.from_numpy(noise).permute(2, 0, 1)[None], processor=processor)[0]
+    found = preprocess(noise, processor)
     # Pillow and torchvision round differently after scaling: by two of 256 grey levels at most, seldom at all.
     level = 1 / 255 / min(processor.image_std)
     assert (found - expected).abs().max() < 2.1 * level
@@ -174,7 +180,7 @@ def test_squashed_pictures_as_in_pretraining():
     cfg |= {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
     noise = np.random.default_rng(0).integers(0, 256, (40, 90, 3), dtype=np.uint8)
     transform = timm.data.create_transform(**timm.data.resolve_data_config(pretrained_cfg=cfg), is_training=False)
-    found = preprocess(torch.from_numpy(noise).permute(2, 0, 1)[None], processor=vit.build_processor(cfg))[0]
+    found = preprocess(noise, vit.build_processor(cfg))
     assert (found - transform(PIL.Image.fromarray(noise))).abs().max() < 2.1 / 255 / 0.5
 
 

@@ -2,12 +2,12 @@
 
 import datasets
 import numpy as np
-from conftest import CLASSES
+from conftest import CLASSES, load_splits
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from hfprobe.config import DataArguments, RunConfig, parse_run
-from hfprobe.data.splits import keep_classes, load_splits, split_rows, stratified_subset
+from hfprobe.data.splits import keep_classes, split_rows, stratified_subset
 from hfprobe.errors import InputError
 
 FLAGS = [
@@ -62,7 +62,7 @@ def test_a_command_line_is_refused_in_one_line_or_makes_a_run(flags):
 def test_chosen_classes_and_sizes_are_refused_or_come_out_as_asked(dataset_folder, classes, train, validation, seed):
     limits = {"max_train_samples": train, "max_eval_samples": validation}
     data = attempt(lambda: DataArguments(dataset=str(dataset_folder), classes=classes, **limits))
-    splits = data and attempt(lambda: load_splits(data, seed=seed, image_size=32))
+    splits = data and attempt(lambda: load_splits(data, seed=seed))
     if splits is None:
         return
     assert splits.class_names == classes

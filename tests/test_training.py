@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import load_splits
 from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, f1_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -15,7 +16,6 @@ from transformers import EvalPrediction, TrainerControl, TrainerState, set_seed
 
 from hfprobe.callbacks import EarlyStopping
 from hfprobe.config import make_run
-from hfprobe.data.splits import load_splits
 from hfprobe.errors import CheckFailedError, InputError
 from hfprobe.metrics import ClassificationMetric, compute_metrics
 from hfprobe.models import build_model
@@ -30,7 +30,7 @@ def small_run(dataset_folder, folder, **values):
     config = make_run(dataset=str(dataset_folder), output_dir=str(folder), **defaults | values)
     set_seed(config.training.seed)
     model, processor = build_model("cnn", labels=config.data.classes, options=config.model)
-    splits = load_splits(config.data, seed=config.training.seed, image_size=32)
+    splits = load_splits(config.data, seed=config.training.seed)
     trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
     return trainer, train(trainer, config=config, splits=splits)
 
@@ -117,7 +117,7 @@ def test_a_run_that_was_to_evaluate_nothing_is_evaluated_at_its_end(dataset_fold
 def test_principal_filters_are_set_before_training(dataset_folder, tmp_path):
     config = make_run(dataset=str(dataset_folder), output_dir=str(tmp_path), first_filters="principal", use_cpu=True)
     model, processor = build_model("cnn", labels=config.data.classes, options=config.model)
-    splits = load_splits(config.data, seed=42, image_size=32)
+    splits = load_splits(config.data, seed=42)
     build_trainer(config=config, model=model, processor=processor, splits=splits)
     filters = model.features[0].weight
     torch.testing.assert_close(filters[27:54], -filters[:27])

@@ -22,6 +22,9 @@ import datasets
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
 
 from hfprobe.config import DEFAULT_DATASET
+from hfprobe.data import cache
+from hfprobe.data.columns import standard_columns
+from hfprobe.data.folders import SPLITS, load_folder, require_splits
 from hfprobe.errors import InputError, MachineError
 
 logger = logging.getLogger(__name__)
@@ -51,11 +54,6 @@ class Source:
     description: str
 
 
-def cache_folder() -> Path:
-    """hfprobe's own folder in the datasets cache."""
-    return Path(datasets.config.HF_DATASETS_CACHE) / "hfprobe"
-
-
 def load_source(dataset: str = DEFAULT_DATASET) -> Source:
     """Load a dataset and bring its columns to `image` and `label`.
 
@@ -66,94 +64,18 @@ def load_source(dataset: str = DEFAULT_DATASET) -> Source:
         InputError: no such dataset, a split or a column is missing, nothing to reach it with.
     """
     if Path(dataset).is_dir():
-        source = Source(_load_folder(Path(dataset)), f"local folder {dataset}")
+        source = Source(load_folder(Path(dataset)), f"local folder {dataset}")
     elif dataset.startswith((".", "/", "~")) or Path(dataset).exists() or dataset.count("/") > 1:
         raise InputError(f"--dataset '{dataset}' is not a folder. Give a hub id or a folder that exists.")
     elif dataset == DEFAULT_DATASET and _mirror_folder().is_dir():
         source = Source(datasets.load_from_disk(_mirror_folder()), f"registry mirror {MIRROR_PACKAGE}, from the cache")
     else:
         source = _load_from_hub(dataset)
-    logger.info("Images: %s", source.description)
-    return Source(_with_standard_columns(source.images, dataset), source.description)
-
-
-# --- local folders ---------------------------------------------------------------------------------------------------
-
-
-def _load_folder(folder: Path) -> DatasetDict:
-    if (folder / "dataset_dict.json").is_file():
-        try:
-            return datasets.load_from_disk(folder)
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"Dataset folder '{folder}' is damaged: {error}. Save it again.") from error
-    parquet = {split: sorted(map(str, folder.rglob(f"{split}*.parquet"))) for split in MIRROR_SPLITS}
-    if any(parquet.values()):
-        _require_splits(folder, [split for split, files in parquet.items() if files])
-        return _build("parquet", folder, data_files=parquet)
-    here = [split for split in MIRROR_SPLITS if (folder / split).is_dir()]
-    if not here:
-        raise InputError(
-            f"Dataset folder '{folder}' holds no dataset. Allowed: a save_to_disk folder, train*.parquet and "
-            "test*.parquet, or train/ and test/ with one folder a class."
-        )
-    _require_splits(folder, here)
-    for split in here:
-        if not any((folder / split).glob("*/*")):
-            raise InputError(
-                f"Split '{split}' of '{folder}' is empty. Put the images into {split}/<class>/, one folder a class."
-            )
-    return _build("imagefolder", folder, data_dir=str(folder), drop_labels=False)
-
-
-def _build(builder: str, folder: Path, **options: Any) -> DatasetDict:
-    try:
-        return datasets.load_dataset(builder, **options)
-    except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:
-        reason = error.__cause__ or error
-        raise InputError(
-            f"Dataset folder '{folder}' cannot be read as {builder}: {reason}. Mend or remove the file."
-        ) from error
-
-
-def _require_splits(name: Any, splits: Any) -> None:
-    missing = [split for split in MIRROR_SPLITS if split not in splits]
-    if missing:
-        raise InputError(
-            f"Dataset '{name}' lacks the split {' and '.join(missing)}; it has: {', '.join(splits) or 'none'}. "
-            "Both train and test are needed."
-        )
-
-
-def _with_standard_columns(images: Any, name: str) -> DatasetDict:
-    if not isinstance(images, DatasetDict):
-        raise InputError(f"Dataset '{name}' has no splits. Save a DatasetDict with train and test.")
-    _require_splits(name, images)
-    result = {}
-    for split in MIRROR_SPLITS:
-        rows = images[split]
+    for split, rows in source.images.items():
         if not len(rows):
-            raise InputError(f"Split '{split}' of dataset '{name}' is empty. Give it images.")
-        image = _find_column(rows, name, "image", ("image", "img"), Image)
-        label = _find_column(rows, name, "label", ("label", "labels", "fine_label"), ClassLabel)
-        rows = rows.select_columns([image, label]).rename_columns(
-            {old: new for old, new in ((image, "image"), (label, "label")) if old != new}
-        )
-        if not isinstance(rows.features["label"], ClassLabel):
-            names = sorted({str(value) for part in images.values() for value in part.unique(label)})
-            rows = rows.cast_column("label", datasets.Value("string")).cast_column("label", ClassLabel(names=names))
-        result[split] = rows
-    return DatasetDict(result)
-
-
-def _find_column(rows: Dataset, name: str, kind: str, known: tuple[str, ...], feature: type) -> str:
-    found = [column for column in known if column in rows.features]
-    found += [column for column, type_ in rows.features.items() if isinstance(type_, feature)]
-    if not found or (kind == "image" and not isinstance(rows.features[found[0]], Image)):
-        raise InputError(
-            f"Dataset '{name}' has no {kind} column; its columns: {', '.join(rows.features)}. "
-            f"Name it '{known[0]}'{' and make it a datasets.Image' if kind == 'image' else ''}."
-        )
-    return found[0]
+            raise InputError(f"Split '{split}' of dataset '{dataset}' is empty. Add images to it.")
+    logger.info("Images: %s", source.description)
+    return source
 
 
 # --- the hub ---------------------------------------------------------------------------------------------------------
@@ -166,7 +88,9 @@ def _load_from_hub(dataset: str) -> Source:
     try:
         # Asked first because load_dataset retries for 23 seconds before it says that there is no network.
         HfApi().dataset_info(dataset, timeout=10)
-        return Source(datasets.load_dataset(dataset), f"hub dataset {dataset}")
+        return Source(_standard_splits(datasets.load_dataset(dataset), dataset), f"hub dataset {dataset}")
+    except InputError:
+        raise
     except HFValidationError as error:
         raise InputError(
             f"--dataset '{dataset}' is neither a folder nor a hub id such as {DEFAULT_DATASET}."
@@ -185,11 +109,16 @@ def _load_from_hub(dataset: str) -> Source:
         ) from error
 
 
+def _standard_splits(images: DatasetDict, dataset: str) -> DatasetDict:
+    require_splits(dataset, list(images))
+    return DatasetDict({split: standard_columns(images[split], dataset=dataset) for split in SPLITS})
+
+
 # --- the registry mirror ---------------------------------------------------------------------------------------------
 
 
 def _mirror_folder() -> Path:
-    return cache_folder() / MIRROR_PACKAGE.replace("@", "-")
+    return cache.cache_folder() / MIRROR_PACKAGE.replace("@", "-")
 
 
 def _load_mirror() -> DatasetDict:

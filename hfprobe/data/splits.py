@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset
+from datasets import Dataset, Image
 from sklearn.model_selection import train_test_split
 
 from hfprobe.config import DataArguments
+from hfprobe.data.cache import source_key
+from hfprobe.data.columns import NO_LABEL, label_numbers, with_labels
 from hfprobe.data.resident import ImageSplit, decode_images
 from hfprobe.data.sources import load_source
 from hfprobe.errors import InputError
@@ -22,54 +25,74 @@ VALIDATION_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Splits:
-    """Decoded images of the chosen classes."""
+    """Images of the chosen classes, decoded for one model; the parts that were not asked for are None."""
 
-    train: ImageSplit
-    validation: ImageSplit
-    test: ImageSplit
     class_names: list[str]
     source: str
+    train: ImageSplit | None = None
+    validation: ImageSplit | None = None
+    test: ImageSplit | None = None
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over class names, pixels and labels of all three splits: the same images, whatever their source."""
+        """SHA-256 over class names and the fingerprint of each part: the same images, wherever they are kept."""
         digest = hashlib.sha256("\0".join(self.class_names).encode())
         for part in (self.train, self.validation, self.test):
-            digest.update(part.fingerprint.encode())
+            digest.update(b"none" if part is None else part.fingerprint.encode())
         return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images of the chosen classes, divided but not decoded: each model asks for them at its own resolution.
+
+    Attributes:
+        class_names: in the order of the label numbers.
+        source: where they come from, in words.
+        parts: `train`, `validation` and `test` -> rows with the columns `image` (undecoded), `label` and `index`, the
+            row in the source's split.
+        source_keys: `train` and `test` of the source -> `hfprobe.data.cache.source_key`.
+    """
+
+    class_names: list[str]
+    source: str
+    parts: dict[str, Dataset]
+    source_keys: dict[str, str]
+
+    def decode(self, *names: str, processor: Any) -> Splits:
+        """Some of the parts as a model with this image processor sees them.
+
+        Raises:
+            InputError: an image that cannot be read, by name.
+            MachineError: no room to keep the decoded images.
+        """
+        decoded = {}
+        for name in names:
+            origin = "test" if name == "test" else "train"
+            decoded[name] = decode_images(
+                self.parts[name], split=origin, processor=processor, source_key=self.source_keys[origin]
+            )
+        return Splits(class_names=self.class_names, source=self.source, **decoded)
 
 
 def keep_classes(rows: Dataset, *, classes: list[str], split: str) -> Dataset:
     """The rows of the chosen classes, labels renumbered in the order of `classes`.
 
-    The result has `image`, `label` (a ClassLabel of `classes`) and `index`, the row number in the source's split.
+    The result has `image`, `label` (a ClassLabel of `classes`) and `index`, the row number in the source's split. The
+    test split may lack a class, which is logged: nothing is said of it then.
 
     Raises:
-        InputError: a class that the dataset does not have, or without images; a label that is no class.
+        InputError: a class without images in the training split; no images are left.
     """
     names = rows.features["label"].names
-    unknown = [name for name in classes if name not in names]
-    if unknown:
-        raise InputError(
-            f"Unknown class {', '.join(map(repr, unknown))}. The dataset has: {', '.join(names)}. "
-            "Choose with --classes."
-        )
-    renumber = np.full(len(names) + 1, -1)  # the last slot takes label -1, "no label"
-    renumber[[names.index(name) for name in classes]] = np.arange(len(classes))
-    given = np.asarray(rows.with_format("numpy")["label"][:], dtype=float)
-    given[np.isnan(given)] = -1  # None is no label either
-    strange = np.flatnonzero((given < -1) | (given >= len(names)))
-    if len(strange):
-        raise InputError(
-            f"Row {strange[0]} of split '{split}' has label {given[strange[0]]:g}; allowed: 0 to {len(names) - 1}, "
-            "or none. Mend or remove it."
-        )
-    labels = renumber[given.astype(np.int64)]
+    renumber = np.array([*(classes.index(name) if name in classes else NO_LABEL for name in names), NO_LABEL])
+    labels = renumber[label_numbers(rows)]
     empty = [name for number, name in enumerate(classes) if not (labels == number).any()]
-    if empty:
+    if empty and (split != "test" or len(empty) == len(classes)):
         raise InputError(f"Class {', '.join(empty)} has no images in split '{split}'. Leave it out of --classes.")
-    rows = rows.remove_columns("label")
-    rows = rows.add_column("label", labels, feature=ClassLabel(names=list(classes)))
+    if empty:
+        logger.warning("The test split has no images of class %s: its row in reports is empty.", ", ".join(empty))
+    rows = with_labels(rows, list(classes), labels)
     rows = rows.add_column("index", np.arange(len(rows)))
     return rows.select(np.flatnonzero(labels >= 0))
 
@@ -97,7 +120,7 @@ def split_rows(rows: Dataset, *, seed: int) -> tuple[Dataset, Dataset]:
     Raises:
         InputError: a class with a single image.
     """
-    labels = np.asarray(rows.with_format("numpy")["label"][:])
+    labels = label_numbers(rows)
     smallest = np.bincount(labels).min()
     if smallest < 2:
         raise InputError("A class has a single training image; allowed: two or more, one to train and one to validate.")
@@ -119,27 +142,34 @@ def _move_one(
     return np.delete(source, at), np.append(target, source[at])
 
 
-def load_splits(data: DataArguments, *, seed: int, image_size: int) -> Splits:
-    """Load, choose classes, split, subset and decode.
+def load_images(data: DataArguments, *, seed: int) -> Images:
+    """Load, choose classes, split and subset; nothing is decoded.
 
     Args:
         seed: of the train/validation split and the subsets.
-        image_size: side in pixels that images of differing sizes are brought to.
 
     Returns:
-        Splits; with the defaults 4,000 / 1,000 / 1,000 images a class. Test is the source's own test split.
+        With the defaults 4,000 / 1,000 / 1,000 images per class. Test is the source's own test split.
+
+    Raises:
+        InputError: no such dataset or class; a class with too few images.
     """
     source = load_source(data.dataset)
-    kept = {split: keep_classes(rows, classes=data.classes, split=split) for split, rows in source.images.items()}
+    known = list(dict.fromkeys(name for rows in source.images.values() for name in rows.features["label"].names))
+    unknown = [name for name in data.classes if name not in known]
+    if unknown:
+        raise InputError(
+            f"Unknown class {', '.join(map(repr, unknown))}. The dataset has: {', '.join(known)}. "
+            "Choose with --classes."
+        )
+    undecoded = {split: rows.cast_column("image", Image(decode=False)) for split, rows in source.images.items()}
+    kept = {split: keep_classes(rows, classes=data.classes, split=split) for split, rows in undecoded.items()}
     train, validation = split_rows(kept["train"], seed=seed)
     parts = {"train": train, "validation": validation, "test": kept["test"]}
     limits = {"train": data.max_train_samples, "validation": data.max_eval_samples, "test": data.max_eval_samples}
-    decoded = {}
-    for split, rows in parts.items():
-        if limits[split] is not None:
-            labels = np.asarray(rows.with_format("numpy")["label"][:])
-            rows = rows.select(stratified_subset(labels, size=limits[split], seed=seed))
-        origin = "test" if split == "test" else "train"
-        key = source.images[origin]._fingerprint
-        decoded[split] = decode_images(rows, split=origin, fallback_size=image_size, source_key=key)
-    return Splits(**decoded, class_names=list(data.classes), source=source.description)
+    for name, limit in limits.items():
+        if limit is not None:
+            chosen = stratified_subset(label_numbers(parts[name]), size=limit, seed=seed)
+            parts[name] = parts[name].select(chosen)
+    keys = {split: source_key(rows) for split, rows in undecoded.items()}
+    return Images(class_names=list(data.classes), source=source.description, parts=parts, source_keys=keys)

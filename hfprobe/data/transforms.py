@@ -1,11 +1,16 @@
-"""Batched transforms: augmentation keyed by (seed, epoch, index), then what the model's image processor says."""
+"""Batched transforms: an image is fitted as the model's image processor says, augmented by crops and mirror images
+keyed by (seed, epoch, index), then normalised. None of the three has another implementation.
+"""
 
 from __future__ import annotations
 
+import json
 from typing import Literal
 
 import numpy as np
 import torch
+
+from hfprobe.config import CROP_SIDE
 
 CROP_SHIFT = 4
 
@@ -54,18 +59,20 @@ def crop_and_flip(
     """Random crop of the same size, and a mirror image for half of them.
 
     Args:
-        images: (B, H, W, 3) uint8.
+        images: (B, H, W, 3) uint8, square.
         index: (B,) key of each image.
-        shift: pixels that a crop reaches beyond the image's edge at the most.
+        shift: how far a crop reaches beyond the image's edge at the most, in pixels of an image of CROP_SIDE; on other
+            sizes it is the same share of the side.
         padding: what it sees there: black, or the image reflected at its edge.
-        flips: drawn anew each epoch; or drawn for epoch 0 and turned round in every next one, so that two epochs show
-            both sides of every image (airbench: Jordan, "94% on CIFAR-10 in 3.29 seconds", 2024).
+        flips: sampled in each epoch; or sampled in epoch 0, then inverted every epoch, so that two epochs show both
+            sides of every image (airbench: Jordan, "94% on CIFAR-10 in 3.29 seconds", 2024).
 
     Returns:
         (B, H, W, 3) uint8.
     """
     count, height, width, _ = images.shape
     draws = keyed_uniform(seed=seed, epoch=epoch, index=index, draws=3)
+    shift = round(shift * height / CROP_SIDE)
     offsets = torch.from_numpy((draws[:, :2] * (2 * shift + 1)).astype(np.int64)) - shift
     rows = offsets[:, :1] + torch.arange(height)  # (B, H) in the image, beyond its edges too
     columns = offsets[:, 1:] + torch.arange(width)
@@ -86,20 +93,32 @@ def input_size(processor) -> int:
     return (processor.crop_size if processor.do_center_crop else processor.size)["height"]
 
 
-def preprocess(images: torch.Tensor, *, processor) -> torch.Tensor:
-    """What the image processor does to each picture, on a whole batch of one size at once.
+def fit_images(images: torch.Tensor, *, processor) -> torch.Tensor:
+    """The geometric part of an image processor, for a batch of images of one size: what it scales and crops.
 
     Args:
         images: (B, 3, H, W) uint8.
         processor: a torchvision-backed image processor of transformers.
 
     Returns:
-        (B, 3, h, w) float32, in the memory format of `images`.
+        (B, 3, h, w) uint8: what the model sees before it is normalised.
     """
     if processor.do_resize and dict(processor.size) != {"height": images.shape[2], "width": images.shape[3]}:
         images = processor.resize(image=images, size=processor.size, resample=processor.resample)
     if processor.do_center_crop:
         images = processor.center_crop(images, processor.crop_size)
+    return images
+
+
+def describe_geometry(processor) -> str:
+    """Everything that `fit_images` depends on, as the key of what it made."""
+    names = ("do_resize", "size", "resample", "do_center_crop", "crop_size")
+    found = {name: getattr(processor, name, None) for name in names}
+    return json.dumps({"class": type(processor).__name__} | found, default=dict, sort_keys=True)
+
+
+def normalize(images: torch.Tensor, *, processor) -> torch.Tensor:
+    """The arithmetic part of an image processor: (B, 3, h, w) uint8 to float32, in the memory format of `images`."""
     return processor.rescale_and_normalize(
         images,
         processor.do_rescale,

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torchvision.transforms.v2 import functional as tvF
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -46,6 +47,18 @@ class LinearProbeConfig(PretrainedConfig):
         self.backbone_weights = backbone_weights
         self.backbone_sha256 = backbone_sha256
         super().__init__(**kwargs)
+
+
+class LinearProbeImageProcessor(CLIPImageProcessor):
+    """timm's evaluation transform: CLIP's image processor with the centre crop of torchvision.
+
+    Where an odd number of pixels is cut away, torchvision rounds half of them to the even number and transformers down:
+    every second such picture would be shifted by a pixel.
+    """
+
+    def center_crop(self, image: torch.Tensor, size: Any, **kwargs: Any) -> torch.Tensor:
+        """(B, 3, H, W) -> (B, 3, size.height, size.width)."""
+        return tvF.center_crop(image, [size.height, size.width])
 
 
 class LinearProbe(PreTrainedModel):
@@ -134,13 +147,14 @@ class LinearProbe(PreTrainedModel):
 AutoConfig.register(LinearProbeConfig.model_type, LinearProbeConfig)
 AutoModelForImageClassification.register(LinearProbeConfig, LinearProbe)
 AutoImageProcessor.register(
-    LinearProbeConfig, slow_image_processor_class=None, fast_image_processor_class=CLIPImageProcessor
+    LinearProbeConfig, slow_image_processor_class=None, fast_image_processor_class=LinearProbeImageProcessor
 )
 LinearProbeConfig.register_for_auto_class()
+LinearProbeImageProcessor.register_for_auto_class("AutoImageProcessor")
 LinearProbe.register_for_auto_class("AutoModelForImageClassification")
 
 
-def build(*, options: Any, labels: list[str]) -> tuple[LinearProbe, CLIPImageProcessor]:
+def build(*, options: Any, labels: list[str]) -> tuple[LinearProbe, LinearProbeImageProcessor]:
     """A probe with the chosen backbone weights and a fresh head, and the image processor the weights were trained with.
 
     Raises:
@@ -164,7 +178,7 @@ def build(*, options: Any, labels: list[str]) -> tuple[LinearProbe, CLIPImagePro
     return model, processor
 
 
-def build_processor(pretrained_cfg: dict[str, Any]) -> CLIPImageProcessor:
+def build_processor(pretrained_cfg: dict[str, Any]) -> LinearProbeImageProcessor:
     """timm's evaluation transform as an image processor: scale the shorter side, crop the centre, normalise."""
     from timm.data import resolve_data_config
 
@@ -172,7 +186,7 @@ def build_processor(pretrained_cfg: dict[str, Any]) -> CLIPImageProcessor:
     side = data["input_size"][-1]
     scaled = int(side / data["crop_pct"])
     squash = data["crop_mode"] == "squash"  # both sides are scaled, whatever the picture's proportions
-    return CLIPImageProcessor(
+    return LinearProbeImageProcessor(
         size={"height": scaled, "width": scaled} if squash else {"shortest_edge": scaled},
         crop_size={"height": side, "width": side},
         resample=RESAMPLING[data["interpolation"]],

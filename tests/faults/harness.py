@@ -133,10 +133,10 @@ def run(folder: Path, arguments: list[str], *, before=lambda: None) -> int:
             sys.argv = ["train.py", *arguments]
             import torch
 
-            from hfprobe.data import resident, sources
+            from hfprobe.data import cache
 
             torch.set_num_threads(1)
-            sources.cache_folder = resident.cache_folder = lambda: folder / "cache"
+            cache.cache_folder = lambda: folder / "cache"
             before()
             with open("log.txt", "a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
                 logging.basicConfig(format="%(message)s", stream=log, force=True)

@@ -1,0 +1,48 @@
+"""Where hfprobe keeps what it made from images, and how it notices that a file behind it was replaced."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import datasets
+import pyarrow.compute as pc
+from datasets import Dataset
+
+from hfprobe.errors import InputError
+
+
+def cache_folder() -> Path:
+    """hfprobe's own folder in the datasets cache."""
+    return Path(datasets.config.HF_DATASETS_CACHE) / "hfprobe"
+
+
+def file_stamp(path: str | Path) -> tuple[str, int, int, int, int]:
+    """What changes when a file is replaced: place, bytes, time of content, time of inode, inode.
+
+    The time of content alone is kept by `cp -p`, `rsync -t` and unpacked archives; the other two are not.
+
+    Raises:
+        OSError: the file cannot be reached.
+    """
+    status = os.stat(path)
+    return os.path.abspath(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def source_key(rows: Dataset) -> str:
+    """64 hex digits that change when a file behind the `image` column does.
+
+    Raises:
+        InputError: a picture's file is not there.
+    """
+    column = rows.data.column("image")
+    files = [entry["filename"] for entry in rows.cache_files]
+    paths = pc.filter(pc.struct_field(column, "path"), pc.is_null(pc.struct_field(column, "bytes")))
+    files += paths.drop_null().to_pylist()
+    try:
+        # A dataset that is held in memory alone has the fingerprint of its content.
+        parts = [file_stamp(file) for file in files] or rows._fingerprint
+    except OSError as error:
+        raise InputError(f"'{error.filename}' cannot be read: {error.strerror}. Restore or remove it.") from error
+    return hashlib.sha256(repr(parts).encode()).hexdigest()

@@ -1,0 +1,135 @@
+"""Local folders: save_to_disk, parquet files, or train/ and test/ with one folder per class.
+
+A split is exactly what stands in its own folder or file; no name below it means anything else. The builders of
+`datasets` look for words such as train and test at any depth of a path, so the lists of files are made here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import datasets
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
+from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+
+from hfprobe.data import cache
+from hfprobe.data.columns import join_files, normalize_name, standard_columns
+from hfprobe.errors import InputError
+
+SPLITS = ("train", "test")
+# Pillow runs Ghostscript, a program of its own, for the last two.
+PICTURE_ENDINGS = set(ImageFolder.EXTENSIONS) - {".eps", ".ps"}
+
+
+def load_folder(folder: Path) -> DatasetDict:
+    """Train and test of a local folder, with the columns `image` and `label`.
+
+    Raises:
+        InputError: no dataset, a split is missing or empty, a file cannot be read.
+    """
+    if (folder / "dataset_dict.json").is_file():
+        return _load_saved(folder)
+    parquet = {split: _parquet_files(folder, split) for split in SPLITS}
+    if any(parquet.values()):
+        require_splits(folder, [split for split, files in parquet.items() if files])
+        return DatasetDict(
+            {split: join_files([_read_parquet(file, folder) for file in files]) for split, files in parquet.items()}
+        )
+    here = [split for split in SPLITS if (folder / split).is_dir()]
+    if not here:
+        raise InputError(
+            f"Dataset folder '{folder}' holds no dataset. Allowed: a save_to_disk folder, train*.parquet and "
+            "test*.parquet, or train/ and test/ with one folder per class."
+        )
+    require_splits(folder, here)
+    return DatasetDict({split: _read_class_folders(folder, split) for split in SPLITS})
+
+
+def require_splits(name: object, splits: list[str]) -> None:
+    """Raise InputError where train or test is missing."""
+    missing = [split for split in SPLITS if split not in splits]
+    if missing:
+        raise InputError(
+            f"Dataset '{name}' lacks the split {' and '.join(missing)}; it has: {', '.join(splits) or 'none'}. "
+            "Both train and test are needed."
+        )
+
+
+def _load_saved(folder: Path) -> DatasetDict:
+    try:
+        saved = datasets.load_from_disk(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"Dataset folder '{folder}' is damaged: {error}. Save it again.") from error
+    require_splits(folder, list(saved))
+    return DatasetDict({split: standard_columns(saved[split], dataset=str(folder)) for split in SPLITS})
+
+
+def _parquet_files(folder: Path, split: str) -> list[Path]:
+    """`train.parquet`, `train-00000-of-00003.parquet` and the like, at any depth."""
+    named = re.compile(rf"{split}(?![A-Za-z]).*\.parquet")
+    files = sorted(file for file in folder.rglob("*.parquet") if named.fullmatch(file.name))
+    other = next(name for name in SPLITS if name != split)
+    for file in files:
+        if other in file.relative_to(folder).parent.parts:
+            raise InputError(
+                f"'{file}' is named after the split {split} and lies in a folder named after {other}. Move or rename "
+                "it."
+            )
+    return files
+
+
+def _read_parquet(file: Path, folder: Path) -> Dataset:
+    # A cache folder for each state of the file: datasets' own cache goes by the time of its content alone.
+    state = hashlib.sha256(repr(cache.file_stamp(file)).encode()).hexdigest()[:32]
+    try:
+        rows = datasets.load_dataset(
+            "parquet",
+            data_files={"rows": re.sub(r"([*?[])", r"[\1]", str(file.resolve()))},  # a path, not a pattern
+            split="rows",
+            cache_dir=str(cache.cache_folder() / "parquet" / state),
+        )
+    except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:
+        reason = error.__cause__ or error
+        raise InputError(
+            f"Dataset folder '{folder}' cannot be read: {file.relative_to(folder)}: {reason}. Fix or remove the file."
+        ) from error
+    return standard_columns(rows, dataset=str(folder))
+
+
+def _read_class_folders(folder: Path, split: str) -> Dataset:
+    found = [
+        (str(file), normalize_name(place.name))
+        for place in sorted((folder / split).iterdir())
+        if place.is_dir()
+        for file in _pictures(place)
+    ]
+    if not found:
+        raise InputError(
+            f"Split '{split}' of '{folder}' is empty. Put the images into {split}/<class>/, one folder per class."
+        )
+    paths, labels = zip(*found, strict=True)
+    names = sorted(set(labels))
+    return Dataset.from_dict(
+        {"image": list(paths), "label": [names.index(label) for label in labels]},
+        features=Features(image=Image(), label=ClassLabel(names=names)),
+    )
+
+
+def _pictures(place: Path) -> Iterator[Path]:
+    """The picture files below a class's folder by their ending, hidden ones left out, sorted; links are followed.
+
+    Raises:
+        InputError: a link leads back to a folder that it lies in.
+    """
+    for here, folders, files in os.walk(place, followlinks=True):
+        folders.sort()
+        for name in folders:
+            if Path(here).resolve().is_relative_to((Path(here) / name).resolve()):
+                raise InputError(f"The link '{Path(here) / name}' leads back to a folder that it lies in. Remove it.")
+        for name in sorted(files):
+            if Path(name).suffix.lower() in PICTURE_ENDINGS and not name.startswith("."):  # ._cat.jpg is not a picture
+                yield Path(here) / name
