@@ -3,6 +3,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+import unicodedata
 
 import datasets
 import numpy as np
@@ -180,3 +181,131 @@ def test_mirror_matches_the_checksums_and_the_second_load_is_from_the_cache(tmp_
     for part, count in ((splits.train, 4000), (splits.validation, 1000), (splits.test, 1000)):
         assert np.bincount(part.labels).tolist() == [count] * 5
     assert not set(splits.train.index) & set(splits.validation.index)
+
+
+def write_classes(folder, classes, *, per_class=10):
+    """train/ and test/ with one folder per class; each picture has a colour of its own in both splits."""
+    for split_number, split in enumerate(("train", "test")):
+        for number, name in enumerate(classes):
+            (folder / split / name).mkdir(parents=True)
+            for image in range(per_class):
+                colour = (20 * number, 20 * image, 100 * split_number)
+                PIL.Image.new("RGB", (32, 32), colour).save(folder / split / name / f"{image}.png")
+    return folder
+
+
+def load(folder, classes):
+    return load_splits(DataArguments(dataset=str(folder), classes=classes), seed=0)
+
+
+@pytest.mark.parametrize("name", ["train", "test_tube", "val", "dev", "testing", "validation"])
+@pytest.mark.parametrize("place", ["photos", "test", "train-set", "data[v1]"])
+def test_a_split_is_what_stands_in_its_folder_whatever_classes_and_places_are_called(tmp_path, name, place):
+    splits = load(write_classes(tmp_path / place, ["cat", name]), ["cat", name])
+    for part, count, blue in ((splits.train, 16, 0), (splits.validation, 4, 0), (splits.test, 20, 100)):
+        assert len(part) == count
+        assert set(part.images[:, 0, 0, 2].tolist()) == {blue}
+        assert (part.images[:, 0, 0, 0] == 20 * part.labels).all()
+
+
+def save_parquet(file, names, labels, *, colours=None):
+    """One 32 x 32 picture for each label, in the colour of its class name."""
+    colours = colours or {"amber": (255, 191, 0), "blue": (0, 0, 255), "coral": (255, 127, 80)}
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=names))
+    pictures = [PIL.Image.new("RGB", (32, 32), colours[names[label]]) for label in labels]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    datasets.Dataset.from_dict({"image": pictures, "label": labels}, features=features).to_parquet(file)
+
+
+def test_class_numbers_are_those_of_each_parquet_file(tmp_path):
+    save_parquet(tmp_path / "train-00000-of-00002.parquet", ["amber", "blue"], [0, 1] * 10)
+    save_parquet(tmp_path / "train-00001-of-00002.parquet", ["coral", "blue", "amber"], [1, 2] * 10)
+    save_parquet(tmp_path / "test.parquet", ["blue", "amber"], [0, 1] * 5)
+    splits = load(tmp_path, ["blue", "amber"])
+    for part in (splits.train, splits.validation, splits.test):
+        reds = part.images[:, 0, 0, 0]
+        assert set(reds[part.labels == 0].tolist()) == {0}
+        assert set(reds[part.labels == 1].tolist()) == {255}
+
+
+def test_a_parquet_file_between_two_splits_is_refused(tmp_path):
+    save_parquet(tmp_path / "train.parquet", ["amber", "blue"], [0, 1] * 10)
+    save_parquet(tmp_path / "test" / "train.parquet", ["amber", "blue"], [0, 1] * 10)
+    with pytest.raises(InputError, match=re.escape("is named after the split train and lies in a folder named after")):
+        load(tmp_path, ["amber", "blue"])
+
+
+def labelled_dataset(folder, values, feature):
+    features = datasets.Features(image=datasets.Image(), label=feature)
+    rows = {"image": [PIL.Image.new("RGB", (8, 8), (index, 0, 0)) for index in range(len(values))], "label": values}
+    rows = datasets.Dataset.from_dict(rows, features=features)
+    datasets.DatasetDict(train=rows, test=rows).save_to_disk(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("values", "feature", "classes"),
+    [
+        ([True, False] * 5, datasets.Value("bool"), ["true", "false"]),
+        ([10, 2] * 5, datasets.Value("int64"), ["10", "2"]),
+        ([["owl"], ["ant"]] * 5, datasets.List(datasets.Value("string")), ["owl", "ant"]),
+        ([[1], [0]] * 5, datasets.List(datasets.ClassLabel(names=["ant", "owl"])), ["owl", "ant"]),
+        (["owl", "ant"] * 5, datasets.Value("string"), ["owl", "ant"]),
+        (["owl", None, "ant", None] * 5, datasets.Value("string"), ["owl", "ant"]),
+        (["e\u0301le\u0301phant", "ant"] * 5, datasets.Value("string"), ["éléphant", "ant"]),
+        ([0, 1, 2, 2] * 5, datasets.ClassLabel(names=["é", "ant", "e\u0301"]), ["é", "ant"]),
+    ],
+)
+def test_labels_of_every_type_become_class_names(tmp_path, values, feature, classes):
+    splits = load(labelled_dataset(tmp_path / "data", values, feature), classes)
+    text = {True: "true", False: "false"} if feature == datasets.Value("bool") else {}
+    for index, label in zip(splits.test.index, splits.test.labels, strict=True):
+        value = values[index][0] if isinstance(values[index], list) else values[index]
+        names = getattr(getattr(feature, "feature", feature), "names", None)
+        expected = names[value] if names else text.get(value, str(value))
+        assert classes[label] == unicodedata.normalize("NFC", expected)
+    assert len(splits.test) == sum(value is not None for value in values)
+
+
+@pytest.mark.parametrize(
+    ("values", "feature", "message"),
+    [
+        (
+            [["owl"], ["owl", "ant"]] * 5,
+            datasets.List(datasets.Value("string")),
+            "has 2 labels in column 'label'; allowed: one for each image.",
+        ),
+        ([["owl"], []] * 5, datasets.List(datasets.Value("string")), "has 0 labels in column 'label'"),
+        ([{"a": 1}] * 10, {"a": datasets.Value("int64")}, "holds struct<a: int64>, not a class for each image."),
+    ],
+)
+def test_labels_that_are_not_one_class_for_each_image_are_refused(tmp_path, values, feature, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        load(labelled_dataset(tmp_path / "data", values, feature), ["owl", "ant"])
+
+
+def test_composed_and_decomposed_names_are_the_same_class(tmp_path):
+    folder = write_classes(tmp_path / "photos", ["cafe\u0301", "the"])
+    (folder / "test" / "cafe\u0301").rename(folder / "test" / "café")
+    splits = load(folder, ["caf\u00e9", "the"])
+    assert splits.class_names == ["café", "the"]
+    assert load(folder, ["cafe\u0301", "the"]).fingerprint == splits.fingerprint
+    assert np.bincount(splits.test.labels).tolist() == [10, 10]
+
+
+def test_linked_folders_are_followed_and_loops_are_refused(tmp_path):
+    folder = write_classes(tmp_path / "photos", ["cat", "dog"])
+    (folder / "train" / "dog").rename(tmp_path / "elsewhere")
+    (folder / "train" / "dog").symlink_to(tmp_path / "elsewhere")
+    assert len(load(folder, ["cat", "dog"]).train) == 16
+    (tmp_path / "elsewhere" / "again").symlink_to(tmp_path / "elsewhere")
+    again = folder / "train" / "dog" / "again"
+    with pytest.raises(InputError, match=re.escape(f"The link '{again}' leads back to a folder that it lies in.")):
+        load(folder, ["cat", "dog"])
+
+
+def test_a_picture_that_vanished_is_named(tmp_path):
+    folder = write_classes(tmp_path / "photos", ["cat", "dog"])
+    (folder / "train" / "cat" / "x.png").symlink_to("nowhere.png")
+    with pytest.raises(InputError, match=re.escape("x.png' cannot be read: No such file or directory.")):
+        load(folder, ["cat", "dog"])
