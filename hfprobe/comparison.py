@@ -57,7 +57,7 @@ def _require_same_images(one: Path, first: EvalResult, other: Path, second: Eval
     if len(first.labels) != len(second.labels):
         refuse("numbers of images", f"{len(second.labels):,}", f"{len(first.labels):,}")
     same = np.array_equal(first.index, second.index) and np.array_equal(first.labels, second.labels)
-    prints = [result.provenance.get("split_fingerprint", "none")[:12] for result in (first, second)]
+    prints = [result.provenance["split_fingerprint"][:12] for result in (first, second)]
     if not same or prints[0] != prints[1]:
         refuse("images", f"fingerprint {prints[1]}", f"fingerprint {prints[0]}")
 

@@ -150,7 +150,7 @@ def test_what_cannot_be_compared(tmp_path):
         "count": (planted(0.8, count=300), "their numbers of images differ: 300 and 600. "),
         "images": (
             dataclasses.replace(base, provenance=base.provenance | {"split_fingerprint": "abc"}),
-            "their images differ: fingerprint abc and fingerprint none. ",
+            "their images differ: fingerprint abc and fingerprint ffffffffffff. ",
         ),
     }
     (folder,) = saved(tmp_path, base=base)

@@ -75,8 +75,7 @@ def test_features_are_the_backbones_own(probe, split):
     model, processor = probe
     found = extract_features(model=model, processor=processor, split=split, views=2).features
     pixels = processor(list(torch.from_numpy(split.images).permute(0, 3, 1, 2)), return_tensors="pt")["pixel_values"]
-    flipped = processor(list(torch.from_numpy(split.images).permute(0, 3, 1, 2).flip(3)), return_tensors="pt")
-    for view, images in enumerate((pixels, flipped["pixel_values"])):
+    for view, images in enumerate((pixels, pixels.flip(3))):
         np.testing.assert_allclose(found[view], model.extract_features(images), atol=1e-4)
 
 

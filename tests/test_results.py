@@ -36,7 +36,7 @@ def make_result(class_names=("cat", "dog", "owl"), count=60, seed=0):
             "model_revision": "0123abcd",
             "split": "test",
             "source": "a test",
-            "data_fingerprint": "f" * 64,
+            "split_fingerprint": "f" * 64,
             "versions": {"torch": "2"},
             "hardware": {"cores": 2},
         },
@@ -62,7 +62,7 @@ def test_the_keys_of_metrics_json_are_stable(tmp_path):
     assert set(content) == {
         "class_names", "n", "accuracy", "macro_precision", "macro_recall", "macro_f1", "per_class", "confusion_matrix",
         "intervals", "nll", "brier", "ece", "reliability",
-        "model", "model_revision", "split", "source", "data_fingerprint", "versions", "hardware",
+        "model", "model_revision", "split", "source", "split_fingerprint", "versions", "hardware",
     }  # fmt: skip
     assert set(content["per_class"]["cat"]) == {"precision", "recall", "f1", "support"}
     assert set(content["intervals"]) == {"accuracy", "macro_f1"}
