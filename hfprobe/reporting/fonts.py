@@ -32,7 +32,7 @@ def use_fonts_with_all_characters(figure: Figure) -> None:
     texts = figure.findobj(Text)
     characters = {character for text in texts for character in text.get_text() if _is_drawn(character)}
     families = list(matplotlib.rcParams["font.family"])
-    missing = _lacking(families, characters)
+    missing = wanted = _lacking(families, characters)
     if not missing:
         return
     candidates = _families_with_any(missing)
@@ -44,7 +44,9 @@ def use_fonts_with_all_characters(figure: Figure) -> None:
         families.append(best)
         missing = left
     for text in texts:
-        text.set_fontfamily(families)
+        # The others may be bold, which a further font need not have.
+        if wanted & set(text.get_text()):
+            text.set_fontfamily(families)
     if missing:
         logger.warning("%s", _describe_missing(missing))
 
