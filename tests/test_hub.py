@@ -165,8 +165,8 @@ def test_model_card_shows_values_as_they_are_typed_and_leaves_out_what_is_not_se
     "dataset",
     [
         "uoft-cs/cifar10", "my: pictures, v[2]", 'it\'s "mine" & <yours>', "caf\xe9", "😀", "𠮷野家", "a\\b",
-        "two\nlines", "a\n---\nb", "null", "yes", "1e3", "0x10", "2024-01-01", "1_000", "~", "- a", "# a", "!!x", "*a", "", " a ",
-        "\x00\x07\x7f\x85\x9f", "\u2028", "\ufeffa", "\ufffe", "x" * 500 + " y" * 200,
+        "two\nlines", "a\n---\nb", "null", "yes", "1e3", "0x10", "2024-01-01", "1_000", "~", "- a", "# a", "!!x", "*a",
+        "", " a ", "\x00\x07\x7f\x85\x9f", "\u2028", "\ufeffa", "\ufffe", "x" * 500 + " y" * 200,
     ],
 )  # fmt: skip
 def test_model_card_header_holds_any_dataset_name(dataset):

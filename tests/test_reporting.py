@@ -81,6 +81,14 @@ def test_page_stands_alone_and_says_what_it_should(report):
     assert all(attrs["alt"] for attrs in pictures)
 
 
+def test_headings_are_in_the_language_of_the_field(report):
+    headings = re.findall(r"<h2 id=.*?>(.*?)</h2>", (report / "report.html").read_text())
+    assert headings == [
+        "Results per class", "Confusion matrix", "Most confused pairs", "Can its confidence be believed?",
+        "Most confident mistakes", "Where this comes from",
+    ]  # fmt: skip
+
+
 def test_gallery_shows_the_most_confident_mistakes_first(report):
     result = make_result()
     confidence = result.probabilities.max(1)
