@@ -106,7 +106,7 @@ def test_pairs_are_counted_both_ways_and_show_their_most_confident_mistakes(repo
         for a in range(3)
         for b in range(a + 1, 3)
     }
-    found = re.findall(r"<h3>(.*?): (\d+) ", section(report, "pairs"))
+    found = re.findall(r"<h3>(.*?): (\d+) ", re.sub("</?bdi>", "", section(report, "pairs")))
     assert [(name, int(count)) for name, count in found] == sorted(both.items(), key=lambda item: -item[1])
 
 
@@ -168,6 +168,14 @@ def test_forty_classes_are_one_picture_of_moderate_size(tmp_path):
         "Confusion matrix of 40 classes"
     ]
     assert not [attrs for tag, attrs in page.tags if tag == "table" and "matrix" in attrs["class"]]
+
+
+def test_long_class_names_are_upright_above_the_columns(tmp_path):
+    for names, upright in ((("cat", "dog", "owl"), False), (("cat", "dog", "a rather long name"), True)):
+        make_result(names).save(tmp_path)
+        page = Page(write_report(tmp_path).read_text())
+        (found,) = [attrs["class"] for tag, attrs in page.tags if tag == "table" and "matrix" in attrs["class"]]
+        assert ("many" in found) == upright
 
 
 def test_only_small_pictures_are_enlarged_with_hard_edges(tmp_path):
