@@ -14,6 +14,7 @@ A revision appears whole or not at all: files are synced in a staging folder, th
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import shutil
@@ -23,12 +24,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import FileSystemLoader
+from markupsafe import Markup
 from safetensors import SafetensorError
 
 from hfprobe.errors import InputError, MachineError
 from hfprobe.files import sha256, sync
+from hfprobe.markdown import make_markdown_environment
 
 ORGANISATION = "hfprobe"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -184,11 +188,15 @@ def verify_revision(revision: Revision) -> None:
 
 def render_card(*, name: str, card: dict[str, Any]) -> str:
     """The model card as Markdown with a YAML header."""
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(
-        loader=loader, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined
-    )
+    environment = make_markdown_environment(FileSystemLoader(Path(__file__).parent))
+    environment.filters["yaml"] = _yaml_string
     return environment.get_template("model_card.md.j2").render(name=f"{ORGANISATION}/{name}", **card)
+
+
+def _yaml_string(text: str) -> Markup:
+    """`text` between double quotes: without them, readers of YAML 1.1 and 1.2 differ on what is a number or null."""
+    text = text.encode("utf-8", "backslashreplace").decode()  # a lone surrogate has no form that all readers take
+    return Markup(yaml.safe_dump(text, default_style='"', allow_unicode=True, width=math.inf).strip())
 
 
 def _known(hub_dir: str | Path) -> str:

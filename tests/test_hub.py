@@ -13,11 +13,13 @@ import torch
 import yaml
 from huggingface_hub import ModelCard, scan_cache_dir
 from safetensors import SafetensorError
+from test_markdown import AWFUL_NAMES, PARSER, letters, rows
 from transformers import AutoModelForImageClassification
 from transformers.training_args import OptimizerNames
 
 from hfprobe import hub
 from hfprobe.errors import InputError, MachineError
+from hfprobe.markdown import printable
 from hfprobe.models import build_model
 
 LABELS = ["airplane", "automobile", "bird", "cat", "dog"]
@@ -159,11 +161,50 @@ def test_model_card_shows_values_as_they_are_typed_and_leaves_out_what_is_not_se
     assert "None" not in card
 
 
-@pytest.mark.parametrize("dataset", ["uoft-cs/cifar10", "my: pictures, v[2]", 'it\'s "mine" & <yours>', "caf\xe9"])
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        "uoft-cs/cifar10", "my: pictures, v[2]", 'it\'s "mine" & <yours>', "caf\xe9", "😀", "𠮷野家", "a\\b",
+        "two\nlines", "a\n---\nb", "null", "yes", "1e3", "0x10", "2024-01-01", "1_000", "~", "- a", "# a", "!!x", "*a",
+        "", " a ", "\x00\x07\x7f\x85\x9f", "\u2028", "\ufeffa", "\ufffe", "x" * 500 + " y" * 200,
+    ],
+)  # fmt: skip
 def test_model_card_header_holds_any_dataset_name(dataset):
-    header = yaml.safe_load(hub.render_card(name="simple-cnn", card=CARD | {"dataset": dataset}).split("---")[1])
+    text = hub.render_card(name="simple-cnn", card=CARD | {"dataset": dataset})
+    header = yaml.safe_load(re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)[1])
     assert header["datasets"] == [dataset]
     assert header["model-index"][0]["results"][0]["dataset"]["name"] == dataset
+    assert ModelCard(text).data.datasets == [dataset]
+
+
+@pytest.mark.parametrize(("dataset", "written"), [("1e3", "1e3"), ("0o17", "0o17"), ("😀", "\\U0001F600")])
+def test_names_in_the_card_header_are_strings_for_readers_of_yaml_1_1_and_1_2(dataset, written):
+    assert f'\ndatasets: ["{written}"]\n' in hub.render_card(name="m", card=CARD | {"dataset": dataset})
+
+
+def test_a_name_that_is_no_unicode_does_not_stop_a_push(tmp_path):
+    card = CARD | {"dataset": "caf\udce9", "class_names": ["caf\udce9"], "source": "caf\udce9"}
+    text = hub.render_card(name="m", card=card)
+    assert yaml.safe_load(text.split("---")[1])["datasets"] == ["caf\\udce9"]
+    text.encode()
+
+
+def test_names_with_markup_are_text_in_the_card():
+    card = CARD | {"class_names": AWFUL_NAMES, "source": "folder <x>|`y`", "settings": {"a|b": "c|`d`", "e": ["<f>"]}}
+    body = hub.render_card(name="simple-cnn", card=card).split("---\n", 2)[2]
+    assert ["a|b", "c|`d`"] in rows(body)
+    assert ["e", "['<f>']"] in rows(body)
+    (data,) = [token for token in PARSER.parse(body) if token.type == "inline" and "Fingerprint" in token.content]
+    assert {child.type for child in data.children} == {"text", "softbreak", "code_inline"}
+    said = letters("".join(child.content for child in data.children if child.type == "text"))
+    assert f"Classes:{','.join(letters(printable(name)) for name in AWFUL_NAMES)}.Source:folder<x>|`y`;8images" in said
+
+
+def test_a_name_with_underscores_is_not_escaped_in_code():
+    card = hub.render_card(name="my_cnn_", card=CARD)
+    assert '\n- name: "hfprobe/my_cnn_"\n' in card
+    assert "`python scripts/eval.py --model hfprobe/my_cnn_`" in card
+    assert 'from_pretrained("hfprobe/my_cnn_", cache_dir=' in card
 
 
 def test_a_new_push_is_a_new_revision_and_the_old_one_stays(tmp_path):

@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import json
 import re
 import shutil
 import subprocess
@@ -7,16 +8,20 @@ import sys
 from collections import Counter
 from html.parser import HTMLParser
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import PIL.Image
 import pytest
 from test_comparison import profile_of
+from test_markdown import AWFUL_NAMES, letters, rows, texts
 from test_results import make_result
 
 from hfprobe.comparison import compare, save_comparison
 from hfprobe.errors import InputError
-from hfprobe.reporting import write_comparison, write_report
+from hfprobe.markdown import printable
+from hfprobe.reporting import write_comparison, write_label_efficiency, write_profile, write_report
 from hfprobe.reporting.figures import draw_confusion_matrix
 
 
@@ -76,7 +81,15 @@ def test_page_stands_alone_and_says_what_it_should(report):
     assert all(attrs["alt"] for attrs in pictures)
 
 
-def test_gallery_shows_the_surest_mistakes_first(report):
+def test_headings_are_in_the_language_of_the_field(report):
+    headings = re.findall(r"<h2 id=.*?>(.*?)</h2>", (report / "report.html").read_text())
+    assert headings == [
+        "Results per class", "Confusion matrix", "Most confused pairs", "Can its confidence be believed?",
+        "Most confident mistakes", "Where this comes from",
+    ]  # fmt: skip
+
+
+def test_gallery_shows_the_most_confident_mistakes_first(report):
     result = make_result()
     confidence = result.probabilities.max(1)
     wrong = np.flatnonzero(result.predictions != result.labels)
@@ -85,7 +98,7 @@ def test_gallery_shows_the_surest_mistakes_first(report):
     assert shown == expected.tolist()[:24]
 
 
-def test_pairs_are_counted_both_ways_and_show_their_surest_mistakes(report):
+def test_pairs_are_counted_both_ways_and_show_their_most_confident_mistakes(report):
     result = make_result()
     matrix = np.array(result.metrics["confusion_matrix"])
     both = {
@@ -93,7 +106,7 @@ def test_pairs_are_counted_both_ways_and_show_their_surest_mistakes(report):
         for a in range(3)
         for b in range(a + 1, 3)
     }
-    found = re.findall(r"<h3>(.*?): (\d+) ", section(report, "pairs"))
+    found = re.findall(r"<h3>(.*?): (\d+) ", re.sub("</?bdi>", "", section(report, "pairs")))
     assert [(name, int(count)) for name, count in found] == sorted(both.items(), key=lambda item: -item[1])
 
 
@@ -155,6 +168,14 @@ def test_forty_classes_are_one_picture_of_moderate_size(tmp_path):
         "Confusion matrix of 40 classes"
     ]
     assert not [attrs for tag, attrs in page.tags if tag == "table" and "matrix" in attrs["class"]]
+
+
+def test_long_class_names_are_upright_above_the_columns(tmp_path):
+    for names, upright in ((("cat", "dog", "owl"), False), (("cat", "dog", "a rather long name"), True)):
+        make_result(names).save(tmp_path)
+        page = Page(write_report(tmp_path).read_text())
+        (found,) = [attrs["class"] for tag, attrs in page.tags if tag == "table" and "matrix" in attrs["class"]]
+        assert ("many" in found) == upright
 
 
 def test_only_small_pictures_are_enlarged_with_hard_edges(tmp_path):
@@ -278,5 +299,104 @@ def test_the_comparison_says_its_numbers_and_shows_who_alone_is_right(tmp_path):
             assert name in written
             assert f"{100 * model['accuracy']:.2f}\u00a0%" in written
     pair = comparison["pairs"][0]
-    assert f"Only one is right: {pair['only_first_right']} images, what two & co said below" in text
-    assert f"Only two & co is right: {pair['only_second_right']} images, what one said below" in text
+    assert f"Only one is right: {pair['only_first_right']} images, predictions of two & co below" in text
+    assert f"Only two & co is right: {pair['only_second_right']} images, predictions of one below" in text
+
+
+def shown(name):
+    return letters(printable(name))
+
+
+@pytest.fixture(scope="module")
+def awful(tmp_path_factory):
+    """A comparison with its costs, two models and many classes, all with names that are markup: (folder, models)."""
+    folder = tmp_path_factory.mktemp("awful")
+    models = ("# a|b `c` <i>_d_", "1. *e* [f](g)\\")
+    results = {name: make_result(AWFUL_NAMES, seed=seed, count=200) for seed, name in enumerate(models)}
+    for number, result in enumerate(results.values(), start=1):
+        result.provenance.update(parameters=1000 * number, run_seconds=10.0 * number)
+    profile = profile_of(**{name: (1000 * number, float(number)) for number, name in enumerate(models, start=1)})
+    save_comparison(compare(results, profile=profile), folder)
+    write_comparison(folder, results)
+    return folder, models
+
+
+def test_names_with_markup_are_text_in_every_cell_of_a_comparison(awful):
+    folder, models = awful
+    markdown = (folder / "comparison.md").read_text()
+    table = [[letters(cell) for cell in row] for row in rows(markdown)]
+    names = [shown(name) for name in AWFUL_NAMES]
+    first, second = map(shown, models)
+    assert [row[0] for row in table] == [
+        "model", first, second, "model", first, second, "shareoftime", "convolution", first, second, "class", *names
+    ]  # fmt: skip
+    assert table[6] == ["shareoftime", first, second]
+    assert table[10] == ["class", f"F1{first}", f"F1{second}", "difference,points"]
+    others = "".join(letters(text) for text in texts(markdown))  # fails where one is not text
+    assert f"{first}or{second}?" in others
+    assert f"classes{','.join(names)}.Intervals" in others
+    assert f"{first}took10stotrain" in others
+
+
+def test_names_with_markup_are_text_on_the_page_of_a_comparison(awful):
+    folder, models = awful
+    page = Page((folder / "comparison.html").read_text())
+    for name in (*AWFUL_NAMES, *models):
+        assert printable(name) in page.text
+    assert not [tag for tag, _ in page.tags if tag in ("i", "b")]
+    assert "\u202e" not in page.text
+
+
+def test_names_with_markup_are_text_in_profile_and_label_efficiency(awful, tmp_path):
+    _, models = awful
+    profile = profile_of(**{name: (1000, 1.0) for name in models})
+    for model in profile["models"].values():
+        row = {"operator": "a`b|c", "share": 0.5, "calls": 2}
+        model.update(trainable_parameters=1000, operators=model["operators"] | {"by_time": [row], "by_memory": [row]})
+    profile["versions"] = dict.fromkeys(("python", "torch", "transformers", "timm"), "1")
+    (tmp_path / "profile.json").write_text(json.dumps(profile))
+    table = rows(write_profile(tmp_path).read_text())
+    assert [letters(row[0]) for row in table if row[1] in ("1", "64", "64 (own)")] == [
+        shown(name) for name in models for _ in range(2)
+    ]
+    assert [row for row in table if row[0] == "a`b|c"] == 4 * [["a`b|c", "50.0\u00a0%", "2"]]
+
+    points = [{"model": name, "shots": 1, "seed": 1, "accuracy": 0.5, "n": 4} for name in models]
+    setting = {"class_names": AWFUL_NAMES, "options": {}}
+    content = {"points": points, "setting": setting, "hardware": {"cores": 2, "processor": "x"}}
+    (tmp_path / "label_efficiency.json").write_text(json.dumps(content))
+    table = rows(write_label_efficiency(tmp_path).read_text())
+    assert [letters(cell) for cell in table[0]] == ["imagesperclass", *map(shown, models)]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("None", "nan", "NA"),
+        ("null", "", "N/A"),
+        ("1e3", "007", "2"),
+        ("True", "False", "yes"),
+        ("=1+1", "+2", "@a"),
+        ("-3", "'=1", "'quoted'"),
+        ("\t=1", "\r=1", "\n=1"),
+        ("\uff1d1", " a ", 'a,"b"'),
+        ("猫", "😀", "two\nlines"),
+    ],
+)
+def test_pandas_reads_every_class_name_as_it_is_and_a_spreadsheet_finds_no_formula(tmp_path, names):
+    result = make_result(names)
+    result.save(tmp_path)
+    write_report(tmp_path)
+    # As docs/reports.md says.
+    table = pd.read_csv(tmp_path / "per_class_metrics.csv", dtype={"class": str}, keep_default_na=False)
+    assert not [cell for cell in table["class"] if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d"))]
+    assert table["class"].str.removeprefix("'").tolist() == list(names)
+    for key in ("precision", "recall", "f1", "support"):
+        expected = [scores[key] for scores in result.metrics["per_class"].values()]
+        np.testing.assert_allclose(table[key].to_numpy(), expected, atol=1e-6)
+
+
+def test_the_docs_say_how_to_read_the_table():
+    docs = (Path(__file__).parent.parent / "docs" / "reports.md").read_text()
+    (line,) = [line for line in docs.splitlines() if "read_csv" in line]
+    assert line.endswith('dtype={"class": str}, keep_default_na=False)')

@@ -39,20 +39,20 @@ def write_comparison(folder: str | Path, results: dict[str, EvalResult]) -> Path
             for key in ("accuracy", "macro_f1")
         },
     }
-    for name, escape in (("comparison.md", False), ("comparison.html", True)):
-        text = make_environment(autoescape=escape).get_template(f"{name}.j2").render(**values)
+    for name, markdown in (("comparison.md", True), ("comparison.html", False)):
+        text = make_environment(markdown=markdown).get_template(f"{name}.j2").render(**values)
         write_beside(folder / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))
     return folder / "comparison.html"
 
 
 def _only_one_right(pair: dict[str, Any], results: dict[str, EvalResult]) -> list[dict[str, Any]]:
-    """Of each of the two models: pictures that it alone gets right, those first that the other was surest about."""
+    """Of each of two models: images that it alone gets right, those first in which the other was most confident."""
     sides = []
     for name, other in ((pair["first"], pair["second"]), (pair["second"], pair["first"])):
         mine, theirs = results[name], results[other]
         alone = np.flatnonzero((mine.predictions == mine.labels) & (theirs.predictions != theirs.labels))
-        surest = alone[np.argsort(-theirs.probabilities.max(axis=1)[alone], kind="stable")][:PICTURES_A_SIDE]
-        sides.append({"name": name, "other": other, "count": len(alone), "pictures": pictures_of(theirs, surest)})
+        confident = alone[np.argsort(-theirs.probabilities.max(axis=1)[alone], kind="stable")][:PICTURES_A_SIDE]
+        sides.append({"name": name, "other": other, "count": len(alone), "pictures": pictures_of(theirs, confident)})
     return sides
 
 

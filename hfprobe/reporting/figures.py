@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Iterable
 from io import BytesIO
+from itertools import accumulate, chain
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from hfprobe.markdown import printable
+from hfprobe.reporting.fonts import quiet_about_missing_glyphs, use_fonts_with_all_characters
 
 MOST_CLASSES_WITH_NUMBERS = 20
 LONGEST_NAME = 24
@@ -25,8 +31,8 @@ def draw_confusion_matrix(matrix: np.ndarray, *, class_names: list[str], title: 
     matrix = np.asarray(matrix)
     shares = matrix / matrix.sum(axis=1, keepdims=True).clip(min=1)
     classes = len(class_names)
-    names = [shorten(name) for name in class_names]
-    slanted = classes > 6 or max(map(len, names)) > 12
+    names = shorten_names(class_names)
+    slanted = classes > 6 or max(map(_columns, names)) > 12
     numbered = classes <= MOST_CLASSES_WITH_NUMBERS
     inches = 1.0 if numbered else 14 / classes  # a cell's side
     figure = Figure(figsize=(1.15 * inches * classes + 2.2, inches * classes + 1.9), dpi=150, layout="constrained")
@@ -72,7 +78,7 @@ def draw_bars(
     for number, (name, values) in enumerate(series.items()):
         at = [groups.index(group) + (number - (len(series) - 1) / 2) * width for group in values]
         heights = list(values.values())
-        axes.bar(at, heights, width * 0.92, color=COLOURS[number % len(COLOURS)], label=shorten(name))
+        axes.bar(at, heights, width * 0.92, color=COLOURS[number % len(COLOURS)], label=str(number))
         tops = heights if upper is None else list(upper[name].values())
         axes.vlines(at, heights, tops, color="#1b2733", linewidth=1)
         for x, top, value in zip(at, tops, heights, strict=True):
@@ -80,13 +86,13 @@ def draw_bars(
     axes.set_yscale("log")
     axes.margins(y=0.15)
     axes.set_xticks(range(len(groups)), groups, parse_math=False, fontsize=8)
-    _finish(axes, title=title)
+    _finish(axes, title=title, names=shorten_names(series))
     axes.set_ylabel(unit)
     return _png(figure)
 
 
 def draw_shares(shares: dict[str, dict[str, float]], *, title: str) -> bytes:
-    """PNG bytes: a bar a row, divided into shares.
+    """PNG bytes: one bar per row, divided into shares.
 
     Args:
         shares: row -> part -> share in [0, 1].
@@ -99,14 +105,14 @@ def draw_shares(shares: dict[str, dict[str, float]], *, title: str) -> bytes:
     for number, part in enumerate(parts):
         widths = np.array([100 * row.get(part, 0) for row in rows])
         bars = axes.barh(
-            range(len(rows)), widths, left=left, color=COLOURS[number % len(COLOURS)], label=part, height=0.7
+            range(len(rows)), widths, left=left, color=COLOURS[number % len(COLOURS)], label=str(number), height=0.7
         )
         labels = [f"{width:.0f}" if width >= 4 else "" for width in widths]
         axes.bar_label(bars, labels, label_type="center", size=8, color="white")
         left += widths
     axes.set_yticks(range(len(rows)), list(shares)[::-1], parse_math=False)
     axes.set_xlim(0, 100)
-    _finish(axes, title=title)
+    _finish(axes, title=title, names=parts)
     axes.set_xlabel("%")
     return _png(figure)
 
@@ -123,10 +129,10 @@ def draw_curves(
     """
     figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
     axes = figure.subplots()
-    for number, (name, points) in enumerate(series.items()):
+    for number, points in enumerate(series.values()):
         x, mean, deviation = np.array(points).T
         colour = COLOURS[number % len(COLOURS)]
-        axes.plot(x, scale * mean, color=colour, marker="os^Dv"[number % 5], markersize=4, label=shorten(name))
+        axes.plot(x, scale * mean, color=colour, marker="os^Dv"[number % 5], markersize=4, label=str(number))
         band = scale * (mean - deviation), scale * (mean + deviation)
         axes.fill_between(x, *band, color=colour, alpha=0.2, linewidth=0)
     axes.set_xscale("log")
@@ -134,25 +140,81 @@ def draw_curves(
     axes.set_xticks(marks, [f"{mark:g}" for mark in marks])
     axes.minorticks_off()
     axes.grid(color="#e3e1da", linewidth=0.6)
-    _finish(axes, title=title)
+    _finish(axes, title=title, names=shorten_names(series))
     axes.set_xlabel(across)
     axes.set_ylabel(unit)
     return _png(figure)
 
 
-def _finish(axes: Axes, *, title: str) -> None:
+def _finish(axes: Axes, *, title: str, names: list[str]) -> None:
+    """Add the title and a legend of names; artists carry their number as label, since `_name` would be left out."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, loc="left", fontsize=11, pad=12, parse_math=False)
-    for text in axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1)).get_texts():
-        text.set_parse_math(False)
+    legend = axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set(text=name, parse_math=False)
 
 
-def shorten(name: str) -> str:
-    """A name as a picture has room for."""
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
+def shorten_names(names: Iterable[str]) -> list[str]:
+    """Names as a picture has room for, LONGEST_NAME columns each; different names get different labels.
+
+    A long name loses its middle. Where that leaves several names the same, they lose their common beginning instead;
+    where even that does, each keeps its number among `names`, from 0 on.
+    """
+    names = list(names)
+    labels = [_cut(name) for name in names]
+    for group in _same(labels):
+        letters = zip(*(names[number] for number in group), strict=False)
+        skipped = next((place for place, found in enumerate(letters) if len(set(found)) > 1), 0)
+        for number in group:
+            # A few of the common characters stay, so that the eye finds the place.
+            labels[number] = _cut(f"...{names[number][max(0, skipped - 4) :]}", keep_end=False)
+    while groups := _same(labels):
+        for number in chain.from_iterable(groups):
+            labels[number] = f"{_cut(names[number], LONGEST_NAME - len(f' ({number})'))} ({number})"
+    return labels
+
+
+def _same(labels: list[str]) -> list[list[int]]:
+    """The positions of each label that stands at more than one."""
+    positions: dict[str, list[int]] = {}
+    for number, label in enumerate(labels):
+        positions.setdefault(label, []).append(number)
+    return [group for group in positions.values() if len(group) > 1]
+
+
+def _cut(name: str, columns: int = LONGEST_NAME, *, keep_end: bool = True) -> str:
+    """A printable name of at most so many columns, "..." for what is left out."""
+    name = unicodedata.normalize("NFC", printable(name)).strip()  # names that look the same are the same here
+    if _columns(name) <= columns:
+        return name
+    room = columns - 3
+    end = ""
+    if keep_end:
+        end = _first(name[::-1], room // 2)[::-1]
+        while end and _columns(end[0]) == 0:  # an accent whose letter is left out
+            end = end[1:]
+    return f"{_first(name, room - _columns(end))}...{end}"
+
+
+def _first(name: str, columns: int) -> str:
+    widths = accumulate(map(_columns, name))
+    return "".join(character for character, width in zip(name, widths, strict=True) if width <= columns)
+
+
+def _columns(text: str) -> int:
+    """Its width: two for a wide character of Chinese, Japanese or Korean, none for an accent of its own."""
+    return sum(
+        0
+        if unicodedata.category(character) in ("Mn", "Me", "Cf")
+        else 1 + (unicodedata.east_asian_width(character) in "WF")
+        for character in text
+    )
 
 
 def _png(figure: Figure) -> bytes:
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.15)  # a long title widens the picture
+    use_fonts_with_all_characters(figure)
+    with quiet_about_missing_glyphs():
+        figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.15)  # a long title widens the picture
     return buffer.getvalue()

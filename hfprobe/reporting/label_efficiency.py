@@ -23,14 +23,14 @@ def write_label_efficiency(folder: str | Path) -> Path:
             name: [(shots, point["mean"], point["std"]) for shots, point in curve.items()]
             for name, curve in curves.items()
         },
-        title="Test accuracy by training images a class (mean, band: one deviation over seeds)",
-        across="training images a class",
+        title="Test accuracy by training images per class (mean, band: one deviation over seeds)",
+        across="training images per class",
         unit="%",
         scale=100,
     )
     write_beside(folder / "label_efficiency.png", lambda path: path.write_bytes(picture))
     text = (
-        make_environment(autoescape=False)
+        make_environment(markdown=True)
         .get_template("label_efficiency.md.j2")
         .render(
             content=content,

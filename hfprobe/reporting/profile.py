@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hfprobe.comparison import load_profile
-from hfprobe.reporting.figures import draw_bars, draw_shares, shorten
+from hfprobe.reporting.figures import draw_bars, draw_shares, shorten_names
 from hfprobe.reporting.report import make_environment
 from hfprobe.results import write_beside
 
@@ -19,6 +19,7 @@ def write_profile(folder: str | Path) -> Path:
     folder = Path(folder)
     profile = load_profile(folder)
     models = profile["models"]
+    short = dict(zip(models, shorten_names(models), strict=True))
     latency, upper = (
         {
             name: {f"batch of {size}": batch["latency_ms"][key] for size, batch in model["batches"].items()}
@@ -35,13 +36,13 @@ def write_profile(folder: str | Path) -> Path:
             title="Throughput (median)",
             unit="images/s",
         ),
-        "latency.png": draw_bars(latency, upper=upper, title="Latency (p50, line up to p95)", unit="ms a batch"),
+        "latency.png": draw_bars(latency, upper=upper, title="Latency (p50, line up to p95)", unit="ms per batch"),
         "memory.png": draw_bars(
             {
                 name: ({"peak memory\n(MB)": model["peak_memory_bytes"] / 1e6} if model["peak_memory_bytes"] else {})
                 | {
                     "weights on disk\n(MB)": model["disk_bytes"] / 1e6,
-                    "MACs an image\n(millions)": model["macs"] / 1e6,
+                    "MACs per image\n(millions)": model["macs"] / 1e6,
                     "parameters\n(millions)": model["parameters"] / 1e6,
                 }
                 for name, model in models.items()
@@ -51,15 +52,15 @@ def write_profile(folder: str | Path) -> Path:
         ),
         "operators.png": draw_shares(
             {
-                f"{shorten(name)}, {what}": {kind: shares[what] for kind, shares in model["operators"]["kinds"].items()}
+                f"{short[name]}, {what}": {kind: shares[what] for kind, shares in model["operators"]["kinds"].items()}
                 for what in ("time", "memory")
                 for name, model in models.items()
             },
-            title="What takes the time and the memory",
+            title="Shares of operators in time and memory",
         ),
     }
     for name, picture in pictures.items():
         write_beside(folder / name, lambda path, picture=picture: path.write_bytes(picture))
-    text = make_environment(autoescape=False).get_template("profile.md.j2").render(profile=profile, models=models)
+    text = make_environment(markdown=True).get_template("profile.md.j2").render(profile=profile, models=models)
     write_beside(folder / "profile.md", lambda path: path.write_text(text, encoding="utf-8"))
     return folder / "profile.md"

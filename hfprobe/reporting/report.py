@@ -13,11 +13,14 @@ import PIL.Image
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from sklearn.metrics import classification_report
 
+from hfprobe.markdown import make_markdown_environment, printable
 from hfprobe.provenance import describe_hardware
 from hfprobe.reporting.figures import MOST_CLASSES_WITH_NUMBERS, draw_confusion_matrix
 from hfprobe.results import EvalResult, write_beside
 
 GALLERY_SIZE = 24
+# The signs also in the wide forms of Chinese, Japanese and Korean keyboards.
+FORMULA_STARTS = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20", "'")
 CONFUSED_PAIRS, PICTURES_A_PAIR = 4, 6
 
 
@@ -33,7 +36,7 @@ def write_report(folder: str | Path) -> Path:
     matrix = draw_confusion_matrix(
         metrics["confusion_matrix"],
         class_names=result.class_names,
-        title=f"{result.provenance['model']} on {result.provenance['split']}\n"
+        title=f"{printable(result.provenance['model'])} on {result.provenance['split']}\n"
         f"accuracy {metrics['accuracy']:.2%} (n = {metrics['n']:,})",
     )
     write_beside(folder / "confusion_matrix.png", lambda path: path.write_bytes(matrix))
@@ -42,13 +45,13 @@ def write_report(folder: str | Path) -> Path:
         result.labels,
         result.predictions,
         labels=range(len(result.class_names)),
-        target_names=result.class_names,
+        target_names=[printable(name) for name in result.class_names],
         digits=4,
         zero_division=0,
     )
     write_beside(folder / "classification_report.txt", lambda path: path.write_text(text, encoding="utf-8"))
     page = (
-        make_environment(autoescape=True)
+        make_environment(markdown=False)
         .get_template("report.html.j2")
         .render(
             result=result,
@@ -67,27 +70,42 @@ def write_report(folder: str | Path) -> Path:
     return folder / "report.html"
 
 
-def make_environment(*, autoescape: bool) -> Environment:
-    """Jinja over this package's templates; HTML wants `autoescape`, Markdown does not."""
-    environment = Environment(
-        loader=PackageLoader("hfprobe.reporting"),
-        autoescape=autoescape,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
+def make_environment(*, markdown: bool) -> Environment:
+    """Jinja over this package's templates, which escapes every value for Markdown or for HTML."""
+    loader = PackageLoader("hfprobe.reporting")
+    if markdown:
+        environment = make_markdown_environment(loader)
+    else:
+        environment = Environment(
+            loader=loader,
+            autoescape=True,
+            finalize=lambda value: printable(value) if type(value) is str else value,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            undefined=StrictUndefined,
+        )
     environment.filters["percent"] = lambda share, digits=2: f"{100 * share:.{digits}f}\u00a0%"
     environment.filters["machine"] = describe_hardware
     return environment
 
 
 def _write_per_class(path: Path, per_class: dict[str, dict[str, float]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
+    """One row per class; docs/reports.md says how to read it.
+
+    A spreadsheet takes a cell that begins with one of FORMULA_STARTS for a formula and runs it, quoted or not (OWASP,
+    "CSV Injection"). Such a name gets an apostrophe in front. So does a name that begins with an apostrophe, so that
+    removing one apostrophe gives every name back exactly. Numbers are written as they are.
+    """
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
         writer = csv.writer(stream)
         writer.writerow(["class", "precision", "recall", "f1", "support"])
         for name, scores in per_class.items():
             writer.writerow(
-                [name, *(round(scores[key], 6) for key in ("precision", "recall", "f1")), scores["support"]]
+                [
+                    "'" * name.startswith(FORMULA_STARTS) + name,
+                    *(round(scores[key], 6) for key in ("precision", "recall", "f1")),
+                    scores["support"],
+                ]
             )
 
 
@@ -97,12 +115,12 @@ def _confusion_rows(matrix: list[list[int]]) -> list[list[tuple[int, float]]]:
 
 
 def _worst_mistakes(result: EvalResult) -> list[dict[str, Any]]:
-    """The mistakes that the model was surest of, surest first."""
+    """The mistakes that the model was most confident about, the most confident first."""
     return pictures_of(result, _mistakes(result)[:GALLERY_SIZE])
 
 
 def _confused_pairs(result: EvalResult) -> list[dict[str, Any]]:
-    """The classes taken for each other most often, either way round, with the surest mistakes of each pair."""
+    """The pairs of classes confused most often, in both directions, with the most confident mistakes of each pair."""
     mistakes = _mistakes(result)
     pairs = np.sort(np.stack([result.labels[mistakes], result.predictions[mistakes]], axis=1), axis=1)
     kinds, counts = np.unique(pairs, axis=0, return_counts=True)
