@@ -19,6 +19,7 @@ from hfprobe.results import EvalResult, write_beside
 
 GALLERY_SIZE = 24
 CONFUSED_PAIRS, PICTURES_A_PAIR = 4, 6
+FEW_IMAGES = 5  # of a class: below, intervals of macro-F1 are too narrow (hfprobe.statistics.draw_macro_f1)
 
 
 def write_report(folder: str | Path) -> Path:
@@ -38,11 +39,12 @@ def write_report(folder: str | Path) -> Path:
     )
     write_beside(folder / "confusion_matrix.png", lambda path: path.write_bytes(matrix))
     write_beside(folder / "per_class_metrics.csv", lambda path: _write_per_class(path, metrics["per_class"]))
+    occurring = np.union1d(result.labels, result.predictions)  # what the macro averages are over
     text = classification_report(
         result.labels,
         result.predictions,
-        labels=range(len(result.class_names)),
-        target_names=result.class_names,
+        labels=occurring,
+        target_names=[result.class_names[number] for number in occurring],
         digits=4,
         zero_division=0,
     )
@@ -61,6 +63,9 @@ def write_report(folder: str | Path) -> Path:
             pairs=_confused_pairs(result),
             mistakes=len(result.mistakes),
             guessing_nll=np.log(len(result.class_names)),
+            without_images=[name for name, scores in metrics["per_class"].items() if scores["support"] == 0],
+            few_images=FEW_IMAGES,
+            with_few_images=sum(0 < scores["support"] < FEW_IMAGES for scores in metrics["per_class"].values()),
         )
     )
     write_beside(folder / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
@@ -76,19 +81,22 @@ def make_environment(*, autoescape: bool) -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters["percent"] = lambda share, digits=2: f"{100 * share:.{digits}f}\u00a0%"
+    environment.filters["percent"] = lambda share, digits=2: (
+        "\u2013" if share is None else f"{100 * share:.{digits}f}\u00a0%"
+    )
+    environment.filters["points"] = lambda difference: "\u2013" if difference is None else f"{100 * difference:+.2f}"
     environment.filters["machine"] = describe_hardware
     return environment
 
 
-def _write_per_class(path: Path, per_class: dict[str, dict[str, float]]) -> None:
+def _write_per_class(path: Path, per_class: dict[str, dict[str, float | None]]) -> None:
+    """Scores of a class that does not occur are empty cells."""
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["class", "precision", "recall", "f1", "support"])
         for name, scores in per_class.items():
-            writer.writerow(
-                [name, *(round(scores[key], 6) for key in ("precision", "recall", "f1")), scores["support"]]
-            )
+            shares = [scores[key] for key in ("precision", "recall", "f1")]
+            writer.writerow([name, *("" if share is None else round(share, 6) for share in shares), scores["support"]])
 
 
 def _confusion_rows(matrix: list[list[int]]) -> list[list[tuple[int, float]]]:
