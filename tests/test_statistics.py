@@ -93,14 +93,15 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_the_interval_of_macro_f1_covers_the_truth_about_95_times_in_100(name, monkeypatch):
+def test_the_interval_of_macro_f1_covers_the_truth(name, monkeypatch):
     monkeypatch.setattr(statistics, "RESAMPLES", 500)
     n, accuracies = SETTINGS[name]
 
     def of(labels, answers):
         return statistics.metric_intervals(labels=labels, predictions=answers[0])["macro_f1"]
 
-    # 150 times: 0.89 lies three standard deviations below 0.95. (The resample of images of before: 0.2 to 0.9.)
+    # 150 times: 0.89 lies three standard deviations below 0.95. A resample over all images covered 63 % with hardly
+    # an error and 47 % with a class of one image.
     assert coverage(n, [shares_of(accuracies)], of=of) > 0.89
 
 
