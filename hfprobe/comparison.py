@@ -175,11 +175,7 @@ def _costs(profiled: dict[str, Any]) -> dict[str, Any]:
 def _compare_two(one: str, first: EvalResult, other: str, second: EvalResult) -> dict[str, Any]:
     right = [result.predictions == result.labels for result in (first, second)]
     only = [int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())]
-    differences = compare_paired(
-        labels=first.labels,
-        predictions=(first.predictions, second.predictions),
-        classes=len(first.class_names),
-    )
+    differences = compare_paired(labels=first.labels, predictions=(first.predictions, second.predictions))
     return {
         "first": one,
         "second": other,
@@ -191,12 +187,17 @@ def _compare_two(one: str, first: EvalResult, other: str, second: EvalResult) ->
         "differences": differences,
         "per_class": {
             name: {
-                key: second.metrics["per_class"][name][key] - first.metrics["per_class"][name][key]
+                key: _subtract(second.metrics["per_class"][name][key], first.metrics["per_class"][name][key])
                 for key in ("precision", "recall", "f1")
             }
             for name in first.class_names
         },
     }
+
+
+def _subtract(one: float | None, other: float | None) -> float | None:
+    """None where a class occurs in neither the labels nor a model's predictions: it has no scores then."""
+    return None if one is None or other is None else one - other
 
 
 def _adjust(pairs: list[dict[str, Any]]) -> None:
@@ -216,7 +217,7 @@ def _judge(pair: dict[str, Any], *, n: int, of: int) -> str:
         return (
             f"No difference in accuracy between {pair['first']} and {pair['second']} can be shown at n = {n:,} images: "
             f"{100 * difference['value']:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}, "
-            f"{test}."
+            f"{test}.{_explain_disagreement(pair, of=of) if low > 0 or high < 0 else ''}"
         )
     ahead = difference["value"] > 0
     better, worse = (pair["second"], pair["first"]) if ahead else (pair["first"], pair["second"])
@@ -224,6 +225,18 @@ def _judge(pair: dict[str, Any], *, n: int, of: int) -> str:
     return (
         f"{better} is more accurate than {worse} by {100 * abs(difference['value']):.2f} points on these {n:,} images "
         f"(95 % interval {bounds[0]:.2f} to {bounds[1]:.2f}, {test})."
+    )
+
+
+def _explain_disagreement(pair: dict[str, Any], *, of: int) -> str:
+    """Why an interval may exclude 0 where the test shows no difference."""
+    if pair["mcnemar_p"] < SIGNIFICANCE:
+        return (
+            f" The interval excludes 0, but it is of this pair alone; the test is corrected for {of} pairs and decides."
+        )
+    return (
+        " The interval excludes 0, but it is an approximation; the exact test decides, because its error rate "
+        "holds for any number of images."
     )
 
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 from hfprobe.errors import InputError
-from hfprobe.statistics import bootstrap_intervals, calibration
+from hfprobe.statistics import calibration, metric_intervals
 
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.parquet"
@@ -60,7 +60,7 @@ class EvalResult:
         )
         return (
             metrics
-            | {"intervals": bootstrap_intervals(np.array(metrics["confusion_matrix"]))}
+            | {"intervals": metric_intervals(labels=self.labels, predictions=self.predictions)}
             | calibration(labels=self.labels, probabilities=self.probabilities)
         )
 
@@ -148,7 +148,9 @@ def _read_columns(path: Path) -> dict[str, pa.ChunkedArray]:
 def summarize_classification(*, labels: np.ndarray, predictions: np.ndarray, class_names: list[str]) -> dict[str, Any]:
     """Everything a report says of a set of predictions, JSON-able.
 
-    Macro averages are over all classes, also those never predicted (their precision counts as 0).
+    Macro averages are over the classes that occur in labels or predictions, as scikit-learn takes them by default. A
+    class that occurs in neither has no scores: they are None, its support is 0. A share of nothing counts as 0 where
+    a class occurs: the precision of a class never predicted, the recall of a class without an image.
 
     Args:
         labels, predictions: (N,) class numbers.
@@ -158,21 +160,18 @@ def summarize_classification(*, labels: np.ndarray, predictions: np.ndarray, cla
         precision, recall, f1, support) and `confusion_matrix` (rows: true class, columns: predicted).
     """
     numbers = range(len(class_names))
-    scores = precision_recall_fscore_support(labels, predictions, labels=numbers, zero_division=0)
-    precision, recall, f1, support = (values.tolist() for values in scores)
+    *scores, support = precision_recall_fscore_support(labels, predictions, labels=numbers, zero_division=0)
+    occurs = np.isin(numbers, [labels, predictions])
+    keys = ("precision", "recall", "f1")
     return {
         "n": len(labels),
         "accuracy": float(accuracy_score(labels, predictions)),
-        "macro_precision": float(np.mean(precision)),
-        "macro_recall": float(np.mean(recall)),
-        "macro_f1": float(np.mean(f1)),
+        **{f"macro_{key}": float(np.mean(values[occurs])) for key, values in zip(keys, scores, strict=True)},
         "per_class": {
             name: {
-                "precision": precision[number],
-                "recall": recall[number],
-                "f1": f1[number],
-                "support": support[number],
+                key: float(values[number]) if occurs[number] else None for key, values in zip(keys, scores, strict=True)
             }
+            | {"support": int(support[number])}
             for number, name in enumerate(class_names)
         },
         "confusion_matrix": confusion_matrix(labels, predictions, labels=numbers).tolist(),
@@ -190,5 +189,6 @@ def write_beside(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """`content` as indented JSON, whole or not at all."""
-    write_beside(path, lambda beside: beside.write_text(json.dumps(content, indent=2) + "\n"))
+    """`content` as indented JSON, whole or not at all; NaN and infinities, which JSON does not have, become null."""
+    content = json.loads(json.dumps(content), parse_constant=lambda _: None)
+    write_beside(path, lambda beside: beside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n"))

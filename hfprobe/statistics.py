@@ -1,18 +1,20 @@
-"""What a set of predictions allows to say: intervals, tests between two models, calibration. numpy and scipy alone."""
+"""What a set of predictions supports: intervals, tests between two models, calibration. No torch."""
 
 from __future__ import annotations
 
+import itertools
 import statistics
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, sparse, special, stats
+from sklearn.metrics import f1_score
 
 RESAMPLES = 10_000
 NUMBERS_AT_ONCE = 4_000_000  # of the bootstrap: many classes make large matrices
 COVERAGE = 0.95
 BINS = 15
+TEMPERATURES = (np.exp(-3), np.exp(3))  # the search for a temperature
 
 
 def summarize_values(values: list[float]) -> dict[str, Any]:
@@ -25,36 +27,30 @@ def summarize_values(values: list[float]) -> dict[str, Any]:
     }
 
 
-def accuracy_of(confusion: np.ndarray) -> np.ndarray:
-    """Accuracy of confusion matrices (..., C, C), rows true classes."""
-    return np.trace(confusion, axis1=-2, axis2=-1) / confusion.sum(axis=(-2, -1))
+def metric_intervals(*, labels: np.ndarray, predictions: np.ndarray, seed: int = 0) -> dict[str, list[float]]:
+    """95 % intervals of `accuracy` and `macro_f1`, for other images of the same kind.
 
-
-def macro_f1_of(confusion: np.ndarray) -> np.ndarray:
-    """Mean over the classes of F1; a class that neither occurs nor is predicted counts 0, as in scikit-learn."""
-    right = np.diagonal(confusion, axis1=-2, axis2=-1)
-    mentioned = confusion.sum(axis=-1) + confusion.sum(axis=-2)  # true or predicted
-    return np.divide(2 * right, mentioned, out=np.zeros(right.shape), where=mentioned > 0).mean(axis=-1)
-
-
-METRICS = {"accuracy": accuracy_of, "macro_f1": macro_f1_of}
-
-
-def bootstrap_intervals(confusion: np.ndarray, *, seed: int = 0) -> dict[str, list[float]]:
-    """95 % percentile intervals of `accuracy` and `macro_f1`, by the bootstrap over images (Efron, 1979).
+    Accuracy has the exact binomial interval (Clopper and Pearson, Biometrika 1934): it covers the true value in at
+    least 95 % of the cases at every number of images and every accuracy, so it is a little wide for few images.
+    Macro-F1 has the interval of `draw_macro_f1`.
 
     Args:
-        confusion: (C, C) counts.
+        labels, predictions: (N,) class numbers.
 
     Returns:
-        Name -> [low, high].
+        Name -> [low, high], which contains the metric itself.
     """
-    resampled = _resample(np.asarray(confusion), seed=seed, of=lambda draws: draws)
-    return {name: interval(values) for name, values in resampled.items()}
+    right = int((labels == predictions).sum())
+    exact = stats.binomtest(right, len(labels)).proportion_ci(COVERAGE, method="exact")
+    (draws,) = draw_macro_f1(labels, predictions, seed=seed)
+    return {
+        "accuracy": [float(exact.low), float(exact.high)],
+        "macro_f1": interval(draws, around=macro_f1(labels, predictions)),
+    }
 
 
 def compare_paired(
-    *, labels: np.ndarray, predictions: tuple[np.ndarray, np.ndarray], classes: int, seed: int = 0
+    *, labels: np.ndarray, predictions: tuple[np.ndarray, np.ndarray], seed: int = 0
 ) -> dict[str, dict[str, Any]]:
     """How much better the second model is on the same images: its metric minus the first's.
 
@@ -63,42 +59,120 @@ def compare_paired(
         predictions: of the first and of the second model, (N,) each.
 
     Returns:
-        `accuracy` and `macro_f1`, each with `value` and `interval` (95 %, bootstrap over images, both models
-        seeing the same resample).
+        `accuracy` and `macro_f1`, each with `value` and `interval` (95 %): of accuracy `paired_score_interval`, of
+        macro-F1 that of `draw_macro_f1` with both models seeing the same draw.
     """
-    table = np.zeros((classes, classes, classes), dtype=np.int64)  # label, first, second
-    np.add.at(table, (labels, *predictions), 1)
-    confusions = (table.sum(axis=2), table.sum(axis=1))
-    values = {name: float(metric(confusions[1]) - metric(confusions[0])) for name, metric in METRICS.items()}
-    first = _resample(table, seed=seed, of=lambda draws: draws.sum(axis=3))
-    second = _resample(table, seed=seed, of=lambda draws: draws.sum(axis=2))
-    return {name: {"value": values[name], "interval": interval(second[name] - first[name])} for name in METRICS}
+    right = [predicted == labels for predicted in predictions]
+    only_first, only_second = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
+    first, second = draw_macro_f1(labels, *predictions, seed=seed)
+    gain = macro_f1(labels, predictions[1]) - macro_f1(labels, predictions[0])
+    return {
+        "accuracy": {
+            "value": (only_second - only_first) / len(labels),
+            "interval": paired_score_interval(only_first, only_second, len(labels)),
+        },
+        "macro_f1": {"value": gain, "interval": interval(second - first, around=gain)},
+    }
 
 
-def _resample(counts: np.ndarray, *, seed: int, of: Callable[[np.ndarray], np.ndarray]) -> dict[str, np.ndarray]:
-    """METRICS of RESAMPLES bootstrap samples, (RESAMPLES,) each.
+def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Mean of F1 over the classes that occur in labels or predictions, scikit-learn's own default."""
+    return float(f1_score(labels, predictions, average="macro", zero_division=0))
 
-    Metrics depend on the images through counts alone, and the counts of a resample are a multinomial draw.
+
+def paired_score_interval(only_first: int, only_second: int, n: int) -> list[float]:
+    """95 % score interval of a difference of two accuracies on the same images (Tango, Stat. in Medicine, 1998).
+
+    It has a width where the models never disagree, and it excludes 0 wherever `mcnemar_exact` rejects at 5 %. The
+    reverse does not hold: as an approximation it may exclude 0 where the exact test does not reject.
 
     Args:
-        of: resampled counts (B, *counts.shape) -> confusion matrices (B, C, C).
+        only_first, only_second: images that only one of the two models gets right.
+        n: all images.
+
+    Returns:
+        [low, high] of the second's accuracy minus the first's.
     """
-    generator, total = np.random.default_rng(seed), counts.sum()
-    cells = np.flatnonzero(counts)  # the others stay empty in every resample
-    shares = counts.ravel()[cells] / total
-    found: dict[str, list[np.ndarray]] = {name: [] for name in METRICS}
-    for part in np.array_split(np.empty(RESAMPLES), -(-RESAMPLES * counts.size // NUMBERS_AT_ONCE)):
-        draws = np.zeros((len(part), counts.size), dtype=np.int64)
-        draws[:, cells] = generator.multinomial(total, shares, size=len(part))
-        confusions = of(draws.reshape(-1, *counts.shape))
-        for name, metric in METRICS.items():
-            found[name].append(metric(confusions))
-    return {name: np.concatenate(values) for name, values in found.items()}
+    squared = stats.norm.ppf((1 + COVERAGE) / 2) ** 2
+
+    def upper_bound(less: int, more: int) -> float:
+        def excess(difference: float) -> float:
+            # `share`: the likeliest share of images that only the lesser model gets right, given the difference.
+            linear = 2 * n * difference - (more - less) * difference - less - more
+            root = linear**2 + 8 * n * less * difference * (1 - difference)
+            share = (np.sqrt(max(root, 0)) - linear) / (4 * n)
+            return (more - less - n * difference) ** 2 - squared * n * (2 * share + difference * (1 - difference))
+
+        # The step leaves the second root that lies on 0 where the models never disagree.
+        return 1.0 if more == n else optimize.brentq(excess, (more - less) / n + 1e-12, 1)
+
+    return [-upper_bound(only_second, only_first), upper_bound(only_first, only_second)]
 
 
-def interval(values: np.ndarray) -> list[float]:
-    """The middle 95 % of resampled values: [low, high]."""
-    return np.quantile(values, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]).tolist()
+def draw_macro_f1(labels: np.ndarray, *predictions: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Macro-F1 in RESAMPLES draws of a Bayesian bootstrap (Rubin, Annals of Statistics 1981) within each true class.
+
+    What a model answers to the images of a class is drawn from a Dirichlet distribution around the observed shares,
+    one class independently of the others; each class keeps its number of images, so that none can be missing (on
+    several samples: Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.2). The draws
+    say how macro-F1 varies for these numbers of images per class, not for other class shares.
+
+    Two additions to the plain method: n / (n + 1) times the counts gives each share p the variance p (1 - p) / n of a
+    resample of n images. And one right and one wrong image in all, spread evenly over the classes, make the
+    interval wider than a point where no error was seen (with two classes: the prior of Jeffreys).
+    Simulated coverage (`tests/test_statistics.py`): 90 to 97 % from 5 images per class on, also with one smaller class
+    among larger ones. Where all classes are smaller, their images say too little about their variance and the
+    interval is too narrow: with 30 classes it covered 88 % at 3 images each, 76 to 85 % at 2 and 40 % at one.
+
+    Args:
+        labels: (N,) class numbers.
+        predictions: of each model, (N,).
+
+    Returns:
+        (models, RESAMPLES), each model's mean over the classes that occur in the labels or in its predictions.
+    """
+    cells, counts = np.unique(np.stack([labels, *predictions]), axis=1, return_counts=True)
+    images = np.bincount(labels, minlength=cells.max() + 1)
+    other = len(images)  # stands for an answer that is wrong, of no particular class
+    outcomes = list(itertools.product([True, False], repeat=len(predictions)))  # which models are right
+    added = [
+        [name, *(name if right else other for right in outcome)] for name in np.unique(labels) for outcome in outcomes
+    ]
+    label, *answers = np.concatenate([cells, np.transpose(added)], axis=1)
+    shapes = np.concatenate([counts * (images / (images + 1))[cells[0]], np.full(len(added), 2 / len(added))])
+    sum_by_label = _summing(label, other)
+    models = [
+        (
+            np.union1d(labels, predicted),
+            _summing(label, other, where=answer == label),
+            _summing(answer, other + 1),
+            _summing(label, other, where=answer == other),
+        )
+        for predicted, answer in zip(predictions, answers, strict=True)
+    ]
+    generator, found = np.random.default_rng(seed), []
+    for part in np.array_split(np.empty(RESAMPLES), -(-RESAMPLES * len(shapes) // NUMBERS_AT_ONCE)):
+        draws = generator.standard_gamma(shapes[:, None], size=(len(shapes), len(part)))  # normalised: Dirichlet's
+        draws *= images[label, None] / (sum_by_label @ draws)[label]
+        values = []
+        for names, *sums in models:
+            right, answered, wrong = ((matrix @ draws)[names] for matrix in sums)
+            answered += (wrong.sum(axis=0) - wrong) / max(1, len(names) - 1)
+            values.append((2 * right / (images[names, None] + answered)).mean(axis=0))
+        found.append(values)
+    return np.concatenate(found, axis=1)
+
+
+def _summing(group: np.ndarray, groups: int, where: np.ndarray | bool = True) -> sparse.csr_array:
+    """(groups, N) matrix that sums N rows by their group, only those rows of `where`."""
+    chosen = np.broadcast_to(where, group.shape).astype(float)
+    return sparse.csr_array((chosen, (group, np.arange(len(group)))), shape=(groups, len(group)))
+
+
+def interval(draws: np.ndarray, *, around: float) -> list[float]:
+    """The middle 95 % of drawn values, widened where it has to be to contain the observed one: [low, high]."""
+    low, high = np.quantile(draws, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]).tolist()
+    return [min(low, around), max(high, around)]
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
@@ -149,13 +223,25 @@ def calibration(*, labels: np.ndarray, probabilities: np.ndarray) -> dict[str, A
 
 
 def fit_temperature(*, labels: np.ndarray, logits: np.ndarray) -> float:
-    """The temperature T > 0 that makes softmax(logits / T) most likely (Guo et al., 2017)."""
+    """The temperature T > 0 that makes softmax(logits / T) most likely (Guo et al., 2017).
+
+    Args:
+        labels: (N,) class numbers.
+        logits: (N, C).
+
+    Returns:
+        T, or 1 where these images determine none within TEMPERATURES: without an error, the smaller T the more likely
+        they are, without end; with logits that say nothing about the labels, the larger T. The likelihood is never
+        lower than at T = 1.
+    """
     logits = np.asarray(logits, dtype=np.float64)
+    ahead = logits - logits[np.arange(len(labels)), labels][:, None]  # of the true class
 
-    def loss(log_temperature: float) -> float:
-        scaled = logits / np.exp(log_temperature)
-        scaled -= scaled.max(axis=1, keepdims=True)
-        chosen = scaled[np.arange(len(labels)), labels]
-        return float((np.log(np.exp(scaled).sum(axis=1)) - chosen).mean())
+    def slope(inverse: float) -> float:
+        """Of the mean negative log-likelihood, which is convex in 1 / T."""
+        return float((special.softmax(inverse * ahead, axis=1) * ahead).sum(axis=1).mean())
 
-    return float(np.exp(optimize.minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+    least, most = TEMPERATURES
+    if not slope(1 / most) < 0 < slope(1 / least):
+        return 1.0
+    return 1 / optimize.brentq(slope, 1 / most, 1 / least)

@@ -197,7 +197,8 @@ class ProbeTrainer(Trainer):
             progress = json.loads((checkpoint / f"progress-{self.args.process_index}.json").read_text())
         self._correct.fill_(progress["correct"])
         self._seen = progress["seen"]
-        self._tr_loss = torch.tensor(progress["loss"], device=self.args.device)
+        loss = float("nan") if progress["loss"] is None else progress["loss"]  # JSON has no NaN
+        self._tr_loss = torch.tensor(loss, device=self.args.device)
         self._globalstep_last_logged = progress["logged_step"]
         self._seconds_before = progress["seconds"]
         if self.state.best_global_step:  # by name: the run folder may have been moved

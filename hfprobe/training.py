@@ -171,7 +171,10 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
         trainer.save_state()
     logits = trainer.predict(trainer.eval_dataset)
     # Not `temperature`: transformers takes that for a setting of text generation and refuses to save it.
-    trainer.model.config.calibration_temperature = fit_temperature(labels=logits.label_ids, logits=logits.predictions)
+    temperature = fit_temperature(labels=logits.label_ids, logits=logits.predictions)
+    if temperature == 1:
+        logger.info("The calibration temperature stays at 1: the validation images determine no other.")
+    trainer.model.config.calibration_temperature = temperature
     result = RunResult(
         n_validation=len(splits.validation),
         epochs=trainer.state.epoch,

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 from scipy import stats
-from test_results import make_result
+from test_results import make_result, without_images
 
 from hfprobe.comparison import compare, load_comparable, save_comparison
 from hfprobe.errors import InputError
@@ -57,11 +57,54 @@ def test_a_model_is_not_better_than_itself():
     comparison = compare({"one": planted(0.8), "same": planted(0.8)})
     (pair,) = comparison["pairs"]
     assert pair["mcnemar_p"] == pair["adjusted_p"] == 1
-    assert pair["differences"]["accuracy"] == {"value": 0, "interval": [0, 0]}
+    # Not 0 to 0: 600 images without a disagreement leave 0.64 points to either side (Tango, 1998).
     assert comparison["verdict"] == [
         "No difference in accuracy between one and same can be shown at n = 600 images: +0.00 points, 95 % interval "
-        "+0.00 to +0.00, exact McNemar p = 1.0000."
+        "-0.64 to +0.64, exact McNemar p = 1.0000."
     ]
+    low, high = pair["differences"]["macro_f1"]["interval"]
+    assert -0.01 < low < 0 < high < 0.01
+
+
+def disagreeing(only_first, only_second, n=50):
+    """Two models, each alone right about so many images."""
+    base = planted(1, count=n)
+    wrong = (base.probabilities.argmax(axis=1) + 1) % 3
+    answers = [np.where(chosen, wrong, base.labels) for chosen in (
+        np.arange(n) < only_second, (np.arange(n) >= only_second) & (np.arange(n) < only_second + only_first)
+    )]  # fmt: skip
+    return [dataclasses.replace(base, probabilities=np.eye(3, dtype=np.float32)[answer]) for answer in answers]
+
+
+def test_the_verdict_says_why_an_interval_may_exclude_zero_where_the_test_shows_nothing():
+    one, other = disagreeing(0, 5)
+    assert compare({"one": one, "other": other})["verdict"][0] == (
+        "No difference in accuracy between one and other can be shown at n = 50 images: +10.00 points, 95 % interval "
+        "+2.15 to +21.36, exact McNemar p = 0.0625. The interval excludes 0, but it is an approximation; the exact "
+        "test decides, because its error rate holds for any number of images."
+    )
+    one, other = disagreeing(0, 6)
+    verdict = compare({"one": one, "other": other, "third": one})["verdict"][0]
+    assert verdict.endswith(
+        "exact McNemar p = 0.0938 after Holm's correction for 3 pairs. The interval excludes 0, but it is of this pair "
+        "alone; the test is corrected for 3 pairs and decides."
+    )
+
+
+def test_a_split_that_lacks_a_class_is_compared():
+    results = {"a": without_images(planted(0.9, seed=1), of=2), "b": without_images(planted(0.8, seed=2), of=2)}
+    never = results["b"].probabilities.copy()
+    never[:, 2] = 0  # calls nothing an owl
+    results["c"] = dataclasses.replace(results["b"], probabilities=never)
+    comparison = json.loads(json.dumps(compare(results), allow_nan=False))
+    undefined = dict.fromkeys(("precision", "recall", "f1"))
+    assert comparison["models"]["c"]["per_class"]["owl"] == undefined | {"support": 0}
+    differences = [pair["per_class"]["owl"] for pair in comparison["pairs"]]
+    assert differences == [dict.fromkeys(undefined, 0), undefined, undefined]
+    for pair in comparison["pairs"]:
+        gain = [results[pair[which]].metrics["macro_f1"] for which in ("second", "first")]
+        low, high = pair["differences"]["macro_f1"]["interval"]
+        assert low <= pair["differences"]["macro_f1"]["value"] == gain[0] - gain[1] <= high
 
 
 @pytest.mark.parametrize("order", [("good", "bad"), ("bad", "good")])
@@ -84,7 +127,7 @@ def test_a_planted_better_model_is_found_in_either_order(order):
 
 def test_the_interval_of_a_difference_is_scipys_paired_bootstrap():
     one, other = planted(0.9, seed=1), planted(0.85, seed=2)
-    found = compare_paired(labels=one.labels, predictions=(one.predictions, other.predictions), classes=3)
+    found = compare_paired(labels=one.labels, predictions=(one.predictions, other.predictions))
     gain = (other.predictions == other.labels).astype(float) - (one.predictions == one.labels)
     expected = stats.bootstrap((gain,), np.mean, n_resamples=10_000, method="percentile", rng=1).confidence_interval
     assert found["accuracy"]["value"] == pytest.approx(gain.mean())

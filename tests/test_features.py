@@ -262,6 +262,14 @@ def test_a_run_records_the_frozen_backbone(dataset_folder, tmp_path):
     assert model.config.calibration_temperature == trainer.model.config.calibration_temperature > 0
 
 
+def test_a_run_says_where_the_temperature_stays_at_one(dataset_folder, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("hfprobe.training.fit_temperature", lambda **_: 1.0)
+    with caplog.at_level("INFO", logger="hfprobe.training"):
+        trainer, _ = run_probe(dataset_folder, tmp_path)
+    assert trainer.model.config.calibration_temperature == 1
+    assert "The calibration temperature stays at 1: the validation images determine no other." in caplog.messages
+
+
 def test_the_cost_of_features_is_remembered(probe, split):
     model, processor = probe
     extract = partial(extract_features, model=model, processor=processor, split=split, views=2)

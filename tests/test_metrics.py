@@ -5,9 +5,12 @@ from transformers import EvalPrediction
 from hfprobe.metrics import ClassificationMetric, compute_metrics
 
 
-def test_a_class_that_nobody_has_and_nobody_predicts_counts_as_zero():
-    found = ClassificationMetric().compute(predictions=[0, 1, 1, 0], references=[0, 1, 1, 0], num_classes=4)
-    assert found == {"accuracy": 1.0, "macro_f1": 0.5}
+def test_a_class_in_neither_labels_nor_predictions_is_left_out_of_macro_f1():
+    assert ClassificationMetric().compute(predictions=[0, 1, 1], references=[0, 1, 1]) == {"accuracy": 1, "macro_f1": 1}
+    # Of five classes, three occur: 0 and 1 in the labels, 3 only in the predictions.
+    logits = np.eye(5)[[0, 1, 3, 0]]
+    found = compute_metrics(EvalPrediction(predictions=logits, label_ids=np.array([0, 1, 1, 0])))
+    assert found == {"accuracy": 0.75, "macro_f1": pytest.approx((1 + 2 / 3 + 0) / 3)}
 
 
 def test_of_a_tuple_the_first_item_is_the_logits():

@@ -16,7 +16,7 @@ import PIL.Image
 import pytest
 from test_comparison import profile_of
 from test_markdown import AWFUL_NAMES, letters, rows, texts
-from test_results import make_result
+from test_results import make_result, without_images
 
 from hfprobe.comparison import compare, save_comparison
 from hfprobe.errors import InputError
@@ -143,6 +143,45 @@ def test_class_names_cannot_inject_markup(tmp_path):
     text = (tmp_path / "report.html").read_text()
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+
+
+def test_pages_say_that_a_class_has_no_image(tmp_path):
+    results = {name: without_images(make_result(seed=seed), of=2) for seed, name in enumerate(("one", "other"))}
+    for name, result in results.items():
+        result = results[name] = dataclasses.replace(result, probabilities=result.probabilities * [1, 1, 0])
+        wrong = result.index[result.predictions != result.labels].tolist()
+        picture = next(iter(result.mistakes.values()))
+        results[name] = dataclasses.replace(result, mistakes=dict.fromkeys(wrong, picture))
+    results["one"].save(tmp_path)
+    page = Page(write_report(tmp_path).read_text())
+    assert "No test image belongs to owl." in page.text
+    assert re.search(r"owl\s+\u2013\s+\u2013\s+\u2013\s+0\s", page.text)
+    assert list(csv.reader((tmp_path / "per_class_metrics.csv").open()))[-1] == ["owl", "", "", "", "0"]
+    text = (tmp_path / "classification_report.txt").read_text()
+    assert re.search(rf"macro avg .* {results['one'].metrics['macro_f1']:.4f} ", text)
+    save_comparison(compare(results), tmp_path)
+    page = Page(write_comparison(tmp_path, results).read_text())
+    assert "No test image belongs to owl: " in page.text
+    assert "| owl | \u2013 | \u2013 | \u2013 |" in (tmp_path / "comparison.md").read_text()
+
+
+def test_pages_say_which_intervals_they_show(tmp_path):
+    result = make_result(count=10)
+    result.save(tmp_path)
+    page = " ".join(Page(write_report(tmp_path).read_text()).text.split())
+    assert "of accuracy the exact binomial interval (Clopper-Pearson), of macro-F1 the interval of a Bayesian" in page
+    assert "3 classes have fewer than 5 images; the interval of macro-F1 can be too narrow with so few." in page
+    save_comparison(compare({"one": result, "other": result}), tmp_path)
+    page = Page(write_comparison(tmp_path, {"one": result, "other": result}).read_text()).text
+    assert "Tango's score interval" in page
+    assert "Bayesian bootstrap within each class" in page
+
+
+def test_a_temperature_that_stayed_at_one_is_said(tmp_path):
+    for temperature, expected in ((1.0, "The temperature stays at 1: "), (1.25, "Logits were divided by 1.250, ")):
+        result = make_result()
+        dataclasses.replace(result, provenance=result.provenance | {"temperature": temperature}).save(tmp_path)
+        assert expected in write_report(tmp_path).read_text()
 
 
 def test_a_dollar_sign_in_a_name_is_no_formula(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 from hfprobe.errors import InputError
-from hfprobe.results import PROVENANCE_KEYS, EvalResult, summarize_classification
+from hfprobe.results import PROVENANCE_KEYS, EvalResult, summarize_classification, write_json
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63606060000000040001f61738550000"
@@ -69,18 +69,51 @@ def test_the_keys_of_metrics_json_are_stable(tmp_path):
     assert set(content["reliability"][0]) == {"confidence", "accuracy", "n"}
 
 
-def test_summary_equals_scikit_learn_and_counts_a_class_nobody_has():
+def test_summary_equals_scikit_learn_whatever_occurs():
     generator = np.random.default_rng(0)
-    labels, predictions = generator.integers(0, 3, 200), generator.integers(0, 4, 200)
-    summary = summarize_classification(labels=labels, predictions=predictions, class_names=list("abcd"))
-    expected = precision_recall_fscore_support(labels, predictions, labels=range(4), average="macro", zero_division=0)
+    labels, predictions = generator.integers(0, 3, 200), generator.integers(0, 4, 200)  # d is predicted alone, e never
+    summary = summarize_classification(labels=labels, predictions=predictions, class_names=list("abcde"))
+    expected = precision_recall_fscore_support(labels, predictions, average="macro", zero_division=0)
     found = [summary[key] for key in ("macro_precision", "macro_recall", "macro_f1")]
-    np.testing.assert_allclose(found, expected[:3])
+    assert found == list(expected[:3])
     assert summary["accuracy"] == (labels == predictions).mean()
     assert summary["per_class"]["d"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    assert summary["per_class"]["e"] == {"precision": None, "recall": None, "f1": None, "support": 0}
     matrix = np.array(summary["confusion_matrix"])
     assert matrix[1, 3] == ((labels == 1) & (predictions == 3)).sum()
     assert matrix.sum() == summary["n"] == 200
+
+
+def without_images(result, *, of):
+    """The result on those images alone that are not of this class."""
+    kept = result.labels != of
+    wrong = set(result.index[kept & (result.predictions != result.labels)].tolist())
+    return dataclasses.replace(
+        result,
+        **{name: getattr(result, name)[kept] for name in ("index", "labels", "probabilities")},
+        mistakes={key: png for key, png in result.mistakes.items() if key in wrong},
+    )
+
+
+def test_a_split_that_lacks_a_class_is_saved_and_loaded(tmp_path):
+    result = without_images(make_result(), of=2)
+    result.save(tmp_path)
+    loaded = EvalResult.load(tmp_path)
+    assert loaded.metrics == result.metrics
+    assert loaded.metrics["per_class"]["owl"]["support"] == 0
+    low, high = loaded.metrics["intervals"]["macro_f1"]
+    assert 0 < low < loaded.metrics["macro_f1"] < high < 1
+
+
+def test_json_never_holds_nan(tmp_path):
+    content = {"loss": float("nan"), "list": [1.5, float("inf"), -np.inf, np.float64("nan")], "name": "NaN", "3": None}
+    write_json(tmp_path / "some.json", content)
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    found = json.loads((tmp_path / "some.json").read_text(), parse_constant=refuse)
+    assert found == {"loss": None, "list": [1.5, None, None, None], "name": "NaN", "3": None}
 
 
 def test_a_folder_without_an_evaluation(tmp_path):

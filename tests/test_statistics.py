@@ -1,8 +1,10 @@
+import time
+
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, special, stats
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, brier_score_loss, confusion_matrix, f1_score, log_loss
+from sklearn.metrics import brier_score_loss, log_loss
 
 from hfprobe import statistics
 
@@ -16,39 +18,200 @@ def predicted():
     return labels, logits, probabilities
 
 
-def test_metrics_of_a_confusion_matrix_are_scikit_learns(predicted):
-    labels, _, probabilities = predicted
-    predictions = probabilities.argmax(1)
-    confusion = confusion_matrix(labels, predictions, labels=range(6))  # class 5 does not occur at all
-    assert statistics.accuracy_of(confusion) == pytest.approx(accuracy_score(labels, predictions))
-    expected = f1_score(labels, predictions, labels=range(6), average="macro", zero_division=0)
-    assert statistics.macro_f1_of(confusion) == pytest.approx(expected)
+def of_counts(confusion):
+    """Labels and predictions with these counts."""
+    return np.repeat(np.array(list(np.ndindex(np.shape(confusion)))), np.ravel(confusion), axis=0).T
 
 
-def test_intervals_are_those_of_scipys_bootstrap_over_images(predicted):
-    labels, _, probabilities = predicted
-    predictions = probabilities.argmax(1)
-    found = statistics.bootstrap_intervals(confusion_matrix(labels, predictions, labels=range(5)))
-    assert found == statistics.bootstrap_intervals(confusion_matrix(labels, predictions, labels=range(5)))
-    metrics = {
-        "accuracy": accuracy_score,
-        "macro_f1": lambda a, b: f1_score(a, b, labels=range(5), average="macro", zero_division=0),
-    }
-    for name, metric in metrics.items():
-        expected = stats.bootstrap(
-            (labels, predictions), metric, paired=True, vectorized=False, n_resamples=600, method="percentile", rng=1
-        ).confidence_interval
-        # A quantile of 600 resamples is itself uncertain by about a tenth of the standard error.
-        np.testing.assert_allclose(found[name], expected, atol=0.2 * np.sqrt(0.25 / 400))
+def test_macro_f1_is_scikit_learns_default():
+    labels, predictions = np.array([0, 0, 1, 1, 4]), np.array([0, 1, 1, 1, 3])  # nothing is or is called 2
+    assert statistics.macro_f1(labels, predictions) == (2 / 3 + 4 / 5 + 0 + 0) / 4
 
 
-def test_intervals_cover_the_truth_about_95_times_in_100():
-    generator, covered = np.random.default_rng(3), 0
-    for seed in range(200):
-        right = generator.binomial(500, 0.9)
-        low, high = statistics.bootstrap_intervals(np.array([[right, 500 - right], [0, 0]]), seed=seed)["accuracy"]
-        covered += low <= 0.9 <= high
-    assert 180 <= covered <= 200  # four standard deviations of a binomial count below 190
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 30, 200])
+def test_the_interval_of_accuracy_covers_every_true_accuracy(n, monkeypatch):
+    monkeypatch.setattr(statistics, "RESAMPLES", 1)  # of macro-F1
+    intervals = []
+    for right in range(n + 1):
+        labels, predictions = np.zeros(n, int), np.r_[np.zeros(right, int), np.ones(n - right, int)]
+        intervals.append(statistics.metric_intervals(labels=labels, predictions=predictions)["accuracy"])
+    low, high = np.transpose(intervals)
+    # Every outcome, weighted by its probability: a simulation without noise.
+    for accuracy in [0.001, *np.linspace(0.005, 0.995, 199), 0.999]:
+        covered = (low <= accuracy) & (accuracy <= high)
+        assert stats.binom.pmf(np.arange(n + 1), n, accuracy)[covered].sum() >= 0.95
+
+
+@pytest.mark.parametrize(("right", "expected"), [(10, (0.6915, 1)), (0, (0, 0.3085)), (9, (0.5550, 0.9975))])
+def test_ten_images_leave_a_wide_interval(right, expected):
+    # Clopper and Pearson's table.
+    labels, predictions = np.zeros(10, int), np.r_[np.zeros(right, int), np.ones(10 - right, int)]
+    found = statistics.metric_intervals(labels=labels, predictions=predictions)["accuracy"]
+    np.testing.assert_allclose(found, expected, atol=5e-5)
+
+
+def test_thousands_of_images_have_the_interval_of_the_plain_bootstrap():
+    labels, predictions = of_counts(np.full((5, 5), 20) + 880 * np.eye(5, dtype=int))
+    found = statistics.metric_intervals(labels=labels, predictions=predictions)
+    draws = np.random.default_rng(0).multinomial(4900, np.bincount(labels * 5 + predictions) / 4900, size=4000)
+    draws = draws.reshape(-1, 5, 5)
+    right, named = np.diagonal(draws, axis1=1, axis2=2), draws.sum(1) + draws.sum(2)
+    for name, values in {"accuracy": right.sum(1) / 4900, "macro_f1": (2 * right / named).mean(1)}.items():
+        np.testing.assert_allclose(found[name], np.quantile(values, [0.025, 0.975]), atol=0.0006)
+    assert found == statistics.metric_intervals(labels=labels, predictions=predictions)
+
+
+def coverage(n, shares, *, of, times=150):
+    """How often the interval of macro-F1, or of a difference, holds the value that the answers' probabilities have."""
+    generator, n, covered = np.random.default_rng(0), np.array(n), 0
+    labels = np.repeat(np.arange(len(n)), n)
+    truths = [(2 * np.diag(share) * n / (n + n @ share)).mean() for share in shares]
+    for _ in range(times):
+        answers = [
+            np.concatenate([generator.choice(len(n), m, p=p) for m, p in zip(n, share, strict=True)])
+            for share in shares
+        ]
+        low, high = of(labels, answers)
+        truth = truths[0] if len(shares) == 1 else truths[1] - truths[0]
+        covered += low <= truth <= high
+    return covered / times
+
+
+def shares_of(accuracies):
+    classes = len(accuracies)
+    return np.diag(accuracies) + (1 - np.array(accuracies))[:, None] * (1 - np.eye(classes)) / (classes - 1)
+
+
+SETTINGS = {
+    "balanced": ([20] * 5, [0.9] * 5),
+    "hardly an error": ([20] * 5, [0.99] * 5),
+    "unbalanced": ([200, 30, 5], [0.8, 0.9, 0.7]),
+    "a class of one image": ([20, 20, 20, 20, 1], [0.98, 0.98, 0.98, 0.98, 0.5]),
+    "two classes": ([10, 10], [0.9, 0.8]),
+    "many small classes": ([5] * 20, [0.9] * 20),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_interval_of_macro_f1_covers_the_truth(name, monkeypatch):
+    monkeypatch.setattr(statistics, "RESAMPLES", 500)
+    n, accuracies = SETTINGS[name]
+
+    def of(labels, answers):
+        return statistics.metric_intervals(labels=labels, predictions=answers[0])["macro_f1"]
+
+    # 150 times: 0.89 lies three standard deviations below 0.95. A resample over all images covered 63 % with hardly
+    # an error and 47 % with a class of one image.
+    assert coverage(n, [shares_of(accuracies)], of=of) > 0.89
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_interval_of_a_difference_of_macro_f1_covers_the_truth(name, monkeypatch):
+    monkeypatch.setattr(statistics, "RESAMPLES", 500)
+    n, accuracies = SETTINGS[name]
+
+    def of(labels, answers):
+        return statistics.compare_paired(labels=labels, predictions=tuple(answers))["macro_f1"]["interval"]
+
+    shares = [shares_of(accuracies), shares_of([0.95 * accuracy for accuracy in accuracies])]
+    assert coverage(n, shares, of=of) > 0.89
+
+
+def test_perfect_predictions_say_of_a_class_what_its_images_say():
+    labels = np.repeat(np.arange(5), [20, 20, 20, 20, 1])
+    low, high = statistics.metric_intervals(labels=labels, predictions=labels)["macro_f1"]
+    # The exact interval of one image of one right is 0.025 to 1: of the fifth class alone, 0.805 to 1.
+    assert low == pytest.approx(0.805, abs=0.02)
+    assert high == 1
+    many = np.repeat(np.arange(5), 1000)
+    low, high = statistics.metric_intervals(labels=many, predictions=many)["macro_f1"]
+    assert 0.999 < low < 1  # 5,000 of 5,000: 0.9993
+    assert high == 1
+
+
+def test_a_class_keeps_its_images_in_every_draw():
+    labels, predictions = np.repeat([0, 1], [100, 1]), np.repeat([0, 1], [100, 1])
+    draws = statistics.draw_macro_f1(labels, predictions)
+    assert draws.shape == (1, statistics.RESAMPLES)
+    # Where the single image of class 1 is left out of a resample of images (in 37 of 100), macro-F1 is at most 0.5.
+    assert (draws > 0.51).mean() > 0.7
+
+
+def test_a_class_in_neither_labels_nor_predictions_changes_nothing():
+    labels, predictions = of_counts([[30, 5, 1], [4, 20, 0], [2, 2, 10]])
+    moved = np.array([0, 3, 7])  # the same classes among more of them
+    found = statistics.metric_intervals(labels=moved[labels], predictions=moved[predictions])
+    assert found == statistics.metric_intervals(labels=labels, predictions=predictions)
+
+
+@pytest.mark.parametrize("labels", [[0], [0, 0, 0], [2, 2]])
+@pytest.mark.parametrize("predictions", [[0], [1], [2]])
+def test_intervals_of_next_to_nothing_are_finite_and_hold_the_value(labels, predictions):
+    labels = np.array(labels)
+    predictions = np.resize(predictions, len(labels))
+    found = statistics.metric_intervals(labels=labels, predictions=predictions)
+    for name, value in {"accuracy": (labels == predictions).mean(), "macro_f1": labels[0] == predictions[0]}.items():
+        low, high = found[name]
+        assert 0 <= low <= value <= high <= 1
+        assert low < high
+
+
+def test_a_hundred_classes_take_seconds():
+    generator = np.random.default_rng(0)
+    labels = np.arange(5000) % 100
+    answers = tuple(np.where(generator.random(5000) < 0.7, labels, generator.integers(0, 100, 5000)) for _ in range(2))
+    start = time.process_time()
+    statistics.compare_paired(labels=labels, predictions=answers)
+    assert time.process_time() - start < 10  # 1.3 s; with a table of 100 x 100 x 100 for each resample minutes
+
+
+# PropCIs::scoreci.mp (R) for the first (Fagerland, Lydersen and Laake, 2014, print -0.517 and -0.026 for it).
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [((7, 1, 21), (-0.5172, -0.0260)), ((0, 0, 10), (-0.2775, 0.2775)), ((0, 10, 10), (0.4449, 1))],
+)
+def test_the_paired_score_interval_of_known_tables(counts, expected):
+    np.testing.assert_allclose(statistics.paired_score_interval(*counts), expected, atol=6e-5)
+
+
+def test_the_paired_score_interval_ends_where_the_score_test_rejects():
+    first, second, n = 12, 30, 200
+    for bound in statistics.paired_score_interval(first, second, n):
+        # The likelihood of the table at this difference, maximised over what remains free, numerically.
+        def loss(share, bound=bound):
+            return -(stats.multinomial.logpmf([first, second, n - first - second],
+                                              n, [share, share + bound, 1 - 2 * share - bound]))  # fmt: skip
+
+        least = max(0, -bound) + 1e-9
+        share = optimize.minimize_scalar(loss, bounds=(least, (1 - bound) / 2 - 1e-9), method="bounded").x
+        variance = (2 * share + bound - bound**2) / n
+        assert abs((second - first) / n - bound) / np.sqrt(variance) == pytest.approx(1.96, abs=1e-3)
+
+
+def test_the_paired_score_interval_is_that_of_wilson_where_one_model_is_never_alone_right():
+    for second in (0, 1, 5, 40):
+        expected = stats.binomtest(second, 40).proportion_ci(method="wilson").high
+        assert statistics.paired_score_interval(0, second, 40)[1] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("n", [10, 20, 50])
+def test_the_paired_score_interval_covers_every_true_difference(n):
+    tables = [(first, second) for first in range(n + 1) for second in range(n + 1 - first)]
+    low, high = np.transpose([statistics.paired_score_interval(*table, n) for table in tables])
+    rest = n - np.sum(tables, axis=1)
+    for first in (0.002, 0.01, 0.02, 0.05, 0.1, 0.2):
+        for difference in (0, 0.01, 0.05, 0.1, 0.2, 0.4):
+            second = first + difference
+            chances = stats.multinomial.pmf(np.c_[tables, rest], n, [first, second, 1 - first - second])
+            # Tango's is an approximation: it may miss by a little, the plain bootstrap misses by everything.
+            assert chances[(low <= difference + 1e-9) & (difference <= high + 1e-9)].sum() > 0.94
+
+
+def test_where_the_exact_test_rejects_the_interval_excludes_zero():
+    for disagreements in range(1, 60):
+        for first in range(disagreements // 2 + 1):
+            if statistics.mcnemar_exact(first, disagreements - first) < 0.05:
+                assert statistics.paired_score_interval(first, disagreements - first, 500)[0] > 0
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 1), (3, 12), (30, 31), (200, 140), (7, 7)])
@@ -105,3 +268,37 @@ def test_temperature_of_two_classes_is_a_logistic_regressions():
     regression = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10).fit(3 * difference[:, None], labels)
     found = statistics.fit_temperature(labels=labels, logits=logits)
     assert 1 / found == pytest.approx(regression.coef_.item(), rel=1e-3)
+
+
+def nll(temperature, labels, logits):
+    return log_loss(labels, special.softmax(np.float64(logits) / temperature, axis=1), labels=range(logits.shape[1]))
+
+
+@pytest.mark.parametrize("scale", [0.01, 1, 30, 1e4])
+def test_without_an_error_the_temperature_stays_at_one(scale):
+    # The likelihood rises without end as T falls: the search ended on its bound, and the loss of other images doubled.
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 5, 200)
+    logits = generator.uniform(size=(200, 5)) + 1.1 * np.eye(5)[labels]
+    assert statistics.fit_temperature(labels=labels, logits=scale * logits) == 1
+    tied = np.where(np.arange(5) == 0, logits.max(axis=1, keepdims=True), logits)
+    assert statistics.fit_temperature(labels=labels, logits=scale * tied) == 1
+
+
+@pytest.mark.parametrize("sign", [-1, 0])
+def test_logits_that_say_nothing_about_the_labels_leave_the_temperature_at_one(sign):
+    labels = np.arange(60) % 3
+    assert statistics.fit_temperature(labels=labels, logits=sign * np.eye(3)[labels]) == 1
+
+
+@pytest.mark.parametrize("errors", [1, 5, 60])
+@pytest.mark.parametrize("scale", [0.02, 0.3, 1, 10, 80, 1000])
+def test_the_temperature_never_makes_validation_less_likely(errors, scale):
+    generator = np.random.default_rng(1)
+    labels = generator.integers(0, 3, 200)
+    logits = generator.normal(size=(200, 3)) + 5 * np.eye(3)[labels]
+    logits[:errors] -= 7 * np.eye(3)[labels[:errors]]
+    found = statistics.fit_temperature(labels=labels, logits=scale * logits)
+    assert nll(found, labels, scale * logits) <= nll(1, labels, scale * logits) + 1e-12
+    least, most = statistics.TEMPERATURES
+    assert found == 1 or least < found < most

@@ -27,6 +27,9 @@ def write_comparison(folder: str | Path, results: dict[str, EvalResult]) -> Path
     values = {
         "comparison": comparison,
         "models": comparison["models"],
+        "without_images": [
+            name for name, scores in next(iter(results.values())).metrics["per_class"].items() if not scores["support"]
+        ],
         "galleries": [_only_one_right(pair, results) for pair in comparison["pairs"]],
         "pareto": _place_pareto(comparison["models"]),
         "operator_kinds": list(

@@ -22,6 +22,7 @@ GALLERY_SIZE = 24
 # The signs also in the wide forms of Chinese, Japanese and Korean keyboards.
 FORMULA_STARTS = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20", "'")
 CONFUSED_PAIRS, PICTURES_A_PAIR = 4, 6
+FEW_IMAGES = 5  # of a class: below, intervals of macro-F1 are too narrow (hfprobe.statistics.draw_macro_f1)
 
 
 def write_report(folder: str | Path) -> Path:
@@ -41,11 +42,12 @@ def write_report(folder: str | Path) -> Path:
     )
     write_beside(folder / "confusion_matrix.png", lambda path: path.write_bytes(matrix))
     write_beside(folder / "per_class_metrics.csv", lambda path: _write_per_class(path, metrics["per_class"]))
+    occurring = np.union1d(result.labels, result.predictions)  # what the macro averages are over
     text = classification_report(
         result.labels,
         result.predictions,
-        labels=range(len(result.class_names)),
-        target_names=[printable(name) for name in result.class_names],
+        labels=occurring,
+        target_names=[printable(result.class_names[number]) for number in occurring],
         digits=4,
         zero_division=0,
     )
@@ -64,6 +66,9 @@ def write_report(folder: str | Path) -> Path:
             pairs=_confused_pairs(result),
             mistakes=len(result.mistakes),
             guessing_nll=np.log(len(result.class_names)),
+            without_images=[name for name, scores in metrics["per_class"].items() if scores["support"] == 0],
+            few_images=FEW_IMAGES,
+            with_few_images=sum(0 < scores["support"] < FEW_IMAGES for scores in metrics["per_class"].values()),
         )
     )
     write_beside(folder / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
@@ -84,13 +89,16 @@ def make_environment(*, markdown: bool) -> Environment:
             lstrip_blocks=True,
             undefined=StrictUndefined,
         )
-    environment.filters["percent"] = lambda share, digits=2: f"{100 * share:.{digits}f}\u00a0%"
+    environment.filters["percent"] = lambda share, digits=2: (
+        "\u2013" if share is None else f"{100 * share:.{digits}f}\u00a0%"
+    )
+    environment.filters["points"] = lambda difference: "\u2013" if difference is None else f"{100 * difference:+.2f}"
     environment.filters["machine"] = describe_hardware
     return environment
 
 
-def _write_per_class(path: Path, per_class: dict[str, dict[str, float]]) -> None:
-    """One row per class; docs/reports.md says how to read it.
+def _write_per_class(path: Path, per_class: dict[str, dict[str, float | None]]) -> None:
+    """One row per class, its scores empty where there are none; docs/reports.md says how to read it.
 
     A spreadsheet takes a cell that begins with one of FORMULA_STARTS for a formula and runs it, quoted or not (OWASP,
     "CSV Injection"). Such a name gets an apostrophe in front. So does a name that begins with an apostrophe, so that
@@ -100,13 +108,8 @@ def _write_per_class(path: Path, per_class: dict[str, dict[str, float]]) -> None
         writer = csv.writer(stream)
         writer.writerow(["class", "precision", "recall", "f1", "support"])
         for name, scores in per_class.items():
-            writer.writerow(
-                [
-                    "'" * name.startswith(FORMULA_STARTS) + name,
-                    *(round(scores[key], 6) for key in ("precision", "recall", "f1")),
-                    scores["support"],
-                ]
-            )
+            shares = ["" if scores[key] is None else round(scores[key], 6) for key in ("precision", "recall", "f1")]
+            writer.writerow(["'" * name.startswith(FORMULA_STARTS) + name, *shares, scores["support"]])
 
 
 def _confusion_rows(matrix: list[list[int]]) -> list[list[tuple[int, float]]]:
