@@ -31,7 +31,7 @@ LEAST_STEPS = 300
 
 
 def measure_label_efficiency(
-    *, models: list[str], options: dict[str, Any], splits: Splits, shots: list[int], seeds: list[int], folder: Path
+    *, models: dict[str, dict[str, Any]], splits: Splits, shots: list[int], seeds: list[int], folder: Path
 ) -> dict[str, Any]:
     """Accuracy on the test images of each model at each number of training images a class and each seed.
 
@@ -41,8 +41,7 @@ def measure_label_efficiency(
     the whole split. Points that the folder holds are not measured again; each is written down once it is there.
 
     Args:
-        models: names of `available_models()`.
-        options: name -> the model's Options, where they are not the defaults.
+        models: name of `available_models()` -> values for `make_run`, where they are not those of the first recipe.
         shots: training images a class.
 
     Returns:
@@ -55,14 +54,16 @@ def measure_label_efficiency(
     fewest = min(np.bincount(splits.train.labels))
     if max(shots) > fewest:
         raise InputError(f"--shots {max(shots)} is more than the {fewest:,} training images of the smallest class.")
+    options = {name: make_run(model=name, **values).model for name, values in models.items()}
     setting = {
         "class_names": splits.class_names,
         "data_fingerprint": splits.fingerprint,
         "options": {name: vars(value) for name, value in options.items()},
     }
+    points = _read_points(folder, setting)
     content = {
         "setting": setting,
-        "points": _read_points(folder, setting),
+        "points": points,
         "hardware": provenance.hardware(),
         "versions": provenance.versions(),
     }
@@ -73,7 +74,7 @@ def measure_label_efficiency(
     probes = {}
     for name in {name for name, _, _ in missing}:
         set_seed(0)
-        model, processor = build_model(name, labels=splits.class_names, options=options.get(name))
+        model, processor = build_model(name, labels=splits.class_names, options=options[name])
         if hasattr(model, "extract_features"):
             probes[name] = _extract_all(model, processor, splits)
     with tqdm(total=len(wanted), initial=len(wanted) - len(missing), desc="Label efficiency", unit="point") as progress:
@@ -83,7 +84,7 @@ def measure_label_efficiency(
             if name in probes:
                 accuracy = _probe(probes[name], classes=len(splits.class_names), count=count, seed=seed)
             else:
-                accuracy = _train(name, splits, options=options.get(name), count=count, seed=seed)
+                accuracy = _train(splits, count=count, model=name, seed=seed, **models[name])
             content["points"].append(
                 {
                     "model": name,
@@ -100,14 +101,20 @@ def measure_label_efficiency(
 
 
 def _read_points(folder: Path, setting: dict[str, Any]) -> list[dict[str, Any]]:
+    """The points that a folder holds; options of models that are not asked for this time are added to `setting`."""
     path = folder / POINTS_FILE
     if not path.exists():
         return []
     try:
         content = json.loads(path.read_text())
         found, points = content["setting"], content["points"]
-    except (ValueError, KeyError, TypeError) as error:
+        measured = {point["model"] for point in points}
+        others = {name: value for name, value in found["options"].items() if name not in setting["options"]}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"'{path}' is damaged. Delete it, or give another --report_dir.") from error
+    # A model without points may have any options.
+    found["options"] |= {name: value for name, value in setting["options"].items() if name not in measured}
+    setting["options"] |= others
     if found != json.loads(json.dumps(setting)):
         differing = next(key for key in setting if found.get(key) != setting[key])
         raise InputError(
@@ -146,15 +153,13 @@ def _probe(features: dict[str, FeatureSplit], *, classes: int, count: int, seed:
     return float(accuracy_score(features["test"].labels, scores.argmax(axis=1)))
 
 
-def _train(name: str, splits: Splits, *, options: Any, count: int, seed: int) -> float:
-    set_seed(seed)
-    model, processor = build_model(name, labels=splits.class_names, options=options)
+def _train(splits: Splits, *, count: int, seed: int, **values: Any) -> float:
     few = replace(splits, train=_take(splits.train, _positions(splits.train.labels, count=count, seed=seed)))
-    recipe = make_run(model=name).training
+    recipe = make_run(**values).training
     steps = math.ceil(len(few.train) / recipe.per_device_train_batch_size)
     with tempfile.TemporaryDirectory() as folder:
         config = make_run(
-            model=name,
+            **values,
             seed=seed,
             output_dir=folder,
             num_train_epochs=max(recipe.num_train_epochs, math.ceil(LEAST_STEPS / steps)),
@@ -163,9 +168,10 @@ def _train(name: str, splits: Splits, *, options: Any, count: int, seed: int) ->
             save_strategy="no",
             load_best_model_at_end=False,
             report_to="none",
-            histogram_epochs=0,
             disable_tqdm=True,
         )
+        set_seed(seed)
+        model, processor = build_model(config.training.model, labels=splits.class_names, options=config.model)
         trainer = build_trainer(config=config, model=model, processor=processor, splits=few)
         trainer.train()
         return trainer.predict(ImageBatches(splits.test, processor=processor)).metrics["test_accuracy"]

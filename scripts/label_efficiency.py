@@ -38,7 +38,7 @@ def main() -> None:
     for model in arguments.models:
         recipe_module(model)  # an unknown one is refused before anything slow
     given = {name: getattr(arguments, name) for name in ("backbone", "backbone_weights") if getattr(arguments, name)}
-    options = {"vit": recipe_module("vit").Options(**given)} if "vit" in arguments.models else {}
+    models = {name: given if name == "vit" else {} for name in arguments.models}
 
     from hfprobe.config import DataArguments
     from hfprobe.data.splits import load_splits
@@ -51,8 +51,7 @@ def main() -> None:
     splits = load_splits(DataArguments(**given), seed=arguments.seed, image_size=224)
     arguments.report_dir.mkdir(parents=True, exist_ok=True)
     measure_label_efficiency(
-        models=arguments.models,
-        options=options,
+        models=models,
         splits=splits,
         shots=arguments.shots,
         seeds=list(range(arguments.seed, arguments.seed + arguments.seeds)),

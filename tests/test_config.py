@@ -5,7 +5,7 @@ import textwrap
 
 import pytest
 
-from hfprobe.config import check_output_dir, claim_output_dir, make_run, parse_run, parse_runs
+from hfprobe.config import make_run, parse_run, parse_runs
 from hfprobe.errors import InputError
 
 
@@ -46,7 +46,7 @@ def test_python_and_command_line_give_the_same_run():
     ("argv", "message"),
     [
         (["--model", "resnet"], "Unknown model 'resnet'. Available: cnn"),
-        (["--recipe", "best"], "Unknown recipe 'best' for model 'cnn'. Available: fast, reference."),
+        (["--recipe", "slow"], "Unknown recipe 'slow' for model 'cnn'. Available: fast, reference, best."),
         (["--epoch", "3"], "Unknown argument '--epoch'. Did you mean --epochs?"),
         (["--frobnicate"], "Unknown argument '--frobnicate'. All flags: python "),
         (["--epochs", "0"], "--num_train_epochs/--epochs is 0.0; allowed: more than 0."),
@@ -76,36 +76,6 @@ def test_python_and_command_line_give_the_same_run():
 def test_bad_input(argv, message):
     with pytest.raises(InputError, match=re.escape(message)):
         parse_run(argv)
-
-
-def test_output_folder_with_another_run(tmp_path):
-    (tmp_path / "run.json").write_text("{}")
-    expected = (
-        f"The output folder '{tmp_path}' holds another run. Go on with it: --resume. Delete it: --overwrite. "
-        "Keep it: --output_dir with another name."
-    )
-    with pytest.raises(InputError, match=re.escape(expected)):
-        check_output_dir(make_run(output_dir=str(tmp_path)).training)
-    assert (tmp_path / "run.json").exists()
-    for flag in ("resume", "overwrite"):
-        check_output_dir(make_run(output_dir=str(tmp_path), **{flag: True}).training)
-        assert (tmp_path / "run.json").exists()
-    claim_output_dir(make_run(output_dir=str(tmp_path), resume=True).training)
-    assert (tmp_path / "run.json").exists()
-    claim_output_dir(make_run(output_dir=str(tmp_path), overwrite=True).training)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_that_holds_no_run_keeps_its_files(tmp_path):
-    (tmp_path / "notes.txt").touch()
-    claim_output_dir(make_run(output_dir=str(tmp_path), overwrite=True).training)
-    assert (tmp_path / "notes.txt").exists()
-
-
-def test_nothing_to_resume(tmp_path):
-    expected = f"Nothing to resume: the output folder '{tmp_path}' holds no run. Leave --resume out."
-    with pytest.raises(InputError, match=re.escape(expected)):
-        check_output_dir(make_run(output_dir=str(tmp_path), resume=True).training)
 
 
 def test_an_answer_about_flags_waits_for_no_model_and_no_trainer():

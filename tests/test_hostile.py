@@ -22,6 +22,7 @@ from hfprobe.data.splits import keep_classes, load_splits
 from hfprobe.errors import InputError
 from hfprobe.evaluation import load_model
 from hfprobe.models import build_model
+from hfprobe.recipes import recipe_options
 
 
 class Bomb:
@@ -36,7 +37,7 @@ class Bomb:
 
 @pytest.fixture
 def folder(tmp_path):
-    model, processor = build_model("cnn", labels=CLASSES)
+    model, processor = build_model("cnn", labels=CLASSES, options=recipe_options("cnn"))
     model.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
     return tmp_path / "model"

@@ -14,6 +14,8 @@ from hfprobe.recipes import recipe_module
 from hfprobe.reporting import write_label_efficiency
 from hfprobe.reporting.label_efficiency import say_crossings, summarize_points
 
+VIT = {"backbone": "resnet10t", "backbone_weights": "random"}
+
 
 @pytest.fixture
 def splits(dataset_folder):
@@ -24,8 +26,7 @@ def splits(dataset_folder):
 def measure(splits, tmp_path, monkeypatch):
     monkeypatch.setattr(label_efficiency, "LEAST_STEPS", 4)
     monkeypatch.setitem(recipe_module("cnn").RECIPES["fast"], "num_train_epochs", 2)
-    options = {"vit": recipe_module("vit").Options(backbone="resnet10t", backbone_weights="random")}
-    arguments = {"models": ["cnn", "vit"], "options": options, "splits": splits, "folder": tmp_path}
+    arguments = {"models": {"cnn": {}, "vit": VIT}, "splits": splits, "folder": tmp_path}
     return lambda **values: measure_label_efficiency(**arguments | values)
 
 
@@ -38,7 +39,7 @@ def test_every_point_is_measured_once(measure, tmp_path, monkeypatch):
         ("cnn", 2, 1), ("cnn", 2, 2), ("vit", 2, 1), ("vit", 2, 2),
     ]  # fmt: skip
     assert all(0 <= point["accuracy"] <= 1 and point["n"] == 60 for point in first["points"])
-    again = measure(shots=[2, 4], seeds=[1, 2], models=["vit"])
+    again = measure(shots=[2, 4], seeds=[1, 2], models={"vit": VIT})
     assert again["points"][:4] == first["points"]
     assert [(point["shots"], point["seed"]) for point in again["points"][4:]] == [(4, 1), (4, 2)]
     assert len(trained) == 2
@@ -72,12 +73,12 @@ def test_what_is_refused(measure, splits, tmp_path):
         InputError, match=re.escape("--shots 33 is more than the 32 training images of the smallest class.")
     ):
         measure(shots=[2, 33], seeds=[1])
-    measure(models=["vit"], shots=[2], seeds=[1])
+    measure(models={"vit": VIT}, shots=[2], seeds=[1])
     with pytest.raises(InputError, match=re.escape("holds points of another setting: its options is {'vit': ")):
-        measure(models=["vit"], shots=[2], seeds=[1], options={})
+        measure(models={"vit": VIT | {"views": 2}}, shots=[2], seeds=[1])
     (tmp_path / "label_efficiency.json").write_text("{")
     with pytest.raises(InputError, match=re.escape("is damaged. Delete it, or give another --report_dir.")):
-        measure(models=["vit"], shots=[2], seeds=[1])
+        measure(models={"vit": VIT}, shots=[2], seeds=[1])
     assert splits.class_names == CLASSES
 
 

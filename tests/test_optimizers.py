@@ -7,13 +7,14 @@ from hfprobe.config import parse_run
 from hfprobe.errors import InputError
 from hfprobe.models import build_model
 from hfprobe.optimizers import Muon
+from hfprobe.recipes import recipe_options
 
 LEARNING_RATE = 0.12
 
 
 def make(seed=0):
     torch.manual_seed(seed)
-    model, _ = build_model("cnn", labels=list("abcde"))
+    model, _ = build_model("cnn", labels=list("abcde"), options=recipe_options("cnn"))
     optimizer = Muon(
         model, learning_rate=2e-3, weight_decay=0.05, muon_learning_rate=LEARNING_RATE, momentum=0.6
     )  # fmt: skip

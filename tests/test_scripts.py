@@ -72,7 +72,7 @@ def test_train_then_the_command_it_prints_then_the_same_again(fails, dataset_fol
         "classification_report.txt", "confusion_matrix.png", "report.html",
     }  # fmt: skip
     assert fails("train.py", "--model", "cnn", "--dataset", dataset_folder) == (
-        "The output folder 'runs/cnn-fast-seed42' holds another run. Go on with it: --resume. "
+        "The output folder 'runs/cnn-fast-seed42' holds another run. Continue it: --resume. "
         "Delete it: --overwrite. Keep it: --output_dir with another name."
     )
 
@@ -114,7 +114,8 @@ def test_bad_flags_of_train(fails):
     assert fails("train.py", "--model", "resnet").startswith(
         f"Unknown model 'resnet'. Available: {', '.join(available_models())}. To add one, write"
     )
-    assert fails("train.py", "--recipe", "best") == "Unknown recipe 'best' for model 'cnn'. Available: fast, reference."
+    expected = "Unknown recipe 'slow' for model 'cnn'. Available: fast, reference, best."
+    assert fails("train.py", "--recipe", "slow") == expected
     assert fails("train.py", "--max_train_samples", "-1") == "--max_train_samples is -1; allowed: more than 0."
 
 
