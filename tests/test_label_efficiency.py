@@ -1,18 +1,23 @@
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from conftest import CLASSES
+from transformers import TrainerCallback, set_seed
 
 from hfprobe import label_efficiency
-from hfprobe.config import DataArguments
+from hfprobe.config import DataArguments, make_run
 from hfprobe.data.splits import load_splits
 from hfprobe.errors import InputError
 from hfprobe.label_efficiency import measure_label_efficiency
+from hfprobe.models import build_model
 from hfprobe.recipes import recipe_module
 from hfprobe.reporting import write_label_efficiency
 from hfprobe.reporting.label_efficiency import say_crossings, summarize_points
+from hfprobe.training import train
 
 VIT = {"backbone": "resnet10t", "backbone_weights": "random"}
 
@@ -57,6 +62,62 @@ def test_a_point_does_not_depend_on_what_was_measured_before(measure, tmp_path):
     accuracy = {(point["model"], point["shots"], point["seed"]): point["accuracy"] for point in together}
     for point in alone:
         assert accuracy[point["model"], 4, 2] == point["accuracy"]
+
+
+class FirstEpoch(TrainerCallback):
+    """Keeps the weights after the first epoch."""
+
+    def on_epoch_end(self, args, state, control, model=None, **kwargs):
+        if state.epoch == 1:
+            self.weights = {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def test_a_network_is_the_one_that_train_trains(splits, tmp_path, monkeypatch):
+    """The recipe's model, and after an epoch the same weights to the bit, for the same images and seed."""
+    monkeypatch.setattr(label_efficiency, "LEAST_STEPS", 1)
+    monkeypatch.setitem(recipe_module("cnn").RECIPES["fast"], "num_train_epochs", 2)
+    trainers = []
+    original = label_efficiency.build_trainer
+
+    def watch(**arguments):
+        trainers.append(original(**arguments))
+        trainers[-1].add_callback(FirstEpoch)
+        return trainers[-1]
+
+    monkeypatch.setattr(label_efficiency, "build_trainer", watch)
+    label_efficiency._train(splits, count=8, seed=3, model="cnn")
+
+    # As scripts/train.py does it.
+    config = make_run(seed=3, output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True)
+    set_seed(3)
+    model, processor = build_model("cnn", labels=splits.class_names, options=config.model)
+    positions = label_efficiency._positions(splits.train.labels, count=8, seed=3)
+    few = replace(splits, train=label_efficiency._take(splits.train, positions))
+    train(watch(config=config, model=model, processor=processor, splits=few), config=config, splits=few)
+
+    measured, trained = trainers
+    for trainer in trainers:
+        assert trainer.model.classifier[3].p == config.model.dropout == 0.2
+    found, expected = (trainer.pop_callback(FirstEpoch).weights for trainer in (measured, trained))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_points_of_a_model_that_is_not_asked_for_stay(measure, splits):
+    measure(models={"vit": VIT}, shots=[2], seeds=[1])
+    both = measure(shots=[2], seeds=[1])
+    assert [point["model"] for point in both["points"]] == ["vit", "cnn"]
+    assert both["setting"]["options"]["cnn"]["dropout"] == 0.2
+    assert measure(models={"vit": VIT}, shots=[2], seeds=[1])["setting"] == both["setting"]
+
+
+def test_points_of_a_model_with_unknown_options_are_refused(measure, tmp_path):
+    content = measure(models={"cnn": {}}, shots=[2], seeds=[1])
+    content["setting"]["options"] = {}
+    (tmp_path / "label_efficiency.json").write_text(json.dumps(content))
+    with pytest.raises(
+        InputError, match=re.escape("holds points of another setting: its options is {}, asked for is ")
+    ):
+        measure(models={"cnn": {}}, shots=[2], seeds=[1])
 
 
 def test_each_class_gets_its_shots_and_more_contain_fewer():
