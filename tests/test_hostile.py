@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import shutil
 from io import BytesIO
 
 import datasets
@@ -63,7 +64,7 @@ def test_a_pickle_bomb_in_a_checkpoint_does_not_go_off(checkpoint, dataset_folde
     else:
         torch.save(Bomb(tmp_path / "went off"), copy / name)
     seal_checkpoint(copy, tmp_path / "run" / checkpoint.name)  # whoever sends a bomb can write a manifest
-    (tmp_path / "run" / "run.json").write_text("{}")
+    shutil.copy(checkpoint.parent / "run.json", tmp_path / "run")
     with pytest.raises(InputError, match=re.escape(f"'{tmp_path}/run/checkpoint-4' cannot be loaded: ")):
         small_run(dataset_folder, tmp_path / "run", num_train_epochs=2, resume=True)
     assert not (tmp_path / "went off").exists()
