@@ -10,6 +10,7 @@ from side_by_side import default_memory, describe_machine, describe_ratio, make_
 
 from hfprobe.cli import keep_freed_memory, use_every_core
 from hfprobe.models import build_model
+from hfprobe.recipes import recipe_options
 
 STEPS, BATCH_SIZE = 12, 128
 
@@ -17,7 +18,11 @@ STEPS, BATCH_SIZE = 12, 128
 def main() -> None:
     arguments = make_parser(__doc__).parse_args()
     use_every_core()
-    model = build_model("cnn", labels=list("abcde"))[0].to(memory_format=torch.channels_last).train()
+    model = (
+        build_model("cnn", labels=list("abcde"), options=recipe_options("cnn"))[0]
+        .to(memory_format=torch.channels_last)
+        .train()
+    )
     optimizer = torch.optim.AdamW(model.parameters())
     images = torch.randn(BATCH_SIZE, 3, 32, 32).to(memory_format=torch.channels_last)
     labels = torch.arange(BATCH_SIZE) % 5

@@ -12,6 +12,7 @@ from side_by_side import describe_machine, describe_ratio, make_parser, measure
 from hfprobe.cli import keep_freed_memory, use_every_core
 from hfprobe.models import build_model
 from hfprobe.optimizers import NEWTON_SCHULZ_STEPS, Muon
+from hfprobe.recipes import recipe_options
 
 STEPS = 5
 
@@ -21,7 +22,9 @@ def main() -> None:
     use_every_core()
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = build_model("cnn", labels=list("abcde"))[0].to(device, memory_format=torch.channels_last)
+    model = build_model("cnn", labels=list("abcde"), options=recipe_options("cnn"))[0].to(
+        device, memory_format=torch.channels_last
+    )
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
     filters = [parameter for parameter in model.parameters() if parameter.ndim == 4]

@@ -26,7 +26,7 @@ from hfprobe.data.resident import ImageBatches, ImageSplit
 from hfprobe.data.transforms import fit_images, normalize
 from hfprobe.features import CPU_BATCH_SIZE, GPU_BATCH_SIZE, extract_features, install_head, solve_head
 from hfprobe.models import build_model
-from hfprobe.recipes import recipe_module
+from hfprobe.recipes import recipe_module, recipe_options
 
 REFERENCE = recipe_module("vit").RECIPES["reference"]
 
@@ -42,7 +42,7 @@ def main() -> None:
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     train, validation = draw_split(arguments.images, seed=0), draw_split(arguments.images // 4, seed=1)
-    options = recipe_module("vit").Options(backbone=arguments.backbone, backbone_weights="random")
+    options = recipe_options("vit", backbone=arguments.backbone, backbone_weights="random")
     model, processor = build_model("vit", labels=list("abcde"), options=options)
     model.to(device, memory_format=torch.channels_last)
     batch_size = CPU_BATCH_SIZE if device.type == "cpu" else GPU_BATCH_SIZE

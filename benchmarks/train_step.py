@@ -16,6 +16,7 @@ from hfprobe.config import make_run
 from hfprobe.data.resident import ImageSplit
 from hfprobe.data.splits import Splits
 from hfprobe.models import build_model
+from hfprobe.recipes import recipe_options
 from hfprobe.trainer import ProbeTrainer
 from hfprobe.training import build_trainer
 
@@ -65,7 +66,9 @@ def make_trainer(split: ImageSplit, *, folder: str) -> ProbeTrainer:
 def bare_loop(trainer: ProbeTrainer):
     """The same epoch without a Trainer: its batches, in another model of the same kind."""
     device, size = trainer.args.device, trainer.args.per_device_train_batch_size
-    model = build_model("cnn", labels=LABELS)[0].to(device, memory_format=torch.channels_last)
+    model = build_model("cnn", labels=LABELS, options=recipe_options("cnn"))[0].to(
+        device, memory_format=torch.channels_last
+    )
 
     def run() -> None:
         model.train()

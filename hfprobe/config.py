@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
+import logging
 import math
-import shutil
 import sys
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import TrainingArguments
 
-from hfprobe import recipes
-from hfprobe.cli import OneLineErrors, Parser, is_main_process, require_writable
+from hfprobe import optimizers, recipes
+from hfprobe.cli import Parser, is_main_process
 from hfprobe.errors import InputError
 from hfprobe.preflight import find_contradictions, refuse
+from hfprobe.run_parser import RunParser
+
+logger = logging.getLogger(__name__)
 
 # Side in pixels of the images that --crop_shift is counted on.
 CROP_SIDE = 32
@@ -52,13 +54,17 @@ HOUSE_DEFAULTS: dict[str, Any] = {
 }
 
 
+def spell_flag(name: str) -> str:
+    """A field as its flag, and the short one where it has one: `--learning_rate/--lr`."""
+    return "/".join([f"--{name}", *(short for short, long in SHORT_NAMES.items() if long == name)])
+
+
 def require_positive(arguments: Any, *names: str) -> None:
     """InputError naming the first of the fields that is set and not above zero."""
     for name in names:
         value = getattr(arguments, name)
         if value is not None and not 0 < value < math.inf:
-            flags = "/".join([f"--{name}", *(short for short, long in SHORT_NAMES.items() if long == name)])
-            raise InputError(f"{flags} is {value}; allowed: more than 0.")
+            raise InputError(f"{spell_flag(name)} is {value}; allowed: more than 0.")
 
 
 def require_not_negative(arguments: Any, *names: str) -> None:
@@ -140,13 +146,29 @@ class DataArguments:
         values = {"shift": self.crop_shift, "padding": self.crop_padding, "flips": self.flips}
         return values if self.augment else None
 
+    def ignored_settings(self) -> dict[str, str]:
+        """Setting -> why it has no effect."""
+        if not self.augment:
+            return dict.fromkeys(("crop_shift", "crop_padding", "flips"), "--augment false turns crops and flips off")
+        return {} if self.crop_shift else {"crop_padding": "with --crop_shift 0, crops stay inside the image"}
+
 
 @dataclass
 class RunArguments(TrainingArguments):
     """transformers' TrainingArguments, and what hfprobe adds."""
 
     model: str = field(default="cnn", metadata={"help": "Which model: a module of hfprobe/models."})
-    recipe: str | None = field(default=None, metadata={"help": "Table of defaults; any flag given beside it wins."})
+    recipe: str | None = field(default=None, metadata={"help": "Table of defaults; a flag that you pass wins over it."})
+    learning_rate: float = field(
+        default=5e-5,
+        metadata={
+            "help": "Initial learning rate. With --optimizer muon it is that of the linear layers, biases and norms "
+            "only; convolutions have --muon_learning_rate. To change both at once, pass --lr_scale."
+        },
+    )
+    lr_scale: float = field(
+        default=1.0, metadata={"help": "Factor on every learning rate of the run, on --muon_learning_rate too."}
+    )
     optimizer: Literal["optim", "adam", "sgd", "muon"] = field(
         default="optim",
         metadata={
@@ -174,7 +196,14 @@ class RunArguments(TrainingArguments):
         metadata={"help": "torch.profiler over a few steps: a trace and operator tables in the run folder."},
     )
     hub_dir: str = field(default="hub", metadata={"help": "Local hub folder that the best model is pushed to."})
-    resume: bool = field(default=False, metadata={"help": "Go on from the newest checkpoint in the output folder."})
+    resume: bool = field(
+        default=False,
+        metadata={
+            "help": "Continue from the newest checkpoint in the output folder. Every setting must be that of the run, "
+            "except those listed with their reasons in hfprobe/run_folder.py, such as more --epochs, other loader "
+            "workers, logging."
+        },
+    )
     overwrite: bool = field(default=False, metadata={"help": "Delete the run that the output folder holds."})
 
     def __post_init__(self) -> None:
@@ -184,6 +213,7 @@ class RunArguments(TrainingArguments):
             "per_device_train_batch_size",
             "per_device_eval_batch_size",
             "learning_rate",
+            "lr_scale",
             "muon_learning_rate",
             "gradient_accumulation_steps",
             "patience",
@@ -211,50 +241,110 @@ class RunArguments(TrainingArguments):
     def default_output_dir(self) -> str:
         return f"runs/{self.model}-{self.recipe}-seed{self.seed}"
 
+    def ignored_settings(self) -> dict[str, str]:
+        """Setting -> why it has no effect beside the others."""
+        strategies = {name: getattr(self, f"{name}_strategy").value for name in ("eval", "save", "logging")}
+        schedule = self.lr_scheduler_type.value
+        never = "no evaluation is made with --eval_strategy no"
+        table = [
+            (self.max_steps > 0, ("num_train_epochs",), "--max_steps ends the run"),
+            (strategies["eval"] == "no", ("patience", "eval_delay"), never),
+            (strategies["save"] == "no", ("save_total_limit",), "nothing is saved with --save_strategy no"),
+            *(
+                (strategies[name] != "steps", (f"{name}_steps",), f"--{name}_strategy is {strategies[name]}")
+                for name in strategies
+            ),
+            (schedule.startswith("constant"), ("lr_scheduler_kwargs",), f"--lr_scheduler_type {schedule} has none"),
+            (
+                schedule in ("constant", "reduce_lr_on_plateau", "greedy"),
+                ("warmup_steps",),
+                f"--lr_scheduler_type {schedule} has no warm-up",
+            ),
+            ("tensorboard" not in self.report_to, ("histogram_epochs",), "histograms need --report_to tensorboard"),
+            (not self.activation_checkpointing, ("activation_checkpointing_kwargs",), "no activation is recomputed"),
+            (not self.activation_checkpointing, ("gradient_checkpointing_kwargs",), "no activation is recomputed"),
+            (
+                not self.push_to_hub,
+                ("hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision"),
+                "it belongs to --push_to_hub",
+            ),
+            (True, ("resume_from_checkpoint",), "hfprobe continues a run with --resume"),
+            (True, ("do_train", "do_eval", "do_predict"), "hfprobe always trains and validates"),
+            (self.seeds == 1, ("vary_split",), "--seeds is 1"),
+        ]
+        return {name: reason for holds, names, reason in table if holds for name in names}
+
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything a run needs to know."""
+    """Everything a run needs to know.
+
+    Attributes:
+        model: the recipe module's own Options.
+        passed: fields that the user set, on the command line or in Python.
+    """
 
     data: DataArguments
     training: RunArguments
-    model: Any  # the recipe module's own Options
+    model: Any
+    passed: frozenset[str] = frozenset()
 
     @property
     def split_seed(self) -> int:
         return self.training.seed if self.data.split_seed is None else self.data.split_seed
 
+    @property
+    def ignored_settings(self) -> dict[str, str]:
+        """Setting -> why it has no effect in this run. The model and the optimizer say so themselves."""
+        ignored = optimizers.ignored_settings(self.training)
+        for part in (self.data, self.training, self.model):
+            ignored |= part.ignored_settings()
+        if self.data.split_seed is not None:
+            ignored["vary_split"] = "--split_seed sets one split"
+        return ignored
+
+    def warn_about_ignored(self) -> None:
+        """Log each setting that the user passed and that has no effect, with the reason."""
+        by_reason: dict[str, list[str]] = {}
+        ignored = self.ignored_settings
+        for name in sorted(self.passed & ignored.keys()):
+            by_reason.setdefault(ignored[name], []).append(spell_flag(name))
+        for reason, flags in by_reason.items():
+            logger.warning("%s %s no effect: %s.", ", ".join(flags), "have" if len(flags) > 1 else "has", reason)
+
+    @property
+    def effective_batch_size(self) -> int | None:
+        """Images an optimizer step is made of: per device x devices x processes x accumulated steps; None: no steps."""
+        arguments = self.training
+        if "per_device_train_batch_size" in self.ignored_settings:
+            return None
+        return arguments.train_batch_size * arguments.world_size * arguments.gradient_accumulation_steps
+
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able, for run.json: the data, the model's flags, and the training arguments that differ from default."""
-        default = {f.name: f.default for f in fields(RunArguments)}
-        training = {key: value for key, value in self.training.to_dict().items() if value != default.get(key)}
-        return {"data": asdict(self.data), "model": asdict(self.model), "training": training}
+        """JSON-able, for run.json and the model card: every setting that has an effect, in three groups."""
+        training = self.training.to_dict() | {"mixed_precision": self.training.mixed_precision}
+        del training["hub_token"]
+        groups = {
+            "data": asdict(self.data) | {"split_seed": self.split_seed},
+            "model": asdict(self.model),
+            "training": training,
+        }
+        ignored = self.ignored_settings
+        return {
+            group: {name: value for name, value in values.items() if name not in ignored}
+            for group, values in groups.items()
+        }
 
 
-class RunParser(OneLineErrors, HfArgumentParser):
-    """One flag a field of the dataclasses; the recipe sets defaults, the command line wins."""
+def make_parser(model: str, recipe: str | None = None) -> RunParser:
+    """The flags of a run: data, training and the model's own, with the recipe's values as defaults.
 
-    def __init__(self, model: str, recipe: str | None = None):
-        module = recipes.recipe_module(model)
-        recipe = recipe or next(iter(module.RECIPES))
-        if recipe not in module.RECIPES:
-            raise InputError(f"Unknown recipe '{recipe}' for model '{model}'. Available: {', '.join(module.RECIPES)}.")
-        super().__init__([DataArguments, RunArguments, module.Options], allow_abbrev=False)
-        for short, long in SHORT_NAMES.items():
-            action = next(action for action in self._actions if action.dest == long)
-            same = {name: getattr(action, name) for name in ("dest", "type", "nargs", "const")}
-            self.add_argument(short, **same, default=argparse.SUPPRESS, help=f"Short for --{long}.")
-        self.set_defaults(**HOUSE_DEFAULTS | module.RECIPES[recipe] | {"model": model, "recipe": recipe})
-
-    def parse_into_config(self, argv: Sequence[str]) -> RunConfig:
-        # Unknown flags are refused first: TrainingArguments takes seconds to make.
-        self.refuse_unknown(self.parse_known_args(argv)[1])
-        try:
-            return RunConfig(*self.parse_args_into_dataclasses(argv, look_for_args_file=False))
-        except InputError:
-            raise
-        except (ValueError, TypeError, OSError, ImportError) as error:  # of TrainingArguments or a model's Options
-            raise InputError(str(error)) from error
+    Raises:
+        InputError: no such model, no such recipe.
+    """
+    defaults = HOUSE_DEFAULTS | recipes.recipe_values(model, recipe) | {"model": model}
+    groups = [DataArguments, RunArguments, recipes.recipe_module(model).Options]
+    return RunParser(groups, defaults=defaults, short_names=SHORT_NAMES)
 
 
 def parse_run(argv: Sequence[str] | None = None) -> RunConfig:
@@ -268,17 +358,22 @@ def parse_run(argv: Sequence[str] | None = None) -> RunConfig:
     first.add_argument("--model", default="cnn")
     first.add_argument("--recipe")
     chosen, _ = first.parse_known_args(argv)
-    return RunParser(chosen.model, chosen.recipe).parse_into_config(argv)
+    groups, passed = make_parser(chosen.model, chosen.recipe).parse(argv)
+    return RunConfig(*groups, passed)
 
 
 def parse_runs(argv: Sequence[str] | None = None) -> list[RunConfig]:
     """One RunConfig a seed: --seed, --seed + 1, ... for --seeds of them, on one split unless --vary_split.
+
+    Flags without effect are named in a warning.
 
     Raises:
         InputError: see `parse_run`.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     whole = parse_run(argv)
+    if is_main_process():
+        whole.warn_about_ignored()
     arguments = whole.training
     if arguments.seeds == 1:
         return [whole]
@@ -294,59 +389,27 @@ def parse_runs(argv: Sequence[str] | None = None) -> list[RunConfig]:
 
 
 def make_run(*, model: str = "cnn", recipe: str | None = None, **values: Any) -> RunConfig:
-    """A RunConfig from Python, with the same defaults and checks as the command line.
+    """A RunConfig from Python, with the same defaults, checks and warnings as the command line.
 
     Args:
         values: fields of DataArguments, RunArguments or the model's Options.
+
+    Raises:
+        InputError: see `parse_run`.
     """
-    parser = RunParser(model, recipe)
-    parser.set_defaults(**values)
-    return parser.parse_into_config([])
+    parser = make_parser(model, recipe)
+    groups, passed = parser.parse(parser.spell(values))
+    config = RunConfig(*groups, passed | values.keys())
+    config.warn_about_ignored()
+    return config
 
 
 def parse_options(model: str, argv: Sequence[str]) -> Any:
-    """A model's own flags alone, as its Options.
+    """A model's own flags alone, as its Options; its first recipe sets what the flags do not.
 
     Raises:
         InputError: unknown model, unknown flag, bad value.
     """
-    parser = RunParser.__new__(RunParser)
-    HfArgumentParser.__init__(parser, [recipes.recipe_module(model).Options], allow_abbrev=False)
-    parsed, remaining = parser.parse_args_into_dataclasses(
-        argv, return_remaining_strings=True, look_for_args_file=False
-    )
-    parser.refuse_unknown(remaining)
-    return parsed
-
-
-def check_output_dir(arguments: RunArguments) -> None:
-    """Look whether this run may have its output folder; nothing is changed, only the main process looks.
-
-    Raises:
-        InputError: it holds another run and neither --resume nor --overwrite was given; it cannot be written.
-    """
-    folder = Path(arguments.output_dir)
-    if not is_main_process():
-        return
-    if _run_files(folder) and not (arguments.resume or arguments.overwrite):
-        raise InputError(
-            f"The output folder '{folder}' holds another run. Go on with it: --resume. Delete it: --overwrite. "
-            "Keep it: --output_dir with another name."
-        )
-    if arguments.resume and not _run_files(folder):
-        raise InputError(f"Nothing to resume: the output folder '{folder}' holds no run. Leave --resume out.")
-    require_writable(folder, flag="--output_dir")
-
-
-def claim_output_dir(arguments: RunArguments) -> Path:
-    """Make the output folder, and with --overwrite delete the run it holds; once all else has proved usable."""
-    folder = Path(arguments.output_dir)
-    if is_main_process():
-        if arguments.overwrite and _run_files(folder):
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _run_files(folder: Path) -> list[Path]:
-    return [*folder.glob("checkpoint-*"), *folder.glob("run.json")] if folder.is_dir() else []
+    defaults = recipes.recipe_values(model)
+    groups, _ = RunParser([recipes.recipe_module(model).Options], defaults=defaults, short_names={}).parse(argv)
+    return groups[0]

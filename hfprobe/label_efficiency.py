@@ -17,8 +17,9 @@ from transformers import PreTrainedModel, set_seed
 
 from hfprobe import provenance
 from hfprobe.config import make_run
+from hfprobe.data.columns import label_numbers
 from hfprobe.data.resident import ImageBatches
-from hfprobe.data.splits import VALIDATION_SHARE, Splits
+from hfprobe.data.splits import VALIDATION_SHARE, Images, Splits
 from hfprobe.errors import InputError
 from hfprobe.features import FeatureSplit, extract_features, solve_head
 from hfprobe.models import build_model
@@ -31,9 +32,9 @@ LEAST_STEPS = 300
 
 
 def measure_label_efficiency(
-    *, models: list[str], options: dict[str, Any], splits: Splits, shots: list[int], seeds: list[int], folder: Path
+    *, models: dict[str, dict[str, Any]], images: Images, shots: list[int], seeds: list[int], folder: Path
 ) -> dict[str, Any]:
-    """Accuracy on the test images of each model at each number of training images a class and each seed.
+    """Accuracy on the test images of each model at each number of training images per class and each seed.
 
     A seed draws its own images (more shots contain the fewer), initial weights and augmentation, all within one split
     into train and validation. A network is trained by the first recipe of its model, to its end; a probe is solved
@@ -41,9 +42,8 @@ def measure_label_efficiency(
     the whole split. Points that the folder holds are not measured again; each is written down once it is there.
 
     Args:
-        models: names of `available_models()`.
-        options: name -> the model's Options, where they are not the defaults.
-        shots: training images a class.
+        models: name of `available_models()` -> values for `make_run`, where they are not those of the first recipe.
+        shots: training images per class.
 
     Returns:
         The content of `label_efficiency.json`: `setting`, `points` (`model`, `shots`, `seed`, `accuracy`, `n`,
@@ -52,45 +52,50 @@ def measure_label_efficiency(
     Raises:
         InputError: more shots than a class has images; the folder holds points of another setting.
     """
-    fewest = min(np.bincount(splits.train.labels))
+    fewest = min(np.bincount(label_numbers(images.parts["train"])))
     if max(shots) > fewest:
         raise InputError(f"--shots {max(shots)} is more than the {fewest:,} training images of the smallest class.")
+    options = {name: make_run(model=name, **values).model for name, values in models.items()}
+    built, splits = {}, {}
+    for name in models:
+        set_seed(0)  # for the sake of backbones with random weights
+        built[name] = build_model(name, labels=images.class_names, options=options[name])
+        splits[name] = images.decode("train", "validation", "test", processor=built[name][1])
     setting = {
-        "class_names": splits.class_names,
-        "data_fingerprint": splits.fingerprint,
+        "class_names": images.class_names,
+        "data_fingerprint": next(iter(splits.values())).fingerprint,  # that of all: they differ in resolution alone
         "options": {name: vars(value) for name, value in options.items()},
     }
+    points = _read_points(folder, setting)
     content = {
         "setting": setting,
-        "points": _read_points(folder, setting),
+        "points": points,
         "hardware": provenance.hardware(),
         "versions": provenance.versions(),
     }
     done = {(point["model"], point["shots"], point["seed"]) for point in content["points"]}
     wanted = [(name, count, seed) for count in sorted(shots) for name in models for seed in seeds]
     missing = [key for key in wanted if key not in done]
-    # A probe's features once for all seeds; set_seed for the sake of backbones with random weights.
-    probes = {}
-    for name in {name for name, _, _ in missing}:
-        set_seed(0)
-        model, processor = build_model(name, labels=splits.class_names, options=options.get(name))
-        if hasattr(model, "extract_features"):
-            probes[name] = _extract_all(model, processor, splits)
+    probes = {  # a probe's features once for all seeds
+        name: _extract_all(*built[name], splits[name])
+        for name in {name for name, _, _ in missing}
+        if hasattr(built[name][0], "extract_features")
+    }
     with tqdm(total=len(wanted), initial=len(wanted) - len(missing), desc="Label efficiency", unit="point") as progress:
         for name, count, seed in missing:
-            progress.set_postfix_str(f"{name}, {count} a class, seed {seed}")
+            progress.set_postfix_str(f"{name}, {count} per class, seed {seed}")
             start = time.perf_counter()
             if name in probes:
-                accuracy = _probe(probes[name], classes=len(splits.class_names), count=count, seed=seed)
+                accuracy = _probe(probes[name], classes=len(images.class_names), count=count, seed=seed)
             else:
-                accuracy = _train(name, splits, options=options.get(name), count=count, seed=seed)
+                accuracy = _train(splits[name], count=count, model=name, seed=seed, **models[name])
             content["points"].append(
                 {
                     "model": name,
                     "shots": count,
                     "seed": seed,
                     "accuracy": accuracy,
-                    "n": len(splits.test),
+                    "n": len(splits[name].test),
                     "seconds": round(time.perf_counter() - start, 1),
                 }
             )
@@ -100,14 +105,20 @@ def measure_label_efficiency(
 
 
 def _read_points(folder: Path, setting: dict[str, Any]) -> list[dict[str, Any]]:
+    """The points that a folder holds; options of models that are not asked for this time are added to `setting`."""
     path = folder / POINTS_FILE
     if not path.exists():
         return []
     try:
         content = json.loads(path.read_text())
         found, points = content["setting"], content["points"]
-    except (ValueError, KeyError, TypeError) as error:
+        measured = {point["model"] for point in points}
+        others = {name: value for name, value in found["options"].items() if name not in setting["options"]}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"'{path}' is damaged. Delete it, or give another --report_dir.") from error
+    # A model without points may have any options.
+    found["options"] |= {name: value for name, value in setting["options"].items() if name not in measured}
+    setting["options"] |= others
     if found != json.loads(json.dumps(setting)):
         differing = next(key for key in setting if found.get(key) != setting[key])
         raise InputError(
@@ -142,15 +153,13 @@ def _probe(features: dict[str, FeatureSplit], *, classes: int, count: int, seed:
     return float(accuracy_score(features["test"].labels, scores.argmax(axis=1)))
 
 
-def _train(name: str, splits: Splits, *, options: Any, count: int, seed: int) -> float:
-    set_seed(seed)
-    model, processor = build_model(name, labels=splits.class_names, options=options)
+def _train(splits: Splits, *, count: int, seed: int, **values: Any) -> float:
     few = replace(splits, train=splits.train.take(_positions(splits.train.labels, count=count, seed=seed)))
-    recipe = make_run(model=name).training
+    recipe = make_run(**values).training
     steps = math.ceil(len(few.train) / recipe.per_device_train_batch_size)
     with tempfile.TemporaryDirectory() as folder:
         config = make_run(
-            model=name,
+            **values,
             seed=seed,
             output_dir=folder,
             num_train_epochs=max(recipe.num_train_epochs, math.ceil(LEAST_STEPS / steps)),
@@ -159,9 +168,10 @@ def _train(name: str, splits: Splits, *, options: Any, count: int, seed: int) ->
             save_strategy="no",
             load_best_model_at_end=False,
             report_to="none",
-            histogram_epochs=0,
             disable_tqdm=True,
         )
+        set_seed(seed)
+        model, processor = build_model(config.training.model, labels=splits.class_names, options=config.model)
         trainer = build_trainer(config=config, model=model, processor=processor, splits=few)
         trainer.train()
         return trainer.predict(ImageBatches(splits.test, processor=processor)).metrics["test_accuracy"]

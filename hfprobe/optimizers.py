@@ -25,7 +25,7 @@ class Muon(torch.optim.AdamW):
 
     Args:
         model: its convolutions' weights are filters.
-        learning_rate, weight_decay: of AdamW. Filters are not decayed: their norm is fixed.
+        learning_rate, weight_decay, betas, eps: of AdamW. Filters are not decayed: their norm is fixed.
         muon_learning_rate: of the filters; a schedule scales both alike.
         momentum: of the filters.
     """
@@ -38,6 +38,8 @@ class Muon(torch.optim.AdamW):
         weight_decay: float,
         muon_learning_rate: float,
         momentum: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
     ):
         filters = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
         filters = [weight for weight in filters if weight.requires_grad]
@@ -48,7 +50,8 @@ class Muon(torch.optim.AdamW):
             {"params": [weight for weight in rest if weight.ndim <= 1], "momentum": None, "weight_decay": 0.0},
             {"params": filters, "momentum": momentum, "lr": muon_learning_rate},
         ]
-        super().__init__([group for group in groups if group["params"]], lr=learning_rate, weight_decay=weight_decay)
+        groups = [group for group in groups if group["params"]]
+        super().__init__(groups, lr=learning_rate, weight_decay=weight_decay, betas=betas, eps=eps)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -90,6 +93,7 @@ def make_optimizer(name: str, model: nn.Module, arguments: Any) -> torch.optim.O
         name: adam and sgd are torch's: one parameter group, weight decay as an L2 penalty on everything; muon.
         arguments: RunArguments.
     """
+    moments = {"betas": (arguments.adam_beta1, arguments.adam_beta2), "eps": arguments.adam_epsilon}
     if name == "muon":
         return Muon(
             model,
@@ -97,9 +101,42 @@ def make_optimizer(name: str, model: nn.Module, arguments: Any) -> torch.optim.O
             weight_decay=arguments.weight_decay,
             muon_learning_rate=arguments.muon_learning_rate,
             momentum=arguments.muon_momentum,
+            **moments,
         )
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     values = {"lr": arguments.learning_rate, "weight_decay": arguments.weight_decay}
     if name == "adam":
-        return torch.optim.Adam(parameters, **values)
+        return torch.optim.Adam(parameters, **values, **moments)
     return torch.optim.SGD(parameters, momentum=0.9, **values)
+
+
+def scale_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Multiply the learning rate of every parameter group, before a schedule is made for them."""
+    # Some of transformers' schedules read the rate of `defaults` and not that of a group.
+    for values in (optimizer.defaults, *optimizer.param_groups):
+        if values.get("lr") is not None:
+            values["lr"] *= factor
+
+
+def ignored_settings(arguments: Any) -> dict[str, str]:
+    """Setting -> why the chosen optimizer makes nothing of it.
+
+    Args:
+        arguments: RunArguments.
+    """
+    ignored = {}
+    if arguments.optimizer != "muon":
+        ignored |= dict.fromkeys(("muon_learning_rate", "muon_momentum"), "only --optimizer muon reads it")
+    if arguments.optimizer != "optim":
+        reason = f"--optimizer {arguments.optimizer} takes the place of --optim"
+        ignored |= dict.fromkeys(("optim", "optim_args", "optim_target_modules"), reason)
+        without_moments = arguments.optimizer == "sgd"
+    else:
+        optim = getattr(arguments.optim, "value", arguments.optim)
+        without_moments = optim.startswith(("sgd", "adagrad", "rmsprop", "adafactor"))
+        if optim in ("adamw_torch", "adamw_torch_fused", "adafactor"):
+            reason = f"--optim {optim} does not read it"
+            ignored |= dict.fromkeys(("optim_args", "optim_target_modules"), reason)
+    if without_moments:
+        ignored |= dict.fromkeys(("adam_beta1", "adam_beta2", "adam_epsilon"), "the chosen optimizer is not an Adam")
+    return ignored

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import platform
 import subprocess
@@ -20,12 +21,28 @@ def versions() -> dict[str, str]:
 
 
 def git_sha() -> str | None:
-    """The commit of the checkout hfprobe runs from, with `-dirty` where it has changes; None outside a checkout."""
-    command = ["git", "-C", str(Path(hfprobe.__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    """The commit of hfprobe's own checkout, with `-dirty` where it has changes; None where it runs from elsewhere.
+
+    An installed copy may lie inside a repository of the user's, whose commit says nothing about hfprobe.
+    """
+    package = Path(hfprobe.__file__).resolve().parent
+    setup = configparser.ConfigParser()
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
+        setup.read(package.parent / "setup.cfg")
+        is_own = setup.get("metadata", "name", fallback=None) == "hfprobe"
+        if not is_own or _git(package, "rev-parse", "--show-cdup") != "../":
+            return None
+        _git(package, "ls-files", "--error-unmatch", Path(hfprobe.__file__).name)  # fails where it is not tracked
+        return _git(package, "describe", "--always", "--dirty", "--abbrev=40")
+    except (OSError, UnicodeDecodeError, configparser.Error, subprocess.CalledProcessError):
         return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    # In a git hook, GIT_DIR and its like name the repository of the hook.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.strip()
 
 
 def hardware() -> dict[str, str | int]:

@@ -24,7 +24,7 @@ from hfprobe.callbacks import StopOnSignal
 from hfprobe.cli import find_shortage
 from hfprobe.config import RunArguments
 from hfprobe.errors import CheckFailedError, CommandError, InputError, MachineError, StoppedError, first_line
-from hfprobe.optimizers import make_optimizer
+from hfprobe.optimizers import make_optimizer, scale_learning_rates
 from hfprobe.results import write_json
 
 # How the system, torch and safetensors say that a file could not be written.
@@ -64,9 +64,13 @@ class ProbeTrainer(Trainer):
         self.add_callback(_GoOn(self))
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        if self.args.optimizer != "optim" and self.optimizer is None:
+        is_new = self.optimizer is None
+        if self.args.optimizer != "optim" and is_new:
             self.optimizer = make_optimizer(self.args.optimizer, self.model, self.args)
-        return super().create_optimizer(model)
+        optimizer = super().create_optimizer(model)
+        if is_new:
+            scale_learning_rates(optimizer, self.args.lr_scale)
+        return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         schedule = super().create_scheduler(num_training_steps, optimizer)

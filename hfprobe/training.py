@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,19 +22,22 @@ from hfprobe.data.splits import Splits
 from hfprobe.errors import CheckFailedError
 from hfprobe.features import FeatureBatches, extract_features, install_head, solve_head
 from hfprobe.metrics import compute_metrics
-from hfprobe.models import check_processor, model_module
+from hfprobe.models import check_processor, initialize_from_images, model_module
 from hfprobe.preflight import find_shortages, refuse
+from hfprobe.recipes import AUGMENTATION
 from hfprobe.results import write_json
+from hfprobe.run_folder import RUN_FILE, check_same_run, holds_run, read_result
 from hfprobe.statistics import fit_temperature, summarize_values
 from hfprobe.trainer import ProbeTrainer, identity
 
 logger = logging.getLogger(__name__)
 
-RUN_FILE = "run.json"
+# Settings that the model card shows, each where it has an effect; then those of images and model.
 CARD_SETTINGS = (
     "optim",
     "optimizer",
     "learning_rate",
+    "lr_scale",
     "muon_learning_rate",
     "muon_momentum",
     "weight_decay",
@@ -43,6 +45,9 @@ CARD_SETTINGS = (
     "lr_scheduler_kwargs",
     "warmup_steps",
     "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "num_train_epochs",
+    "max_steps",
     "label_smoothing_factor",
     "patience",
 )
@@ -67,7 +72,7 @@ def build_trainer(*, config: RunConfig, model: PreTrainedModel, processor: Any, 
     }
     if getattr(config.model, "first_filters", "random") == "principal":
         first = ImageBatches(splits.train, processor=processor).__getitems__(range(min(len(splits.train), 1000)))
-        model.set_principal_filters(first["pixel_values"])
+        initialize_from_images(model, options=config.model, pixel_values=first["pixel_values"])
     with arguments.main_process_first(desc="feature extraction"):
         train, validation = make_datasets(config=config, model=model, processor=processor, splits=splits)
     trainer = ProbeTrainer(
@@ -100,6 +105,8 @@ def build_trainer(*, config: RunConfig, model: PreTrainedModel, processor: Any, 
 def check_before_start(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -> None:
     """Raise InputError or MachineError with everything that would end the run later, or spoil it."""
     arguments = config.training
+    if arguments.resume and holds_run(arguments.output_dir):
+        check_same_run(config, class_names=splits.class_names, fingerprint=splits.fingerprint)
     exact = getattr(config.model, "head", "sgd") == "exact"
     lacking = find_shortages(
         parameters=model.num_parameters(only_trainable=True),
@@ -157,7 +164,8 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
     arguments = config.training
     checkpoint = find_checkpoint(arguments) if arguments.resume else None
     record = describe_run(config=config, model=trainer.model, splits=splits)
-    if trainer.is_world_process_zero():
+    # The result of a run that is resumed after its end stays until there is a new one.
+    if trainer.is_world_process_zero() and not (arguments.resume and read_result(arguments.output_dir)):
         write_json(Path(arguments.output_dir) / RUN_FILE, record)
     if getattr(config.model, "head", "sgd") == "exact":
         record["penalty"] = train_exact_head(trainer)
@@ -220,6 +228,7 @@ def train_exact_head(trainer: ProbeTrainer) -> float:
     """Solve the head on the cached features, evaluate it once; the penalty that validation chose."""
     head = solve_head(trainer.train_dataset.split, trainer.eval_dataset.split, classes=trainer.model.config.num_labels)
     install_head(trainer.model, head)
+    trainer.model.config.run["penalty"] = head.penalty
     trainer.state.epoch = 1.0  # one pass over the images
     trainer.evaluate()
     return head.penalty
@@ -241,12 +250,14 @@ def push_best(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits, resul
     With `--push_to_hub` it goes to the real hub too.
     """
     module = model_module(config.training.model)
+    effective = config.to_dict()
     card = describe_run(config=config, model=trainer.model, splits=splits) | {
         "summary": module.__doc__.strip(),
         "dataset": config.data.dataset,
-        "settings": {name: getattr(config.training, name) for name in CARD_SETTINGS}
-        | {name: getattr(config.data, name) for name in ("augment", "crop_shift", "crop_padding", "flips")}
-        | asdict(config.model)
+        "settings": {name: effective["training"][name] for name in CARD_SETTINGS if name in effective["training"]}
+        | {"effective_batch_size": config.effective_batch_size, "penalty": trainer.model.config.run.get("penalty")}
+        | {name: effective["data"][name] for name in AUGMENTATION if name in effective["data"]}
+        | effective["model"]
         | frozen_part(trainer.model),
         "result": result,
     }
@@ -260,14 +271,6 @@ def push_best(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits, resul
         name=module.HUB_NAME,
         card=card,
     )
-
-
-def read_result(folder: str | Path) -> dict[str, Any] | None:
-    """The result in a run folder's run.json; None where the run has not ended."""
-    try:
-        return json.loads((Path(folder) / RUN_FILE).read_text()).get("result")
-    except (FileNotFoundError, ValueError):
-        return None
 
 
 def summarize_seeds(runs: list[RunConfig]) -> dict[str, Any]:
@@ -325,7 +328,8 @@ def describe_run(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         **frozen_part(model),
         "processes": config.training.world_size,
+        "effective_batch_size": config.effective_batch_size,
         "git_sha": provenance.git_sha(),
         "versions": provenance.versions(),
-        "hardware": provenance.hardware(),
+        "hardware": provenance.hardware() | {"device": config.training.device.type},
     }

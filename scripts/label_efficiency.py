@@ -1,4 +1,4 @@
-"""Accuracy against training images a class, for a network trained from scratch and a probe: where do they cross?
+"""Accuracy against training images per class, for a network trained from scratch and a probe: where do they cross?
 
     python scripts/label_efficiency.py --shots 10 100 1000
     python scripts/label_efficiency.py --backbone tf_efficientnet_lite0 \\
@@ -38,22 +38,21 @@ def main() -> None:
     for model in arguments.models:
         recipe_module(model)  # an unknown one is refused before anything slow
     given = {name: getattr(arguments, name) for name in ("backbone", "backbone_weights") if getattr(arguments, name)}
-    options = {"vit": recipe_module("vit").Options(**given)} if "vit" in arguments.models else {}
+    models = {name: given if name == "vit" else {} for name in arguments.models}
 
     from hfprobe.config import DataArguments
-    from hfprobe.data.splits import load_splits
+    from hfprobe.data.splits import load_images
     from hfprobe.label_efficiency import measure_label_efficiency
     from hfprobe.reporting import write_label_efficiency
 
     quiet_libraries()
     use_every_core()
     given = {name: getattr(arguments, name) for name in ("dataset", "classes") if getattr(arguments, name)}
-    splits = load_splits(DataArguments(**given), seed=arguments.seed, image_size=224)
+    images = load_images(DataArguments(**given), seed=arguments.seed)
     arguments.report_dir.mkdir(parents=True, exist_ok=True)
     measure_label_efficiency(
-        models=arguments.models,
-        options=options,
-        splits=splits,
+        models=models,
+        images=images,
         shots=arguments.shots,
         seeds=list(range(arguments.seed, arguments.seed + arguments.seeds)),
         folder=arguments.report_dir,

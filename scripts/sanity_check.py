@@ -27,7 +27,7 @@ def main() -> None:
     arguments, own_flags = make_parser().parse_known_args()
 
     from hfprobe.config import parse_options
-    from hfprobe.models import build_model
+    from hfprobe.models import build_model, initialize_from_images
     from hfprobe.recipes import recipe_module
 
     options = parse_options(arguments.model, own_flags)
@@ -46,6 +46,7 @@ def main() -> None:
     model, processor = build_model(arguments.model, labels=data.classes, options=options)
     splits = load_images(data, seed=42).decode("train", processor=processor)
     batch = ImageBatches(splits.train, processor=processor).__getitems__(list(range(len(splits.train))))
+    initialize_from_images(model, options=options, pixel_values=batch["pixel_values"])
     learning_rate = arguments.lr or recipe_module(arguments.model).SANITY_LEARNING_RATE
     accuracies = overfit_batch(model=model, batch=batch, epochs=arguments.epochs, learning_rate=learning_rate)
     for epoch, accuracy in enumerate(accuracies, start=1):

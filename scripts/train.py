@@ -5,14 +5,15 @@
     python scripts/train.py --model cnn --seeds 5        # mean and deviation; type it again with --resume to go on
     python scripts/train.py --model cnn --max_train_samples 1000 --epochs 2      # a look around, seconds
 
-Any flag of transformers' TrainingArguments works beside hfprobe's own; `--help` lists both. A run that was stopped goes
-on with `--resume`. What to expect of each recipe stands in the README's results table.
+Any flag of transformers' TrainingArguments works beside hfprobe's own; `--help` lists both. `--resume` continues a run
+that was stopped, with the settings it was started with. The README's results table says what to expect of each recipe.
 """
 
 from pathlib import Path
 
 from hfprobe.cli import is_main_process, quiet_libraries, require_writable, run_command, use_every_core
-from hfprobe.config import RunConfig, check_output_dir, claim_output_dir, parse_runs
+from hfprobe.config import RunConfig, parse_runs
+from hfprobe.run_folder import check_output_dir, claim_output_dir, holds_run, is_finished
 
 
 def main() -> None:
@@ -27,7 +28,7 @@ def main() -> None:
 
 def train_one(config: RunConfig) -> None:
     """Train, push, say where things are."""
-    check_output_dir(config.training)
+    check_output_dir(config)
 
     from transformers import enable_full_determinism, set_seed
 
@@ -63,15 +64,21 @@ def train_one(config: RunConfig) -> None:
 def train_seeds(runs: list[RunConfig]) -> None:
     """Train the seeds that are not finished yet, then write what all of them came to."""
     from hfprobe.results import write_json
-    from hfprobe.training import read_result, summarize_seeds
+    from hfprobe.training import summarize_seeds
 
-    for config in runs:
+    finished = []
+    for config in runs:  # all of them before the first is trained
         arguments = config.training
-        if read_result(arguments.output_dir) and not arguments.overwrite:
-            print(f"Seed {arguments.seed}: finished before, see {arguments.output_dir}.")
-            continue
-        arguments.resume = arguments.resume and Path(arguments.output_dir).is_dir()
-        train_one(config)
+        arguments.resume = arguments.resume and holds_run(arguments.output_dir)
+        if not arguments.overwrite and is_finished(config):
+            finished.append(config)
+        else:
+            check_output_dir(config)
+    for config in runs:
+        if config in finished:
+            print(f"Seed {config.training.seed}: finished before, see {config.training.output_dir}.")
+        else:
+            train_one(config)
     if not is_main_process():
         return
     summary = summarize_seeds(runs)

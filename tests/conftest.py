@@ -13,6 +13,7 @@ import pytest
 from hfprobe.cli import quiet_libraries
 from hfprobe.data.splits import load_images
 from hfprobe.models import build_model
+from hfprobe.recipes import recipe_options
 
 quiet_libraries()
 os.environ["TQDM_DISABLE"] = "1"
@@ -43,7 +44,7 @@ def make_dataset(*, train: int = 200, test: int = 60, classes: list[str] = CLASS
 
 def load_splits(data, *, seed: int):
     """All three parts as SimpleCNN sees them."""
-    processor = build_model("cnn", labels=["a", "b"])[1]
+    processor = build_model("cnn", labels=["a", "b"], options=recipe_options("cnn"))[1]
     return load_images(data, seed=seed).decode("train", "validation", "test", processor=processor)
 
 

@@ -9,14 +9,15 @@ PACKAGE = Path(__file__).parent.parent / "hfprobe"
 # Lower may not import higher. Modules on one level are leaves to each other.
 LEVELS = [
     {"errors", "files", "markdown"},
-    {"checkpoints", "cli", "provenance", "hub", "metrics", "preflight", "statistics"},
+    {"checkpoints", "cli", "provenance", "hub", "metrics", "optimizers", "preflight", "statistics"},
     {"results"},
     {"backbones", "recipes"},
     {"models"},
+    {"run_parser"},
     {"config"},
-    {"data"},
+    {"data", "run_folder"},
     {"features"},
-    {"callbacks", "optimizers", "sanity"},
+    {"callbacks", "sanity"},
     {"trainer"},
     {"training", "evaluation"},
     {"comparison", "label_efficiency"},

@@ -4,8 +4,9 @@ import sys
 import textwrap
 
 import pytest
+from transformers.trainer_utils import SaveStrategy
 
-from hfprobe.config import check_output_dir, claim_output_dir, make_run, parse_run, parse_runs
+from hfprobe.config import make_run, parse_run, parse_runs
 from hfprobe.errors import InputError
 
 
@@ -46,7 +47,7 @@ def test_python_and_command_line_give_the_same_run():
     ("argv", "message"),
     [
         (["--model", "resnet"], "Unknown model 'resnet'. Available: cnn"),
-        (["--recipe", "best"], "Unknown recipe 'best' for model 'cnn'. Available: fast, reference."),
+        (["--recipe", "slow"], "Unknown recipe 'slow' for model 'cnn'. Available: fast, reference, best."),
         (["--epoch", "3"], "Unknown argument '--epoch'. Did you mean --epochs?"),
         (["--frobnicate"], "Unknown argument '--frobnicate'. All flags: python "),
         (["--epochs", "0"], "--num_train_epochs/--epochs is 0.0; allowed: more than 0."),
@@ -76,36 +77,6 @@ def test_python_and_command_line_give_the_same_run():
 def test_bad_input(argv, message):
     with pytest.raises(InputError, match=re.escape(message)):
         parse_run(argv)
-
-
-def test_output_folder_with_another_run(tmp_path):
-    (tmp_path / "run.json").write_text("{}")
-    expected = (
-        f"The output folder '{tmp_path}' holds another run. Go on with it: --resume. Delete it: --overwrite. "
-        "Keep it: --output_dir with another name."
-    )
-    with pytest.raises(InputError, match=re.escape(expected)):
-        check_output_dir(make_run(output_dir=str(tmp_path)).training)
-    assert (tmp_path / "run.json").exists()
-    for flag in ("resume", "overwrite"):
-        check_output_dir(make_run(output_dir=str(tmp_path), **{flag: True}).training)
-        assert (tmp_path / "run.json").exists()
-    claim_output_dir(make_run(output_dir=str(tmp_path), resume=True).training)
-    assert (tmp_path / "run.json").exists()
-    claim_output_dir(make_run(output_dir=str(tmp_path), overwrite=True).training)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_that_holds_no_run_keeps_its_files(tmp_path):
-    (tmp_path / "notes.txt").touch()
-    claim_output_dir(make_run(output_dir=str(tmp_path), overwrite=True).training)
-    assert (tmp_path / "notes.txt").exists()
-
-
-def test_nothing_to_resume(tmp_path):
-    expected = f"Nothing to resume: the output folder '{tmp_path}' holds no run. Leave --resume out."
-    with pytest.raises(InputError, match=re.escape(expected)):
-        check_output_dir(make_run(output_dir=str(tmp_path), resume=True).training)
 
 
 def test_an_answer_about_flags_waits_for_no_model_and_no_trainer():
@@ -156,3 +127,139 @@ def test_seeds_are_runs_of_their_own_on_one_split():
 def test_deterministic_is_short_for_full_determinism():
     assert parse_run(["--deterministic"]).training.full_determinism
     assert not parse_run([]).training.full_determinism
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ([], []),
+        (["--lr", "0.1", "--epochs", "3", "--crop_shift", "2", "--dropout", "0.1"], []),
+        (["--model", "vit"], []),
+        (["--model", "vit", "--head", "sgd", "--lr", "0.1", "--epochs", "3"], []),
+        (["--model", "vit", "--recipe", "reference", "--lr", "0.1"], []),
+        (
+            ["--model", "vit", "--lr", "0.1", "--epochs", "3"],
+            [
+                "--learning_rate/--lr, --num_train_epochs/--epochs have no effect: --head exact solves the head "
+                "without gradient steps. To train it, pass --head sgd."
+            ],
+        ),
+        (
+            ["--model", "vit", "--flips", "random"],
+            [
+                "--flips has no effect: cached features are not augmented. Use --views, or --feature_cache off with "
+                "--head sgd."
+            ],
+        ),
+        (["--model", "vit", "--head", "sgd", "--feature_cache", "off", "--flips", "random"], []),
+        (
+            ["--optimizer", "adam", "--muon_momentum", "0.5"],
+            ["--muon_momentum has no effect: only --optimizer muon reads it."],
+        ),
+        (["--optim_args", "a=1"], ["--optim_args has no effect: --optimizer muon takes the place of --optim."]),
+        (["--adam_beta1", "0.8"], []),
+        (
+            ["--optimizer", "sgd", "--adam_beta1", "0.8"],
+            ["--adam_beta1 has no effect: the chosen optimizer is not an Adam."],
+        ),
+        (
+            ["--no_augment", "--crop_padding", "black"],
+            ["--crop_padding has no effect: --augment false turns crops and flips off."],
+        ),
+        (
+            ["--crop_shift", "0", "--crop_padding", "black"],
+            ["--crop_padding has no effect: with --crop_shift 0, crops stay inside the image."],
+        ),
+        (
+            ["--recipe", "reference", "--warmup_steps", "3"],
+            ["--warmup_steps has no effect: --lr_scheduler_type reduce_lr_on_plateau has no warm-up."],
+        ),
+        (
+            ["--max_steps", "3", "--epochs", "2"],
+            ["--num_train_epochs/--epochs has no effect: --max_steps ends the run."],
+        ),
+        (["--save_steps", "3"], ["--save_steps has no effect: --save_strategy is epoch."]),
+        (["--vary_split"], ["--vary_split has no effect: --seeds is 1."]),
+        (
+            ["--vary_split", "--seeds", "2", "--split_seed", "1"],
+            ["--vary_split has no effect: --split_seed sets one split."],
+        ),
+    ],
+)
+def test_a_flag_that_has_no_effect_is_named_with_the_reason(argv, expected, caplog):
+    parse_runs([*argv, "--output_dir", "unused", "--use_cpu"])
+    assert caplog.messages == expected
+
+
+def test_values_without_effect_are_named_in_python_too(caplog):
+    make_run(model="vit", learning_rate=0.1, lr_scheduler_kwargs={"a": 1})
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("--learning_rate/--lr, --lr_scheduler_kwargs have no effect: --head exact")
+
+
+def test_a_run_lists_the_settings_that_have_an_effect():
+    exact, sgd = (make_run(model="vit", head=head).to_dict() for head in ("exact", "sgd"))
+    gone = {"learning_rate", "optimizer", "num_train_epochs", "per_device_train_batch_size", "patience", "lr_scale"}
+    assert not gone & exact["training"].keys()
+    assert gone <= sgd["training"].keys()
+    assert exact["training"]["per_device_eval_batch_size"] == 500
+    assert "flips" not in exact["data"] | sgd["data"]
+    assert "optim" not in make_run().to_dict()["training"]
+    assert "muon_momentum" not in make_run(recipe="reference").to_dict()["training"]
+    # Defaults are listed: another version of a library may have others.
+    assert make_run().to_dict()["training"]["adam_epsilon"] == 1e-8
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"flips": "sometimes"}, "invalid choice: 'sometimes' (choose from "),
+        ({"optimizer": "muoon"}, "argument --optimizer: invalid choice: 'muoon' (choose from "),
+        ({"model": "vit", "head": "svm"}, "argument --head: invalid choice: 'svm' (choose from "),
+        ({"first_filters": None}, "argument --first_filters: invalid value: None"),
+        ({"dropuot": 0.1}, "Unknown argument '--dropuot'. Did you mean --dropout? All flags: python scripts/train.py"),
+        ({"dropuot": None}, "Unknown argument '--dropuot'. Did you mean --dropout?"),
+        ({"views": 2}, "Unknown argument '--views'."),
+        ({"seed": 1.5}, "argument --seed: invalid int value: '1.5'"),
+        ({"seed": True}, "argument --seed: invalid int value: 'True'"),
+        ({"learning_rate": "fast"}, "invalid float value: 'fast'"),
+        ({"learning_rate": [1, 2]}, "Unknown argument '2'."),
+        ({"augment": "perhaps"}, "argument --augment"),
+        ({"classes": []}, "argument --classes: expected at least one argument"),
+        ({"classes": "cat"}, "--classes names only cat; allowed: two classes or more."),
+        ({"epochs": 0}, "--num_train_epochs/--epochs is 0.0; allowed: more than 0."),
+        ({"lr_scale": 0}, "--lr_scale is 0.0; allowed: more than 0."),
+        ({"model": "resnet"}, "Unknown model 'resnet'. Available: cnn"),
+        ({"recipe": "slow"}, "Unknown recipe 'slow' for model 'cnn'. Available: fast, reference, best."),
+    ],
+)
+def test_python_values_pass_the_checks_of_the_command_line(values, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        make_run(**values)
+
+
+def test_python_values_may_say_what_a_command_line_cannot(tmp_path):
+    config = make_run(
+        output_dir=tmp_path, classes=("cat", "dog"), max_train_samples=None, save_total_limit=None, augment=False,
+        lr_scheduler_kwargs={"num_cycles": 1}, report_to=["tensorboard"], save_strategy=SaveStrategy.EPOCH,
+        learning_rate=1, label_names=["labels"],
+    )  # fmt: skip
+    training = config.training
+    assert (training.output_dir, training.save_total_limit, training.learning_rate) == (str(tmp_path), None, 1.0)
+    assert (training.lr_scheduler_kwargs, training.report_to) == ({"num_cycles": 1}, ["tensorboard"])
+    assert (config.data.classes, config.data.augment, training.label_names) == (["cat", "dog"], False, ["labels"])
+    assert config.passed >= {"output_dir", "classes", "save_total_limit", "lr_scheduler_kwargs"}
+
+
+def test_best_is_fast_with_three_times_the_epochs():
+    fast, best = (make_run(recipe=name, output_dir="x").to_dict() for name in ("fast", "best"))
+    changed = {"num_train_epochs": 60, "patience": 60, "recipe": "best"}
+    assert best == fast | {"training": fast["training"] | changed}
+
+
+def test_help_says_which_weights_the_learning_rate_reaches_under_muon(capsys):
+    with pytest.raises(SystemExit):
+        parse_run(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "With --optimizer muon it is that of the linear layers, biases and norms only" in said
+    assert "--lr_scale LR_SCALE" in said

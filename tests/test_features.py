@@ -24,7 +24,7 @@ from hfprobe.features import (
     solve_head,
 )
 from hfprobe.models import build_model
-from hfprobe.recipes import recipe_module
+from hfprobe.recipes import recipe_options
 from hfprobe.training import build_trainer, train
 
 COUNT = 50
@@ -36,7 +36,7 @@ def probe(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(features, "CPU_BATCH_SIZE", 16)
     torch.manual_seed(0)
-    options = recipe_module("vit").Options(backbone="resnet10t", backbone_weights="random")
+    options = recipe_options("vit", backbone="resnet10t", backbone_weights="random")
     model, processor = build_model("vit", labels=list("abcde"), options=options)
     model.calls = 0
 

@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import shutil
 from io import BytesIO
 
 import datasets
@@ -23,6 +24,7 @@ from hfprobe.data.splits import keep_classes
 from hfprobe.errors import InputError
 from hfprobe.evaluation import load_model
 from hfprobe.models import build_model
+from hfprobe.recipes import recipe_options
 
 
 class Bomb:
@@ -37,7 +39,7 @@ class Bomb:
 
 @pytest.fixture
 def folder(tmp_path):
-    model, processor = build_model("cnn", labels=CLASSES)
+    model, processor = build_model("cnn", labels=CLASSES, options=recipe_options("cnn"))
     model.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
@@ -63,7 +65,7 @@ def test_a_pickle_bomb_in_a_checkpoint_does_not_go_off(checkpoint, dataset_folde
     else:
         torch.save(Bomb(tmp_path / "went off"), copy / name)
     seal_checkpoint(copy, tmp_path / "run" / checkpoint.name)  # whoever sends a bomb can write a manifest
-    (tmp_path / "run" / "run.json").write_text("{}")
+    shutil.copy(checkpoint.parent / "run.json", tmp_path / "run")
     with pytest.raises(InputError, match=re.escape(f"'{tmp_path}/run/checkpoint-4' cannot be loaded: ")):
         small_run(dataset_folder, tmp_path / "run", num_train_epochs=2, resume=True)
     assert not (tmp_path / "went off").exists()
@@ -151,7 +153,7 @@ def test_pictures_of_every_kind_become_rgb(mode, format):
     )
     rows = {"image": [{"bytes": content, "path": None}], "label": [0], "index": [0]}
     rows = datasets.Dataset.from_dict(rows, features=features)
-    processor = build_model("cnn", labels=["cat"])[1]
+    processor = build_model("cnn", labels=["cat"], options=recipe_options("cnn"))[1]
     split = decode_images(rows, split="train", processor=processor, source_key=f"{mode} {format}")
     assert split.images.shape == (1, 32, 32, 3)
     for channel in range(3):

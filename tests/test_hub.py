@@ -21,6 +21,7 @@ from hfprobe import hub
 from hfprobe.errors import InputError, MachineError
 from hfprobe.markdown import printable
 from hfprobe.models import build_model
+from hfprobe.recipes import recipe_options
 
 LABELS = ["airplane", "automobile", "bird", "cat", "dog"]
 CARD = {
@@ -52,7 +53,7 @@ CARD = {
 def cat_model():
     """A SimpleCNN that says `cat` to every picture."""
     torch.manual_seed(0)
-    model, processor = build_model("cnn", labels=LABELS)
+    model, processor = build_model("cnn", labels=LABELS, options=recipe_options("cnn"))
     with torch.no_grad():
         model.classifier[-1].bias[LABELS.index("cat")] = 100
     return model.eval(), processor

@@ -1,17 +1,25 @@
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import CLASSES, load_splits
+import torch
+from conftest import load_splits
+from transformers import TrainerCallback, set_seed
 
 from hfprobe import label_efficiency
-from hfprobe.config import DataArguments
+from hfprobe.config import DataArguments, make_run
+from hfprobe.data.splits import load_images
 from hfprobe.errors import InputError
 from hfprobe.label_efficiency import measure_label_efficiency
+from hfprobe.models import build_model
 from hfprobe.recipes import recipe_module
 from hfprobe.reporting import write_label_efficiency
 from hfprobe.reporting.label_efficiency import say_crossings, summarize_points
+from hfprobe.training import train
+
+VIT = {"backbone": "resnet10t", "backbone_weights": "random"}
 
 
 @pytest.fixture
@@ -20,11 +28,15 @@ def splits(dataset_folder):
 
 
 @pytest.fixture
-def measure(splits, tmp_path, monkeypatch):
+def images(dataset_folder):
+    return load_images(DataArguments(dataset=str(dataset_folder)), seed=1)
+
+
+@pytest.fixture
+def measure(images, tmp_path, monkeypatch):
     monkeypatch.setattr(label_efficiency, "LEAST_STEPS", 4)
     monkeypatch.setitem(recipe_module("cnn").RECIPES["fast"], "num_train_epochs", 2)
-    options = {"vit": recipe_module("vit").Options(backbone="resnet10t", backbone_weights="random")}
-    arguments = {"models": ["cnn", "vit"], "options": options, "splits": splits, "folder": tmp_path}
+    arguments = {"models": {"cnn": {}, "vit": VIT}, "images": images, "folder": tmp_path}
     return lambda **values: measure_label_efficiency(**arguments | values)
 
 
@@ -37,7 +49,7 @@ def test_every_point_is_measured_once(measure, tmp_path, monkeypatch):
         ("cnn", 2, 1), ("cnn", 2, 2), ("vit", 2, 1), ("vit", 2, 2),
     ]  # fmt: skip
     assert all(0 <= point["accuracy"] <= 1 and point["n"] == 60 for point in first["points"])
-    again = measure(shots=[2, 4], seeds=[1, 2], models=["vit"])
+    again = measure(shots=[2, 4], seeds=[1, 2], models={"vit": VIT})
     assert again["points"][:4] == first["points"]
     assert [(point["shots"], point["seed"]) for point in again["points"][4:]] == [(4, 1), (4, 2)]
     assert len(trained) == 2
@@ -57,6 +69,62 @@ def test_a_point_does_not_depend_on_what_was_measured_before(measure, tmp_path):
         assert accuracy[point["model"], 4, 2] == point["accuracy"]
 
 
+class FirstEpoch(TrainerCallback):
+    """Keeps the weights after the first epoch."""
+
+    def on_epoch_end(self, args, state, control, model=None, **kwargs):
+        if state.epoch == 1:
+            self.weights = {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def test_a_network_is_the_one_that_train_trains(splits, tmp_path, monkeypatch):
+    """The recipe's model, and after an epoch the same weights to the bit, for the same images and seed."""
+    monkeypatch.setattr(label_efficiency, "LEAST_STEPS", 1)
+    monkeypatch.setitem(recipe_module("cnn").RECIPES["fast"], "num_train_epochs", 2)
+    trainers = []
+    original = label_efficiency.build_trainer
+
+    def watch(**arguments):
+        trainers.append(original(**arguments))
+        trainers[-1].add_callback(FirstEpoch)
+        return trainers[-1]
+
+    monkeypatch.setattr(label_efficiency, "build_trainer", watch)
+    label_efficiency._train(splits, count=8, seed=3, model="cnn")
+
+    # As scripts/train.py does it.
+    config = make_run(seed=3, output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True)
+    set_seed(3)
+    model, processor = build_model("cnn", labels=splits.class_names, options=config.model)
+    positions = label_efficiency._positions(splits.train.labels, count=8, seed=3)
+    few = replace(splits, train=splits.train.take(positions))
+    train(watch(config=config, model=model, processor=processor, splits=few), config=config, splits=few)
+
+    measured, trained = trainers
+    for trainer in trainers:
+        assert trainer.model.classifier[3].p == config.model.dropout == 0.2
+    found, expected = (trainer.pop_callback(FirstEpoch).weights for trainer in (measured, trained))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_points_of_a_model_that_is_not_asked_for_stay(measure):
+    measure(models={"vit": VIT}, shots=[2], seeds=[1])
+    both = measure(shots=[2], seeds=[1])
+    assert [point["model"] for point in both["points"]] == ["vit", "cnn"]
+    assert both["setting"]["options"]["cnn"]["dropout"] == 0.2
+    assert measure(models={"vit": VIT}, shots=[2], seeds=[1])["setting"] == both["setting"]
+
+
+def test_points_of_a_model_with_unknown_options_are_refused(measure, tmp_path):
+    content = measure(models={"cnn": {}}, shots=[2], seeds=[1])
+    content["setting"]["options"] = {}
+    (tmp_path / "label_efficiency.json").write_text(json.dumps(content))
+    with pytest.raises(
+        InputError, match=re.escape("holds points of another setting: its options is {}, asked for is ")
+    ):
+        measure(models={"cnn": {}}, shots=[2], seeds=[1])
+
+
 def test_each_class_gets_its_shots_and_more_contain_fewer():
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(3), (30, 50, 80)))
     few, more = (label_efficiency._positions(labels, count=count, seed=3) for count in (5, 12))
@@ -66,18 +134,17 @@ def test_each_class_gets_its_shots_and_more_contain_fewer():
     assert set(few) != set(label_efficiency._positions(labels, count=5, seed=4))
 
 
-def test_what_is_refused(measure, splits, tmp_path):
+def test_what_is_refused(measure, tmp_path):
     with pytest.raises(
         InputError, match=re.escape("--shots 33 is more than the 32 training images of the smallest class.")
     ):
         measure(shots=[2, 33], seeds=[1])
-    measure(models=["vit"], shots=[2], seeds=[1])
+    measure(models={"vit": VIT}, shots=[2], seeds=[1])
     with pytest.raises(InputError, match=re.escape("holds points of another setting: its options is {'vit': ")):
-        measure(models=["vit"], shots=[2], seeds=[1], options={})
+        measure(models={"vit": VIT | {"views": 2}}, shots=[2], seeds=[1])
     (tmp_path / "label_efficiency.json").write_text("{")
     with pytest.raises(InputError, match=re.escape("is damaged. Delete it, or give another --report_dir.")):
-        measure(models=["vit"], shots=[2], seeds=[1])
-    assert splits.class_names == CLASSES
+        measure(models={"vit": VIT}, shots=[2], seeds=[1])
 
 
 def curve(*means):
@@ -90,13 +157,13 @@ def curve(*means):
         (
             curve(0.1, 0.5, 0.9),
             curve(0.4, 0.6, 0.7),
-            "vit has the higher mean accuracy at 10 images a class, then cnn from 1,000 on (between 100 and 1,000 they "
-            "cross).",
+            "vit has the higher mean accuracy at 10 images per class, then cnn from 1,000 on (between 100 and 1,000 "
+            "they cross).",
         ),
         (
             curve(0.1, 0.5),
             curve(0.4, 0.6, 0.7),
-            "vit has the higher mean accuracy at every number of images measured, 10 to 100 a class.",
+            "vit has the higher mean accuracy at every number of images measured, 10 to 100 per class.",
         ),
         (curve(), curve(0.4), "cnn and vit were measured at no common number of images."),
     ],

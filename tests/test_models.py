@@ -10,7 +10,7 @@ from transformers import AutoModelForImageClassification
 from hfprobe.config import DataArguments, RunArguments, make_run
 from hfprobe.errors import InputError
 from hfprobe.models import build_model
-from hfprobe.recipes import available_models, recipe_module
+from hfprobe.recipes import available_models, recipe_module, recipe_options
 
 LABELS = ["airplane", "automobile", "bird", "cat", "dog"]
 
@@ -18,7 +18,7 @@ LABELS = ["airplane", "automobile", "bird", "cat", "dog"]
 @pytest.fixture
 def cnn():
     torch.manual_seed(0)
-    return build_model("cnn", labels=LABELS)[0]
+    return build_model("cnn", labels=LABELS, options=recipe_options("cnn", head_scale=1.0))[0]
 
 
 @pytest.mark.parametrize("name", available_models())
@@ -39,7 +39,7 @@ def test_unknown_model():
         "To add one, write hfprobe/models/resnet.py and hfprobe/recipes/resnet.py."
     )
     with pytest.raises(InputError, match=re.escape(expected)):
-        build_model("resnet", labels=LABELS)
+        build_model("resnet", labels=LABELS, options=None)
 
 
 def test_parameter_count(cnn):
@@ -86,7 +86,7 @@ def test_loss_is_cross_entropy_and_every_parameter_gets_a_gradient(cnn):
 
 def test_dropout_acts_in_training_only():
     images = torch.randn(4, 3, 32, 32)
-    options = recipe_module("cnn").Options(dropout=0.9)
+    options = recipe_options("cnn", dropout=0.9)
     model, _ = build_model("cnn", labels=LABELS, options=options)
     assert not torch.equal(model.train()(images).logits, model(images).logits)
     assert torch.equal(model.eval()(images).logits, model(images).logits)
@@ -115,20 +115,20 @@ def test_a_small_head_begins_with_nearly_equal_probabilities():
     spreads = {}
     for scale in (1.0, 0.2):
         torch.manual_seed(0)
-        model, _ = build_model("cnn", labels=LABELS, options=recipe_module("cnn").Options(head_scale=scale, dropout=0))
+        model, _ = build_model("cnn", labels=LABELS, options=recipe_options("cnn", head_scale=scale, dropout=0))
         spreads[scale] = model(images).logits.std().item()
     assert spreads[0.2] == pytest.approx(0.2 * spreads[1.0], rel=1e-4)
 
 
 def test_head_scale_out_of_range():
     with pytest.raises(ValueError, match=re.escape("--head_scale is 0; allowed: more than 0.")):
-        recipe_module("cnn").Options(head_scale=0)
+        recipe_options("cnn", head_scale=0)
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0])
 def test_dropout_out_of_range(dropout):
     with pytest.raises(ValueError, match=re.escape(f"--dropout is {dropout}; allowed: 0 <= dropout < 1.")):
-        recipe_module("cnn").Options(dropout=dropout)
+        recipe_options("cnn", dropout=dropout)
 
 
 def test_reference_recipe_is_the_reference_experiment():

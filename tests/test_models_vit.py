@@ -2,6 +2,7 @@ import json
 import math
 import re
 import sys
+from functools import partial
 from importlib import metadata
 
 import numpy as np
@@ -18,12 +19,12 @@ from hfprobe.data.transforms import fit_images, normalize
 from hfprobe.errors import InputError
 from hfprobe.evaluation import load_model
 from hfprobe.models import build_model, check_processor, model_module
-from hfprobe.recipes import recipe_module
+from hfprobe.recipes import recipe_options
 
 LABELS = ["airplane", "automobile", "bird", "cat", "dog"]
 SMALL = "resnet10t"  # has BatchNorm
 vit = model_module("vit")
-Options = recipe_module("vit").Options
+Options = partial(recipe_options, "vit")
 
 
 def build(backbone=SMALL, weights="random"):

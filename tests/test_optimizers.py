@@ -6,14 +6,16 @@ import torch
 from hfprobe.config import parse_run
 from hfprobe.errors import InputError
 from hfprobe.models import build_model
-from hfprobe.optimizers import Muon
+from hfprobe.optimizers import Muon, make_optimizer
+from hfprobe.recipes import recipe_options
+from hfprobe.trainer import ProbeTrainer
 
 LEARNING_RATE = 0.12
 
 
 def make(seed=0):
     torch.manual_seed(seed)
-    model, _ = build_model("cnn", labels=list("abcde"))
+    model, _ = build_model("cnn", labels=list("abcde"), options=recipe_options("cnn"))
     optimizer = Muon(
         model, learning_rate=2e-3, weight_decay=0.05, muon_learning_rate=LEARNING_RATE, momentum=0.6
     )  # fmt: skip
@@ -99,3 +101,33 @@ def test_its_state_goes_on_to_the_bit(tmp_path):
 def test_bad_values(flag, message):
     with pytest.raises(InputError, match=re.escape(message)):
         parse_run([flag])
+
+
+@pytest.mark.parametrize(
+    ("flags", "rates"),
+    [
+        ([], [2e-3, 2e-3, 0.08]),
+        (["--optimizer", "adam"], [2e-3]),
+        (["--optimizer", "optim"], [2e-3, 2e-3]),
+        (["--optimizer", "optim", "--optim", "sgd", "--lr_scheduler_type", "polynomial"], [2e-3, 2e-3]),
+    ],
+)
+def test_one_flag_scales_every_learning_rate(flags, rates, dataset_folder, tmp_path):
+    for scale in (1, 0.5):
+        argv = [*flags, "--lr_scale", str(scale), "--use_cpu", "--output_dir", str(tmp_path), "--warmup_steps", "0"]
+        config = parse_run(argv)
+        model, _ = build_model("cnn", labels=list("abcde"), options=config.model)
+        trainer = ProbeTrainer(model=model, args=config.training, train_dataset=[0], eval_dataset=[0])
+        trainer.create_optimizer_and_scheduler(num_training_steps=10)
+        trainer.create_optimizer()  # another call leaves the rates alone
+        found = [group["lr"] for group in trainer.optimizer.param_groups]
+        assert found == pytest.approx([scale * rate for rate in rates])
+        assert config.to_dict()["training"]["lr_scale"] == scale
+
+
+@pytest.mark.parametrize("name", ["adam", "muon"])
+def test_adams_own_flags_reach_the_optimizer(name):
+    arguments = parse_run(["--adam_beta1", "0.8", "--adam_beta2", "0.9", "--adam_epsilon", "1e-5"]).training
+    model, _ = build_model("cnn", labels=list("abcde"), options=recipe_options("cnn"))
+    for group in make_optimizer(name, model, arguments).param_groups:
+        assert (group["betas"], group["eps"]) == ((0.8, 0.9), 1e-5)

@@ -11,14 +11,14 @@ from hfprobe.comparison import compare, load_profile
 from hfprobe.errors import InputError
 from hfprobe.models import build_model
 from hfprobe.profiling import count_macs, kind_of, name_models, profile_models, save_profile, time_in_turn
-from hfprobe.recipes import recipe_module
+from hfprobe.recipes import recipe_options
 from hfprobe.reporting import write_profile
 
 CPU = torch.device("cpu")
 
 
 def save_model(folder, *, name="cnn", **options):
-    options = recipe_module(name).Options(**options)
+    options = recipe_options(name, **options)
     model, processor = build_model(name, labels=["cat", "dog"], options=options)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -81,7 +81,7 @@ def test_the_keys_of_a_profile_are_stable(profiled):
 
 
 def test_macs_of_attention_and_linear_layers():
-    options = recipe_module("vit").Options(backbone="vit_tiny_patch16_224", backbone_weights="random")
+    options = recipe_options("vit", backbone="vit_tiny_patch16_224", backbone_weights="random")
     model, _ = build_model("vit", labels=["cat", "dog"], options=options)
     tokens, width, depth = 197, 192, 12
     patches = 196 * 3 * 16 * 16 * width

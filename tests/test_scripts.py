@@ -72,12 +72,12 @@ def test_train_then_the_command_it_prints_then_the_same_again(fails, dataset_fol
         "classification_report.txt", "confusion_matrix.png", "report.html",
     }  # fmt: skip
     assert fails("train.py", "--model", "cnn", "--dataset", dataset_folder) == (
-        "The output folder 'runs/cnn-fast-seed42' holds another run. Go on with it: --resume. "
+        "The output folder 'runs/cnn-fast-seed42' holds another run. Continue it: --resume. "
         "Delete it: --overwrite. Keep it: --output_dir with another name."
     )
 
 
-def test_seeds_are_trained_in_turn_and_finished_ones_skipped(dataset_folder, tmp_path, monkeypatch, capsys):
+def test_seeds_are_trained_in_turn_and_finished_ones_skipped(fails, dataset_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def train(seeds, *flags):
@@ -89,6 +89,15 @@ def test_seeds_are_trained_in_turn_and_finished_ones_skipped(dataset_folder, tmp
         return capsys.readouterr().out
 
     train(2)
+    # A finished seed with other settings is no part of the same mean, and nothing is trained beside it.
+    others = ["--seeds", 3, "--dataset", dataset_folder, "--epochs", 1, "--use_cpu", "--lr", 0.1]
+    for flags in ([], ["--resume"]):
+        message = fails("train.py", *others, *flags)
+        assert message.startswith(
+            "The run in 'runs/cnn-fast-seed42' cannot be resumed with other settings: --learning_rate/--lr was 0.002, "
+            "is 0.1."
+        )
+    (tmp_path / "runs" / "cnn-fast-seed44").mkdir()  # a run that was killed before it wrote anything
     said = train(3, "--resume")
     assert said.count("finished before") == 2
     summary = json.loads((tmp_path / "runs" / "cnn-fast-seeds.json").read_text())
@@ -114,8 +123,25 @@ def test_bad_flags_of_train(fails):
     assert fails("train.py", "--model", "resnet").startswith(
         f"Unknown model 'resnet'. Available: {', '.join(available_models())}. To add one, write"
     )
-    assert fails("train.py", "--recipe", "best") == "Unknown recipe 'best' for model 'cnn'. Available: fast, reference."
+    expected = "Unknown recipe 'slow' for model 'cnn'. Available: fast, reference, best."
+    assert fails("train.py", "--recipe", "slow") == expected
     assert fails("train.py", "--max_train_samples", "-1") == "--max_train_samples is -1; allowed: more than 0."
+
+
+def test_resume_with_reordered_classes_writes_nothing(fails, dataset_folder, tmp_path, monkeypatch):
+    command = ["train.py", "--dataset", dataset_folder, "--epochs", 1, "--use_cpu", "--output_dir", tmp_path / "run"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [*map(str, command)])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / "scripts" / "train.py"), run_name="__main__")
+    assert stopped.value.code == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert fails(*command, "--resume", "--classes", "dog", "cat", "bird", "automobile", "airplane") == (
+        f"The run in '{tmp_path}/run' cannot be resumed with other settings: --classes was airplane automobile bird "
+        "cat dog, is dog cat bird automobile airplane. Pass what the run was started with, or start another one: "
+        "--output_dir with another name."
+    )
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
 
 def test_train_with_a_class_the_dataset_does_not_have(fails, dataset_folder, tmp_path):

@@ -20,7 +20,7 @@ from hfprobe.errors import CheckFailedError, InputError
 from hfprobe.metrics import ClassificationMetric, compute_metrics
 from hfprobe.models import build_model
 from hfprobe.trainer import ProbeTrainer
-from hfprobe.training import build_trainer, train
+from hfprobe.training import build_trainer, push_best, train
 
 ROOT = Path(__file__).parent.parent
 
@@ -258,6 +258,54 @@ def test_profile_writes_a_trace_and_two_tables(dataset_folder, tmp_path):
     assert "aten::convolution" in names or "aten::conv2d" in names
     for name in ("time", "memory"):
         assert "conv" in (tmp_path / "profile" / f"operators_by_{name}.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("values", "shown", "hidden"),
+    [
+        ({}, ["optimizer | muon", "muon_learning_rate | 0.08", "effective_batch_size | 40"], ["optim |", "penalty"]),
+        ({"optimizer": "adam"}, ["optimizer | adam", "learning_rate | 0.002"], ["optim |", "muon_learning_rate"]),
+        ({"optimizer": "optim"}, ["optim | adamw_torch"], ["muon_momentum"]),
+        ({"augment": False}, ["augment | False"], ["flips", "crop_padding"]),
+        (
+            {"model": "vit", "backbone": "resnet10t", "backbone_weights": "random"},
+            ["penalty | ", "head | exact", "views | 1"],
+            [
+                "learning_rate",
+                "optim",
+                "batch_size",
+                "patience",
+                "label_smoothing",
+                "warmup",
+                "flips",
+                "num_train_epochs",
+            ],
+        ),
+        (
+            {"model": "vit", "backbone": "resnet10t", "backbone_weights": "random", "head": "sgd"},
+            ["optim | adamw_torch", "learning_rate | 0.002", "head | sgd"],
+            ["penalty", "flips"],
+        ),
+    ],
+)
+def test_the_card_and_the_record_list_settings_that_have_an_effect(dataset_folder, tmp_path, values, shown, hidden):
+    values = {"num_train_epochs": 1, "per_device_train_batch_size": 40, "disable_tqdm": True, "use_cpu": True} | values
+    config = make_run(dataset=str(dataset_folder), output_dir=str(tmp_path / "run"), hub_dir=tmp_path / "hub", **values)
+    set_seed(config.training.seed)
+    model, processor = build_model(config.training.model, labels=config.data.classes, options=config.model)
+    splits = load_splits(config.data, seed=config.training.seed)
+    trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
+    result = train(trainer, config=config, splits=splits)
+    card = (push_best(trainer, config=config, splits=splits, result=result).path / "README.md").read_text()
+    table = card[card.index("| setting |") :]
+    for row in shown:
+        assert f"\n| {row}" in table
+    for name in hidden:
+        assert f"\n| {name}" not in table
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    flat = {name: value for group in record["config"].values() for name, value in group.items()} | record
+    assert {row.split(" |")[0] for row in shown} <= flat.keys()
+    assert not set(hidden) & flat.keys()
 
 
 @pytest.mark.slow

@@ -24,18 +24,28 @@ def model_module(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{name}")
 
 
-def build_model(name: str, *, labels: list[str], options: Any = None) -> tuple[Any, Any]:
+def build_model(name: str, *, labels: list[str], options: Any) -> tuple[Any, Any]:
     """A fresh model and the image processor that goes with it.
 
     Args:
         labels: class names, in the order of the label numbers.
-        options: an instance of the recipe module's `Options`; its defaults where None.
+        options: the recipe module's `Options`: `make_run(model=name, recipe=...).model`, or `recipe_options`.
 
     Raises:
         InputError: no such model.
     """
-    options = options or recipe_module(name).Options()
+    recipe_module(name)  # refuses an unknown name
     return model_module(name).build(options=options, labels=labels)
+
+
+def initialize_from_images(model: Any, *, options: Any, pixel_values: Any) -> None:
+    """Set first weights that the options derive from training images; nothing for most models.
+
+    Args:
+        pixel_values: (B, 3, H, W) float, some hundred training images as the image processor gives them.
+    """
+    if getattr(options, "first_filters", "random") == "principal":
+        model.set_principal_filters(pixel_values)
 
 
 def check_processor(model: Any, processor: Any) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from hfprobe.recipes import AUGMENTATION, GRADIENT_TRAINING
+
 SANITY_LEARNING_RATE = 3e-2
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -37,6 +39,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 class Options:
     """The probe's own flags."""
 
+    head: Literal["exact", "sgd"] = field(metadata={"help": "exact: L-BFGS on the cached features; sgd: the Trainer."})
     backbone: str = field(
         default="vit_tiny_patch16_224", metadata={"help": "Any timm model that gives pooled features."}
     )
@@ -53,9 +56,6 @@ class Options:
     views: int = field(
         default=1, metadata={"help": "Views of a training image in the cache: 1 plain, 2 mirrored too, more: crops."}
     )
-    head: Literal["exact", "sgd"] = field(
-        default="exact", metadata={"help": "exact: L-BFGS on the cached features; sgd: the Trainer."}
-    )
 
     def __post_init__(self) -> None:
         if self.views < 1:
@@ -64,3 +64,16 @@ class Options:
             raise ValueError("--head exact needs the cached features. Add --head sgd to --feature_cache off.")
         if self.feature_cache == "off" and self.views > 1:
             raise ValueError("--views counts cached views. Leave it out with --feature_cache off.")
+
+    def ignored_settings(self) -> dict[str, str]:
+        """Setting -> why it has no effect."""
+        ignored = {}
+        if self.feature_cache == "on":
+            ignored |= dict.fromkeys(
+                AUGMENTATION, "cached features are not augmented. Use --views, or --feature_cache off with --head sgd"
+            )
+        if self.head == "exact":
+            ignored |= dict.fromkeys(
+                GRADIENT_TRAINING, "--head exact solves the head without gradient steps. To train it, pass --head sgd"
+            )
+        return ignored

@@ -60,11 +60,11 @@ def say_crossings(one: str, other: str, curves: dict[str, dict[int, dict[str, fl
     if len(set(ahead)) == 1:
         return (
             f"{ahead[0]} has the higher mean accuracy at every number of images measured, "
-            f"{common[0]:,} to {common[-1]:,} a class."
+            f"{common[0]:,} to {common[-1]:,} per class."
         )
     turns = [
         f"{after} from {there:,} on (between {here:,} and {there:,} they cross)"
         for (before, here), (after, there) in pairwise(zip(ahead, common, strict=True))
         if before != after
     ]
-    return f"{ahead[0]} has the higher mean accuracy at {common[0]:,} images a class, then {', then '.join(turns)}."
+    return f"{ahead[0]} has the higher mean accuracy at {common[0]:,} images per class, then {', then '.join(turns)}."
