@@ -195,12 +195,11 @@ def test_preprocessing_that_contradicts_the_weights(name, value, tmp_path):
     processor.save_pretrained(tmp_path)
     load_model(tmp_path)
     right = json.loads(processor.to_json_string())[name]
-    CLIPImageProcessor(**processor.to_dict() | {name: value}).save_pretrained(tmp_path)
-    refused(
-        lambda: load_model(tmp_path),
-        f"The image processor's {name} is {value}, but {SMALL} was pretrained with {right}. Use the image processor "
-        "that build_model gives.",
-    )
+    other = CLIPImageProcessor(**processor.to_dict() | {name: value})
+    other.save_pretrained(tmp_path)
+    reason = f"The image processor's {name} is {value}, but {SMALL} was pretrained with {right}. "
+    refused(lambda: check_processor(model, other), f"{reason}Use the image processor that build_model gives.")
+    refused(lambda: load_model(tmp_path), f"preprocessor_config.json: {reason}Give a folder or a name that")
 
 
 @pytest.mark.skipif(
