@@ -42,7 +42,8 @@ def inspect_backbone(name: str) -> tuple[int, dict[str, Any]]:
         raise InputError(f"timm has no backbone '{name}'. {remedy}")
     try:
         backbone = timm.create_model(name, pretrained=False, num_classes=0).eval()
-        with torch.inference_mode():
+        before = {key: buffer.clone() for key, buffer in backbone.named_buffers()}
+        with torch.no_grad():
             features = backbone(torch.zeros(1, *backbone.pretrained_cfg["input_size"]))
     except (RuntimeError, TypeError, ValueError, KeyError) as error:
         raise InputError(
@@ -51,6 +52,13 @@ def inspect_backbone(name: str) -> tuple[int, dict[str, Any]]:
     if not isinstance(features, torch.Tensor) or features.ndim != 2 or features.shape[1] == 0:
         raise InputError(
             f"The backbone '{name}' gives no pooled features (B, F). Choose an image classifier, such as resnet18."
+        )
+    buffers = dict(backbone.named_buffers())
+    changed = [key for key in buffers if key not in before or not torch.equal(buffers[key], before[key])]
+    if changed:
+        raise InputError(
+            f"The backbone '{name}' changes its buffer {changed[0]} in a forward pass, but a frozen backbone has to "
+            "stay the same to the bit. Choose an image classifier of timm, such as resnet18."
         )
     _refuse_unservable(backbone, name)
     return features.shape[1], backbone.pretrained_cfg

@@ -69,7 +69,7 @@ def test_python_and_command_line_give_the_same_run():
         (["--classes", "cat", "dog", "cat"], "--classes names cat twice; allowed: each class once."),
         (["--classes", "cat"], "--classes names only cat; allowed: two classes or more."),
         (["--dropout", "1"], "--dropout is 1.0; allowed: 0 <= dropout < 1."),
-        (["--warmup_steps", "-3"], "warmup_steps = -3"),
+        (["--warmup_steps", "-3"], "warmup_steps"),  # the words change with transformers
         (["--resume", "--overwrite"], "--resume and --overwrite exclude each other"),
     ],
 )

@@ -243,6 +243,14 @@ def test_backbone_that_could_not_be_saved():
     refused(lambda: inspect_backbone("coat_tiny"), "The backbone 'coat_tiny' uses some of its weights twice")
 
 
+def test_backbone_that_fills_its_buffers_in_a_forward_pass():
+    refused(
+        lambda: inspect_backbone("convit_tiny"),
+        "The backbone 'convit_tiny' changes its buffer blocks.0.attn.rel_indices in a forward pass, but a frozen "
+        "backbone has to stay the same to the bit. Choose an image classifier of timm, such as resnet18.",
+    )
+
+
 def test_backbone_without_pooled_features(monkeypatch):
     class Spatial(torch.nn.Module):
         pretrained_cfg = {"input_size": (3, 8, 8)}  # noqa: RUF012
