@@ -199,7 +199,7 @@ def test_weights_are_exactly_those_of_the_model(copied, name):
     for value in (float("nan"), float("inf")):
         damaged(
             lambda weights, value=value: weights[key].__setitem__((2, 1), value),
-            f"{WEIGHTS}: {key} holds values that are no finite numbers",
+            f"{WEIGHTS}: {key} holds values that are not finite",
         )
 
 

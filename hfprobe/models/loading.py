@@ -112,7 +112,7 @@ def load_weights(config: PretrainedConfig, folder: Path) -> PreTrainedModel:
         raise ValueError(f"{WEIGHTS_FILE} does not fit {CONFIG_FILE}; {difference}")
     broken = [name for name, weight in weights.items() if not weight.isfinite().all()]
     if broken:
-        raise ValueError(f"{WEIGHTS_FILE}: {broken[0]} holds values that are no finite numbers")
+        raise ValueError(f"{WEIGHTS_FILE}: {broken[0]} holds values that are not finite")
     # Copied, because a file in memory is not aligned as kernels like it.
     model.load_state_dict({name: weight.clone() for name, weight in weights.items()}, assign=True)
     if hasattr(model, "frozen_sha256") and model.frozen_sha256() != config.backbone_sha256:
