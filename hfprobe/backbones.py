@@ -42,7 +42,8 @@ def inspect_backbone(name: str) -> tuple[int, dict[str, Any]]:
         raise InputError(f"timm has no backbone '{name}'. {remedy}")
     try:
         backbone = timm.create_model(name, pretrained=False, num_classes=0).eval()
-        with torch.inference_mode():
+        before = {key: buffer.clone() for key, buffer in backbone.named_buffers()}
+        with torch.no_grad():
             features = backbone(torch.zeros(1, *backbone.pretrained_cfg["input_size"]))
     except (RuntimeError, TypeError, ValueError, KeyError) as error:
         raise InputError(
@@ -51,6 +52,13 @@ def inspect_backbone(name: str) -> tuple[int, dict[str, Any]]:
     if not isinstance(features, torch.Tensor) or features.ndim != 2 or features.shape[1] == 0:
         raise InputError(
             f"The backbone '{name}' gives no pooled features (B, F). Choose an image classifier, such as resnet18."
+        )
+    buffers = dict(backbone.named_buffers())
+    changed = [key for key in buffers if key not in before or not torch.equal(buffers[key], before[key])]
+    if changed:
+        raise InputError(
+            f"The backbone '{name}' changes its buffer {changed[0]} in a forward pass, but a frozen backbone has to "
+            "stay the same to the bit. Choose an image classifier of timm, such as resnet18."
         )
     _refuse_unservable(backbone, name)
     return features.shape[1], backbone.pretrained_cfg
@@ -127,6 +135,17 @@ def _load_exactly(backbone: nn.Module, weights: dict[str, torch.Tensor], *, name
         wanted = timm.create_model(name, pretrained=False, num_classes=0).state_dict()
         removed_head = timm.create_model(name, pretrained=False, num_classes=1).state_dict().keys() - wanted.keys()
     weights = {key: value for key, value in weights.items() if key not in removed_head}
+    difference = describe_difference(weights, wanted)
+    if difference:
+        raise InputError(
+            f"'{source}' does not fit the backbone; {difference}. "
+            "Give the weights of the model that --backbone names, in timm's key names."
+        )
+    backbone.load_state_dict(weights, strict=False)  # every key was compared above
+
+
+def describe_difference(weights: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> str | None:
+    """In words, how the names, shapes and types of weights differ from the wanted ones; None where they do not."""
     missing = [key for key in wanted if key not in weights]
     unexpected = [key for key in weights if key not in wanted]
     both = [key for key in wanted if key in weights]
@@ -145,11 +164,8 @@ def _load_exactly(backbone: nn.Module, weights: dict[str, torch.Tensor], *, name
     for problem, keys in problems.items():
         if keys:
             more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            raise InputError(
-                f"'{source}' does not fit the backbone; {problem}: {', '.join(keys[:3])}{more}. "
-                "Give the weights of the model that --backbone names, in timm's key names."
-            )
-    backbone.load_state_dict(weights, strict=False)  # every key was compared above
+            return f"{problem}: {', '.join(keys[:3])}{more}"
+    return None
 
 
 def _from_hub(name: str) -> dict[str, torch.Tensor]:

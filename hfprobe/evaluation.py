@@ -13,14 +13,14 @@ import numpy as np
 import PIL.Image
 import torch
 from tqdm import tqdm
-from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
 from hfprobe import provenance
 from hfprobe.data.resident import ImageBatches, ImageSplit
 from hfprobe.data.splits import Splits
 from hfprobe.errors import InputError, first_line
 from hfprobe.features import FeatureBatches, extract_features
-from hfprobe.models import check_processor, register_models
+from hfprobe.models import loading
 from hfprobe.results import EvalResult
 
 BATCH_SIZE = 64
@@ -30,23 +30,23 @@ FROZEN_PART = ("backbone", "backbone_weights", "backbone_sha256")
 def load_model(folder: str | Path) -> tuple[PreTrainedModel, Any]:
     """The model and the image processor of a folder; no code from the folder is run.
 
+    The model is in evaluation mode. Everything that the files say is checked, see `hfprobe.models.loading`.
+
     Raises:
-        InputError: the folder does not hold a model that hfprobe knows, or an image processor of another model.
+        InputError: the folder does not hold a complete model of hfprobe with valid values, or an image processor of
+            another model.
     """
-    register_models()
-    refuse_strangers(Path(folder))
+    folder = Path(folder)
+    refuse_strangers(folder)
     try:
-        model = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = loading.load_config(folder)
+        model = loading.load_weights(config, folder)
+        processor = loading.load_processor(model, folder)
     except Exception as error:  # transformers and safetensors raise a dozen kinds for a damaged folder
         raise InputError(
             f"'{folder}' does not hold a model that hfprobe can load: {first_line(error)}. Give a folder or a name "
             "that scripts/train.py printed."
         ) from error
-    broken = [name for name, weight in model.state_dict().items() if not weight.isfinite().all()]
-    if broken:
-        raise InputError(f"'{folder}' holds {broken[0]} with values that are no numbers. Train the model again.")
-    check_processor(model, processor)
     return model.eval().to(memory_format=torch.channels_last), processor
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import statistics
@@ -13,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 from transformers import PreTrainedModel
@@ -21,7 +24,7 @@ from hfprobe import provenance
 from hfprobe.cli import quiet_libraries
 from hfprobe.comparison import PROFILE_FILE
 from hfprobe.data.transforms import input_size
-from hfprobe.errors import InputError, MachineError, first_line
+from hfprobe.errors import CheckFailedError, InputError, MachineError, first_line
 from hfprobe.evaluation import load_model
 from hfprobe.models import register_models
 from hfprobe.recipes import recipe_module
@@ -37,7 +40,7 @@ KINDS = {
     "convolution": ("conv",),
     "batch normalisation": ("batch_norm",),
     "layer normalisation": ("layer_norm",),
-    "attention": ("scaled_dot_product", "attention"),
+    "attention": ("attention", "multi_head", "transformer_encoder"),
     "linear": ("linear", "addmm", "matmul", "::mm", "::bmm"),
     "activation": ("relu", "gelu", "silu", "hardtanh", "clamp", "sigmoid", "softmax"),
     "pooling": ("pool", "::mean"),
@@ -136,10 +139,41 @@ def noise(count: int, *, side: int, device: torch.device) -> torch.Tensor:
 
 
 def count_macs(model: PreTrainedModel, *, side: int) -> int:
-    """Multiply-accumulates of one image in convolutions, matrix products and attention (torch's flop counter / 2)."""
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        model(pixel_values=noise(1, side=side, device=model.device))
+    """Multiply-accumulates of one image in convolutions, matrix products and attention (torch's flop counter / 2).
+
+    Attention is run as matrix products, which every version of torch counts, and not by a fused operator.
+
+    Raises:
+        CheckFailedError: the model runs an attention operator all the same that torch's flop counter does not know.
+    """
+    operators = OperatorNames()
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # torch.nn.MultiheadAttention's fused operators
+    try:
+        with sdpa_kernel(SDPBackend.MATH), torch.inference_mode(), operators, FlopCounterMode(display=False) as counter:
+            model(pixel_values=noise(1, side=side, device=model.device))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)
+    counted = {str(operator) for operator in counter.get_flop_counts().get("Global", ())}
+    unknown = sorted(name for name in operators.found - counted if any(part in name for part in KINDS["attention"]))
+    if unknown:
+        raise CheckFailedError(
+            f"The multiply-accumulates cannot be counted: torch {torch.__version__} has no formula for {unknown[0]}. "
+            "Report this with the name of the model, or try another version of torch."
+        )
     return counter.get_total_flops() // 2
+
+
+class OperatorNames(TorchDispatchMode):
+    """Collects the names of the operators that run inside the context, such as `aten.bmm`, in `found`."""
+
+    def __init__(self):
+        super().__init__()
+        self.found: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.found.add(str(func.overloadpacket))
+        return func(*args, **kwargs or {})
 
 
 def time_in_turn(
@@ -289,6 +323,7 @@ def peak_memory(
 def _resident_growth(folder: Path, side: int, batch_size: int) -> int | None:
     quiet_libraries()
     register_models()
+    importlib.import_module("timm")  # a probe imports it when it is built: its modules are not the model's memory
     torch.ones(64, 64) @ torch.ones(64, 64)  # the thread pool
     try:
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew

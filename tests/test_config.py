@@ -63,14 +63,14 @@ def test_python_and_command_line_give_the_same_run():
         (["--label_smoothing_factor", "2"], "--label_smoothing_factor is 2.0; allowed: 0 or more, less than 1."),
         (["--accelerator_config", "nosuch.json"], "No such file or directory: 'nosuch.json'"),
         (["--seed", "-1"], "--seed is -1; allowed: 0 or more."),
-        (["--crop_shift", "-1"], "--crop_shift is -1; allowed: 0 or more."),
+        (["--crop_shift", "-1"], "--crop_shift is -1; allowed: 0 to 31."),
         (["--histogram_epochs", "-1"], "--histogram_epochs is -1; allowed: 0 or more."),
         (["--max_train_samples", "0"], "--max_train_samples is 0; allowed: more than 0."),
         (["--max_eval_samples", "-5"], "--max_eval_samples is -5; allowed: more than 0."),
         (["--classes", "cat", "dog", "cat"], "--classes names cat twice; allowed: each class once."),
         (["--classes", "cat"], "--classes names only cat; allowed: two classes or more."),
         (["--dropout", "1"], "--dropout is 1.0; allowed: 0 <= dropout < 1."),
-        (["--warmup_steps", "-3"], "warmup_steps = -3"),
+        (["--warmup_steps", "-3"], "warmup_steps"),  # the words change with transformers
         (["--resume", "--overwrite"], "--resume and --overwrite exclude each other"),
     ],
 )

@@ -12,8 +12,9 @@ import PIL.Image
 import pyarrow as pa
 import pytest
 import torch
-from conftest import CLASSES, load_splits, make_dataset
-from safetensors.torch import load_file, save_file
+from conftest import load_splits, make_dataset
+from safetensors.torch import load_file
+from test_models_loading import save_model
 from test_training import small_run
 
 from hfprobe.checkpoints import seal_checkpoint
@@ -39,10 +40,16 @@ class Bomb:
 
 @pytest.fixture
 def folder(tmp_path):
-    model, processor = build_model("cnn", labels=CLASSES, options=recipe_options("cnn"))
-    model.save_pretrained(tmp_path / "model")
-    processor.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+    return save_model(tmp_path / "model")
+
+
+def test_a_checkpoint_of_a_run_is_a_model_folder(checkpoint):
+    model, processor = load_model(checkpoint)
+    weights = load_file(checkpoint / "model.safetensors")
+    assert model.state_dict().keys() == weights.keys()
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert not model.training
+    assert processor.size == {"height": 32, "width": 32}
 
 
 @pytest.fixture(scope="module")
@@ -100,14 +107,6 @@ def test_an_index_of_weights_cannot_leave_the_folder(folder, name):
     weights = dict.fromkeys(load_file(folder.parent / "outside.safetensors"), name)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weights}))
     with pytest.raises(InputError, match=re.escape(f"names '{name}', which is outside of the folder.")):
-        load_model(folder)
-
-
-def test_weights_that_are_no_numbers(folder):
-    weights = load_file(folder / "model.safetensors")
-    weights["classifier.4.bias"][2] = float("nan")
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InputError, match=re.escape(f"'{folder}' holds classifier.4.bias with values that are no numb")):
         load_model(folder)
 
 

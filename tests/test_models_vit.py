@@ -12,7 +12,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 from test_hub import in_a_process_without_hfprobe
-from transformers import AutoModelForImageClassification, CLIPImageProcessor
+from transformers import AutoModelForImageClassification
 
 from hfprobe.backbones import RANDOM, inspect_backbone, load_backbone_weights
 from hfprobe.data.transforms import fit_images, normalize
@@ -202,12 +202,11 @@ def test_preprocessing_that_contradicts_the_weights(name, value, tmp_path):
     processor.save_pretrained(tmp_path)
     load_model(tmp_path)
     right = json.loads(processor.to_json_string())[name]
-    CLIPImageProcessor(**processor.to_dict() | {name: value}).save_pretrained(tmp_path)
-    refused(
-        lambda: load_model(tmp_path),
-        f"The image processor's {name} is {value}, but {SMALL} was pretrained with {right}. Use the image processor "
-        "that build_model gives.",
-    )
+    other = vit.LinearProbeImageProcessor(**processor.to_dict() | {name: value})
+    other.save_pretrained(tmp_path)
+    reason = f"The image processor's {name} is {value}, but {SMALL} was pretrained with {right}. "
+    refused(lambda: check_processor(model, other), f"{reason}Use the image processor that build_model gives.")
+    refused(lambda: load_model(tmp_path), f"preprocessor_config.json: {reason}Give a folder or a name that")
 
 
 @pytest.mark.skipif(
@@ -249,6 +248,14 @@ def test_backbone_with_pictures_that_the_processor_cannot_make(settings, monkeyp
 
 def test_backbone_that_could_not_be_saved():
     refused(lambda: inspect_backbone("coat_tiny"), "The backbone 'coat_tiny' uses some of its weights twice")
+
+
+def test_backbone_that_fills_its_buffers_in_a_forward_pass():
+    refused(
+        lambda: inspect_backbone("convit_tiny"),
+        "The backbone 'convit_tiny' changes its buffer blocks.0.attn.rel_indices in a forward pass, but a frozen "
+        "backbone has to stay the same to the bit. Choose an image classifier of timm, such as resnet18.",
+    )
 
 
 def test_backbone_without_pooled_features(monkeypatch):

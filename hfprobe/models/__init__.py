@@ -3,7 +3,9 @@
 The contract, held for every module by tests/test_models.py:
 
 - `HUB_NAME`: the name in the hub folder, after `hfprobe/`;
-- `build(options=..., labels=...)` -> (PreTrainedModel, image processor); the model may have a `check_processor`.
+- `MODEL`: the PreTrainedModel; its config class refuses invalid values, and its `check_preprocessing(values)` refuses
+  the values (as in preprocessor_config.json) of an image processor that it was not made for, both with a ValueError;
+- `build(options=..., labels=...)` -> (PreTrainedModel, image processor).
 
 Modules are self-contained (they import no other part of hfprobe when transformers loads them): a pushed model
 carries a copy of its own file.
@@ -12,6 +14,8 @@ carries a copy of its own file.
 from __future__ import annotations
 
 import importlib
+import json
+from reprlib import repr as shortened
 from types import ModuleType
 from typing import Any
 
@@ -49,19 +53,35 @@ def initialize_from_images(model: Any, *, options: Any, pixel_values: Any) -> No
 
 
 def check_processor(model: Any, processor: Any) -> None:
-    """Let a model refuse an image processor that it was not made for.
+    """Refuse an image processor that a model was not made for.
 
     Raises:
         InputError: what does not fit.
     """
-    if hasattr(model, "check_processor"):
-        try:
-            model.check_processor(processor)
-        except ValueError as error:
-            raise InputError(str(error)) from error
+    try:
+        check_preprocessing(model, json.loads(processor.to_json_string()))
+    except ValueError as error:
+        raise InputError(f"{error}. Use the image processor that build_model gives.") from error
 
 
-def register_models() -> None:
-    """Import every model, so that transformers' Auto classes know them without running code from a model folder."""
-    for name in available_models():
-        model_module(name)
+def check_preprocessing(model: Any, values: dict[str, Any]) -> None:
+    """Refuse an image processor's values, as in preprocessor_config.json, that a model was not made for.
+
+    Raises:
+        ValueError: the value that was found, and what is allowed.
+    """
+    for name, low in (("image_mean", 0), ("image_std", 0.001)):  # of pixels from 0 to 1
+        found = values.get(name)
+        fits = isinstance(found, list) and len(found) == 3 and all(type(value) in (int, float) for value in found)
+        if not fits or not all(low <= value <= 1 for value in found):
+            raise ValueError(f"The image processor's {name} is {shortened(found)}; allowed: 3 numbers from {low} to 1")
+    model.check_preprocessing(values)
+
+
+def register_models() -> list[type]:
+    """Import every model, so that transformers' Auto classes know them without running code from a model folder.
+
+    Returns:
+        The models' classes.
+    """
+    return [model_module(name).MODEL for name in available_models()]

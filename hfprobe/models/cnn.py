@@ -6,6 +6,8 @@ MaxPool) with 64, 128, 256 channels, then 4096 -> 512 -> labels with dropout.
 
 from __future__ import annotations
 
+import json
+from reprlib import repr as shortened
 from typing import Any
 
 import torch
@@ -25,6 +27,9 @@ IMAGE_SIZE = 32
 # Channel statistics of the CIFAR-10 training images, as published with the reference recipes of the field.
 CIFAR10_MEAN = [0.4914, 0.4822, 0.4465]
 CIFAR10_STD = [0.2470, 0.2435, 0.2616]
+# What of the image processor has to agree with the network.
+PREPROCESSING = ("image_processor_type", "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale")
+PREPROCESSING += ("rescale_factor", "do_normalize", "do_pad", "pad_size")
 
 
 class SimpleCNNConfig(PretrainedConfig):
@@ -38,6 +43,20 @@ class SimpleCNNConfig(PretrainedConfig):
         dropout: float = 0.5,
         **kwargs: Any,
     ):
+        def require(name: str, value: Any, *, fits: bool, allowed: str) -> None:
+            if not fits:
+                raise ValueError(f"{name} is {shortened(value)}; allowed: {allowed}")
+
+        def positive(value: Any) -> bool:
+            return type(value) is int and value > 0
+
+        require("image_size", image_size, fits=positive(image_size), allowed="a positive whole number")
+        fits = isinstance(channels, list | tuple) and len(channels) > 0 and all(map(positive, channels))
+        fits = fits and 2 ** len(channels) <= image_size
+        require("channels", channels, fits=fits, allowed="positive whole numbers, each halving the image once")
+        require("hidden_size", hidden_size, fits=positive(hidden_size), allowed="a positive whole number")
+        fits = type(dropout) in (int, float) and 0 <= dropout < 1
+        require("dropout", dropout, fits=fits, allowed="0 <= dropout < 1")
         self.image_size = image_size
         self.channels = list(channels)
         self.hidden_size = hidden_size
@@ -115,6 +134,23 @@ class SimpleCNN(PreTrainedModel):
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return ImageClassifierOutput(loss=loss, logits=logits)
 
+    def check_preprocessing(self, values: dict[str, Any]) -> None:
+        """Refuse an image processor whose pictures are not those that the network takes; mean and std are free.
+
+        Args:
+            values: as in preprocessor_config.json.
+
+        Raises:
+            ValueError: found and expected values.
+        """
+        expected = json.loads(build_processor(self.config.image_size).to_json_string())
+        for name in PREPROCESSING:
+            # As JSON, because True == 1 == 1.0.
+            if json.dumps(values.get(name), sort_keys=True) != json.dumps(expected.get(name), sort_keys=True):
+                raise ValueError(
+                    f"The image processor's {name} is {shortened(values.get(name))}; allowed: {expected.get(name)}"
+                )
+
 
 AutoConfig.register(SimpleCNNConfig.model_type, SimpleCNNConfig)
 AutoModelForImageClassification.register(SimpleCNNConfig, SimpleCNN)
@@ -123,6 +159,7 @@ AutoImageProcessor.register(
 )
 SimpleCNNConfig.register_for_auto_class()
 SimpleCNN.register_for_auto_class("AutoModelForImageClassification")
+MODEL = SimpleCNN
 
 
 def build(*, options: Any, labels: list[str]) -> tuple[SimpleCNN, ViTImageProcessor]:
@@ -135,10 +172,12 @@ def build(*, options: Any, labels: list[str]) -> tuple[SimpleCNN, ViTImageProces
         id2label=dict(enumerate(labels)),
         label2id={label: number for number, label in enumerate(labels)},
     )
-    processor = ViTImageProcessor(
-        size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}, image_mean=CIFAR10_MEAN, image_std=CIFAR10_STD
-    )
     model = SimpleCNN(config)
     with torch.no_grad():
         model.classifier[-1].weight.mul_(options.head_scale)
-    return model, processor
+    return model, build_processor(IMAGE_SIZE)
+
+
+def build_processor(side: int) -> ViTImageProcessor:
+    """Scale to side x side pixels and normalise with CIFAR-10's statistics."""
+    return ViTImageProcessor(size={"height": side, "width": side}, image_mean=CIFAR10_MEAN, image_std=CIFAR10_STD)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+from reprlib import repr as shortened
 from typing import Any
 
 import torch
@@ -27,8 +28,9 @@ from transformers.modeling_outputs import ImageClassifierOutput
 HUB_NAME = "linear-probe"
 RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # Pillow's numbers
 # What of the image processor has to agree with the weights.
-PREPROCESSING = ("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor")
-PREPROCESSING += ("do_normalize", "image_mean", "image_std")
+PREPROCESSING = ("image_processor_type", "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale")
+PREPROCESSING += ("rescale_factor", "do_normalize", "image_mean", "image_std", "do_pad", "pad_size")
+HEX_DIGITS = set("0123456789abcdef")
 
 
 class LinearProbeConfig(PretrainedConfig):
@@ -42,6 +44,14 @@ class LinearProbeConfig(PretrainedConfig):
         backbone_sha256: str | None = None,
         **kwargs: Any,
     ):
+        for name, value in (("backbone", backbone), ("backbone_weights", backbone_weights)):
+            if not isinstance(value, str):
+                raise ValueError(f"{name} is {shortened(value)}; allowed: text")
+        if type(feature_size) is not int or feature_size < 1:
+            raise ValueError(f"feature_size is {shortened(feature_size)}; allowed: a positive whole number")
+        digits = isinstance(backbone_sha256, str) and len(backbone_sha256) == 64 and set(backbone_sha256) <= HEX_DIGITS
+        if backbone_sha256 is not None and not digits:
+            raise ValueError(f"backbone_sha256 is {shortened(backbone_sha256)}; allowed: 64 hexadecimal digits")
         self.backbone = backbone
         self.feature_size = feature_size
         self.backbone_weights = backbone_weights
@@ -75,6 +85,9 @@ class LinearProbe(PreTrainedModel):
         super().__init__(config)
         import timm
 
+        # Checked because timm would fetch others, such as hf-hub:name/model, from the network.
+        if not timm.is_model(config.backbone):
+            raise ValueError(f"backbone is {shortened(config.backbone)}; allowed: a name in timm.list_models()")
         # Under from_pretrained this runs on the meta device; weights come afterwards.
         self.backbone = timm.create_model(config.backbone, pretrained=False, num_classes=0)
         # Position tables and the like, which timm computes and does not save: from_pretrained would leave them empty.
@@ -119,20 +132,22 @@ class LinearProbe(PreTrainedModel):
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return ImageClassifierOutput(loss=loss, logits=logits)
 
-    def check_processor(self, processor: Any) -> None:
+    def check_preprocessing(self, values: dict[str, Any]) -> None:
         """Refuse preprocessing other than that of the backbone's pretraining: a silent error of several points.
+
+        Args:
+            values: as in preprocessor_config.json.
 
         Raises:
             ValueError: found and expected values.
         """
-        # As JSON, because a tuple and a list of the same numbers are the same statistics.
         expected = json.loads(build_processor(self.backbone.pretrained_cfg).to_json_string())
-        found = json.loads(processor.to_json_string())
         for name in PREPROCESSING:
-            if found.get(name) != expected[name]:
+            # As JSON, because True == 1 == 1.0.
+            if json.dumps(values.get(name), sort_keys=True) != json.dumps(expected.get(name), sort_keys=True):
                 raise ValueError(
-                    f"The image processor's {name} is {found.get(name)}, but {self.config.backbone} was pretrained "
-                    f"with {expected[name]}. Use the image processor that build_model gives."
+                    f"The image processor's {name} is {shortened(values.get(name))}, but {self.config.backbone} was "
+                    f"pretrained with {expected.get(name)}"
                 )
 
     def frozen_sha256(self) -> str:
@@ -152,6 +167,7 @@ AutoImageProcessor.register(
 LinearProbeConfig.register_for_auto_class()
 LinearProbeImageProcessor.register_for_auto_class("AutoImageProcessor")
 LinearProbe.register_for_auto_class("AutoModelForImageClassification")
+MODEL = LinearProbe
 
 
 def build(*, options: Any, labels: list[str]) -> tuple[LinearProbe, LinearProbeImageProcessor]:

@@ -1,0 +1,145 @@
+"""From the files of a model folder to a model: all that is in them is checked, and no code from the folder is run.
+
+Every function raises ValueError with the name of the file, what was found in it and what is allowed.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from reprlib import repr as shortened
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoImageProcessor, PretrainedConfig, PreTrainedModel
+
+from hfprobe.backbones import describe_difference
+from hfprobe.models import check_preprocessing, register_models
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+PROCESSOR_FILE = "preprocessor_config.json"
+TEMPERATURES = (0.001, 1000)  # training fits one from 0.05 to 20
+# What a run leaves in its model's config and an evaluation reads: types, and what they are called.
+COUNT, NUMBER, TEXT = ((int,), "a whole number from 0 on"), ((int, float), "a number from 0 on"), ((str,), "text")
+RUN_VALUES = dict.fromkeys(("seed", "split_seed"), COUNT) | dict.fromkeys(("epochs", "best_epoch", "seconds"), NUMBER)
+RUN_VALUES |= dict.fromkeys(("dataset", "recipe", "data_fingerprint"), TEXT)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file."""
+    try:
+        values = json.loads(file.read_text())
+    except OSError as error:
+        raise ValueError(f"{file.name}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file.name} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{file.name} holds {shortened(values)}; allowed: an object")
+    return values
+
+
+def load_config(folder: Path) -> PretrainedConfig:
+    """The config of a model of hfprobe; each model's config class checks its own values."""
+    values = read_json(folder / CONFIG_FILE)
+    classes = {model.config_class.model_type: model.config_class for model in register_models()}
+    found = values.get("model_type")
+    if not isinstance(found, str) or found not in classes:
+        raise ValueError(f"{CONFIG_FILE}: model_type is {shortened(found)}; allowed: {', '.join(classes)}")
+    try:
+        check_labels(values)
+        check_run(values.get("run", {}))
+        if values.get("dtype", "float32") != "float32":
+            raise ValueError(f"dtype is {shortened(values['dtype'])}; allowed: 'float32'")
+        temperature, (low, high) = values.get("calibration_temperature"), TEMPERATURES
+        if temperature is not None and not (type(temperature) in (int, float) and low <= temperature <= high):
+            raise ValueError(f"calibration_temperature is {shortened(temperature)}; allowed: {low} to {high}")
+        return classes[found].from_dict(values)
+    except Exception as error:  # transformers checks its own fields with classes of its own, and in several lines
+        raise ValueError(f"{CONFIG_FILE}: {' '.join(str(error).split())}") from error
+
+
+def check_labels(values: dict[str, Any]) -> None:
+    """Refuse labels that are not numbered 0 to n - 1, or that have no name of their own."""
+    names, numbers = values.get("id2label"), values.get("label2id")
+    if names is None and numbers is None:  # transformers leaves out its default, LABEL_0 and LABEL_1
+        names, numbers = {"0": "LABEL_0", "1": "LABEL_1"}, {"LABEL_0": 0, "LABEL_1": 1}
+    if not isinstance(names, dict) or set(names) != {str(number) for number in range(len(names))}:
+        raise ValueError(f"id2label is {shortened(names)}; allowed: a name for each number from 0 on")
+    labels = [names[str(number)] for number in range(len(names))]
+    for label in labels:
+        if not isinstance(label, str) or label.splitlines() != [label] or labels.count(label) > 1:
+            raise ValueError(f"id2label has the name {shortened(label)}; allowed: one line of text, each once")
+    inverse = {label: number for number, label in enumerate(labels)}
+    # As JSON, because True == 1.
+    if json.dumps(numbers, sort_keys=True) != json.dumps(inverse, sort_keys=True):
+        raise ValueError(f"label2id is {shortened(numbers)}; allowed: the numbers of id2label, {shortened(inverse)}")
+    count = values.get("num_labels", len(labels))
+    if type(count) is not int or count != len(labels):
+        raise ValueError(f"num_labels is {shortened(count)}; allowed: {len(labels)}, as in id2label")
+
+
+def check_run(run: Any) -> None:
+    """Refuse a record of the training run whose known values have other types than training writes."""
+    if not isinstance(run, dict):
+        raise ValueError(f"run is {shortened(run)}; allowed: an object")
+    for name, (types, allowed) in RUN_VALUES.items():
+        value = run.get(name, types[0]())
+        if type(value) not in types or (allowed != TEXT[1] and not 0 <= value < 2**63):
+            raise ValueError(f"run.{name} is {shortened(value)}; allowed: {allowed}")
+
+
+def load_weights(config: PretrainedConfig, folder: Path) -> PreTrainedModel:
+    """The model of a config with the weights of a folder: exactly its parameters and buffers, all of them finite.
+
+    from_pretrained would draw missing weights at random, and follow other files that a config can name.
+    """
+    model_class = next(model for model in register_models() if model.config_class is type(config))
+    try:
+        with torch.device("meta"):  # shapes without memory
+            model = model_class(config)
+    except Exception as error:  # timm and torch raise a dozen kinds for sizes that cannot be
+        raise ValueError(f"{CONFIG_FILE}: {' '.join(str(error).split())}") from error
+    weights = {}
+    for file in weight_files(folder):
+        try:
+            weights |= load_file(file)
+        except Exception as error:  # safetensors has a class of its own; a file may be missing
+            raise ValueError(f"{file.name} cannot be read: {error}") from error
+    difference = describe_difference(weights, model.state_dict())
+    if difference:
+        raise ValueError(f"{WEIGHTS_FILE} does not fit {CONFIG_FILE}; {difference}")
+    broken = [name for name, weight in weights.items() if not weight.isfinite().all()]
+    if broken:
+        raise ValueError(f"{WEIGHTS_FILE}: {broken[0]} holds values that are not finite")
+    # Copied, because a file in memory is not aligned as kernels like it.
+    model.load_state_dict({name: weight.clone() for name, weight in weights.items()}, assign=True)
+    if hasattr(model, "frozen_sha256") and model.frozen_sha256() != config.backbone_sha256:
+        raise ValueError(
+            f"{CONFIG_FILE}: backbone_sha256 is {config.backbone_sha256}; allowed: that of the backbone in "
+            f"{WEIGHTS_FILE}, {model.frozen_sha256()}"
+        )
+    return model
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """model.safetensors, or the files that its index names."""
+    if (folder / WEIGHTS_FILE).is_file():
+        return [folder / WEIGHTS_FILE]
+    index = folder / f"{WEIGHTS_FILE}.index.json"
+    if not index.is_file():
+        raise ValueError(f"{WEIGHTS_FILE} is missing")
+    return [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+
+
+def load_processor(model: PreTrainedModel, folder: Path) -> Any:
+    """The image processor of a folder, where it does what the model was trained with."""
+    values = read_json(folder / PROCESSOR_FILE)
+    if (folder / "processor_config.json").exists():  # transformers would read it instead
+        raise ValueError(f"processor_config.json is there; allowed: {PROCESSOR_FILE} alone")
+    try:
+        check_preprocessing(model, values)
+        return AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers has no class of its own for values that it did not expect
+        raise ValueError(f"{PROCESSOR_FILE}: {error}") from error
