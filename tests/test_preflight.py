@@ -33,7 +33,7 @@ CONTRADICTIONS = [
         "--optim is adafactor, but --optimizer muon is used instead. Give --optimizer optim.",
     ),
     (["--dataloader_drop_last"], "--dataloader_drop_last leaves images out of evaluations too. Leave it out."),
-    (["--label_names", "foo"], "--label_names is foo, but labels are named labels. Leave it out."),
+    (["--label_names", "foo"], "--label_names is foo; hfprobe's images have labels. Leave it out."),
     (
         ["--batch_eval_metrics"],
         "--batch_eval_metrics measures in parts; hfprobe measures all predictions at once. Leave it out.",
