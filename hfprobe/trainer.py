@@ -85,8 +85,9 @@ class ProbeTrainer(Trainer):
         loader = super()._get_dataloader(*args, **kwargs)
         if self.args.dataloader_persistent_workers:
             # A loader draws the base seed of its workers whenever they start. Persistent workers start once in a
-            # process, so a resumed run would draw once more, and from the global generator, which draws dropout.
-            loader.generator = torch.Generator().manual_seed(self.args.seed)
+            # process, so a resumed run would draw once more, and from the global generator, which draws dropout. The
+            # loader that draws is inside accelerate's.
+            loader.base_dataloader.generator = torch.Generator().manual_seed(self.args.seed)
         return loader
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
