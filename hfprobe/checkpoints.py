@@ -17,6 +17,11 @@ NAME = re.compile(r"checkpoint-(\d+)")
 NEEDED = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
 
 
+def step_of(checkpoint: str | Path) -> int:
+    """The step that a checkpoint's name says."""
+    return int(NAME.fullmatch(Path(checkpoint).name)[1])
+
+
 def seal_checkpoint(staged: Path, target: Path) -> None:
     """Sync every file of `staged`, write the manifest, rename the folder to `target`; one of that name is replaced."""
     files = sorted(path for path in staged.rglob("*") if path.is_file())

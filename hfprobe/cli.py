@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -20,6 +21,8 @@ from hfprobe.errors import CommandError, InputError, MachineError, StoppedError
 
 # The numbers of malloc.h.
 MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_MAX = -1, -4
+# Of torch, of safetensors and the system, of C++.
+OUT_OF_MEMORY = "out of memory|can('t|not) allocate memory|bad_alloc"
 # Of sys/prctl.h.
 PR_SET_PDEATHSIG = 1
 
@@ -86,7 +89,10 @@ def is_main_process() -> bool:
 
 
 def run_command(main: Callable[[], None]) -> NoReturn:
-    """Run `main` and exit: 0 when it returns, else the exit code of its error after one line on stderr."""
+    """Run `main` and exit: 0 when it returns, else the exit code of its error after one line on stderr.
+
+    With HFPROBE_DEBUG=1 in the environment the traceback comes before that line.
+    """
     keep_freed_memory()
     end_with_launcher()
     threading.excepthook = _thread_ended
@@ -95,10 +101,12 @@ def run_command(main: Callable[[], None]) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        if not isinstance(error, CommandError):
-            lacking = find_shortage(error)
-            if lacking is None:
-                raise
+        lacking = None if isinstance(error, CommandError) else find_shortage(error)
+        if lacking is None and not isinstance(error, CommandError):
+            raise
+        if os.environ.get("HFPROBE_DEBUG") == "1":
+            traceback.print_exc()
+        if lacking is not None:
             error = MachineError(lacking)
         if is_main_process():
             text = " ".join(str(error).split())
@@ -118,7 +126,7 @@ def find_shortage(error: Exception) -> str | None:
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return f"{error.strerror}{f': {error.filename!r}' if error.filename else ''}. Free some space, and run again."
     # torch raises RuntimeError, in different words for each device.
-    if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error), re.IGNORECASE):
+    if isinstance(error, MemoryError) or re.search(OUT_OF_MEMORY, str(error), re.IGNORECASE):
         return "The memory ran out. Give smaller batches, or free some."
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import sys
 import unicodedata
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from transformers import TrainingArguments
+from transformers.utils import strtobool
 
 from hfprobe import optimizers, recipes
 from hfprobe.cli import Parser, is_main_process
@@ -83,12 +85,12 @@ def has_accelerator() -> bool:
 
 
 def has_bf16_units() -> bool:
-    """Whether this machine computes in bfloat16 without emulation; True where it does not say."""
+    """Whether this machine's CPU computes in bfloat16 without emulation; True where it does not say."""
     try:
         flags = Path("/proc/cpuinfo").read_text().split()
     except OSError:
         return True
-    return has_accelerator() or not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
 
 
 @dataclass
@@ -223,19 +225,34 @@ class RunArguments(TrainingArguments):
         for name in ("muon_momentum", "label_smoothing_factor"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"--{name} is {getattr(self, name)}; allowed: 0 or more, less than 1.")
-        if (self.bf16 or self.bf16_full_eval) and not has_bf16_units():
-            raise InputError(
-                "--bf16 and --bf16_full_eval need a GPU, or a CPU with units for bfloat16; this one has none and "
-                "takes several times as long as with float32. Leave the flag out."
-            )
-        if (self.fp16 or self.fp16_full_eval) and not has_accelerator():
-            raise InputError("--fp16 and --fp16_full_eval need a GPU, and none is here. Leave the flag out.")
+        self._check_precision()
         if self.resume and self.overwrite:
             raise InputError("--resume and --overwrite exclude each other: keep the run, or delete it.")
         refuse(find_contradictions(self))
         if self.output_dir is None:
             self.output_dir = self.default_output_dir
         super().__post_init__()
+
+    def _check_precision(self) -> None:
+        """Raise InputError for a precision that this machine emulates or ignores."""
+        # `accelerate launch` passes its configuration in the environment; Trainer uses it where no flag says otherwise.
+        configured = "no" if self.bf16 or self.fp16 else os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        if configured not in ("no", "bf16", "fp16"):
+            raise InputError(f"mixed_precision is {configured} in accelerate's configuration. Allowed: no, bf16, fp16.")
+        for kind, flagged in (("bf16", self.bf16 or self.bf16_full_eval), ("fp16", self.fp16 or self.fp16_full_eval)):
+            if not flagged and configured != kind:
+                continue
+            on_cpu = self.use_cpu or strtobool(os.environ.get("ACCELERATE_USE_CPU", "False")) or not has_accelerator()
+            what, remedy = f"--{kind} and --{kind}_full_eval need", "Leave the flag out."
+            if not flagged:
+                what, remedy = f"mixed_precision: {kind} in accelerate's configuration needs", "Set it to 'no'."
+            if on_cpu and kind == "fp16":
+                raise InputError(f"{what} a GPU, and none is here. {remedy}")
+            if on_cpu and not has_bf16_units():
+                raise InputError(
+                    f"{what} a GPU, or a CPU with units for bfloat16; this one has none and takes several times as "
+                    f"long as with float32. {remedy}"
+                )
 
     @property
     def default_output_dir(self) -> str:

@@ -39,6 +39,18 @@ def find_contradictions(arguments: Any) -> list[str]:
             f"--save_strategy is {name} and --eval_strategy {evaluates}: the best epoch can only be kept where both "
             "happen together. Give both the same, or --load_best_model_at_end false."
         )
+    evaluated = arguments.eval_steps or arguments.logging_steps  # as transformers does
+    if arguments.load_best_model_at_end and name == evaluates == "steps" and arguments.save_steps != evaluated:
+        problems.append(
+            f"--save_steps is {arguments.save_steps:g} and --eval_steps {evaluated:g}: the best step can only be kept "
+            "where it is saved. Pass the same value for both, or --load_best_model_at_end false."
+        )
+    for flag in ("bf16_full_eval", "fp16_full_eval"):
+        if getattr(arguments, flag):
+            problems.append(
+                f"--{flag} rounds the weights after training, so that the pushed ones are not those that were "
+                "evaluated. Leave it out."
+            )
     if arguments.optimizer != "optim" and arguments.optim != arguments.default_optim:
         problems.append(
             f"--optim is {getattr(arguments.optim, 'value', arguments.optim)}, but --optimizer {arguments.optimizer} "
@@ -54,13 +66,18 @@ def find_contradictions(arguments: Any) -> list[str]:
         problems.append(
             "--batch_eval_metrics measures in parts; hfprobe measures all predictions at once. Leave it out."
         )
+    if arguments.prediction_loss_only or not arguments.eval_do_concat_batches:
+        problems.append(
+            "--prediction_loss_only and --eval_do_concat_batches false leave no predictions to measure. Leave them out."
+        )
     schedule = getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type)
-    if schedule == "reduce_lr_on_plateau":
+    if schedule in ("reduce_lr_on_plateau", "greedy"):
         mode = _as_table(arguments.lr_scheduler_kwargs).get("mode", "min")
         if mode != ("max" if rises else "min"):
             problems.append(
-                f"The plateau schedule waits for a smaller {metric} (mode {mode}): the learning rate would fall while "
-                f'the model improves. Give --lr_scheduler_kwargs \'{{"mode": "{"max" if rises else "min"}"}}\'.'
+                f"The {schedule.removeprefix('reduce_lr_on_')} schedule waits for a smaller {metric} (mode {mode}): "
+                "the learning rate would fall while the model improves. "
+                f'Give --lr_scheduler_kwargs \'{{"mode": "{"max" if rises else "min"}"}}\'.'
             )
     return problems
 

@@ -1,4 +1,4 @@
-"""The Trainer of every run: HF's, with whole checkpoints, signals, and without work whose outcome nobody reads."""
+"""The Trainer of every run: HF's, with atomic checkpoints, signals, and without unused per-step bookkeeping."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ from hfprobe.results import write_json
 
 # How the system, torch and safetensors say that a file could not be written.
 FULL_DISK = (OSError, RuntimeError, SafetensorError)
+# How transformers and torch refuse a flag; other errors are bugs and keep their traceback.
+REFUSED_FLAG = (ValueError, TypeError, ImportError, NotImplementedError)
+LOGGED_LOSSES = {"loss": "training loss", "train_loss": "mean training loss", "eval_loss": "validation loss"}
 
 
 def identity(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -37,13 +40,16 @@ def identity(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 class ProbeTrainer(Trainer):
-    """HF Trainer with training accuracy in its logs, more optimizers, and without work whose outcome nobody reads.
+    """HF Trainer with training accuracy in its logs, more optimizers, and without unused per-step bookkeeping.
 
     Skipped at every step: the count of floating point operations, the gradient norm where nothing is clipped and the
-    search for NaN in the loss; NaN is found when the loss is logged, and ends the run.
+    search for NaN in the loss. Numbers that are not finite are found when they are logged, and weights that are not
+    finite when a checkpoint is saved; both end the run.
 
-    Checkpoints are whole or not there (`hfprobe.checkpoints`). What an epoch has come to so far is part of them, and a
-    signal makes one (`StopOnSignal`).
+    The validation loss is the mean cross entropy in nats, without the label smoothing of the training loss.
+
+    Checkpoints are atomic (`hfprobe.checkpoints`). They hold the sums of the epoch so far, and a signal saves one
+    (`StopOnSignal`).
     """
 
     args: RunArguments
@@ -58,10 +64,11 @@ class ProbeTrainer(Trainer):
         self._seconds_before = 0.0  # of training, before the run was resumed
         self._start = time.perf_counter()
         self._resumed_from: Path | None = None
-        self._begun = False  # once all is set up and the first step comes
+        self._begun = False  # True once model, optimizer, schedule and loader are set up
+        self._saved_step: int | None = None
         self._stopper = StopOnSignal()
         self.add_callback(self._stopper)
-        self.add_callback(_GoOn(self))
+        self.add_callback(_Continue(self))
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         is_new = self.optimizer is None
@@ -78,6 +85,20 @@ class ProbeTrainer(Trainer):
             rate(num_training_steps - 1)  # a setting that is no number would be met only after the warm-up
         return schedule
 
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        loader = super()._get_dataloader(*args, **kwargs)
+        if self.args.dataloader_persistent_workers:
+            # A loader draws the base seed of its workers whenever they start. Persistent workers start once in a
+            # process, so a resumed run would draw once more, and from the global generator, which draws dropout. The
+            # loader that draws is inside accelerate's.
+            loader.base_dataloader.generator = torch.Generator().manual_seed(self.args.seed)
+        return loader
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        self._begun = True
+        return prepared
+
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0
 
@@ -86,25 +107,34 @@ class ProbeTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         labels = inputs["labels"]
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
-        if model.training:
+        if not model.training:  # the loss that runs with other label smoothing can be compared by
+            outputs = model(**inputs)
+            loss = torch.nn.functional.cross_entropy(outputs["logits"], labels)
+        else:
+            loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
             self._correct += (outputs["logits"].detach().argmax(-1) == labels).sum()
             self._seen += len(labels)
         return (loss, outputs) if return_outputs else loss
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        if self.args.world_size > 1:
+            # BatchNorm's statistics are those of each process's own last batch. The main process saves its own, so all
+            # evaluate with these; before the next training step DistributedDataParallel copies them in the same way.
+            for statistics in self.model.buffers():
+                torch.distributed.broadcast(statistics, src=0)
+        return super().evaluation_loop(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the accuracy since the last entry.
 
         Raises:
-            CheckFailedError: the loss is no number any more. What was saved before stays.
+            CheckFailedError: a number is not finite. Earlier checkpoints stay.
         """
-        if not math.isfinite(logs.get("loss", 0.0)):
-            kept, _ = checkpoints.find_newest(Path(self.args.output_dir))
-            raise CheckFailedError(
-                f"The training loss is {logs['loss']} at step {self.state.global_step} (epoch {self.state.epoch:.3g}, "
-                f"learning rate {logs['learning_rate']:.3g}). Give a smaller --lr. "
-                + (f"The last good checkpoint: {kept}" if kept else "No checkpoint was saved before.")
-            )
+        if not math.isfinite(logs.get("grad_norm", 0.0)):
+            del logs["grad_norm"]  # float16 skips such a step; otherwise the next loss is not finite either
+        for name, value in logs.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise self._diverged(f"The {LOGGED_LOSSES.get(name, name)} is {value}")
         if "loss" in logs and self._seen:
             counts = torch.stack([self._correct, torch.full_like(self._correct, self._seen)])
             correct, seen = self.accelerator.gather(counts[None]).sum(0)
@@ -112,6 +142,22 @@ class ProbeTrainer(Trainer):
             self._correct.zero_()
             self._seen = 0
         super().log(logs, start_time)
+
+    def check_finite(self) -> None:
+        """Raise CheckFailedError naming the first weight of the model that is not finite."""
+        for name, weight in self.model.state_dict().items():
+            if not weight.isfinite().all():
+                raise self._diverged(f"The weight {name} is not finite")
+
+    def _diverged(self, found: str) -> CheckFailedError:
+        if self.state.global_step == 0:
+            return CheckFailedError(f"{found} before the first training step. Check the images and the backbone.")
+        rate = f", learning rate {self._get_learning_rate():.3g}" if self.lr_scheduler is not None else ""
+        kept, _ = checkpoints.find_newest(Path(self.args.output_dir))
+        return CheckFailedError(
+            f"{found} at step {self.state.global_step} (epoch {self.state.epoch:.3g}{rate}). Use a smaller --lr. "
+            + (f"The last good checkpoint: {kept}" if kept else "No checkpoint was saved before.")
+        )
 
     @property
     def seconds(self) -> float:
@@ -129,10 +175,12 @@ class ProbeTrainer(Trainer):
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         super()._maybe_log_save_evaluate(*args, **kwargs)
         if self._stopper.due:
+            if self._saved_step != self.state.global_step:  # --save_strategy best overrules the signal's request
+                self._save_checkpoint(self.model_wrapped, None)
             raise StoppedError(
                 f"Stopped by {signal.Signals(self._stopper.due).name} at step {self.state.global_step:,} of "
-                f"{self.state.max_steps:,}; all is saved in {self.args.output_dir}. Go on: the same command with "
-                "--resume.",
+                f"{self.state.max_steps:,}; all is saved in {self.args.output_dir}. To continue, run the same "
+                "command with --resume.",
                 number=self._stopper.due,
             )
 
@@ -149,6 +197,9 @@ class ProbeTrainer(Trainer):
             super()._load_rng_state(checkpoint)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self.check_finite()
+        if not self._tr_loss.isfinite():
+            raise self._diverged(f"The training loss is {self._tr_loss.item()}")
         folder = Path(self.args.output_dir)
         name = f"checkpoint-{self.state.global_step}"
         staging = folder / checkpoints.STAGING
@@ -173,17 +224,18 @@ class ProbeTrainer(Trainer):
             shutil.rmtree(staging, ignore_errors=True)
             raise MachineError(
                 f"{name} could not be saved in '{folder}': {getattr(error, 'strerror', None) or error}. Earlier "
-                "checkpoints are as they were. Free some space, then the same command with --resume."
+                "checkpoints are intact. Free some space, then run the same command with --resume."
             ) from error
         finally:
             self.args.output_dir, self.args.save_total_limit = str(folder), keep
+        self._saved_step = self.state.global_step
         if self.args.should_save:
             staging.rmdir()
             rotate_checkpoints(output_dir=str(folder), save_total_limit=keep, best_model_checkpoint=best)
         self.accelerator.wait_for_everyone()
 
     def _save_progress(self, checkpoint: Path) -> None:
-        """What Trainer forgets: the sums that this epoch's log entry will be made of, and the time so far."""
+        """Save what Trainer does not: the sums for this epoch's next log entry, and the seconds so far."""
         write_json(
             checkpoint / f"progress-{self.args.process_index}.json",
             {
@@ -195,8 +247,8 @@ class ProbeTrainer(Trainer):
             },
         )
 
-    def go_on_from(self, checkpoint: Path) -> None:
-        """Take up what `_save_progress` wrote, once Trainer has its state and has reset its own sums."""
+    def continue_from(self, checkpoint: Path) -> None:
+        """Read what `_save_progress` wrote, once Trainer has its state and has reset its own sums."""
         with reading(checkpoint):
             progress = json.loads((checkpoint / f"progress-{self.args.process_index}.json").read_text())
         self._correct.fill_(progress["correct"])
@@ -205,44 +257,50 @@ class ProbeTrainer(Trainer):
         self._tr_loss = torch.tensor(loss, device=self.args.device)
         self._globalstep_last_logged = progress["logged_step"]
         self._seconds_before = progress["seconds"]
-        if self.state.best_global_step:  # by name: the run folder may have been moved
-            best = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
-            self.state.best_model_checkpoint = str(best)
+        # By name: the run folder may have been moved. Without --load_best_model_at_end the best step need not be saved.
+        best = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
+        self.state.best_model_checkpoint = str(best) if best.is_dir() else None
 
 
 @contextlib.contextmanager
 def setting_up(until: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """What transformers raises before the first step comes of a flag of its own that does not fit: one line."""
+    """Turn transformers' refusal of a flag, before the first step, into a one-line error."""
     try:
         yield
     except Exception as error:
-        if isinstance(error, CommandError) or until() or find_shortage(error) is not None:
+        # A reporter that is not installed is a RuntimeError, like most bugs.
+        refused = isinstance(error, REFUSED_FLAG) or "to be installed" in str(error)
+        if not refused or isinstance(error, CommandError) or until() or find_shortage(error) is not None:
             raise
         raise InputError(
-            f"transformers cannot begin with these flags: {type(error).__name__}: {first_line(error)}. Leave out or "
-            "mend the flag that this is about."
+            f"transformers cannot begin with these flags: {type(error).__name__}: {first_line(error)}. Correct or "
+            "leave out the flag that this is about; HFPROBE_DEBUG=1 shows the traceback."
         ) from error
 
 
 @contextlib.contextmanager
 def reading(checkpoint: str | Path | None) -> Iterator[None]:
-    """Whatever cannot be loaded is one line: a manifest vouches for what was saved, not for who saved it."""
+    """Turn any failure to load a checkpoint into a one-line error, except that the memory ran out.
+
+    A manifest holds checksums of what was saved; it does not say who saved it.
+    """
     try:
         yield
     except Exception as error:  # pickle, torch and safetensors raise a dozen kinds
+        if find_shortage(error) is not None:
+            raise
         raise InputError(
-            f"'{checkpoint}' cannot be loaded: {first_line(error)}. Remove it, and go on from an earlier one with "
+            f"'{checkpoint}' cannot be loaded: {first_line(error)}. Remove it, and continue from an earlier one with "
             "--resume."
         ) from error
 
 
-class _GoOn(TrainerCallback):
+class _Continue(TrainerCallback):
     """Called after Trainer has set all up and reset its sums, and before the first step."""
 
     def __init__(self, trainer: ProbeTrainer):
         self.trainer = trainer
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.trainer._begun = True
         if self.trainer._resumed_from is not None:
-            self.trainer.go_on_from(self.trainer._resumed_from)
+            self.trainer.continue_from(self.trainer._resumed_from)

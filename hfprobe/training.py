@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel, Trainer
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
+from transformers.trainer_utils import PredictionOutput
 
 from hfprobe import checkpoints, hub, provenance
-from hfprobe.callbacks import EarlyStopping, EpochProgress, Histograms, Profiler, SetEpoch
+from hfprobe.callbacks import Curves, EarlyStopping, EpochProgress, Histograms, Profiler, SetEpoch
 from hfprobe.config import RunArguments, RunConfig
 from hfprobe.data.resident import ImageBatches
 from hfprobe.data.splits import Splits
@@ -32,6 +35,8 @@ from hfprobe.trainer import ProbeTrainer, identity
 
 logger = logging.getLogger(__name__)
 
+# Of accelerate's mixed_precision, as run.json and the card name them.
+PRECISIONS = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}
 # Settings that the model card shows, each where it has an effect; then those of images and model.
 CARD_SETTINGS = (
     "optim",
@@ -94,11 +99,11 @@ def build_trainer(*, config: RunConfig, model: PreTrainedModel, processor: Any, 
     folder = Path(arguments.output_dir)
     if arguments.profile:
         trainer.add_callback(Profiler(folder / "profile"))
-    tensorboard = next((cb for cb in trainer.callback_handler.callbacks if isinstance(cb, TensorBoardCallback)), None)
-    if tensorboard is not None:
-        tensorboard.logging_dir = str(folder / "tensorboard")
+    if trainer.pop_callback(TensorBoardCallback):
+        curves = Curves(folder / "tensorboard")
+        trainer.add_callback(curves)
         if arguments.histogram_epochs:
-            trainer.add_callback(Histograms(tensorboard, arguments.histogram_epochs))
+            trainer.add_callback(Histograms(curves, arguments.histogram_epochs))
     return trainer
 
 
@@ -142,7 +147,7 @@ class RunResult:
     """What a run came to, on validation.
 
     Attributes:
-        metrics: of the best epoch: `accuracy`, `macro_f1`, `loss`.
+        metrics: `accuracy`, `macro_f1` and `loss` of the weights that the model holds.
         n_validation: images they are over.
         epochs: trained until it ended.
         best_epoch: the one whose weights the model holds.
@@ -159,11 +164,18 @@ class RunResult:
 def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunResult:
     """Train, keep the best epoch's weights in the model, write `run.json` and the Trainer's own result files.
 
-    `--resume` goes on from the newest checkpoint; a run that was stopped before its first one begins again.
+    `--resume` continues from the newest checkpoint; a run that was stopped before its first one starts again.
+
+    Raises:
+        CheckFailedError: a loss, a weight or a prediction is not finite; the weights do not give the figures that were
+            logged for them; a frozen backbone changed.
     """
     arguments = config.training
     checkpoint = find_checkpoint(arguments) if arguments.resume else None
-    record = describe_run(config=config, model=trainer.model, splits=splits)
+    precision = PRECISIONS[trainer.accelerator.mixed_precision]
+    if precision != "fp32":
+        logger.info("Training in mixed precision: %s.", precision)
+    record = describe_run(config=config, model=trainer.model, splits=splits) | {"precision": precision}
     # The result of a run that is resumed after its end stays until there is a new one.
     if trainer.is_world_process_zero() and not (arguments.resume and read_result(arguments.output_dir)):
         write_json(Path(arguments.output_dir) / RUN_FILE, record)
@@ -173,21 +185,26 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
         take_best(trainer, checkpoint)
     else:
         outcome = trainer.train(resume_from_checkpoint=checkpoint)
-        if not evaluations(trainer):  # --eval_strategy no, or a long --eval_delay
+        if held_evaluation(trainer) is None:  # nothing was evaluated, or the last step was not
             trainer.evaluate()
         trainer.save_metrics("train", outcome.metrics)
         trainer.save_state()
-    logits = trainer.predict(trainer.eval_dataset)
+    trainer.check_finite()
+    logged = held_evaluation(trainer)
+    predicted = trainer.predict(trainer.eval_dataset)
+    evaluated_here = checkpoint is None or logged["step"] > checkpoints.step_of(checkpoint)
+    metrics = check_figures(predicted, logged=logged, evaluated_here=evaluated_here)
     # Not `temperature`: transformers takes that for a setting of text generation and refuses to save it.
-    temperature = fit_temperature(labels=logits.label_ids, logits=logits.predictions)
+    temperature = fit_temperature(labels=predicted.label_ids, logits=predicted.predictions)
     if temperature == 1:
         logger.info("The calibration temperature stays at 1: the validation images determine no other.")
     trainer.model.config.calibration_temperature = temperature
     result = RunResult(
+        metrics=metrics,
         n_validation=len(splits.validation),
         epochs=trainer.state.epoch,
+        best_epoch=logged["epoch"],
         seconds=trainer.seconds,
-        **best_evaluation(trainer),
     )
     check_frozen(trainer.model)
     if trainer.is_world_process_zero():
@@ -199,14 +216,14 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
 
 
 def find_checkpoint(arguments: RunArguments) -> Path | None:
-    """The newest whole checkpoint of the run; says which ones were passed over."""
+    """The newest intact checkpoint of the run; says which ones were passed over."""
     found, passed = checkpoints.find_newest(Path(arguments.output_dir))
     for sentence in passed:
         logger.warning("%s", sentence)
     if found is None:
-        logger.info("No whole checkpoint was saved before the run was stopped: it begins again.")
+        logger.info("No intact checkpoint was saved before the run was stopped: it starts again.")
     else:
-        logger.info("Going on from %s.", found)
+        logger.info("Continuing from %s.", found)
     return found
 
 
@@ -217,11 +234,12 @@ def stopped_early(checkpoint: Path, arguments: RunArguments) -> bool:
 
 
 def take_best(trainer: ProbeTrainer, checkpoint: Path) -> None:
-    """Bring a trainer to where a run stood that had stopped early."""
+    """Bring a trainer to where a run stood that had stopped early: its state, and the weights that it held."""
     trainer.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
     logger.info("The run had stopped early, after epoch %g: nothing is left to train.", trainer.state.epoch)
-    trainer.go_on_from(checkpoint)
-    trainer._load_best_model()
+    trainer.continue_from(checkpoint)
+    best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
+    trainer._load_from_checkpoint(best or str(checkpoint))
 
 
 def train_exact_head(trainer: ProbeTrainer) -> float:
@@ -258,6 +276,7 @@ def push_best(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits, resul
         | {"effective_batch_size": config.effective_batch_size, "penalty": trainer.model.config.run.get("penalty")}
         | {name: effective["data"][name] for name in AUGMENTATION if name in effective["data"]}
         | effective["model"]
+        | {"precision": PRECISIONS[trainer.accelerator.mixed_precision]}
         | frozen_part(trainer.model),
         "result": result,
     }
@@ -296,14 +315,44 @@ def evaluations(trainer: Trainer) -> list[dict[str, float]]:
     return [entry for entry in trainer.state.log_history if "eval_accuracy" in entry]
 
 
-def best_evaluation(trainer: Trainer) -> dict[str, Any]:
-    """`metrics` and `best_epoch` of the evaluation whose weights the model holds after training."""
-    found = evaluations(trainer)
-    key = f"eval_{trainer.args.metric_for_best_model.removeprefix('eval_')}"
-    pick = max if trainer.args.greater_is_better else min
-    best = pick(found, key=lambda entry: entry[key]) if trainer.args.load_best_model_at_end else found[-1]
-    names = ("accuracy", "macro_f1", "loss")
-    return {"metrics": {name: best[f"eval_{name}"] for name in names}, "best_epoch": best["epoch"]}
+def held_evaluation(trainer: Trainer) -> dict[str, Any] | None:
+    """The logged evaluation of the step whose weights the model holds after training; None where it was not evaluated.
+
+    That is the step of the best checkpoint where Trainer loads it at the end, otherwise the last step.
+    """
+    best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
+    step = trainer.state.global_step if best is None else checkpoints.step_of(best)
+    return next((entry for entry in reversed(evaluations(trainer)) if entry["step"] == step), None)
+
+
+def check_figures(predicted: PredictionOutput, *, logged: dict[str, Any], evaluated_here: bool) -> dict[str, float]:
+    """`accuracy`, `macro_f1` and `loss` of the weights that are about to be pushed.
+
+    Args:
+        predicted: of the validation images, by these weights.
+        logged: the evaluation that chose the weights.
+        evaluated_here: whether this process logged it. Another machine may round otherwise, so that a figure from an
+            earlier process may differ; what the weights score here is then reported.
+
+    Raises:
+        CheckFailedError: a logit is not finite; this process evaluated the weights and they now score otherwise.
+    """
+    if not np.isfinite(predicted.predictions).all():
+        raise CheckFailedError("The model's predictions are not finite. Nothing was pushed. Use a smaller --lr.")
+    found = {name: predicted.metrics[f"test_{name}"] for name in ("accuracy", "macro_f1", "loss")}
+    expected = {name: logged[f"eval_{name}"] for name in found}
+    counted = all(found[name] == expected[name] for name in ("accuracy", "macro_f1"))
+    if counted and math.isclose(found["loss"], expected["loss"], rel_tol=1e-4, abs_tol=1e-6):
+        return found
+    text = (
+        f"The weights of step {logged['step']} were evaluated with accuracy {expected['accuracy']:.2%}, macro-F1 "
+        f"{expected['macro_f1']:.2%} and loss {expected['loss']:.4f}, and now score {found['accuracy']:.2%}, "
+        f"{found['macro_f1']:.2%} and {found['loss']:.4f}."
+    )
+    if evaluated_here:
+        raise CheckFailedError(f"{text} Nothing was pushed; this is a bug, please report it with run.json.")
+    logger.warning("%s The evaluation is that of an earlier process; the present figures are reported.", text)
+    return found
 
 
 def frozen_part(model: PreTrainedModel) -> dict[str, str]:

@@ -25,6 +25,24 @@ def test_errors_are_one_line_and_an_exit_code(capsys, error, code):
     assert capsys.readouterr().err == "error: first second\n"
 
 
+@pytest.mark.parametrize("error", [InputError("wrong"), MemoryError()])
+def test_debugging_shows_the_traceback_before_the_line(capsys, monkeypatch, error):
+    def main():
+        raise error
+
+    monkeypatch.setenv("HFPROBE_DEBUG", "1")
+    with pytest.raises(SystemExit) as stopped:
+        run_command(main)
+    assert stopped.value.code == (2 if isinstance(error, InputError) else 3)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-1] == (
+        "error: wrong"
+        if isinstance(error, InputError)
+        else "error: The memory ran out. Give smaller batches, or free some."
+    )
+
+
 @pytest.mark.parametrize("bug", [ZeroDivisionError("x"), RuntimeError("x"), PermissionError(13, "x")])
 def test_a_bug_keeps_its_traceback(bug):
     def main():

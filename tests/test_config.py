@@ -95,13 +95,15 @@ def test_an_answer_about_flags_waits_for_no_model_and_no_trainer():
     assert [line for line in printed.splitlines() if line.startswith("heavy:")] == ["heavy: []"] * 4
 
 
-@pytest.mark.parametrize("flag", ["--bf16", "--bf16_full_eval"])
-def test_bfloat16_needs_units_for_it(monkeypatch, flag):
+def test_bfloat16_needs_units_for_it(monkeypatch):
+    flag = "--bf16"
     monkeypatch.setattr("hfprobe.config.has_bf16_units", lambda: False)
     with pytest.raises(InputError, match=re.escape("this one has none and takes several times as long")):
         parse_run([flag, "--use_cpu"])
     monkeypatch.setattr("hfprobe.config.has_bf16_units", lambda: True)
-    assert getattr(parse_run([flag, "--use_cpu"]).training, flag.removeprefix("--"))
+    assert parse_run([flag, "--use_cpu"]).training.bf16
+    with pytest.raises(InputError, match=r"^--bf16_full_eval rounds the weights after training"):
+        parse_run(["--bf16_full_eval", "--use_cpu"])
 
 
 @pytest.mark.parametrize("flag", ["--fp16", "--fp16_full_eval"])
@@ -109,6 +111,32 @@ def test_float16_needs_a_gpu(monkeypatch, flag):
     monkeypatch.setattr("hfprobe.config.has_accelerator", lambda: False)
     with pytest.raises(InputError, match=re.escape("--fp16 and --fp16_full_eval need a GPU, and none is here.")):
         parse_run([flag])
+
+
+@pytest.mark.parametrize(
+    ("configured", "message"),
+    [
+        (
+            "bf16",
+            "mixed_precision: bf16 in accelerate's configuration needs a GPU, or a CPU with units for bfloat16; this "
+            "one has none and takes several times as long as with float32. Set it to 'no'.",
+        ),
+        (
+            "fp16",
+            "mixed_precision: fp16 in accelerate's configuration needs a GPU, and none is here. Set it to 'no'.",
+        ),
+        ("fp8", "mixed_precision is fp8 in accelerate's configuration. Allowed: no, bf16, fp16."),
+    ],
+)
+@pytest.mark.parametrize("gpu", [False, True])
+def test_a_precision_of_the_accelerate_configuration_that_this_run_cannot_use(monkeypatch, configured, message, gpu):
+    monkeypatch.setattr("hfprobe.config.has_bf16_units", lambda: False)
+    monkeypatch.setattr("hfprobe.config.has_accelerator", lambda: gpu)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", configured)
+    for on_cpu in ({"--use_cpu"}, {"ACCELERATE_USE_CPU"}) if gpu else (set(),):
+        monkeypatch.setenv("ACCELERATE_USE_CPU", str("ACCELERATE_USE_CPU" in on_cpu))
+        with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+            parse_run([flag for flag in on_cpu if flag.startswith("--")])
 
 
 def test_seeds_are_runs_of_their_own_on_one_split():

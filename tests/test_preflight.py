@@ -32,8 +32,27 @@ CONTRADICTIONS = [
         ["--optim", "adafactor"],
         "--optim is adafactor, but --optimizer muon is used instead. Give --optimizer optim.",
     ),
+    (
+        ["--save_strategy", "steps", "--eval_strategy", "steps", "--save_steps", "6", "--eval_steps", "3"],
+        "--save_steps is 6 and --eval_steps 3: the best step can only be kept where it is saved. Pass the same value "
+        "for both, or --load_best_model_at_end false.",
+    ),
+    (
+        ["--save_strategy", "steps", "--eval_strategy", "steps", "--logging_steps", "50"],
+        "--save_steps is 500 and --eval_steps 50: the best step can only be kept where it is saved. Pass the same "
+        "value for both, or --load_best_model_at_end false.",
+    ),
+    (
+        ["--lr_scheduler_type", "greedy"],
+        "The greedy schedule waits for a smaller accuracy (mode min): the learning rate would fall while the model "
+        'improves. Give --lr_scheduler_kwargs \'{"mode": "max"}\'.',
+    ),
+    (
+        ["--prediction_loss_only"],
+        "--prediction_loss_only and --eval_do_concat_batches false leave no predictions to measure. Leave them out.",
+    ),
     (["--dataloader_drop_last"], "--dataloader_drop_last leaves images out of evaluations too. Leave it out."),
-    (["--label_names", "foo"], "--label_names is foo, but labels are named labels. Leave it out."),
+    (["--label_names", "foo"], "--label_names is foo; hfprobe's images have labels. Leave it out."),
     (
         ["--batch_eval_metrics"],
         "--batch_eval_metrics measures in parts; hfprobe measures all predictions at once. Leave it out.",
@@ -54,6 +73,9 @@ def test_what_does_not_go_together(flags, message):
         ["--metric_for_best_model", "eval_macro_f1"],
         ["--save_strategy", "steps", "--load_best_model_at_end", "false"],
         ["--save_strategy", "best"],
+        ["--save_strategy", "steps", "--eval_strategy", "steps", "--save_steps", "0.5", "--eval_steps", "0.5"],
+        ["--save_strategy", "steps", "--eval_strategy", "steps"],
+        ["--save_strategy", "best", "--eval_strategy", "steps", "--eval_steps", "3"],
         ["--optim", "adafactor", "--optimizer", "optim"],
         ["--lr_scheduler_type", "reduce_lr_on_plateau", "--lr_scheduler_kwargs", '{"mode": "max"}'],
     ],

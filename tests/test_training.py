@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,14 +14,16 @@ from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, f1_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import EvalPrediction, TrainerControl, TrainerState, set_seed
+from transformers.trainer_utils import PredictionOutput
 
-from hfprobe.callbacks import EarlyStopping
+from hfprobe.callbacks import EarlyStopping, StopOnSignal
 from hfprobe.config import make_run
-from hfprobe.errors import CheckFailedError, InputError
+from hfprobe.errors import CheckFailedError, InputError, StoppedError
 from hfprobe.metrics import ClassificationMetric, compute_metrics
 from hfprobe.models import build_model
-from hfprobe.trainer import ProbeTrainer
-from hfprobe.training import build_trainer, push_best, train
+from hfprobe.run_folder import read_result
+from hfprobe.trainer import ProbeTrainer, reading
+from hfprobe.training import build_trainer, check_figures, push_best, train
 
 ROOT = Path(__file__).parent.parent
 
@@ -88,6 +91,9 @@ def test_a_run_learns_and_its_folder_explains_itself(dataset_folder, tmp_path):
         ),
         ({"gradient_checkpointing": True}, "ValueError: SimpleCNN does not support "),
         ({"report_to": "nosuch"}, "ValueError: nosuch is not supported"),
+        ({"report_to": "wandb"}, "RuntimeError: WandbCallback requires wandb to be installed."),
+        ({"optim": "lomo", "optimizer": "optim"}, "ImportError: You need to install `lomo_optim`"),
+        ({"neftune_noise_alpha": 5.0}, "NotImplementedError: `get_input_embeddings`"),
         ({"dataloader_persistent_workers": True}, "ValueError: persistent_workers option needs num_workers > 0"),
     ],
 )
@@ -96,10 +102,46 @@ def test_a_flag_of_transformers_that_does_not_fit_is_one_line(dataset_folder, tm
         small_run(dataset_folder, tmp_path, **values)
 
 
-def test_a_bug_in_the_first_step_is_no_flag(dataset_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(ProbeTrainer, "compute_loss", lambda *args, **kwargs: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+def raising(error):
+    def function(*args, **kwargs):
+        raise error
+
+    return function
+
+
+@pytest.mark.parametrize(
+    ("owner", "function", "bug"),
+    [
+        (ProbeTrainer, "compute_loss", ValueError("bug")),
+        (ProbeTrainer, "create_optimizer", AttributeError("bug")),
+        (ProbeTrainer, "create_scheduler", RuntimeError("bug")),
+        (ProbeTrainer, "get_train_dataloader", KeyError("bug")),
+        (EarlyStopping, "on_train_begin", ValueError("bug")),
+    ],
+)
+def test_a_bug_is_not_reported_as_a_flag(dataset_folder, tmp_path, monkeypatch, owner, function, bug):
+    monkeypatch.setattr(owner, function, raising(bug))
+    with pytest.raises(type(bug), match="bug") as error:
         small_run(dataset_folder, tmp_path)
+    assert error.value is bug
+
+
+@pytest.mark.parametrize(
+    "shortage",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        MemoryError(),
+        OSError(12, "Cannot allocate memory"),
+        RuntimeError("unable to mmap 4 bytes from file <x>: Cannot allocate memory (12)"),
+    ],
+)
+def test_too_little_memory_is_not_reported_as_a_damaged_checkpoint(shortage):
+    with pytest.raises(type(shortage)) as error, reading("checkpoint-4"):
+        raise shortage
+    assert error.value is shortage
+    message = r"^'checkpoint-4' cannot be loaded: invalid header\. Remove it, and continue from an earlier one"
+    with pytest.raises(InputError, match=message), reading("checkpoint-4"):
+        raise ValueError("invalid header")
 
 
 def test_weights_without_a_histogram_end_the_run_at_its_next_log_entry(dataset_folder, tmp_path):
@@ -107,11 +149,81 @@ def test_weights_without_a_histogram_end_the_run_at_its_next_log_entry(dataset_f
         small_run(dataset_folder, tmp_path, learning_rate=1e30, muon_learning_rate=1e30)
 
 
-@pytest.mark.parametrize("values", [{"eval_strategy": "no", "load_best_model_at_end": False}, {"eval_delay": 9}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"eval_strategy": "no", "load_best_model_at_end": False},
+        {"eval_delay": 9},
+        {"eval_delay": 9, "eval_on_start": True},
+    ],
+)
 def test_a_run_that_was_to_evaluate_nothing_is_evaluated_at_its_end(dataset_folder, tmp_path, values):
     trainer, result = small_run(dataset_folder, tmp_path, num_train_epochs=1, **values)
     assert result.best_epoch == 1
     assert result.metrics["accuracy"] == trainer.evaluate()["eval_accuracy"]
+    assert result.metrics["loss"] == pytest.approx(trainer.evaluate()["eval_loss"])
+
+
+def test_without_loading_the_best_step_the_last_one_is_reported(dataset_folder, tmp_path):
+    steps = {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 1, "save_steps": 3}
+    falling = {"num_train_epochs": 3, "learning_rate": 0.3, "muon_learning_rate": 0.9}
+    trainer, result = small_run(dataset_folder, tmp_path, load_best_model_at_end=False, **steps, **falling)
+    assert result.best_epoch == 3
+    assert result.metrics["loss"] == pytest.approx(trainer.evaluate()["eval_loss"])
+    state = json.loads((tmp_path / "trainer_state.json").read_text())
+    assert state["best_model_checkpoint"] is None or Path(state["best_model_checkpoint"]).is_dir()
+
+
+def test_weights_that_do_not_give_the_logged_figures_fail(dataset_folder, tmp_path, monkeypatch):
+    def load_another_model(trainer):
+        with torch.no_grad():
+            trainer.model.classifier[-1].bias[0] += 100
+
+    monkeypatch.setattr(ProbeTrainer, "_load_best_model", load_another_model)
+    with pytest.raises(
+        CheckFailedError, match=r"^The weights of step \d were evaluated with accuracy .* and now score "
+    ):
+        small_run(dataset_folder, tmp_path)
+    assert read_result(tmp_path) is None
+
+
+def test_figures_of_an_earlier_process_may_differ_and_the_present_ones_are_reported(caplog):
+    logits = np.eye(2, dtype=np.float32)
+    now = {"test_accuracy": 1.0, "test_macro_f1": 1.0, "test_loss": 0.3}
+    predicted = PredictionOutput(predictions=logits, label_ids=np.arange(2), metrics=now)
+    logged = {"eval_accuracy": 0.5, "eval_macro_f1": 0.5, "eval_loss": 0.4, "step": 8}
+    found = check_figures(predicted, logged=logged, evaluated_here=False)
+    assert found == {"accuracy": 1.0, "macro_f1": 1.0, "loss": 0.3}
+    assert "The weights of step 8 were evaluated with accuracy 50.00%" in caplog.text
+    broken = PredictionOutput(predictions=logits / 0, label_ids=np.arange(2), metrics=now)
+    with pytest.raises(CheckFailedError, match=r"^The model's predictions are not finite\."):
+        check_figures(broken, logged=logged, evaluated_here=False)
+
+
+@pytest.mark.parametrize("patience", [1, 9])
+def test_a_finished_run_that_is_resumed_holds_the_same_weights(dataset_folder, tmp_path, patience):
+    values = {"num_train_epochs": 3, "patience": patience, "learning_rate": 1e-9, "muon_learning_rate": 1e-9}
+    whole, expected = small_run(dataset_folder, tmp_path, load_best_model_at_end=False, **values)
+    again, found = small_run(dataset_folder, tmp_path, load_best_model_at_end=False, **values, resume=True)
+    assert (found.metrics, found.best_epoch) == (expected.metrics, expected.best_epoch)
+    for mine, theirs in zip(again.model.state_dict().values(), whole.model.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_validation_loss_is_cross_entropy_and_training_loss_is_smoothed(dataset_folder, tmp_path):
+    """40 images in batches of 16: the mean is over images, not over batches."""
+    values = {"label_smoothing_factor": 0.5, "metric_for_best_model": "loss", "greater_is_better": False}
+    trainer, result = small_run(dataset_folder, tmp_path, num_train_epochs=3, per_device_eval_batch_size=16, **values)
+    predicted = trainer.predict(trainer.eval_dataset)
+    logits, labels = torch.from_numpy(predicted.predictions), torch.from_numpy(predicted.label_ids)
+    likelihood = torch.nn.functional.cross_entropy(logits, labels).item()
+    assert result.metrics["loss"] == pytest.approx(likelihood, rel=1e-5)
+    assert result.metrics["loss"] == min(e["eval_loss"] for e in trainer.state.log_history if "eval_loss" in e)
+    trainer.model.train()
+    batch = {"pixel_values": torch.zeros(2, 3, 32, 32), "labels": torch.zeros(2, dtype=torch.int64)}
+    loss, outputs = trainer.compute_loss(trainer.model, dict(batch), return_outputs=True)
+    smoothed = torch.nn.functional.cross_entropy(outputs["logits"], batch["labels"], label_smoothing=0.5)
+    assert loss.item() == pytest.approx(smoothed.item(), rel=1e-5)
 
 
 def test_principal_filters_are_set_before_training(dataset_folder, tmp_path):
@@ -177,9 +289,54 @@ def test_a_loss_that_is_no_number_ends_the_run_and_names_what_is_left(dataset_fo
     with pytest.raises(CheckFailedError) as error:
         small_run(dataset_folder, tmp_path)
     assert str(error.value).startswith("The training loss is nan at step 8 (epoch 2, learning rate ")
-    assert str(error.value).endswith(f"Give a smaller --lr. The last good checkpoint: {tmp_path}/checkpoint-4")
+    assert str(error.value).endswith(f"Use a smaller --lr. The last good checkpoint: {tmp_path}/checkpoint-4")
     weights = load_file(tmp_path / "checkpoint-4" / "model.safetensors")
     assert all(value.isfinite().all() for value in weights.values() if value.is_floating_point())
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"logging_strategy": "no"},
+        {"logging_strategy": "steps", "logging_steps": 500},
+        {"logging_strategy": "no", "logging_nan_inf_filter": True},
+        {"logging_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False},
+        {"logging_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False, "save_strategy": "no"},
+    ],
+)
+def test_a_run_that_diverges_without_logging_it_fails_and_saves_nothing(dataset_folder, tmp_path, values):
+    with pytest.raises(CheckFailedError, match=r"Use a smaller --lr. No checkpoint was saved before.$"):
+        small_run(dataset_folder, tmp_path, learning_rate=1e30, muon_learning_rate=1e30, report_to="none", **values)
+    assert not list(tmp_path.glob("checkpoint-*"))
+    assert read_result(tmp_path) is None
+    for file in tmp_path.rglob("*.json"):
+        assert not re.search(r"\b(NaN|Infinity)\b", file.read_text())
+
+
+def test_a_gradient_norm_that_is_not_finite_is_not_logged(dataset_folder, tmp_path, monkeypatch):
+    """A scaled float16 gradient may overflow: the step is skipped, and the run continues."""
+    monkeypatch.setattr(ProbeTrainer, "_get_grad_norm", lambda *args, **kwargs: float("inf"))
+    trainer, _ = small_run(dataset_folder, tmp_path, num_train_epochs=1)
+    assert [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert not any("grad_norm" in entry for entry in trainer.state.log_history)
+
+
+def test_bfloat16_of_the_accelerate_configuration_is_used_and_recorded(dataset_folder, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("hfprobe.config.has_bf16_units", lambda: True)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    seen = []
+    forward = torch.nn.Linear.forward
+    monkeypatch.setattr(torch.nn.Linear, "forward", lambda *args: seen.append(forward(*args)) or seen[-1])
+    with caplog.at_level("INFO", logger="hfprobe"):
+        small_run(dataset_folder, tmp_path, num_train_epochs=1)
+    assert {output.dtype for output in seen} == {torch.bfloat16}
+    assert "Training in mixed precision: bf16." in caplog.messages
+    assert json.loads((tmp_path / "run.json").read_text())["precision"] == "bf16"
+
+
+def test_float32_is_recorded(dataset_folder, tmp_path):
+    small_run(dataset_folder, tmp_path, num_train_epochs=1)
+    assert json.loads((tmp_path / "run.json").read_text())["precision"] == "fp32"
 
 
 def test_reference_optimizer_is_adam_with_coupled_weight_decay_on_everything(dataset_folder, tmp_path):
@@ -237,6 +394,92 @@ def test_resume_ends_where_the_uninterrupted_run_ends(dataset_folder, tmp_path):
     assert resumed.state.global_step == whole.state.global_step
     for name, weights in load_file(sorted((tmp_path / "whole").glob("checkpoint-*"))[-1] / "model.safetensors").items():
         assert torch.equal(weights, load_file(sorted(folder.glob("checkpoint-*"))[-1] / "model.safetensors")[name])
+
+
+WORKERS = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
+STEPS = {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 3, "save_steps": 3}
+
+
+@pytest.mark.parametrize("values", [WORKERS, WORKERS | STEPS], ids=["at an epoch's end", "in mid-epoch"])
+def test_resume_with_persistent_workers_ends_where_the_uninterrupted_run_ends(
+    dataset_folder, tmp_path, monkeypatch, values
+):
+    whole, expected = small_run(dataset_folder, tmp_path / "whole", num_train_epochs=3, **values)
+
+    class Interrupted(Exception):
+        pass
+
+    save = ProbeTrainer._save_checkpoint
+
+    def stop_after_saving(self, *args, **kwargs):
+        save(self, *args, **kwargs)
+        raise Interrupted
+
+    monkeypatch.setattr(ProbeTrainer, "_save_checkpoint", stop_after_saving)
+    with pytest.raises(Interrupted):
+        small_run(dataset_folder, tmp_path / "parts", num_train_epochs=3, **values)
+    monkeypatch.setattr(ProbeTrainer, "_save_checkpoint", save)
+    resumed, found = small_run(dataset_folder, tmp_path / "parts", num_train_epochs=3, resume=True, **values)
+    assert found.metrics == expected.metrics
+    last = [f"checkpoint-{trainer.state.global_step}/model.safetensors" for trainer in (whole, resumed)]
+    weights = load_file(tmp_path / "whole" / last[0]), load_file(tmp_path / "parts" / last[1])
+    assert {name: (weights[0][name] - weights[1][name]).abs().max().item() for name in weights[0]} == dict.fromkeys(
+        weights[0], 0
+    )
+
+
+def test_without_persistent_workers_the_loaders_draw_as_those_of_trainer(dataset_folder, tmp_path, monkeypatch):
+    mine, _ = small_run(dataset_folder, tmp_path / "mine")
+    monkeypatch.delattr(ProbeTrainer, "_get_dataloader")
+    plain, _ = small_run(dataset_folder, tmp_path / "plain")
+    for one, other in zip(mine.model.parameters(), plain.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_signal_saves_a_checkpoint_that_the_save_strategy_would_not(dataset_folder, tmp_path, monkeypatch):
+    ask = StopOnSignal.on_epoch_end
+
+    def ask_in_the_second_epoch(self, args, state, control, **kwargs):
+        self._asked = signal.SIGTERM if state.epoch == 2 else 0
+        ask(self, args, state, control, **kwargs)
+
+    monkeypatch.setattr(StopOnSignal, "on_epoch_end", ask_in_the_second_epoch)
+    slow = {"learning_rate": 1e-9, "muon_learning_rate": 1e-9}  # the second epoch is not a better one
+    with pytest.raises(StoppedError, match=r"at step 8 of 12; all is saved in .* run the same command with --resume.$"):
+        small_run(dataset_folder, tmp_path, num_train_epochs=3, save_strategy="best", **slow)
+    assert (tmp_path / "checkpoint-8").is_dir()
+
+
+def test_histograms_count_epochs_as_trainer_does(dataset_folder, tmp_path):
+    """Four batches, three to a step: an epoch has two steps."""
+    small_run(dataset_folder, tmp_path, num_train_epochs=3, gradient_accumulation_steps=3, histogram_epochs=1)
+    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"histograms": 0}).Reload()
+    assert [event.step for event in events.Histograms("weights/features/0/weight")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("saved", [0, 1])
+def test_a_resumed_run_has_each_step_once_in_tensorboard(dataset_folder, tmp_path, monkeypatch, saved):
+    class Interrupted(Exception):
+        pass
+
+    save, calls = ProbeTrainer._save_checkpoint, []
+
+    def stop_before_saving(self, *args, **kwargs):
+        calls.append(None)
+        if len(calls) > saved:
+            raise Interrupted
+        save(self, *args, **kwargs)
+
+    values = {"num_train_epochs": 3, "histogram_epochs": 1, "logging_strategy": "steps", "logging_steps": 1}
+    monkeypatch.setattr(ProbeTrainer, "_save_checkpoint", stop_before_saving)
+    with pytest.raises(Interrupted):
+        small_run(dataset_folder, tmp_path, **values)
+    monkeypatch.setattr(ProbeTrainer, "_save_checkpoint", save)
+    small_run(dataset_folder, tmp_path, resume=True, **values)
+    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"histograms": 0, "scalars": 0}).Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(1, 13))
+    assert [event.step for event in events.Scalars("eval/accuracy")] == [4, 8, 12]
+    assert [event.step for event in events.Histograms("weights/features/0/weight")] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
-"""Trainer callbacks, one file each. All derive what they need from the Trainer's state, so a resumed run goes on as if
-it had never stopped."""
+"""Trainer callbacks, one file each. All derive what they need from the Trainer's state, so a resumed run continues
+as if it had never stopped."""
 
 from hfprobe.callbacks.early_stopping import EarlyStopping
 from hfprobe.callbacks.epochs import SetEpoch
@@ -7,5 +7,6 @@ from hfprobe.callbacks.histograms import Histograms
 from hfprobe.callbacks.profiler import Profiler
 from hfprobe.callbacks.progress import EpochProgress
 from hfprobe.callbacks.signals import StopOnSignal
+from hfprobe.callbacks.tensorboard import Curves
 
-__all__ = ["EarlyStopping", "EpochProgress", "Histograms", "Profiler", "SetEpoch", "StopOnSignal"]
+__all__ = ["Curves", "EarlyStopping", "EpochProgress", "Histograms", "Profiler", "SetEpoch", "StopOnSignal"]

@@ -1,8 +1,13 @@
+import math
+
 from transformers import TrainerCallback
 
 
 class Histograms(TrainerCallback):
     """Histograms of weights and gradients in TensorBoard, at the last step of the first and of every `every`-th epoch.
+
+    Their axis counts epochs, so a purge step does not hide what a killed process wrote: a resumed run leaves out what
+    is there, which is the same to the bit.
 
     Args:
         tensorboard: the Trainer's TensorBoardCallback, whose writer is shared.
@@ -12,11 +17,20 @@ class Histograms(TrainerCallback):
     def __init__(self, tensorboard, every: int):
         self.tensorboard = tensorboard
         self.every = every
+        self.written = set()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if self.tensorboard.tb_writer is not None and state.global_step:
+            from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+            events = EventAccumulator(self.tensorboard.logging_dir, size_guidance={"histograms": 0}).Reload()
+            tags = events.Tags()["histograms"]
+            self.written = {(tag, event.step) for tag in tags for event in events.Histograms(tag)}
 
     def on_pre_optimizer_step(self, args, state, control, model=None, train_dataloader=None, **kwargs):
         # The only place where gradients are complete and not yet cleared.
         writer = self.tensorboard.tb_writer
-        steps_per_epoch = max(1, len(train_dataloader) // args.gradient_accumulation_steps)
+        steps_per_epoch = math.ceil(len(train_dataloader) / args.gradient_accumulation_steps)  # as Trainer counts
         epoch, step = divmod(state.global_step + 1, steps_per_epoch)
         if writer is None or step or (epoch != 1 and epoch % self.every):
             return
@@ -25,5 +39,7 @@ class Histograms(TrainerCallback):
                 continue
             name = name.removeprefix("module.").replace(".", "/")
             for kind, values in (("weights", parameter.detach()), ("gradients", parameter.grad)):
-                if values.isfinite().all():  # others have no histogram, and end the run at its next log entry
-                    writer.add_histogram(f"{kind}/{name}", values.float().cpu(), epoch)
+                tag = f"{kind}/{name}"
+                # Values that are not finite have no histogram, and end the run at its next log entry.
+                if (tag, epoch) not in self.written and values.isfinite().all():
+                    writer.add_histogram(tag, values.float().cpu(), epoch)

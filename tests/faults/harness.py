@@ -35,6 +35,9 @@ KINDS = {
     "SimpleCNN, reference recipe": ["--model", "cnn", "--recipe", "reference", "--epochs", "3"],
     "SimpleCNN, saved in mid-epoch": ["--model", "cnn", *STEPS],
     "SimpleCNN, 2 loader workers": ["--model", "cnn", *STEPS, "--dataloader_num_workers", "2"],
+    "SimpleCNN, persistent workers": [
+        *["--model", "cnn", *STEPS, "--dataloader_num_workers", "2", "--dataloader_persistent_workers", "true"]
+    ],
     "probe, exact head": [*PROBE, "--views", "2"],
     "probe, SGD head": [*PROBE, "--head", "sgd"],
     "probe, no cache": [*PROBE, "--head", "sgd", "--feature_cache", "off", *STEPS],
@@ -60,6 +63,8 @@ POINTS = [
     Point("in mid-epoch", "SimpleCNN, saved in mid-epoch", f"{TRAINER}.training_step", 5),
     Point("in mid-epoch", "SimpleCNN, saved in mid-epoch", f"{TRAINER}.training_step", 8),
     Point("in mid-epoch", "SimpleCNN, 2 loader workers", f"{TRAINER}.training_step", 8),
+    Point("in mid-epoch", "SimpleCNN, persistent workers", f"{TRAINER}.training_step", 5),
+    Point("in mid-epoch", "SimpleCNN, persistent workers", f"{TRAINER}.training_step", 11),
     Point("at an epoch's edge", "SimpleCNN", "hfprobe.callbacks.epochs:SetEpoch.on_epoch_begin", 2),
     Point("during an evaluation", "SimpleCNN", f"{TRAINER}.evaluation_loop", 2),
     Point("after an evaluation, before its save", "SimpleCNN", f"{TRAINER}._save_checkpoint", 2),

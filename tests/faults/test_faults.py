@@ -61,31 +61,33 @@ def test_every_kill(laboratory, number):
 
 def test_a_kill_a_signal_and_a_full_disk(laboratory):
     found = laboratory("""
-print(lab.try_point(at("training_step", 6)), told("Going"))
-print(lab.try_point(at("training_step", 6), blow=term, code=143), told("Stopped", "Going"))
-print(lab.try_point(at("_save_optimizer_and_scheduler", 2), blow=full, code=3), told("error", "Going"))
+print(lab.try_point(at("training_step", 6)), told("Continuing"))
+print(lab.try_point(at("training_step", 6), blow=term, code=143), told("Stopped", "Continuing"))
+print(lab.try_point(at("_save_optimizer_and_scheduler", 2), blow=full, code=3), told("error", "Continuing"))
 """)
-    stopped = "Stopped by SIGTERM at step 6 of 12; all is saved in run. Go on: the same command with --resume."
+    stopped = (
+        "Stopped by SIGTERM at step 6 of 12; all is saved in run. To continue, run the same command with --resume."
+    )
     full = (
-        "error: checkpoint-8 could not be saved in 'run': No space left on device. Earlier checkpoints are as they "
-        "were. Free some space, then the same command with --resume."
+        "error: checkpoint-8 could not be saved in 'run': No space left on device. Earlier checkpoints are intact. "
+        "Free some space, then run the same command with --resume."
     )
     assert found == [
-        f"None {['Going on from run/checkpoint-4.']}",
-        f"None {[stopped, 'Going on from run/checkpoint-6.']}",
-        f"None {[full, 'Going on from run/checkpoint-4.']}",
+        f"None {['Continuing from run/checkpoint-4.']}",
+        f"None {[stopped, 'Continuing from run/checkpoint-6.']}",
+        f"None {[full, 'Continuing from run/checkpoint-4.']}",
     ]
 
 
 @pytest.mark.faults
 def test_a_signal_at_the_last_step_of_an_epoch_and_two_interrupts(laboratory):
     found = laboratory("""
-print(lab.try_point(at("training_step", 8), blow=term, code=143), told("Going"))  # after the epoch's evaluation
-print(lab.try_point(at("training_step", 6), blow=interrupt_twice, code=130), told("Stopped", "Going"))
+print(lab.try_point(at("training_step", 8), blow=term, code=143), told("Continuing"))  # after the epoch's evaluation
+print(lab.try_point(at("training_step", 6), blow=interrupt_twice, code=130), told("Stopped", "Continuing"))
 """)
     assert found == [
-        f"None {['Going on from run/checkpoint-8.']}",
-        f"None {['Going on from run/checkpoint-4.']}",
+        f"None {['Continuing from run/checkpoint-8.']}",
+        f"None {['Continuing from run/checkpoint-4.']}",
     ]
 
 

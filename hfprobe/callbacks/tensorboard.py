@@ -1,0 +1,27 @@
+from pathlib import Path
+
+from transformers.integrations import TensorBoardCallback
+
+
+class Curves(TensorBoardCallback):
+    """TensorBoard's curves, each step once.
+
+    A killed process may have logged steps that a resumed run trains again. The new writer's purge step hides them.
+    """
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.logging_dir = str(folder)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._open(state, first_step=state.global_step + 1)
+        super().on_train_begin(args, state, control, **kwargs)
+
+    def on_log(self, args, state, control, **kwargs):
+        if state.global_step == 0:  # a head that is solved has no training step
+            self._open(state, first_step=0)
+        super().on_log(args, state, control, **kwargs)
+
+    def _open(self, state, *, first_step: int) -> None:
+        if self.tb_writer is None and state.is_world_process_zero:
+            self.tb_writer = self._SummaryWriter(log_dir=self.logging_dir, purge_step=first_step)
