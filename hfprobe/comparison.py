@@ -93,9 +93,9 @@ def compare(results: dict[str, EvalResult], *, profile: dict[str, Any] | None = 
             backbone and number of parameters: time does not depend on what the weights are.
 
     Returns:
-        `class_names`, `split`, `n`; `models`: of each its metrics, what its training cost and what its answers cost;
-        `pairs`: of each two the differences (second minus first), intervals and tests; `profile`: where and how costs
-        were measured; `verdict`: sentences.
+        `class_names`, `split`, `split_fingerprint` of its images, `n`; `models`: of each its metrics, its training cost
+        and its inference cost; `pairs`: of each two the differences (second minus first), intervals and tests;
+        `profile`: where and how costs were measured; `verdict`: sentences.
 
     Raises:
         InputError: a model that is not in the profile.
@@ -109,6 +109,7 @@ def compare(results: dict[str, EvalResult], *, profile: dict[str, Any] | None = 
     return {
         "class_names": first.class_names,
         "split": first.provenance["split"],
+        "split_fingerprint": first.provenance["split_fingerprint"],
         "n": len(first.labels),
         "models": models,
         "pairs": pairs,
