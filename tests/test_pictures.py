@@ -257,6 +257,24 @@ def test_each_file_is_read_once_and_not_again_by_the_next_call(published, tmp_pa
         assert len(read) == 2 * 4
 
 
+def test_two_processes_may_decode_the_same_images_at_once(tmp_path, monkeypatch):
+    processor = build_model("cnn", labels=CLASSES, options=recipe_options("cnn"))[1]
+    folder = write_folder(tmp_path / "photos", {"a": encode(grey(40, 50), "PNG")})
+    found = []
+
+    def read(content):
+        monkeypatch.undo()
+        monkeypatch.setattr("hfprobe.data.cache.cache_folder", lambda: tmp_path / "cache")
+        found.append(decode_test(folder, processor=processor).test.images)  # the other one is done first
+        return read_picture(content)
+
+    monkeypatch.setattr("hfprobe.data.cache.cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr("hfprobe.data.resident.read_picture", read)
+    found.append(decode_test(folder, processor=processor).test.images)
+    np.testing.assert_array_equal(*found)
+    assert len(list((tmp_path / "cache" / "decoded").iterdir())) == 1
+
+
 def test_identity_is_the_same_at_every_resolution_and_in_every_lossless_file(tmp_path):
     images = {str(number): grey(64 + number % 2, 64) for number in range(4)}
     png = write_folder(tmp_path / "png", {name: encode(image, "PNG") for name, image in images.items()})

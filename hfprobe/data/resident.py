@@ -29,6 +29,7 @@ from hfprobe.files import create_array
 logger = logging.getLogger(__name__)
 
 FITTED_AT_ONCE = 100
+RECORD_FILE = "record.json"
 
 
 @dataclass(frozen=True)
@@ -160,13 +161,18 @@ def decode_images(rows: Dataset, *, split: str, processor: Any, source_key: str)
                     writer.add(_read(item, split=split, number=number))
                 writer.finish()
                 kept = fitted if writer.fitted else original
-                shutil.rmtree(kept, ignore_errors=True)
-                os.rename(work, kept)
+                if kept.exists() and not (kept / RECORD_FILE).is_file():
+                    shutil.rmtree(kept)  # somebody removed a part of it
+                try:
+                    os.rename(work, kept)
+                except OSError:  # another process has decoded the same images meanwhile
+                    if not (kept / RECORD_FILE).is_file():
+                        raise
         except OSError as error:
             raise MachineError(
                 f"Cannot keep decoded images in {folder}: {error.strerror or error}. Free some space."
             ) from error
-    for note, count in json.loads((kept / "record.json").read_text())["notes"].items():
+    for note, count in json.loads((kept / RECORD_FILE).read_text())["notes"].items():
         logger.info("%s (%d of %d %s images).", note, count, len(index), split)
     return ImageSplit(
         images=np.load(kept / "images.npy", mmap_mode="r"),
@@ -179,14 +185,14 @@ def decode_images(rows: Dataset, *, split: str, processor: Any, source_key: str)
 
 def _serves(place: Path, processor: Any) -> bool:
     """Whether a folder holds decoded images that are of use for a model: originals only where they are smaller."""
-    if not (place / "record.json").is_file():
+    if not (place / RECORD_FILE).is_file():
         return False
     height, width = np.load(place / "images.npy", mmap_mode="r").shape[1:3]
     return height * width <= input_size(processor) ** 2
 
 
 class _Writer:
-    """Pictures, one by one, into `images.npy`, `digests.npy` and `record.json` of a folder.
+    """Pictures, one by one, into `images.npy`, `digests.npy` and RECORD_FILE of a folder.
 
     They are kept as they are until one comes that has another size or is larger than the model's input: then those
     before it are fitted too.
@@ -219,7 +225,7 @@ class _Writer:
         if not self.fitted:
             os.rename(self.folder / "originals.npy", self.folder / "images.npy")
         np.save(self.folder / "digests.npy", self.digests)
-        (self.folder / "record.json").write_text(json.dumps({"notes": self.notes}))
+        (self.folder / RECORD_FILE).write_text(json.dumps({"notes": self.notes}))
 
     def _keeps(self, shape: tuple[int, ...]) -> bool:
         small = shape[0] * shape[1] <= input_size(self.processor) ** 2
