@@ -278,8 +278,6 @@ class RunArguments(TrainingArguments):
                 f"--lr_scheduler_type {schedule} has no warm-up",
             ),
             ("tensorboard" not in self.report_to, ("histogram_epochs",), "histograms need --report_to tensorboard"),
-            (not self.activation_checkpointing, ("activation_checkpointing_kwargs",), "no activation is recomputed"),
-            (not self.activation_checkpointing, ("gradient_checkpointing_kwargs",), "no activation is recomputed"),
             (
                 not self.push_to_hub,
                 ("hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision"),
