@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -195,7 +196,7 @@ def test_figures_of_an_earlier_process_may_differ_and_the_present_ones_are_repor
     found = check_figures(predicted, logged=logged, evaluated_here=False)
     assert found == {"accuracy": 1.0, "macro_f1": 1.0, "loss": 0.3}
     assert "The weights of step 8 were evaluated with accuracy 50.00%" in caplog.text
-    broken = PredictionOutput(predictions=logits / 0, label_ids=np.arange(2), metrics=now)
+    broken = PredictionOutput(predictions=np.full_like(logits, np.nan), label_ids=np.arange(2), metrics=now)
     with pytest.raises(CheckFailedError, match=r"^The model's predictions are not finite\."):
         check_figures(broken, logged=logged, evaluated_here=False)
 
@@ -475,6 +476,7 @@ def test_a_resumed_run_has_each_step_once_in_tensorboard(dataset_folder, tmp_pat
     with pytest.raises(Interrupted):
         small_run(dataset_folder, tmp_path, **values)
     monkeypatch.setattr(ProbeTrainer, "_save_checkpoint", save)
+    time.sleep(1)  # TensorBoard orders event files by the second they were started in
     small_run(dataset_folder, tmp_path, resume=True, **values)
     events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"histograms": 0, "scalars": 0}).Reload()
     assert [event.step for event in events.Scalars("train/loss")] == list(range(1, 13))
