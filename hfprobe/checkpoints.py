@@ -13,7 +13,7 @@ from hfprobe.files import sha256, sync
 MANIFEST_FILE = "manifest.json"
 STAGING = ".saving"  # in the run folder; transformers looks at checkpoint-* alone
 NAME = re.compile(r"checkpoint-(\d+)")
-# Without one of these a run cannot go on to the bit; other files are known from the manifest.
+# Without one of these a run cannot be continued to the bit; other files are known from the manifest.
 NEEDED = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
 
 

@@ -153,7 +153,7 @@ def _extract_to(
 ) -> float:
     """Fill `part`; the seconds it took in all.
 
-    Rows already written stand in a file beside it, so that an interrupted call can go on.
+    Rows already written stand in a file beside it, so that an interrupted call can be continued.
     """
     counter = part.with_suffix(".rows")
     shape = (len(split), model.config.feature_size)

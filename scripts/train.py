@@ -2,7 +2,7 @@
 
     accelerate launch --quiet --config_file accelerate_config.yaml scripts/train.py --model cnn
     python scripts/train.py --model cnn --recipe reference --epochs 5
-    python scripts/train.py --model cnn --seeds 5        # mean and deviation; type it again with --resume to go on
+    python scripts/train.py --model cnn --seeds 5        # mean and deviation; run it again with --resume to continue
     python scripts/train.py --model cnn --max_train_samples 1000 --epochs 2      # a look around, seconds
 
 Any flag of transformers' TrainingArguments works beside hfprobe's own; `--help` lists both. `--resume` continues a run
@@ -51,7 +51,8 @@ def train_one(config: RunConfig) -> None:
     revision = push_best(trainer, config=config, splits=splits, result=result)
     hub_flag = "" if config.training.hub_dir == "hub" else f" --hub_dir {config.training.hub_dir}"
     print(
-        f"\nDone: {result.epochs:g} epochs in {result.seconds:.0f} s; best epoch {result.best_epoch:g}.\n"
+        f"\nDone: {result.epochs:g} epoch{'s' * (result.epochs != 1)} in {result.seconds:.0f} s; "
+        f"best epoch {result.best_epoch:g}.\n"
         f"Validation accuracy {result.metrics['accuracy']:.2%}, macro-F1 {result.metrics['macro_f1']:.2%} "
         f"(n = {result.n_validation:,}).\n"
         f"Model:   {revision.path}\n"
