@@ -218,10 +218,11 @@ def save_parquet(file, names, labels, *, colours=None):
 
 
 def test_class_numbers_are_those_of_each_parquet_file(tmp_path):
-    save_parquet(tmp_path / "train-00000-of-00002.parquet", ["amber", "blue"], [0, 1] * 10)
-    save_parquet(tmp_path / "train-00001-of-00002.parquet", ["coral", "blue", "amber"], [1, 2] * 10)
-    save_parquet(tmp_path / "test.parquet", ["blue", "amber"], [0, 1] * 5)
-    splits = load(tmp_path, ["blue", "amber"])
+    folder = tmp_path / "da*ta[v1]?"  # a path, not a pattern
+    save_parquet(folder / "train-00000-of-00002.parquet", ["amber", "blue"], [0, 1] * 10)
+    save_parquet(folder / "train-00001-of-00002.parquet", ["coral", "blue", "amber"], [1, 2] * 10)
+    save_parquet(folder / "test.parquet", ["blue", "amber"], [0, 1] * 5)
+    splits = load(folder, ["blue", "amber"])
     for part in (splits.train, splits.validation, splits.test):
         reds = part.images[:, 0, 0, 0]
         assert set(reds[part.labels == 0].tolist()) == {0}
