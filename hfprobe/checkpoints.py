@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: written beside, synced, vouched for by a manifest, then renamed."""
+"""Atomic checkpoints: staged, fsynced, checksummed in a manifest, then renamed."""
 
 from __future__ import annotations
 

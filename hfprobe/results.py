@@ -65,7 +65,7 @@ class EvalResult:
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write metrics.json, predictions.parquet and mistakes.parquet; metrics.json comes last and vouches for all."""
+        """Write metrics.json, predictions.parquet and mistakes.parquet; metrics.json last: it marks them complete."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         predictions = pa.table(

@@ -1,4 +1,4 @@
-"""Can a model learn at all? One batch, over and over, must be learnt by heart."""
+"""Can a model learn at all? It must overfit one batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Overfit one batch of 32 images: a model that cannot learn 32 images by heart has a bug, and exit code 1.
+"""Overfit one batch of 32 images: a model that cannot do that has a bug, and exit code 1.
 
     python scripts/sanity_check.py --model cnn
     python scripts/sanity_check.py --model vit --backbone_weights random
@@ -53,10 +53,10 @@ def main() -> None:
         print(f"epoch {epoch:>2}  accuracy {accuracy:7.2%}")
     if accuracies[-1] < 1:
         raise CheckFailedError(
-            f"{arguments.model} did not learn {len(splits.train)} images by heart: {max(accuracies):.2%} at best in "
+            f"{arguments.model} did not overfit {len(splits.train)} images: {max(accuracies):.2%} at best in "
             f"{len(accuracies)} epochs, 100 % expected. Look at its gradients, or give --epochs or --lr more."
         )
-    print(f"\n{arguments.model} learnt {len(splits.train)} images by heart in {len(accuracies)} epochs.")
+    print(f"\n{arguments.model} overfitted {len(splits.train)} images in {len(accuracies)} epochs.")
 
 
 if __name__ == "__main__":

@@ -240,9 +240,9 @@ def test_sanity_check(model, flags, monkeypatch, capsys, dataset_folder):
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(ROOT / "scripts" / "sanity_check.py"), run_name="__main__")
     assert stopped.value.code == 0
-    assert f"{model} learnt 32 images by heart" in capsys.readouterr().out
+    assert f"{model} overfitted 32 images" in capsys.readouterr().out
 
 
 def test_sanity_check_that_fails(fails, dataset_folder):
     message = fails("sanity_check.py", "--dataset", dataset_folder, "--epochs", 1, "--lr", "1e-9", code=1)
-    assert message.startswith("cnn did not learn 32 images by heart: ")
+    assert message.startswith("cnn did not overfit 32 images: ")

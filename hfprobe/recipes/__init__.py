@@ -3,7 +3,7 @@
 The contract, held for every module by tests/test_models.py:
 
 - `RECIPES`: recipe name -> values for fields of `Options` and `hfprobe.config.RunArguments`; the first is default;
-- `SANITY_LEARNING_RATE`: of Adam, to learn one batch by heart;
+- `SANITY_LEARNING_RATE`: of Adam, to overfit one batch;
 - `Options`: a dataclass, the model's own command-line flags. A field that any recipe sets has no default: its value
   comes from a recipe (`recipe_options`). `ignored_settings()` names settings without effect, each with the reason.
 """
