@@ -4,7 +4,7 @@
     python benchmarks/probe.py --backbone tf_efficientnet_lite0 --images 512
 
 The way without a cache is timed for one epoch a round and multiplied by --epochs, those that `--head sgd --recipe
-reference` took on the whole data (README). Some ten minutes on two CPU cores.
+reference` took on the whole data (docs/results.md). Some ten minutes on two CPU cores.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Kill a run at a chosen point, resume it, and compare with the run that nobody killed.
 
-    python tests/faults/harness.py        # the table of README's reliability section; some minutes
+    python tests/faults/harness.py        # the table of docs/reliability.md; some minutes
 
 Each run is a process forked from this one, so that the imports are paid once. It kills itself with SIGKILL when a
 function is called for the n-th time: a marker, no clock.
