@@ -31,8 +31,7 @@ from train_step import LABELS, make_trainer
 
 from hfprobe.cli import keep_freed_memory, quiet_libraries, use_every_core
 from hfprobe.data.resident import ImageSplit
-from hfprobe.models import build_model
-from hfprobe.recipes import recipe_options
+from hfprobe.models import build_model, find_family
 
 BATCH_SIZE = 128
 WORKERS = (0, 2)
@@ -84,7 +83,7 @@ def at_its_best(make):
 
 
 def plain_trainer(split: ImageSplit, folder: str, workers: int):
-    model, processor = build_model("cnn", labels=LABELS, options=recipe_options("cnn"))
+    model, processor = build_model("cnn", labels=LABELS, options=find_family("cnn").recipe_options())
     rows = datasets.Dataset.from_dict(
         {"image": list(split.images), "labels": split.labels},
         features=datasets.Features({"image": datasets.Image(), "labels": datasets.Value("int64")}),
@@ -109,7 +108,7 @@ def plain_trainer(split: ImageSplit, folder: str, workers: int):
 
 
 def plain_loop(split: ImageSplit, workers: int):
-    model, processor = build_model("cnn", labels=LABELS, options=recipe_options("cnn"))
+    model, processor = build_model("cnn", labels=LABELS, options=find_family("cnn").recipe_options())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
     loader = torch.utils.data.DataLoader(

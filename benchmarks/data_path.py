@@ -12,8 +12,7 @@ from side_by_side import describe_machine, describe_ratio, draw_split, image_by_
 
 from hfprobe.cli import keep_freed_memory
 from hfprobe.data.resident import ImageBatches
-from hfprobe.models import build_model
-from hfprobe.recipes import recipe_options
+from hfprobe.models import build_model, find_family
 
 BATCH_SIZE = 128
 
@@ -29,8 +28,10 @@ def main() -> None:
         features=datasets.Features({"image": datasets.Image(), "labels": datasets.Value("int64")}),
     )
     processors = {
-        32: build_model("cnn", labels=list("abcde"), options=recipe_options("cnn"))[1],
-        224: build_model("vit", labels=list("abcde"), options=recipe_options("vit", backbone_weights="random"))[1],
+        32: build_model("cnn", labels=list("abcde"), options=find_family("cnn").recipe_options())[1],
+        224: build_model(
+            "vit", labels=list("abcde"), options=find_family("vit").recipe_options(backbone_weights="random")
+        )[1],
     }
     print(describe_machine())
     for side, processor in processors.items():

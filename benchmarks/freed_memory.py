@@ -9,8 +9,7 @@ import torch
 from side_by_side import default_memory, describe_machine, describe_ratio, make_parser, measure
 
 from hfprobe.cli import keep_freed_memory, use_every_core
-from hfprobe.models import build_model
-from hfprobe.recipes import recipe_options
+from hfprobe.models import build_model, find_family
 
 STEPS, BATCH_SIZE = 12, 128
 
@@ -19,7 +18,7 @@ def main() -> None:
     arguments = make_parser(__doc__).parse_args()
     use_every_core()
     model = (
-        build_model("cnn", labels=list("abcde"), options=recipe_options("cnn"))[0]
+        build_model("cnn", labels=list("abcde"), options=find_family("cnn").recipe_options())[0]
         .to(memory_format=torch.channels_last)
         .train()
     )

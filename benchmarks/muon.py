@@ -10,9 +10,8 @@ import torch
 from side_by_side import describe_machine, describe_ratio, make_parser, measure
 
 from hfprobe.cli import keep_freed_memory, use_every_core
-from hfprobe.models import build_model
+from hfprobe.models import build_model, find_family
 from hfprobe.optimizers import NEWTON_SCHULZ_STEPS, Muon
-from hfprobe.recipes import recipe_options
 
 STEPS = 5
 
@@ -22,7 +21,7 @@ def main() -> None:
     use_every_core()
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = build_model("cnn", labels=list("abcde"), options=recipe_options("cnn"))[0].to(
+    model = build_model("cnn", labels=list("abcde"), options=find_family("cnn").recipe_options())[0].to(
         device, memory_format=torch.channels_last
     )
     for parameter in model.parameters():

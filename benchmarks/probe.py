@@ -24,11 +24,15 @@ from hfprobe.cli import keep_freed_memory, quiet_libraries, use_every_core
 from hfprobe.data import sources
 from hfprobe.data.resident import ImageBatches, ImageSplit
 from hfprobe.data.transforms import fit_images, normalize
-from hfprobe.features import CPU_BATCH_SIZE, GPU_BATCH_SIZE, extract_features, install_head, solve_head
-from hfprobe.models import build_model
-from hfprobe.recipes import recipe_module, recipe_options
+from hfprobe.models import build_model, find_family
+from hfprobe.models.linear_probe.features import (
+    CPU_BATCH_SIZE,
+    GPU_BATCH_SIZE,
+    extract_features,
+)
+from hfprobe.models.linear_probe.head import install_head, solve_head
 
-REFERENCE = recipe_module("vit").RECIPES["reference"]
+REFERENCE = find_family("vit").RECIPES["reference"]
 
 
 def main() -> None:
@@ -42,7 +46,7 @@ def main() -> None:
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     train, validation = draw_split(arguments.images, seed=0), draw_split(arguments.images // 4, seed=1)
-    options = recipe_options("vit", backbone=arguments.backbone, backbone_weights="random")
+    options = find_family("vit").recipe_options(backbone=arguments.backbone, backbone_weights="random")
     model, processor = build_model("vit", labels=list("abcde"), options=options)
     model.to(device, memory_format=torch.channels_last)
     batch_size = CPU_BATCH_SIZE if device.type == "cpu" else GPU_BATCH_SIZE

@@ -26,7 +26,7 @@ WAYS = {
 # Prints the seconds and leaves the run.
 FIRST_STEP = """
 import os, runpy, sys, time
-import hfprobe.data.splits, hfprobe.models.cnn
+import hfprobe.data.splits, hfprobe.models.simple_cnn.modeling
 from hfprobe.trainer import ProbeTrainer
 
 step = ProbeTrainer.training_step

@@ -15,8 +15,7 @@ from hfprobe.cli import keep_freed_memory, quiet_libraries, use_every_core
 from hfprobe.config import make_run
 from hfprobe.data.resident import ImageSplit
 from hfprobe.data.splits import Splits
-from hfprobe.models import build_model
-from hfprobe.recipes import recipe_options
+from hfprobe.models import build_model, find_family
 from hfprobe.trainer import ProbeTrainer
 from hfprobe.training import build_trainer
 
@@ -66,7 +65,7 @@ def make_trainer(split: ImageSplit, *, folder: str) -> ProbeTrainer:
 def bare_loop(trainer: ProbeTrainer):
     """The same epoch without a Trainer: its batches, in another model of the same kind."""
     device, size = trainer.args.device, trainer.args.per_device_train_batch_size
-    model = build_model("cnn", labels=LABELS, options=recipe_options("cnn"))[0].to(
+    model = build_model("cnn", labels=LABELS, options=find_family("cnn").recipe_options())[0].to(
         device, memory_format=torch.channels_last
     )
 

@@ -15,9 +15,10 @@ from typing import Any, Literal
 from transformers import TrainingArguments
 from transformers.utils import strtobool
 
-from hfprobe import optimizers, recipes
+from hfprobe import optimizers
 from hfprobe.cli import Parser, is_main_process
 from hfprobe.errors import InputError
+from hfprobe.models import find_family
 from hfprobe.preflight import find_contradictions, refuse
 from hfprobe.run_parser import RunParser
 
@@ -159,7 +160,7 @@ class DataArguments:
 class RunArguments(TrainingArguments):
     """transformers' TrainingArguments, and what hfprobe adds."""
 
-    model: str = field(default="cnn", metadata={"help": "Which model: a module of hfprobe/models."})
+    model: str = field(default="cnn", metadata={"help": "Which model: cnn or probe."})
     recipe: str | None = field(default=None, metadata={"help": "Table of defaults; a flag that you pass wins over it."})
     learning_rate: float = field(
         default=5e-5,
@@ -209,6 +210,7 @@ class RunArguments(TrainingArguments):
     overwrite: bool = field(default=False, metadata={"help": "Delete the run that the output folder holds."})
 
     def __post_init__(self) -> None:
+        self.model = find_family(self.model).name  # an alias stands for it
         require_positive(
             self,
             "num_train_epochs",
@@ -357,8 +359,9 @@ def make_parser(model: str, recipe: str | None = None) -> RunParser:
     Raises:
         InputError: no such model, no such recipe.
     """
-    defaults = HOUSE_DEFAULTS | recipes.recipe_values(model, recipe) | {"model": model}
-    groups = [DataArguments, RunArguments, recipes.recipe_module(model).Options]
+    family = find_family(model)
+    defaults = HOUSE_DEFAULTS | family.recipe_values(recipe) | {"model": family.name}
+    groups = [DataArguments, RunArguments, family.Options]
     return RunParser(groups, defaults=defaults, short_names=SHORT_NAMES)
 
 
@@ -425,6 +428,6 @@ def parse_options(model: str, argv: Sequence[str]) -> Any:
     Raises:
         InputError: unknown model, unknown flag, bad value.
     """
-    defaults = recipes.recipe_values(model)
-    groups, _ = RunParser([recipes.recipe_module(model).Options], defaults=defaults, short_names={}).parse(argv)
+    family = find_family(model)
+    groups, _ = RunParser([family.Options], defaults=family.recipe_values(), short_names={}).parse(argv)
     return groups[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,13 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from hfprobe import provenance
-from hfprobe.data.resident import ImageBatches, ImageSplit
+from hfprobe.data.resident import ImageSplit
 from hfprobe.data.splits import Splits
 from hfprobe.errors import InputError, first_line
-from hfprobe.features import FeatureBatches, extract_features
-from hfprobe.models import loading
+from hfprobe.models import family_of, loading
 from hfprobe.results import EvalResult
 
 BATCH_SIZE = 64
-FROZEN_PART = ("backbone", "backbone_weights", "backbone_sha256")
 
 
 def load_model(folder: str | Path) -> tuple[PreTrainedModel, Any]:
@@ -98,7 +95,11 @@ def evaluate_model(
     images: ImageSplit = getattr(splits, split)
     model.to(device)
     start = time.perf_counter()
-    views = _views(model=model, processor=processor, images=images, name=split, count=2 if tta else 1)
+    family = family_of(model)
+    views = [
+        family.inputs(model, processor, images, name=f"{split} images", mirror=mirror)
+        for mirror in (False, True)[: 2 if tta else 1]
+    ]
     probabilities = np.zeros((len(images), len(labels)), dtype=np.float32)
     with torch.inference_mode():
         for first in tqdm(range(0, len(images), BATCH_SIZE), desc=f"Evaluating on {split}"):
@@ -124,7 +125,7 @@ def evaluate_model(
             "split_fingerprint": images.fingerprint,
             "parameters": model.num_parameters(),
             "trainable_parameters": model.num_parameters(only_trainable=True),
-            **{name: getattr(model.config, name) for name in FROZEN_PART if hasattr(model.config, name)},
+            **family.describe(model),
             **({"temperature": divisor} if temperature else {}),
             **({"test_time_augmentation": "mirror image"} if tta else {}),
             "seconds": round(seconds, 3),
@@ -132,17 +133,6 @@ def evaluate_model(
             "hardware": provenance.hardware(),
         },
     )
-
-
-def _views(
-    *, model: PreTrainedModel, processor: Any, images: ImageSplit, name: str, count: int
-) -> list[ImageBatches | FeatureBatches]:
-    """The plain images, and for a count of 2 their mirror images too, as the model reads them."""
-    if not hasattr(model, "extract_features"):
-        return [ImageBatches(images, processor=processor, mirror=mirror) for mirror in (False, True)[:count]]
-    # A frozen part: what it makes of each image is kept.
-    layers = extract_features(model=model, processor=processor, split=images, views=count, name=f"{name} images")
-    return [FeatureBatches(replace(layers, features=layer[None])) for layer in layers.features]
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

@@ -6,25 +6,24 @@ import json
 import math
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import accuracy_score
+from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers import PreTrainedModel, set_seed
 
 from hfprobe import provenance
-from hfprobe.config import make_run
+from hfprobe.config import RunConfig, make_run
 from hfprobe.data.columns import label_numbers
 from hfprobe.data.resident import ImageBatches
 from hfprobe.data.splits import VALIDATION_SHARE, Images, Splits
 from hfprobe.errors import InputError
-from hfprobe.features import FeatureSplit, extract_features, solve_head
-from hfprobe.models import build_model
+from hfprobe.models import build_model, find_family
 from hfprobe.results import write_json
-from hfprobe.training import build_trainer
+from hfprobe.training import assemble_trainer, fit, make_inputs
 
 POINTS_FILE = "label_efficiency.json"
 # A few images make one batch an epoch: so many steps are taken at least, or the network would hardly move.
@@ -37,12 +36,13 @@ def measure_label_efficiency(
     """Accuracy on the test images of each model at each number of training images per class and each seed.
 
     A seed draws its own images (more shots contain the fewer), initial weights and augmentation, all within one split
-    into train and validation. A network is trained by the first recipe of its model, to its end; a probe is solved
-    exactly, its penalty chosen on validation images of which it gets a quarter of the training images' number, as in
-    the whole split. Points that the folder holds are not measured again; each is written down once it is there.
+    into train and validation. A model is fitted by its first recipe, to its end. Of the validation images it gets a
+    quarter of the training images' number, as in the whole split. A model that is solved in closed form is built and
+    given its inputs once for all seeds. Points that the folder holds are not measured again; each is written down once
+    it is there.
 
     Args:
-        models: name of `available_models()` -> values for `make_run`, where they are not those of the first recipe.
+        models: name of a model -> values for `make_run`, where they are not those of the first recipe.
         shots: training images per class.
 
     Returns:
@@ -55,12 +55,12 @@ def measure_label_efficiency(
     fewest = min(np.bincount(label_numbers(images.parts["train"])))
     if max(shots) > fewest:
         raise InputError(f"--shots {max(shots)} is more than the {fewest:,} training images of the smallest class.")
+    models = {find_family(name).name: values for name, values in models.items()}
     options = {name: make_run(model=name, **values).model for name, values in models.items()}
-    built, splits = {}, {}
+    splits = {}
     for name in models:
-        set_seed(0)  # for the sake of backbones with random weights
-        built[name] = build_model(name, labels=images.class_names, options=options[name])
-        splits[name] = images.decode("train", "validation", "test", processor=built[name][1])
+        processor = build_model(name, labels=images.class_names, options=options[name])[1]
+        splits[name] = images.decode("train", "validation", "test", processor=processor)
     setting = {
         "class_names": images.class_names,
         "data_fingerprint": next(iter(splits.values())).fingerprint,  # that of all: they differ in resolution alone
@@ -76,19 +76,21 @@ def measure_label_efficiency(
     done = {(point["model"], point["shots"], point["seed"]) for point in content["points"]}
     wanted = [(name, count, seed) for count in sorted(shots) for name in models for seed in seeds]
     missing = [key for key in wanted if key not in done]
-    probes = {  # a probe's features once for all seeds
-        name: _extract_all(*built[name], splits[name])
+    how = {"classes": len(images.class_names), "folder": str(folder)}
+    solved = {  # once for all seeds: the same as where one seed is measured alone
+        name: _prepare(_make_config(models[name] | {"model": name}, count=min(shots), seed=0, **how), splits[name])
         for name in {name for name, _, _ in missing}
-        if hasattr(built[name][0], "extract_features")
+        if find_family(name).is_solved(options[name])
     }
     with tqdm(total=len(wanted), initial=len(wanted) - len(missing), desc="Label efficiency", unit="point") as progress:
         for name, count, seed in missing:
             progress.set_postfix_str(f"{name}, {count} per class, seed {seed}")
             start = time.perf_counter()
-            if name in probes:
-                accuracy = _probe(probes[name], classes=len(images.class_names), count=count, seed=seed)
-            else:
-                accuracy = _train(splits[name], count=count, model=name, seed=seed, **models[name])
+            with tempfile.TemporaryDirectory() as run_folder:
+                values = models[name] | {"model": name}
+                config = _make_config(values, count=count, seed=seed, **how | {"folder": run_folder})
+                prepared = solved.get(name) or _prepare(config, splits[name])
+                accuracy = _measure(prepared, config=config, splits=splits[name], count=count)
             content["points"].append(
                 {
                     "model": name,
@@ -134,44 +136,53 @@ def _positions(labels: np.ndarray, *, count: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate([drawn[labels[drawn] == number][:count] for number in np.unique(labels)]))
 
 
-def _extract_all(model: PreTrainedModel, processor: Any, splits: Splits) -> dict[str, FeatureSplit]:
-    return {
-        part: extract_features(model=model, processor=processor, split=getattr(splits, part), name=f"{part} images")
-        for part in ("train", "validation", "test")
-    }
+@dataclass(frozen=True)
+class _Prepared:
+    """A model before it is fitted, and the inputs of each part of the split."""
+
+    model: PreTrainedModel
+    processor: Any
+    inputs: dict[str, Dataset]
 
 
-def _probe(features: dict[str, FeatureSplit], *, classes: int, count: int, seed: int) -> float:
-    def few(part: str, number: int) -> FeatureSplit:
-        whole = features[part]
-        chosen = _positions(whole.labels, count=number, seed=seed)
-        return replace(whole, features=whole.features[:, chosen], labels=whole.labels[chosen])
+def _prepare(config: RunConfig, splits: Splits) -> _Prepared:
+    set_seed(config.training.seed)
+    model, processor = build_model(config.training.model, labels=splits.class_names, options=config.model)
+    train, validation = make_inputs(config=config, model=model, processor=processor, splits=splits)
+    test = find_family(config.training.model).inputs(
+        model, processor, splits.test, name="test images", options=config.model
+    )
+    return _Prepared(model, processor, {"train": train, "validation": validation, "test": test})
 
+
+def _make_config(values: dict[str, Any], *, count: int, classes: int, seed: int, folder: str) -> RunConfig:
+    """The first recipe's run with `count` training images per class, to its end."""
+    values = values | {"seed": seed, "output_dir": folder, "report_to": "none", "disable_tqdm": True}
+    recipe = make_run(**values)
+    if find_family(recipe.training.model).is_solved(recipe.model):
+        return recipe
+    steps = math.ceil(count * classes / recipe.training.per_device_train_batch_size)
+    epochs = max(recipe.training.num_train_epochs, math.ceil(LEAST_STEPS / steps))
+    # The last weights are taken: nothing is chosen, so nothing is evaluated or saved on the way.
+    never = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+    return make_run(**values, **never, num_train_epochs=epochs)
+
+
+def _measure(prepared: _Prepared, *, config: RunConfig, splits: Splits, count: int) -> float:
+    """Test accuracy after fitting a model to `count` training images per class."""
+    seed, model, processor = config.training.seed, prepared.model, prepared.processor
     held_out = math.ceil(count * VALIDATION_SHARE / (1 - VALIDATION_SHARE))
-    head = solve_head(few("train", count), few("validation", held_out), classes=classes)
-    scores = features["test"].features[0] @ head.weight.T + head.bias
-    return float(accuracy_score(features["test"].labels, scores.argmax(axis=1)))
-
-
-def _train(splits: Splits, *, count: int, seed: int, **values: Any) -> float:
-    few = replace(splits, train=splits.train.take(_positions(splits.train.labels, count=count, seed=seed)))
-    recipe = make_run(**values).training
-    steps = math.ceil(len(few.train) / recipe.per_device_train_batch_size)
-    with tempfile.TemporaryDirectory() as folder:
-        config = make_run(
-            **values,
-            seed=seed,
-            output_dir=folder,
-            num_train_epochs=max(recipe.num_train_epochs, math.ceil(LEAST_STEPS / steps)),
-            # The last weights are taken: nothing is chosen, so nothing is evaluated or saved on the way.
-            eval_strategy="no",
-            save_strategy="no",
-            load_best_model_at_end=False,
-            report_to="none",
-            disable_tqdm=True,
-        )
-        set_seed(seed)
-        model, processor = build_model(config.training.model, labels=splits.class_names, options=config.model)
-        trainer = build_trainer(config=config, model=model, processor=processor, splits=few)
-        trainer.train()
-        return trainer.predict(ImageBatches(splits.test, processor=processor)).metrics["test_accuracy"]
+    train = _positions(splits.train.labels, count=count, seed=seed)
+    validation = _positions(splits.validation.labels, count=held_out, seed=seed)
+    find_family(config.training.model).initialize(
+        model, options=config.model, images=ImageBatches(splits.train.take(train), processor=processor)
+    )
+    trainer = assemble_trainer(
+        config=config,
+        model=model,
+        processor=processor,
+        train=prepared.inputs["train"].take(train),
+        validation=prepared.inputs["validation"].take(validation),
+    )
+    fit(trainer, config=config)
+    return trainer.predict(prepared.inputs["test"]).metrics["test_accuracy"]

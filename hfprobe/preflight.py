@@ -92,14 +92,15 @@ def _as_table(given: dict[str, Any] | str | None) -> dict[str, Any]:
 
 
 def find_shortages(
-    *, parameters: int, output_dir: Path, kept: int | None, epochs: float, feature_bytes: int
+    *, parameters: int, output_dir: Path, kept: int | None, epochs: float, memory: int, memory_remedy: str
 ) -> list[str]:
     """What the machine lacks for a run, each with its remedy.
 
     Args:
         parameters: that are trained.
         kept: checkpoints that stay (`save_total_limit`); None: one an epoch.
-        feature_bytes: of the arrays that the exact head needs in memory.
+        memory: bytes that fitting takes beside the model.
+        memory_remedy: what to pass where they are not free.
     """
     problems = []
     # One more than are kept: the new one is whole before an old one goes. Those of a resumed run are there already.
@@ -112,11 +113,11 @@ def find_shortages(
             f"Checkpoints need {wanted:,.0f} MB in '{output_dir}' ({count} of {wanted / count:,.0f} MB), and "
             f"{free:,.0f} MB are free. Free some, give another --output_dir, or a smaller --save_total_limit."
         )
-    memory = available_memory()
-    if memory is not None and feature_bytes > memory:
+    available = available_memory()
+    if available is not None and memory > available:
         problems.append(
-            f"The exact head needs {feature_bytes / 1e9:.1f} GB of memory for the features, and {memory / 1e9:.1f} GB "
-            "are free. Give fewer --views, a smaller --max_train_samples, or --head sgd."
+            f"Fitting the model needs {memory / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB are free. Free "
+            f"some, or pass {memory_remedy}."
         )
     return problems
 

@@ -26,8 +26,7 @@ from hfprobe.comparison import PROFILE_FILE
 from hfprobe.data.transforms import input_size
 from hfprobe.errors import CheckFailedError, InputError, MachineError, first_line
 from hfprobe.evaluation import load_model
-from hfprobe.models import register_models
-from hfprobe.recipes import recipe_module
+from hfprobe.models import family_of, register_models
 from hfprobe.results import write_json
 
 WARMUP_STEPS = 10
@@ -57,7 +56,7 @@ def profile_models(
 
     Args:
         folders: model folders by the name they are to have.
-        batch_sizes: for every model, beside each one's own, which the reference experiment trained it with.
+        batch_sizes: for every model, beside each one's own (`ModelFamily.profile_batch_size`).
         rounds: for the spread of the throughput.
         seconds: of each (model, batch size) in a round; one step at least.
         trace_dir: existing folder for `trace-<name>.json` of each model (ui.perfetto.dev opens it).
@@ -73,14 +72,14 @@ def profile_models(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     load_before = os.getloadavg()[0]
     models = {name: load_model(folder) for name, folder in folders.items()}
-    own = {name: own_batch_size(model) for name, (model, _) in models.items()}
+    own = {name: family_of(model).profile_batch_size for name, (model, _) in models.items()}
     described = {}
     for name, (model, processor) in models.items():
         side = input_size(processor)
         described[name] = {
             "folder": folders[name].name,
             "run": getattr(model.config, "run", {}),
-            "backbone": getattr(model.config, "backbone", None),
+            "backbone": family_of(model).describe(model).get("backbone"),
             "parameters": model.num_parameters(),
             "trainable_parameters": model.num_parameters(only_trainable=True),
             "macs": count_macs(model, side=side),
@@ -124,12 +123,6 @@ def save_profile(profile: dict[str, Any], folder: Path) -> Path:
     """Write profile.json; its path."""
     write_json(folder / PROFILE_FILE, profile)
     return folder / PROFILE_FILE
-
-
-def own_batch_size(model: PreTrainedModel) -> int:
-    """The batch size of the model's reference recipe."""
-    module = type(model).__module__.rsplit(".", 1)[-1]
-    return recipe_module(module).RECIPES["reference"]["per_device_train_batch_size"]
 
 
 def noise(count: int, *, side: int, device: torch.device) -> torch.Tensor:

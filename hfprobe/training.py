@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 from transformers import PreTrainedModel, Trainer
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer import TRAINER_STATE_NAME
@@ -23,11 +25,10 @@ from hfprobe.config import RunArguments, RunConfig
 from hfprobe.data.resident import ImageBatches
 from hfprobe.data.splits import Splits
 from hfprobe.errors import CheckFailedError
-from hfprobe.features import FeatureBatches, extract_features, install_head, solve_head
 from hfprobe.metrics import compute_metrics
-from hfprobe.models import check_processor, initialize_from_images, model_module
+from hfprobe.models import check_processor, find_family
+from hfprobe.models.base import AUGMENTATION
 from hfprobe.preflight import find_shortages, refuse
-from hfprobe.recipes import AUGMENTATION
 from hfprobe.results import write_json
 from hfprobe.run_folder import RUN_FILE, check_same_run, holds_run, read_result
 from hfprobe.statistics import fit_temperature, summarize_values
@@ -64,22 +65,29 @@ def build_trainer(*, config: RunConfig, model: PreTrainedModel, processor: Any, 
     Args:
         splits: train and validation are used; test is not touched.
     """
-    arguments = config.training
     check_before_start(config=config, model=model, splits=splits)
     check_processor(model, processor)
     # Travels with the weights, so that an evaluation finds the same images again.
     model.config.run = {
-        "recipe": arguments.recipe,
-        "seed": arguments.seed,
+        "recipe": config.training.recipe,
+        "seed": config.training.seed,
         "split_seed": config.split_seed,
         "dataset": config.data.dataset,
         "data_fingerprint": splits.fingerprint,
     }
-    if getattr(config.model, "first_filters", "random") == "principal":
-        first = ImageBatches(splits.train, processor=processor).__getitems__(range(min(len(splits.train), 1000)))
-        initialize_from_images(model, options=config.model, pixel_values=first["pixel_values"])
-    with arguments.main_process_first(desc="feature extraction"):
-        train, validation = make_datasets(config=config, model=model, processor=processor, splits=splits)
+    with config.training.main_process_first(desc="preparing inputs"):
+        train, validation = make_inputs(config=config, model=model, processor=processor, splits=splits)
+    find_family(config.training.model).initialize(
+        model, options=config.model, images=ImageBatches(splits.train, processor=processor)
+    )
+    return assemble_trainer(config=config, model=model, processor=processor, train=train, validation=validation)
+
+
+def assemble_trainer(
+    *, config: RunConfig, model: PreTrainedModel, processor: Any, train: Dataset, validation: Dataset
+) -> ProbeTrainer:
+    """A Trainer with hfprobe's callbacks, for what `ModelFamily.inputs` gave of train and validation."""
+    arguments = config.training
     trainer = ProbeTrainer(
         model=model.to(memory_format=torch.channels_last),  # the batches come so; a quarter faster on a CPU
         args=arguments,
@@ -90,9 +98,8 @@ def build_trainer(*, config: RunConfig, model: PreTrainedModel, processor: Any, 
         compute_metrics=compute_metrics,
         callbacks=[SetEpoch(train), EarlyStopping(arguments.patience)],
     )
-    # What the features cost when they were made: a comparison is not to depend on what the cache holds.
-    features = [part for part in (train, validation) if isinstance(part, FeatureBatches)]
-    trainer.preparation_seconds = sum(part.split.seconds for part in features)
+    # What the inputs cost when they were made: a comparison is not to depend on what a cache holds.
+    trainer.preparation_seconds = train.preparation_seconds + validation.preparation_seconds
     trainer.pop_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback):
         trainer.add_callback(EpochProgress())
@@ -112,33 +119,28 @@ def check_before_start(*, config: RunConfig, model: PreTrainedModel, splits: Spl
     arguments = config.training
     if arguments.resume and holds_run(arguments.output_dir):
         check_same_run(config, class_names=splits.class_names, fingerprint=splits.fingerprint)
-    exact = getattr(config.model, "head", "sgd") == "exact"
+    family = find_family(arguments.model)
     lacking = find_shortages(
         parameters=model.num_parameters(only_trainable=True),
         output_dir=Path(arguments.output_dir),
         kept=arguments.save_total_limit,
-        epochs=0 if exact else arguments.num_train_epochs,
-        # float64, before and after standardising
-        feature_bytes=2 * 8 * config.model.views * len(splits.train) * model.config.feature_size if exact else 0,
+        epochs=0 if family.is_solved(config.model) else arguments.num_train_epochs,
+        memory=family.memory_needed(model, options=config.model, images=len(splits.train)),
+        memory_remedy=family.memory_remedy,
     )
     refuse([], lacking)
 
 
-def make_datasets(
+def make_inputs(
     *, config: RunConfig, model: PreTrainedModel, processor: Any, splits: Splits
-) -> tuple[ImageBatches | FeatureBatches, ImageBatches | FeatureBatches]:
-    """Train and validation as the Trainer reads them: images, or cached features for a model with a frozen part."""
-    seed = config.training.seed
-    if getattr(config.model, "feature_cache", "off") == "off":
-        return (
-            ImageBatches(splits.train, processor=processor, augment=config.data.augmentation, seed=seed),
-            ImageBatches(splits.validation, processor=processor),
-        )
+) -> tuple[Dataset, Dataset]:
+    """Train and validation as the Trainer reads them, see `ModelFamily.inputs`."""
     model.to(config.training.device, memory_format=torch.channels_last)
-    extract = partial(extract_features, model=model, processor=processor, seed=seed)
+    how = {"options": config.model, "seed": config.training.seed}
+    inputs = partial(find_family(config.training.model).inputs, model, processor, **how)
     return (
-        FeatureBatches(extract(split=splits.train, views=config.model.views, name="training images")),
-        FeatureBatches(extract(split=splits.validation, name="validation images")),
+        inputs(splits.train, name="training images", train=True, augmentation=config.data.augmentation),
+        inputs(splits.validation, name="validation images"),
     )
 
 
@@ -149,15 +151,15 @@ class RunResult:
     Attributes:
         metrics: `accuracy`, `macro_f1` and `loss` of the weights that the model holds.
         n_validation: images they are over.
-        epochs: trained until it ended.
-        best_epoch: the one whose weights the model holds.
+        epochs: trained until it ended; None where the weights were solved.
+        best_epoch: the one whose weights the model holds; None likewise.
         seconds: of training, evaluations included, and of feature extraction, also where an earlier run did it.
     """
 
     metrics: dict[str, float]
     n_validation: int
-    epochs: float
-    best_epoch: float
+    epochs: float | None
+    best_epoch: float | None
     seconds: float
 
 
@@ -175,20 +177,14 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
     precision = PRECISIONS[trainer.accelerator.mixed_precision]
     if precision != "fp32":
         logger.info("Training in mixed precision: %s.", precision)
+    family = find_family(arguments.model)
     record = describe_run(config=config, model=trainer.model, splits=splits) | {"precision": precision}
     # The result of a run that is resumed after its end stays until there is a new one.
     if trainer.is_world_process_zero() and not (arguments.resume and read_result(arguments.output_dir)):
         write_json(Path(arguments.output_dir) / RUN_FILE, record)
-    if getattr(config.model, "head", "sgd") == "exact":
-        record["penalty"] = train_exact_head(trainer)
-    elif checkpoint is not None and stopped_early(checkpoint, arguments):
-        take_best(trainer, checkpoint)
-    else:
-        outcome = trainer.train(resume_from_checkpoint=checkpoint)
-        if held_evaluation(trainer) is None:  # nothing was evaluated, or the last step was not
-            trainer.evaluate()
-        trainer.save_metrics("train", outcome.metrics)
-        trainer.save_state()
+    chosen = fit(trainer, config=config, checkpoint=checkpoint)
+    record |= chosen
+    trainer.model.config.run |= chosen
     trainer.check_finite()
     logged = held_evaluation(trainer)
     predicted = trainer.predict(trainer.eval_dataset)
@@ -203,16 +199,44 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
         metrics=metrics,
         n_validation=len(splits.validation),
         epochs=trainer.state.epoch,
-        best_epoch=logged["epoch"],
+        best_epoch=logged.get("epoch"),
         seconds=trainer.seconds,
     )
-    check_frozen(trainer.model)
+    try:
+        family.check_weights(trainer.model)
+    except ValueError as error:
+        raise CheckFailedError(
+            f"Training changed weights that are frozen: {error}. Nothing was pushed; this is a bug, please report it "
+            "with run.json."
+        ) from error
     if trainer.is_world_process_zero():
-        if trainer.state.global_step == 0:  # no checkpoint holds a head that was solved
+        if family.is_solved(config.model):  # no checkpoint holds the weights
             trainer.model.save_pretrained(Path(arguments.output_dir) / "model")
             trainer.processing_class.save_pretrained(Path(arguments.output_dir) / "model")
         write_json(Path(arguments.output_dir) / RUN_FILE, record | {"result": asdict(result)})
     return result
+
+
+def fit(trainer: ProbeTrainer, *, config: RunConfig, checkpoint: Path | None = None) -> dict[str, Any]:
+    """Solve the weights in closed form, or let the Trainer take gradient steps; then evaluate them once.
+
+    Returns:
+        What was chosen on validation, by name.
+    """
+    family, chosen, outcome = find_family(config.training.model), {}, None
+    if family.is_solved(config.model):
+        data = {"train": trainer.train_dataset, "validation": trainer.eval_dataset}
+        chosen = family.solve(trainer.model, **data, options=config.model)
+    elif checkpoint is not None and stopped_early(checkpoint, config.training):
+        take_best(trainer, checkpoint)
+    else:
+        outcome = trainer.train(resume_from_checkpoint=checkpoint)
+    if held_evaluation(trainer) is None:  # nothing was evaluated, or the last step was not
+        trainer.evaluate()
+    if outcome is not None:
+        trainer.save_metrics("train", outcome.metrics)
+        trainer.save_state()
+    return chosen
 
 
 def find_checkpoint(arguments: RunArguments) -> Path | None:
@@ -242,52 +266,33 @@ def take_best(trainer: ProbeTrainer, checkpoint: Path) -> None:
     trainer._load_from_checkpoint(best or str(checkpoint))
 
 
-def train_exact_head(trainer: ProbeTrainer) -> float:
-    """Solve the head on the cached features, evaluate it once; the penalty that validation chose."""
-    head = solve_head(trainer.train_dataset.split, trainer.eval_dataset.split, classes=trainer.model.config.num_labels)
-    install_head(trainer.model, head)
-    trainer.model.config.run["penalty"] = head.penalty
-    trainer.state.epoch = 1.0  # one pass over the images
-    trainer.evaluate()
-    return head.penalty
-
-
-def check_frozen(model: PreTrainedModel) -> None:
-    """Raise CheckFailedError where a frozen backbone is not what it was before training, to the bit."""
-    before = getattr(model.config, "backbone_sha256", None)
-    if before is not None and model.frozen_sha256() != before:
-        raise CheckFailedError(
-            f"The frozen backbone changed in training: SHA-256 {model.frozen_sha256()}, before {before}. "
-            "Nothing was pushed; this is a bug, please report it with run.json."
-        )
-
-
 def push_best(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits, result: RunResult) -> hub.Revision:
     """Push the model that the trainer holds to the local hub folder, with a card that says what it can do.
 
     With `--push_to_hub` it goes to the real hub too.
     """
-    module = model_module(config.training.model)
+    family = find_family(config.training.model)
     effective = config.to_dict()
     card = describe_run(config=config, model=trainer.model, splits=splits) | {
-        "summary": module.__doc__.strip(),
+        "summary": inspect.getmodule(family).__doc__.strip(),
         "dataset": config.data.dataset,
         "settings": {name: effective["training"][name] for name in CARD_SETTINGS if name in effective["training"]}
         | {"effective_batch_size": config.effective_batch_size, "penalty": trainer.model.config.run.get("penalty")}
         | {name: effective["data"][name] for name in AUGMENTATION if name in effective["data"]}
         | effective["model"]
         | {"precision": PRECISIONS[trainer.accelerator.mixed_precision]}
-        | frozen_part(trainer.model),
+        | family.describe(trainer.model),
         "result": result,
     }
-    trainer.model.config.run |= {"epochs": result.epochs, "best_epoch": result.best_epoch, "seconds": result.seconds}
+    counted = {"epochs": result.epochs, "best_epoch": result.best_epoch, "seconds": result.seconds}
+    trainer.model.config.run |= {name: value for name, value in counted.items() if value is not None}
     if trainer.args.push_to_hub:
         trainer.push_to_hub()
     return hub.push_model(
         model=trainer.model,
         processor=trainer.processing_class,
         hub_dir=config.training.hub_dir,
-        name=module.HUB_NAME,
+        name=family.hub_name,
         card=card,
     )
 
@@ -355,12 +360,6 @@ def check_figures(predicted: PredictionOutput, *, logged: dict[str, Any], evalua
     return found
 
 
-def frozen_part(model: PreTrainedModel) -> dict[str, str]:
-    """Name, weights and SHA-256 of a frozen backbone; nothing for a model without one."""
-    names = ("backbone", "backbone_weights", "backbone_sha256")
-    return {name: getattr(model.config, name) for name in names if hasattr(model.config, name)}
-
-
 def describe_run(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -> dict[str, Any]:
     """What `run.json` holds before there is a result."""
     parameters = list(model.parameters())
@@ -375,7 +374,7 @@ def describe_run(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -
         "images": {name: len(getattr(splits, name)) for name in ("train", "validation")},
         "parameters": sum(p.numel() for p in parameters),
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
-        **frozen_part(model),
+        **find_family(config.training.model).describe(model),
         "processes": config.training.world_size,
         "effective_batch_size": config.effective_batch_size,
         "git_sha": provenance.git_sha(),

@@ -11,14 +11,14 @@ quarter of an hour each. Type it again after an interruption: measured points ar
 from pathlib import Path
 
 from hfprobe.cli import Parser, positive_int, quiet_libraries, require_writable, run_command, use_every_core
-from hfprobe.recipes import recipe_module
+from hfprobe.models import find_family
 
 SHOTS = [10, 25, 50, 100, 250, 500, 1000, 4000]
 
 
 def make_parser() -> Parser:
     parser = Parser(prog="scripts/label_efficiency.py", description=__doc__)
-    parser.add_argument("--models", nargs="+", default=["cnn", "vit"], help="default: cnn vit")
+    parser.add_argument("--models", nargs="+", default=["cnn", "probe"], help="default: cnn probe")
     parser.add_argument(
         "--shots", type=positive_int, nargs="+", default=SHOTS, help=f"default: {' '.join(map(str, SHOTS))}"
     )
@@ -27,7 +27,7 @@ def make_parser() -> Parser:
     parser.add_argument("--dataset", help="default: CIFAR-10")
     parser.add_argument("--classes", nargs="+", help="default: airplane automobile bird cat dog")
     parser.add_argument("--backbone", help="of the probe; default: ViT-Tiny")
-    parser.add_argument("--backbone_weights", help="as in scripts/train.py --model vit")
+    parser.add_argument("--backbone_weights", help="as in scripts/train.py --model probe")
     parser.add_argument("--report_dir", type=Path, default=Path("reports/label_efficiency"))
     return parser
 
@@ -35,10 +35,11 @@ def make_parser() -> Parser:
 def main() -> None:
     arguments = make_parser().parse_args()
     require_writable(arguments.report_dir, flag="--report_dir")
-    for model in arguments.models:
-        recipe_module(model)  # an unknown one is refused before anything slow
-    given = {name: getattr(arguments, name) for name in ("backbone", "backbone_weights") if getattr(arguments, name)}
-    models = {name: given if name == "vit" else {} for name in arguments.models}
+    own = {name: getattr(arguments, name) for name in ("backbone", "backbone_weights") if getattr(arguments, name)}
+    models = {}
+    for name in arguments.models:  # an unknown one is refused before anything slow
+        options = find_family(name).Options.__dataclass_fields__
+        models[name] = {flag: value for flag, value in own.items() if flag in options}
 
     from hfprobe.config import DataArguments
     from hfprobe.data.splits import load_images

@@ -1,7 +1,7 @@
 """Overfit one batch of 32 images: a model that cannot do that has a bug, and exit code 1.
 
     python scripts/sanity_check.py --model cnn
-    python scripts/sanity_check.py --model vit --backbone_weights random
+    python scripts/sanity_check.py --model probe --backbone_weights random
 
 A model's own flags are taken too.
 Expect 100 % after 10 to 20 epochs, in ten seconds.
@@ -15,7 +15,7 @@ BATCH_SIZE = 32
 
 def make_parser() -> Parser:
     parser = Parser(prog="scripts/sanity_check.py", description=__doc__)
-    parser.add_argument("--model", default="cnn", help="a module of hfprobe/models; default: cnn")
+    parser.add_argument("--model", default="cnn", help="cnn or probe; default: cnn")
     parser.add_argument("--epochs", type=positive_int, default=30, help="at most so many; default: 30")
     parser.add_argument("--lr", type=float, help="learning rate of Adam; default: the model's own")
     parser.add_argument("--dataset", help="hub id or local folder; default: CIFAR-10")
@@ -27,9 +27,9 @@ def main() -> None:
     arguments, own_flags = make_parser().parse_known_args()
 
     from hfprobe.config import parse_options
-    from hfprobe.models import build_model, initialize_from_images
-    from hfprobe.recipes import recipe_module
+    from hfprobe.models import find_family
 
+    family = find_family(arguments.model)
     options = parse_options(arguments.model, own_flags)
 
     from transformers import set_seed
@@ -43,11 +43,12 @@ def main() -> None:
     set_seed(42)
     chosen = {key: value for key in ("dataset", "classes") if (value := getattr(arguments, key)) is not None}
     data = DataArguments(**chosen, max_train_samples=BATCH_SIZE, max_eval_samples=BATCH_SIZE)
-    model, processor = build_model(arguments.model, labels=data.classes, options=options)
+    model, processor = family.build(labels=data.classes, options=options)
     splits = load_images(data, seed=42).decode("train", processor=processor)
-    batch = ImageBatches(splits.train, processor=processor).__getitems__(list(range(len(splits.train))))
-    initialize_from_images(model, options=options, pixel_values=batch["pixel_values"])
-    learning_rate = arguments.lr or recipe_module(arguments.model).SANITY_LEARNING_RATE
+    images = ImageBatches(splits.train, processor=processor)
+    family.initialize(model, options=options, images=images)
+    batch = images.__getitems__(list(range(len(images))))
+    learning_rate = arguments.lr or family.sanity_learning_rate
     accuracies = overfit_batch(model=model, batch=batch, epochs=arguments.epochs, learning_rate=learning_rate)
     for epoch, accuracy in enumerate(accuracies, start=1):
         print(f"epoch {epoch:>2}  accuracy {accuracy:7.2%}")

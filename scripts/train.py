@@ -49,10 +49,11 @@ def train_one(config: RunConfig) -> None:
     if not is_main_process():
         return
     revision = push_best(trainer, config=config, splits=splits, result=result)
+    epochs = result.epochs
+    done = "solved" if epochs is None else f"{epochs:g} epoch{'s' * (epochs != 1)}, best {result.best_epoch:g},"
     hub_flag = "" if config.training.hub_dir == "hub" else f" --hub_dir {config.training.hub_dir}"
     print(
-        f"\nDone: {result.epochs:g} epoch{'s' * (result.epochs != 1)} in {result.seconds:.0f} s; "
-        f"best epoch {result.best_epoch:g}.\n"
+        f"\nDone: {done} in {result.seconds:.0f} s.\n"
         f"Validation accuracy {result.metrics['accuracy']:.2%}, macro-F1 {result.metrics['macro_f1']:.2%} "
         f"(n = {result.n_validation:,}).\n"
         f"Model:   {revision.path}\n"

@@ -12,8 +12,7 @@ import pytest
 
 from hfprobe.cli import quiet_libraries
 from hfprobe.data.splits import load_images
-from hfprobe.models import build_model
-from hfprobe.recipes import recipe_options
+from hfprobe.models import build_model, find_family
 
 quiet_libraries()
 os.environ["TQDM_DISABLE"] = "1"
@@ -44,7 +43,7 @@ def make_dataset(*, train: int = 200, test: int = 60, classes: list[str] = CLASS
 
 def load_splits(data, *, seed: int):
     """All three parts as SimpleCNN sees them."""
-    processor = build_model("cnn", labels=["a", "b"], options=recipe_options("cnn"))[1]
+    processor = build_model("cnn", labels=["a", "b"], options=find_family("cnn").recipe_options())[1]
     return load_images(data, seed=seed).decode("train", "validation", "test", processor=processor)
 
 

@@ -6,13 +6,12 @@ from conftest import draw_images
 
 from hfprobe.data.resident import ImageBatches, ImageSplit
 from hfprobe.data.transforms import crop_and_flip, fit_images, keyed_uniform, normalize
-from hfprobe.models import build_model
-from hfprobe.recipes import recipe_options
+from hfprobe.models import build_model, find_family
 
 
 @pytest.fixture(scope="module")
 def processor():
-    return build_model("cnn", labels=["a", "b"], options=recipe_options("cnn"))[1]
+    return build_model("cnn", labels=["a", "b"], options=find_family("cnn").recipe_options())[1]
 
 
 @pytest.fixture(scope="module")

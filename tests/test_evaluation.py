@@ -10,8 +10,7 @@ from conftest import load_splits
 from hfprobe.config import DataArguments
 from hfprobe.errors import InputError
 from hfprobe.evaluation import evaluate_model, load_model
-from hfprobe.models import build_model
-from hfprobe.recipes import recipe_options
+from hfprobe.models import build_model, find_family
 
 
 @pytest.fixture
@@ -21,7 +20,7 @@ def splits(dataset_folder):
 
 def test_probabilities_are_the_models_own_and_mistakes_the_wrong_ones(splits):
     torch.manual_seed(0)
-    model, processor = build_model("cnn", labels=["cat", "dog"], options=recipe_options("cnn"))
+    model, processor = build_model("cnn", labels=["cat", "dog"], options=find_family("cnn").recipe_options())
     result = evaluate_model(
         model=model.eval(), processor=processor, splits=splits, split="test", identity={"model": "m"}
     )
@@ -36,7 +35,7 @@ def test_probabilities_are_the_models_own_and_mistakes_the_wrong_ones(splits):
 
 
 def test_labels_that_do_not_fit_the_dataset(splits):
-    model, processor = build_model("cnn", labels=["dog", "cat"], options=recipe_options("cnn"))
+    model, processor = build_model("cnn", labels=["dog", "cat"], options=find_family("cnn").recipe_options())
     expected = (
         "The model's labels (dog, cat) do not fit the dataset's classes (cat, dog). "
         "Give --classes in the model's order, or another --dataset."
@@ -70,7 +69,7 @@ def evaluated(splits, model, processor, **options):
 
 def test_mirror_images_are_averaged_and_named(splits):
     torch.manual_seed(0)
-    model, processor = build_model("cnn", labels=["cat", "dog"], options=recipe_options("cnn"))
+    model, processor = build_model("cnn", labels=["cat", "dog"], options=find_family("cnn").recipe_options())
     plain = evaluated(splits, model, processor)
     mirrored = dataclasses.replace(splits, test=dataclasses.replace(splits.test, images=splits.test.images[:, :, ::-1]))
     other = evaluated(mirrored, model, processor)
@@ -82,7 +81,7 @@ def test_mirror_images_are_averaged_and_named(splits):
 
 def test_temperature_changes_the_confidence_and_no_answer(splits):
     torch.manual_seed(0)
-    model, processor = build_model("cnn", labels=["cat", "dog"], options=recipe_options("cnn"))
+    model, processor = build_model("cnn", labels=["cat", "dog"], options=find_family("cnn").recipe_options())
     with pytest.raises(InputError, match=re.escape("This model has no temperature")):
         evaluated(splits, model, processor, temperature=True)
     model.config.calibration_temperature = 3.0

@@ -9,22 +9,20 @@ import torch
 from conftest import draw_images, load_splits
 from sklearn.linear_model import LogisticRegression
 
-from hfprobe import features, training
+from hfprobe import training
 from hfprobe.config import make_run, parse_run
 from hfprobe.data import cache
 from hfprobe.data.resident import ImageSplit
 from hfprobe.errors import InputError, MachineError
 from hfprobe.evaluation import load_model
-from hfprobe.features import (
+from hfprobe.models import build_model, find_family
+from hfprobe.models.linear_probe import features
+from hfprobe.models.linear_probe.features import (
     FeatureBatches,
     FeatureSplit,
     extract_features,
-    install_head,
-    minimise_cross_entropy,
-    solve_head,
 )
-from hfprobe.models import build_model
-from hfprobe.recipes import recipe_options
+from hfprobe.models.linear_probe.head import PENALTIES, Head, install_head, minimise_cross_entropy, solve_head
 from hfprobe.training import build_trainer, train
 
 COUNT = 50
@@ -36,7 +34,7 @@ def probe(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(features, "CPU_BATCH_SIZE", 16)
     torch.manual_seed(0)
-    options = recipe_options("vit", backbone="resnet10t", backbone_weights="random")
+    options = find_family("vit").recipe_options(backbone="resnet10t", backbone_weights="random")
     model, processor = build_model("vit", labels=list("abcde"), options=options)
     model.calls = 0
 
@@ -60,20 +58,20 @@ def batches(views=1):
 @pytest.mark.parametrize("views", [1, 2, 3])
 def test_the_backbone_is_called_once_a_batch_and_view_and_never_again(probe, split, views):
     model, processor = probe
-    first = extract_features(model=model, processor=processor, split=split, views=views)
+    first = extract_features(model=model, processor=processor, split=split, views=range(views))
     assert model.calls == batches(views)
     assert first.features.shape == (views, COUNT, 512)
-    again = extract_features(model=model, processor=processor, split=split, views=views)
+    again = extract_features(model=model, processor=processor, split=split, views=range(views))
     assert model.calls == batches(views)
     np.testing.assert_array_equal(again.features, first.features)
     # Fewer views are part of more.
-    extract_features(model=model, processor=processor, split=split, views=1)
+    extract_features(model=model, processor=processor, split=split)
     assert model.calls == batches(views)
 
 
 def test_features_are_the_backbones_own(probe, split):
     model, processor = probe
-    found = extract_features(model=model, processor=processor, split=split, views=2).features
+    found = extract_features(model=model, processor=processor, split=split, views=range(2)).features
     pixels = processor(list(torch.from_numpy(split.images).permute(0, 3, 1, 2)), return_tensors="pt")["pixel_values"]
     for view, images in enumerate((pixels, pixels.flip(3))):
         np.testing.assert_allclose(found[view], model.extract_features(images), atol=1e-4)
@@ -223,7 +221,7 @@ def test_standardisation_is_folded_into_a_plain_linear():
 def test_the_penalty_is_the_best_on_validation():
     data, held_out = blobs(count=60), blobs(count=300, seed=1)
     head = solve_head(data, held_out, classes=3)
-    for penalty in features.PENALTIES:
+    for penalty in PENALTIES:
         values = data.features[0].astype(np.float64)
         mean, scale = values.mean(0), values.std(0)
         scale[scale == 0] = 1
@@ -272,7 +270,7 @@ def test_a_run_says_where_the_temperature_stays_at_one(dataset_folder, tmp_path,
 
 def test_the_cost_of_features_is_remembered(probe, split):
     model, processor = probe
-    extract = partial(extract_features, model=model, processor=processor, split=split, views=2)
+    extract = partial(extract_features, model=model, processor=processor, split=split, views=range(2))
     made, kept = extract().seconds, extract().seconds
     assert made == kept > 0
 
@@ -282,7 +280,7 @@ def test_exact_and_sgd_heads_agree_on_the_same_features(dataset_folder, tmp_path
     for split in data:
         split.features[..., 1] /= 100  # SGD alone minds the scale
         split.features[..., 40:] = 0  # few enough for both to find the same optimum
-    monkeypatch.setattr(training, "make_datasets", lambda **_: tuple(FeatureBatches(split) for split in data))
+    monkeypatch.setattr(training, "make_inputs", lambda **_: tuple(FeatureBatches(split) for split in data))
     _, exact = run_probe(dataset_folder, tmp_path / "exact")
     _, sgd = run_probe(dataset_folder, tmp_path / "sgd", head="sgd", recipe="reference", num_train_epochs=10)
     assert 0.8 < exact.metrics["accuracy"] < 0.99
@@ -301,7 +299,7 @@ def test_without_the_cache_every_step_runs_the_backbone(dataset_folder, tmp_path
 
 def test_install_head_copies(probe):
     model, _ = probe
-    head = features.Head(weight=np.ones((5, 512)), bias=np.arange(5.0), penalty=1.0, validation_loss=0.0)
+    head = Head(weight=np.ones((5, 512)), bias=np.arange(5.0), penalty=1.0, validation_loss=0.0)
     install_head(model, head)
     assert torch.equal(model.head.weight, torch.ones(5, 512))
     assert model.head.bias.tolist() == [0, 1, 2, 3, 4]

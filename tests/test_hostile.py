@@ -24,8 +24,7 @@ from hfprobe.data.resident import decode_images
 from hfprobe.data.splits import keep_classes
 from hfprobe.errors import InputError
 from hfprobe.evaluation import load_model
-from hfprobe.models import build_model
-from hfprobe.recipes import recipe_options
+from hfprobe.models import build_model, find_family
 
 
 class Bomb:
@@ -94,7 +93,7 @@ def test_code_of_another_repository_is_not_fetched(folder, kept):
         config["model_type"] = "unheard-of"
     (folder / "config.json").write_text(json.dumps(config))
     if kept:  # the type is ours, so our class it is
-        assert type(load_model(folder)[0]).__module__ == "hfprobe.models.cnn"
+        assert type(load_model(folder)[0]).__module__ == "hfprobe.models.simple_cnn.modeling"
     else:
         with pytest.raises(InputError, match=re.escape(f"'{folder}' does not hold a model that hfprobe can load: ")):
             load_model(folder)
@@ -152,7 +151,7 @@ def test_pictures_of_every_kind_become_rgb(mode, format):
     )
     rows = {"image": [{"bytes": content, "path": None}], "label": [0], "index": [0]}
     rows = datasets.Dataset.from_dict(rows, features=features)
-    processor = build_model("cnn", labels=["cat"], options=recipe_options("cnn"))[1]
+    processor = build_model("cnn", labels=["cat"], options=find_family("cnn").recipe_options())[1]
     split = decode_images(rows, split="train", processor=processor, source_key=f"{mode} {format}")
     assert split.images.shape == (1, 32, 32, 3)
     for channel in range(3):

@@ -20,8 +20,7 @@ from transformers.training_args import OptimizerNames
 from hfprobe import hub
 from hfprobe.errors import InputError, MachineError
 from hfprobe.markdown import printable
-from hfprobe.models import build_model
-from hfprobe.recipes import recipe_options
+from hfprobe.models import build_model, find_family
 
 LABELS = ["airplane", "automobile", "bird", "cat", "dog"]
 CARD = {
@@ -53,7 +52,7 @@ CARD = {
 def cat_model():
     """A SimpleCNN that says `cat` to every picture."""
     torch.manual_seed(0)
-    model, processor = build_model("cnn", labels=LABELS, options=recipe_options("cnn"))
+    model, processor = build_model("cnn", labels=LABELS, options=find_family("cnn").recipe_options())
     with torch.no_grad():
         model.classifier[-1].bias[LABELS.index("cat")] = 100
     return model.eval(), processor

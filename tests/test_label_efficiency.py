@@ -8,18 +8,16 @@ import torch
 from conftest import load_splits
 from transformers import TrainerCallback, set_seed
 
-from hfprobe import label_efficiency
+from hfprobe import label_efficiency, training
 from hfprobe.config import DataArguments, make_run
 from hfprobe.data.splits import load_images
 from hfprobe.errors import InputError
 from hfprobe.label_efficiency import measure_label_efficiency
-from hfprobe.models import build_model
-from hfprobe.recipes import recipe_module
+from hfprobe.models import build_model, find_family
 from hfprobe.reporting import write_label_efficiency
 from hfprobe.reporting.label_efficiency import say_crossings, summarize_points
-from hfprobe.training import train
 
-VIT = {"backbone": "resnet10t", "backbone_weights": "random"}
+PROBE = {"backbone": "resnet10t", "backbone_weights": "random"}
 
 
 @pytest.fixture
@@ -35,28 +33,28 @@ def images(dataset_folder):
 @pytest.fixture
 def measure(images, tmp_path, monkeypatch):
     monkeypatch.setattr(label_efficiency, "LEAST_STEPS", 4)
-    monkeypatch.setitem(recipe_module("cnn").RECIPES["fast"], "num_train_epochs", 2)
-    arguments = {"models": {"cnn": {}, "vit": VIT}, "images": images, "folder": tmp_path}
+    monkeypatch.setitem(find_family("cnn").RECIPES["fast"], "num_train_epochs", 2)
+    arguments = {"models": {"cnn": {}, "probe": PROBE}, "images": images, "folder": tmp_path}
     return lambda **values: measure_label_efficiency(**arguments | values)
 
 
 def test_every_point_is_measured_once(measure, tmp_path, monkeypatch):
     trained = []
-    train = label_efficiency._train
-    monkeypatch.setattr(label_efficiency, "_train", lambda *a, **k: trained.append(k) or train(*a, **k))
+    fit = label_efficiency.fit
+    monkeypatch.setattr(label_efficiency, "fit", lambda *a, **k: trained.append(k) or fit(*a, **k))
     first = measure(shots=[2], seeds=[1, 2])
     assert [(point["model"], point["shots"], point["seed"]) for point in first["points"]] == [
-        ("cnn", 2, 1), ("cnn", 2, 2), ("vit", 2, 1), ("vit", 2, 2),
+        ("cnn", 2, 1), ("cnn", 2, 2), ("probe", 2, 1), ("probe", 2, 2),
     ]  # fmt: skip
     assert all(0 <= point["accuracy"] <= 1 and point["n"] == 60 for point in first["points"])
-    again = measure(shots=[2, 4], seeds=[1, 2], models={"vit": VIT})
+    again = measure(shots=[2, 4], seeds=[1, 2], models={"probe": PROBE})
     assert again["points"][:4] == first["points"]
     assert [(point["shots"], point["seed"]) for point in again["points"][4:]] == [(4, 1), (4, 2)]
-    assert len(trained) == 2
+    assert len(trained) == len(again["points"]) == 6
     assert json.loads((tmp_path / "label_efficiency.json").read_text()) == again
     text = write_label_efficiency(tmp_path).read_text()
     curves = summarize_points(again["points"])
-    assert f"{100 * curves['vit'][4]['mean']:.2f}\u00a0% +/- {100 * curves['vit'][4]['std']:.2f} (n = 2)" in text
+    assert f"{100 * curves['probe'][4]['mean']:.2f}\u00a0% +/- {100 * curves['probe'][4]['std']:.2f} (n = 2)" in text
     assert (tmp_path / "label_efficiency.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -77,20 +75,21 @@ class FirstEpoch(TrainerCallback):
             self.weights = {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def test_a_network_is_the_one_that_train_trains(splits, tmp_path, monkeypatch):
+def test_a_network_is_the_one_that_train_trains(images, splits, tmp_path, monkeypatch):
     """The recipe's model, and after an epoch the same weights to the bit, for the same images and seed."""
     monkeypatch.setattr(label_efficiency, "LEAST_STEPS", 1)
-    monkeypatch.setitem(recipe_module("cnn").RECIPES["fast"], "num_train_epochs", 2)
+    monkeypatch.setitem(find_family("cnn").RECIPES["fast"], "num_train_epochs", 2)
     trainers = []
-    original = label_efficiency.build_trainer
+    original = label_efficiency.assemble_trainer
 
     def watch(**arguments):
         trainers.append(original(**arguments))
         trainers[-1].add_callback(FirstEpoch)
         return trainers[-1]
 
-    monkeypatch.setattr(label_efficiency, "build_trainer", watch)
-    label_efficiency._train(splits, count=8, seed=3, model="cnn")
+    for module in (label_efficiency, training):
+        monkeypatch.setattr(module, "assemble_trainer", watch)
+    measure_label_efficiency(models={"cnn": {}}, images=images, shots=[8], seeds=[3], folder=tmp_path)
 
     # As scripts/train.py does it.
     config = make_run(seed=3, output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True)
@@ -98,7 +97,8 @@ def test_a_network_is_the_one_that_train_trains(splits, tmp_path, monkeypatch):
     model, processor = build_model("cnn", labels=splits.class_names, options=config.model)
     positions = label_efficiency._positions(splits.train.labels, count=8, seed=3)
     few = replace(splits, train=splits.train.take(positions))
-    train(watch(config=config, model=model, processor=processor, splits=few), config=config, splits=few)
+    trainer = training.build_trainer(config=config, model=model, processor=processor, splits=few)
+    training.train(trainer, config=config, splits=few)
 
     measured, trained = trainers
     for trainer in trainers:
@@ -108,11 +108,11 @@ def test_a_network_is_the_one_that_train_trains(splits, tmp_path, monkeypatch):
 
 
 def test_points_of_a_model_that_is_not_asked_for_stay(measure):
-    measure(models={"vit": VIT}, shots=[2], seeds=[1])
+    measure(models={"probe": PROBE}, shots=[2], seeds=[1])
     both = measure(shots=[2], seeds=[1])
-    assert [point["model"] for point in both["points"]] == ["vit", "cnn"]
+    assert [point["model"] for point in both["points"]] == ["probe", "cnn"]
     assert both["setting"]["options"]["cnn"]["dropout"] == 0.2
-    assert measure(models={"vit": VIT}, shots=[2], seeds=[1])["setting"] == both["setting"]
+    assert measure(models={"probe": PROBE}, shots=[2], seeds=[1])["setting"] == both["setting"]
 
 
 def test_points_of_a_model_with_unknown_options_are_refused(measure, tmp_path):
@@ -139,12 +139,12 @@ def test_what_is_refused(measure, tmp_path):
         InputError, match=re.escape("--shots 33 is more than the 32 training images of the smallest class.")
     ):
         measure(shots=[2, 33], seeds=[1])
-    measure(models={"vit": VIT}, shots=[2], seeds=[1])
-    with pytest.raises(InputError, match=re.escape("holds points of another setting: its options is {'vit': ")):
-        measure(models={"vit": VIT | {"views": 2}}, shots=[2], seeds=[1])
+    measure(models={"probe": PROBE}, shots=[2], seeds=[1])
+    with pytest.raises(InputError, match=re.escape("holds points of another setting: its options is {'probe': ")):
+        measure(models={"probe": PROBE | {"views": 2}}, shots=[2], seeds=[1])
     (tmp_path / "label_efficiency.json").write_text("{")
     with pytest.raises(InputError, match=re.escape("is damaged. Delete it, or give another --report_dir.")):
-        measure(models={"vit": VIT}, shots=[2], seeds=[1])
+        measure(models={"probe": PROBE}, shots=[2], seeds=[1])
 
 
 def curve(*means):
@@ -152,21 +152,21 @@ def curve(*means):
 
 
 @pytest.mark.parametrize(
-    ("cnn", "vit", "expected"),
+    ("cnn", "probe", "expected"),
     [
         (
             curve(0.1, 0.5, 0.9),
             curve(0.4, 0.6, 0.7),
-            "vit has the higher mean accuracy at 10 images per class, then cnn from 1,000 on (between 100 and 1,000 "
+            "probe has the higher mean accuracy at 10 images per class, then cnn from 1,000 on (between 100 and 1,000 "
             "they cross).",
         ),
         (
             curve(0.1, 0.5),
             curve(0.4, 0.6, 0.7),
-            "vit has the higher mean accuracy at every number of images measured, 10 to 100 per class.",
+            "probe has the higher mean accuracy at every number of images measured, 10 to 100 per class.",
         ),
-        (curve(), curve(0.4), "cnn and vit were measured at no common number of images."),
+        (curve(), curve(0.4), "cnn and probe were measured at no common number of images."),
     ],
 )
-def test_where_curves_cross(cnn, vit, expected):
-    assert say_crossings("cnn", "vit", {"cnn": cnn, "vit": vit}) == expected
+def test_where_curves_cross(cnn, probe, expected):
+    assert say_crossings("cnn", "probe", {"cnn": cnn, "probe": probe}) == expected

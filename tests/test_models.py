@@ -9,8 +9,7 @@ from transformers import AutoModelForImageClassification
 
 from hfprobe.config import DataArguments, RunArguments, make_run
 from hfprobe.errors import InputError
-from hfprobe.models import build_model
-from hfprobe.recipes import available_models, recipe_module, recipe_options
+from hfprobe.models import available_models, build_model, find_family
 
 LABELS = ["airplane", "automobile", "bird", "cat", "dog"]
 
@@ -18,12 +17,12 @@ LABELS = ["airplane", "automobile", "bird", "cat", "dog"]
 @pytest.fixture
 def cnn():
     torch.manual_seed(0)
-    return build_model("cnn", labels=LABELS, options=recipe_options("cnn", head_scale=1.0))[0]
+    return build_model("cnn", labels=LABELS, options=find_family("cnn").recipe_options(head_scale=1.0))[0]
 
 
 @pytest.mark.parametrize("name", available_models())
 def test_every_recipe_is_made_of_known_fields(name):
-    module = recipe_module(name)
+    module = find_family(name)
     known = {key for group in (RunArguments, DataArguments, module.Options) for key in group.__dataclass_fields__}
     for recipe, values in module.RECIPES.items():
         assert set(values) <= known
@@ -36,7 +35,7 @@ def test_every_recipe_is_made_of_known_fields(name):
 def test_unknown_model():
     expected = (
         f"Unknown model 'resnet'. Available: {', '.join(available_models())}. "
-        "To add one, write hfprobe/models/resnet.py and hfprobe/recipes/resnet.py."
+        "To add one, write a folder of hfprobe/models with an object FAMILY."
     )
     with pytest.raises(InputError, match=re.escape(expected)):
         build_model("resnet", labels=LABELS, options=None)
@@ -86,7 +85,7 @@ def test_loss_is_cross_entropy_and_every_parameter_gets_a_gradient(cnn):
 
 def test_dropout_acts_in_training_only():
     images = torch.randn(4, 3, 32, 32)
-    options = recipe_options("cnn", dropout=0.9)
+    options = find_family("cnn").recipe_options(dropout=0.9)
     model, _ = build_model("cnn", labels=LABELS, options=options)
     assert not torch.equal(model.train()(images).logits, model(images).logits)
     assert torch.equal(model.eval()(images).logits, model(images).logits)
@@ -115,20 +114,22 @@ def test_a_small_head_begins_with_nearly_equal_probabilities():
     spreads = {}
     for scale in (1.0, 0.2):
         torch.manual_seed(0)
-        model, _ = build_model("cnn", labels=LABELS, options=recipe_options("cnn", head_scale=scale, dropout=0))
+        model, _ = build_model(
+            "cnn", labels=LABELS, options=find_family("cnn").recipe_options(head_scale=scale, dropout=0)
+        )
         spreads[scale] = model(images).logits.std().item()
     assert spreads[0.2] == pytest.approx(0.2 * spreads[1.0], rel=1e-4)
 
 
 def test_head_scale_out_of_range():
     with pytest.raises(ValueError, match=re.escape("--head_scale is 0; allowed: more than 0.")):
-        recipe_options("cnn", head_scale=0)
+        find_family("cnn").recipe_options(head_scale=0)
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0])
 def test_dropout_out_of_range(dropout):
     with pytest.raises(ValueError, match=re.escape(f"--dropout is {dropout}; allowed: 0 <= dropout < 1.")):
-        recipe_options("cnn", dropout=dropout)
+        find_family("cnn").recipe_options(dropout=dropout)
 
 
 def test_reference_recipe_is_the_reference_experiment():

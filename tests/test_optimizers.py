@@ -5,9 +5,8 @@ import torch
 
 from hfprobe.config import parse_run
 from hfprobe.errors import InputError
-from hfprobe.models import build_model
+from hfprobe.models import build_model, find_family
 from hfprobe.optimizers import Muon, make_optimizer
-from hfprobe.recipes import recipe_options
 from hfprobe.trainer import ProbeTrainer
 
 LEARNING_RATE = 0.12
@@ -15,7 +14,7 @@ LEARNING_RATE = 0.12
 
 def make(seed=0):
     torch.manual_seed(seed)
-    model, _ = build_model("cnn", labels=list("abcde"), options=recipe_options("cnn"))
+    model, _ = build_model("cnn", labels=list("abcde"), options=find_family("cnn").recipe_options())
     optimizer = Muon(
         model, learning_rate=2e-3, weight_decay=0.05, muon_learning_rate=LEARNING_RATE, momentum=0.6
     )  # fmt: skip
@@ -128,6 +127,6 @@ def test_one_flag_scales_every_learning_rate(flags, rates, dataset_folder, tmp_p
 @pytest.mark.parametrize("name", ["adam", "muon"])
 def test_adams_own_flags_reach_the_optimizer(name):
     arguments = parse_run(["--adam_beta1", "0.8", "--adam_beta2", "0.9", "--adam_epsilon", "1e-5"]).training
-    model, _ = build_model("cnn", labels=list("abcde"), options=recipe_options("cnn"))
+    model, _ = build_model("cnn", labels=list("abcde"), options=find_family("cnn").recipe_options())
     for group in make_optimizer(name, model, arguments).param_groups:
         assert (group["betas"], group["eps"]) == ((0.8, 0.9), 1e-5)

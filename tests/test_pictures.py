@@ -19,9 +19,8 @@ from hfprobe.data.resident import ImageBatches
 from hfprobe.data.splits import load_images
 from hfprobe.errors import InputError
 from hfprobe.evaluation import evaluate_model, load_model
-from hfprobe.models import build_model
-from hfprobe.models.vit import LinearProbeImageProcessor
-from hfprobe.recipes import recipe_options
+from hfprobe.models import build_model, find_family
+from hfprobe.models.linear_probe.modeling import LinearProbeImageProcessor
 
 CLASSES = ["cat", "dog"]
 SIZES = {"smaller": (20, 20), "larger": (96, 96), "wide": (200, 60), "tall": (61, 150), "odd": (67, 90)}
@@ -147,7 +146,9 @@ def test_what_was_done_to_the_values_is_said():
 def test_values_without_a_range_are_refused_by_name(content, reason, tmp_path):
     folder = write_folder(tmp_path / "photos", {"odd": content()})
     with pytest.raises(InputError, match=f"{re.escape(str(folder))}.*cannot be read: {re.escape(reason)}"):
-        decode_test(folder, processor=build_model("cnn", labels=CLASSES, options=recipe_options("cnn"))[1])
+        decode_test(
+            folder, processor=build_model("cnn", labels=CLASSES, options=find_family("cnn").recipe_options())[1]
+        )
 
 
 def write_folder(folder, contents, *, copies=4):
@@ -193,7 +194,7 @@ def published(request, tmp_path_factory):
     name = request.param
     given = {"backbone": "resnet10t", "backbone_weights": "random"} if name == "vit" else {}
     torch.manual_seed(0)
-    model, processor = build_model(name, labels=CLASSES, options=recipe_options(name, **given))
+    model, processor = build_model(name, labels=CLASSES, options=find_family(name).recipe_options(**given))
     last = model.head if name == "vit" else model.classifier[-1]
     pixels = processor(grey(96, 96).convert("RGB"), return_tensors="pt")["pixel_values"]
     with torch.no_grad():
@@ -258,7 +259,7 @@ def test_each_file_is_read_once_and_not_again_by_the_next_call(published, tmp_pa
 
 
 def test_two_processes_may_decode_the_same_images_at_once(tmp_path, monkeypatch):
-    processor = build_model("cnn", labels=CLASSES, options=recipe_options("cnn"))[1]
+    processor = build_model("cnn", labels=CLASSES, options=find_family("cnn").recipe_options())[1]
     folder = write_folder(tmp_path / "photos", {"a": encode(grey(40, 50), "PNG")})
     found = []
 
@@ -280,7 +281,7 @@ def test_identity_is_the_same_at_every_resolution_and_in_every_lossless_file(tmp
     png = write_folder(tmp_path / "png", {name: encode(image, "PNG") for name, image in images.items()})
     bmp = write_parquet(tmp_path / "bmp", {name: encode(image.convert("RGB"), "BMP") for name, image in images.items()})
     small = LinearProbeImageProcessor(size={"shortest_edge": 48}, crop_size={"height": 40, "width": 40})
-    processors = [build_model("cnn", labels=CLASSES, options=recipe_options("cnn"))[1], small]
+    processors = [build_model("cnn", labels=CLASSES, options=find_family("cnn").recipe_options())[1], small]
     found = {
         decode_test(folder, processor=processor).test.fingerprint for folder in (png, bmp) for processor in processors
     }
@@ -291,7 +292,7 @@ def test_identity_is_the_same_at_every_resolution_and_in_every_lossless_file(tmp
 
 @pytest.mark.parametrize("way", WAYS_IN)
 def test_replaced_files_with_their_times_kept_are_noticed(way, tmp_path):
-    processor = build_model("cnn", labels=CLASSES, options=recipe_options("cnn"))[1]
+    processor = build_model("cnn", labels=CLASSES, options=find_family("cnn").recipe_options())[1]
     before, after = ({"a": encode(PIL.Image.new("RGB", (32, 32), colour), "PNG")} for colour in ("red", "lime"))
     folder = WAYS_IN[way](tmp_path / "photos", before)
     first = decode_test(folder, processor=processor).test

@@ -14,16 +14,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from hfprobe import profiling
 from hfprobe.comparison import compare, load_profile
 from hfprobe.errors import CheckFailedError, InputError
-from hfprobe.models import build_model
+from hfprobe.models import build_model, find_family
 from hfprobe.profiling import count_macs, kind_of, name_models, profile_models, save_profile, time_in_turn
-from hfprobe.recipes import recipe_options
 from hfprobe.reporting import write_profile
 
 CPU = torch.device("cpu")
 
 
 def save_model(folder, *, name="cnn", **options):
-    options = recipe_options(name, **options)
+    options = find_family(name).recipe_options(**options)
     model, processor = build_model(name, labels=["cat", "dog"], options=options)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -43,7 +42,8 @@ def profiled(tmp_path_factory):
             return measured(path, model, **values) if path == folders["simple-cnn"] else 4 * model.num_parameters() + 1
 
         patch.setattr(profiling, "peak_memory", once)
-        patch.setattr(profiling, "own_batch_size", lambda model: 4 if model.num_parameters() < 3e6 else 2)
+        for name, size in (("cnn", 4), ("probe", 2)):
+            patch.setattr(find_family(name), "profile_batch_size", size)
         profile = profile_models(folders, batch_sizes=[1], rounds=5, seconds=0.001, trace_dir=folder)
     save_profile(profile, folder)
     return folder, profile
@@ -122,7 +122,7 @@ def vit_macs(*, patch, width, depth):
 def test_macs_of_attention_and_linear_layers(backbone, macs, backend, monkeypatch):
     if backend == "timm":  # its own matrix products instead of torch's operator
         monkeypatch.setattr("timm.layers.config._USE_FUSED_ATTN", 0)
-    options = recipe_options("vit", backbone=backbone, backbone_weights="random")
+    options = find_family("vit").recipe_options(backbone=backbone, backbone_weights="random")
     model, _ = build_model("vit", labels=["cat", "dog"], options=options)
     with contextlib.nullcontext() if backend in (None, "timm") else sdpa_kernel(backend):
         assert count_macs(model, side=224) == macs

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_results import make_result
 
-from hfprobe.recipes import available_models
+from hfprobe.models import available_models
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))

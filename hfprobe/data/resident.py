@@ -87,6 +87,8 @@ class ImageBatches(torch.utils.data.Dataset):
         mirror: every image mirrored.
     """
 
+    preparation_seconds = 0.0
+
     def __init__(
         self,
         split: ImageSplit,
@@ -106,6 +108,11 @@ class ImageBatches(torch.utils.data.Dataset):
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch.fill_(epoch)
+
+    def take(self, positions: np.ndarray) -> ImageBatches:
+        """The images at some positions, augmented as they are here."""
+        few = self.split.take(positions)
+        return ImageBatches(few, processor=self.processor, augment=self.augment, seed=self.seed, mirror=self.mirror)
 
     def __len__(self) -> int:
         return len(self.split)

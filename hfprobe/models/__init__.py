@@ -1,31 +1,46 @@
-"""The models of the command line: `--model cnn` is `hfprobe/models/cnn.py`, its flags are in `hfprobe/recipes/cnn.py`.
-
-The contract, held for every module by tests/test_models.py:
-
-- `HUB_NAME`: the name in the hub folder, after `hfprobe/`;
-- `MODEL`: the PreTrainedModel; its config class refuses invalid values, and its `check_preprocessing(values)` refuses
-  the values (as in preprocessor_config.json) of an image processor that it was not made for, both with a ValueError;
-- `build(options=..., labels=...)` -> (PreTrainedModel, image processor).
-
-Modules are self-contained (they import no other part of hfprobe when transformers loads them): a pushed model
-carries a copy of its own file.
-"""
+"""The models of the command line: each folder here is one, see `hfprobe.models.base`."""
 
 from __future__ import annotations
 
 import importlib
 import json
+import pkgutil
 from reprlib import repr as shortened
-from types import ModuleType
 from typing import Any
 
 from hfprobe.errors import InputError
-from hfprobe.recipes import available_models, recipe_module
+from hfprobe.models.base import ModelFamily
 
 
-def model_module(name: str) -> ModuleType:
-    """The module behind the name of one of `available_models()`."""
-    return importlib.import_module(f"{__name__}.{name}")
+def families() -> list[ModelFamily]:
+    """Every model, sorted by name."""
+    folders = [module.name for module in pkgutil.iter_modules(__path__) if module.ispkg]
+    return sorted((importlib.import_module(f"{__name__}.{folder}").FAMILY for folder in folders), key=lambda f: f.name)
+
+
+def available_models() -> list[str]:
+    """Names of the models, sorted."""
+    return [family.name for family in families()]
+
+
+def find_family(name: str) -> ModelFamily:
+    """The model with a name or alias.
+
+    Raises:
+        InputError: no such model.
+    """
+    for family in families():
+        if name in (family.name, *family.aliases):
+            return family
+    raise InputError(
+        f"Unknown model '{shortened(name)[1:-1]}'. Available: {', '.join(available_models())}. To add one, write a "
+        "folder of hfprobe/models with an object FAMILY."
+    )
+
+
+def family_of(model: Any) -> ModelFamily:
+    """The family that a PreTrainedModel belongs to."""
+    return next(family for family in families() if family.model_class is type(model))
 
 
 def build_model(name: str, *, labels: list[str], options: Any) -> tuple[Any, Any]:
@@ -33,23 +48,12 @@ def build_model(name: str, *, labels: list[str], options: Any) -> tuple[Any, Any
 
     Args:
         labels: class names, in the order of the label numbers.
-        options: the recipe module's `Options`: `make_run(model=name, recipe=...).model`, or `recipe_options`.
+        options: the family's `Options`: `make_run(model=name, recipe=...).model`, or its `recipe_options()`.
 
     Raises:
-        InputError: no such model.
+        InputError: no such model, or an option that cannot be used.
     """
-    recipe_module(name)  # refuses an unknown name
-    return model_module(name).build(options=options, labels=labels)
-
-
-def initialize_from_images(model: Any, *, options: Any, pixel_values: Any) -> None:
-    """Set first weights that the options derive from training images; nothing for most models.
-
-    Args:
-        pixel_values: (B, 3, H, W) float, some hundred training images as the image processor gives them.
-    """
-    if getattr(options, "first_filters", "random") == "principal":
-        model.set_principal_filters(pixel_values)
+    return find_family(name).build(options=options, labels=labels)
 
 
 def check_processor(model: Any, processor: Any) -> None:
@@ -75,7 +79,7 @@ def check_preprocessing(model: Any, values: dict[str, Any]) -> None:
         fits = isinstance(found, list) and len(found) == 3 and all(type(value) in (int, float) for value in found)
         if not fits or not all(low <= value <= 1 for value in found):
             raise ValueError(f"The image processor's {name} is {shortened(found)}; allowed: 3 numbers from {low} to 1")
-    model.check_preprocessing(values)
+    family_of(model).check_preprocessing(model, values)
 
 
 def register_models() -> list[type]:
@@ -84,4 +88,4 @@ def register_models() -> list[type]:
     Returns:
         The models' classes.
     """
-    return [model_module(name).MODEL for name in available_models()]
+    return [family.model_class for family in families()]

@@ -14,8 +14,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, PretrainedConfig, PreTrainedModel
 
-from hfprobe.backbones import describe_difference
-from hfprobe.models import check_preprocessing, register_models
+from hfprobe.models import check_preprocessing, family_of, register_models
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -115,12 +114,35 @@ def load_weights(config: PretrainedConfig, folder: Path) -> PreTrainedModel:
         raise ValueError(f"{WEIGHTS_FILE}: {broken[0]} holds values that are not finite")
     # Copied, because a file in memory is not aligned as kernels like it.
     model.load_state_dict({name: weight.clone() for name, weight in weights.items()}, assign=True)
-    if hasattr(model, "frozen_sha256") and model.frozen_sha256() != config.backbone_sha256:
-        raise ValueError(
-            f"{CONFIG_FILE}: backbone_sha256 is {config.backbone_sha256}; allowed: that of the backbone in "
-            f"{WEIGHTS_FILE}, {model.frozen_sha256()}"
-        )
+    try:
+        family_of(model).check_weights(model)
+    except ValueError as error:
+        raise ValueError(f"{WEIGHTS_FILE} does not fit {CONFIG_FILE}; {error}") from error
     return model
+
+
+def describe_difference(weights: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> str | None:
+    """In words, how the names, shapes and types of weights differ from the wanted ones; None where they do not."""
+    missing = [key for key in wanted if key not in weights]
+    unexpected = [key for key in weights if key not in wanted]
+    both = [key for key in wanted if key in weights]
+    shapes = [
+        f"{key} {tuple(weights[key].shape)} instead of {tuple(wanted[key].shape)}"
+        for key in both
+        if weights[key].shape != wanted[key].shape
+    ]
+    # Converted weights would no longer be those of the source, to the bit.
+    types = [
+        f"{key} {weights[key].dtype} instead of {wanted[key].dtype}"
+        for key in both
+        if weights[key].dtype != wanted[key].dtype
+    ]
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes, "of another type": types}
+    for problem, keys in problems.items():
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            return f"{problem}: {', '.join(keys[:3])}{more}"
+    return None
 
 
 def weight_files(folder: Path) -> list[Path]:

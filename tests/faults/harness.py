@@ -54,6 +54,7 @@ class Point:
     count: int = 1
 
 
+PROBE = "hfprobe.models.linear_probe"
 TRAINER = "hfprobe.trainer:ProbeTrainer"
 POINTS = [
     Point("before the first step", "SimpleCNN", f"{TRAINER}.training_step", 1),
@@ -80,9 +81,16 @@ POINTS = [
     Point("before the result is written", "SimpleCNN", "hfprobe.training:fit_temperature", 1),
     Point("during the push", "SimpleCNN", "hfprobe.hub:sync", 3),
     Point("during the push, before main moves", "SimpleCNN", "hfprobe.hub:os.rename", 1),
-    Point("during feature extraction", "probe, exact head", "hfprobe.models.vit:LinearProbe.extract_features", 3),
-    Point("between two views", "probe, exact head", "hfprobe.features:_extract_to", 2),
-    Point("while the head is solved", "probe, exact head", "hfprobe.features:minimise_cross_entropy", 4),
+    Point(
+        "during feature extraction",
+        "probe, exact head",
+        "hfprobe.models.linear_probe.modeling:LinearProbe.extract_features",
+        3,
+    ),
+    Point("between two views", "probe, exact head", "hfprobe.models.linear_probe.features:_extract_to", 2),
+    Point(
+        "while the head is solved", "probe, exact head", "hfprobe.models.linear_probe.head:minimise_cross_entropy", 4
+    ),
     Point("during the push", "probe, exact head", "hfprobe.hub:_publish", 1),
     Point("in mid-epoch", "probe, SGD head", f"{TRAINER}.training_step", 6),
     Point("in a save, before the rename", "probe, SGD head", "hfprobe.checkpoints:os.rename", 2),

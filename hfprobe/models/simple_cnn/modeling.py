@@ -6,7 +6,6 @@ MaxPool) with 64, 128, 256 channels, then 4096 -> 512 -> labels with dropout.
 
 from __future__ import annotations
 
-import json
 from reprlib import repr as shortened
 from typing import Any
 
@@ -22,14 +21,10 @@ from transformers import (
 )
 from transformers.modeling_outputs import ImageClassifierOutput
 
-HUB_NAME = "simple-cnn"
 IMAGE_SIZE = 32
 # Channel statistics of the CIFAR-10 training images, as published with the reference recipes of the field.
 CIFAR10_MEAN = [0.4914, 0.4822, 0.4465]
 CIFAR10_STD = [0.2470, 0.2435, 0.2616]
-# What of the image processor has to agree with the network.
-PREPROCESSING = ("image_processor_type", "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale")
-PREPROCESSING += ("rescale_factor", "do_normalize", "do_pad", "pad_size")
 
 
 class SimpleCNNConfig(PretrainedConfig):
@@ -134,23 +129,6 @@ class SimpleCNN(PreTrainedModel):
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return ImageClassifierOutput(loss=loss, logits=logits)
 
-    def check_preprocessing(self, values: dict[str, Any]) -> None:
-        """Refuse an image processor whose pictures are not those that the network takes; mean and std are free.
-
-        Args:
-            values: as in preprocessor_config.json.
-
-        Raises:
-            ValueError: found and expected values.
-        """
-        expected = json.loads(build_processor(self.config.image_size).to_json_string())
-        for name in PREPROCESSING:
-            # As JSON, because True == 1 == 1.0.
-            if json.dumps(values.get(name), sort_keys=True) != json.dumps(expected.get(name), sort_keys=True):
-                raise ValueError(
-                    f"The image processor's {name} is {shortened(values.get(name))}; allowed: {expected.get(name)}"
-                )
-
 
 AutoConfig.register(SimpleCNNConfig.model_type, SimpleCNNConfig)
 AutoModelForImageClassification.register(SimpleCNNConfig, SimpleCNN)
@@ -159,23 +137,6 @@ AutoImageProcessor.register(
 )
 SimpleCNNConfig.register_for_auto_class()
 SimpleCNN.register_for_auto_class("AutoModelForImageClassification")
-MODEL = SimpleCNN
-
-
-def build(*, options: Any, labels: list[str]) -> tuple[SimpleCNN, ViTImageProcessor]:
-    """A SimpleCNN with fresh Kaiming-normal weights (from torch's global generator), and its image processor.
-
-    `options.first_filters` wants training images, see `SimpleCNN.set_principal_filters`.
-    """
-    config = SimpleCNNConfig(
-        dropout=options.dropout,
-        id2label=dict(enumerate(labels)),
-        label2id={label: number for number, label in enumerate(labels)},
-    )
-    model = SimpleCNN(config)
-    with torch.no_grad():
-        model.classifier[-1].weight.mul_(options.head_scale)
-    return model, build_processor(IMAGE_SIZE)
 
 
 def build_processor(side: int) -> ViTImageProcessor:

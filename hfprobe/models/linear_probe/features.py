@@ -1,4 +1,4 @@
-"""Frozen features: extracted once a view, kept on disk, and the exact linear head on top of them."""
+"""Frozen features: extracted once per view, kept on disk, and served to the Trainer by the batch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +30,6 @@ CPU_BATCH_SIZE = 32
 GPU_BATCH_SIZE = 512
 # Of an extraction, how far it is: writing it down at every batch took a twentieth of the time.
 SECONDS_BETWEEN_NOTES = 5
-# Weight of the L2 penalty against the mean cross entropy, strongest first: each solution starts the next.
-PENALTIES = np.logspace(0, -6, 13)
-# Weaker penalties in a row that do worse on validation before the rest is left out: they take the longest to solve.
-PATIENCE = 2
-# Enough to tell the penalties apart; the chosen one is solved to the end.
-SEARCH_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -65,8 +58,18 @@ class FeatureBatches(torch.utils.data.Dataset):
         self.features = split.features.reshape(-1, split.features.shape[-1])
         self.labels = np.tile(split.labels, len(split.features))
 
+    @property
+    def preparation_seconds(self) -> float:
+        """What the backbone took, also where the features come from the cache."""
+        return self.split.seconds
+
     def set_epoch(self, epoch: int) -> None:
         """Nothing is drawn anew: the views are in the cache."""
+
+    def take(self, positions: np.ndarray) -> FeatureBatches:
+        """The images at some positions, in all views."""
+        few = replace(self.split, features=self.split.features[:, positions], labels=self.split.labels[positions])
+        return FeatureBatches(few)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -82,15 +85,22 @@ class FeatureBatches(torch.utils.data.Dataset):
 
 
 def extract_features(
-    *, model: PreTrainedModel, processor: Any, split: ImageSplit, views: int = 1, seed: int = 0, name: str = "images"
+    *,
+    model: PreTrainedModel,
+    processor: Any,
+    split: ImageSplit,
+    views: Sequence[int] = (0,),
+    seed: int = 0,
+    name: str = "images",
 ) -> FeatureSplit:
-    """Each image through the backbone once a view, in evaluation mode; what the cache holds is not computed again.
+    """Each image through the backbone once per view, in evaluation mode; what the cache holds is not computed again.
 
     View 0 is the plain image, view 1 its mirror image, further ones are random crops keyed by (seed, view, index). An
     extraction that was interrupted goes on where it stopped; a cached file that was cut or changed is made again.
 
     Args:
         model: has `extract_features` and `frozen_sha256`.
+        views: their numbers.
         name: of the split, for the progress bar.
 
     Raises:
@@ -99,11 +109,11 @@ def extract_features(
     layers, seconds = zip(
         *(
             _load_or_extract(model=model, processor=processor, split=split, view=view, seed=seed, name=name)
-            for view in range(views)
+            for view in views
         ),
         strict=True,
     )
-    features = layers[0][None] if views == 1 else np.stack(layers)
+    features = layers[0][None] if len(layers) == 1 else np.stack(layers)
     return FeatureSplit(features=features, labels=split.labels, seconds=sum(seconds))
 
 
@@ -194,114 +204,6 @@ def _extract_to(
         note(done)
     counter.unlink(missing_ok=True)
     return time.perf_counter() - start
-
-
-@dataclass(frozen=True, eq=False)
-class Head:
-    """A solved linear head.
-
-    Attributes:
-        weight: (C, F) float64, for features as they are (the standardisation is folded in).
-        bias: (C,) float64.
-        penalty: the L2 penalty that validation chose.
-        validation_loss: its mean cross entropy there.
-    """
-
-    weight: np.ndarray
-    bias: np.ndarray
-    penalty: float
-    validation_loss: float
-
-
-def solve_head(train: FeatureSplit, validation: FeatureSplit, *, classes: int) -> Head:
-    """Multinomial logistic regression by L-BFGS in float64 on standardised features.
-
-    The penalty is the one with the lowest cross entropy on validation; standardisation is folded back, so that the
-    head is a plain Linear. The objective is scikit-learn's LogisticRegression with C = 1 / (penalty x N).
-    """
-    features = torch.from_numpy(train.features.reshape(-1, train.features.shape[-1]).astype(np.float64))
-    labels = torch.from_numpy(np.tile(train.labels, len(train.features)))
-    mean, scale = features.mean(dim=0), features.std(dim=0, correction=0)
-    scale[scale == 0] = 1  # a constant feature stays at zero
-    features = (features - mean) / scale
-    held_out, answers = torch.from_numpy(validation.features[0].astype(np.float64)), torch.from_numpy(validation.labels)
-    solve = partial(minimise_cross_entropy, features, labels, covariance=features.T @ features / len(features))
-
-    def unfold(solution: torch.Tensor, penalty: float) -> Head:
-        weight = solution[:, :-1] / scale
-        bias = solution[:, -1] - weight @ mean
-        loss = torch.nn.functional.cross_entropy(held_out @ weight.T + bias, answers).item()
-        return Head(weight=weight.numpy(), bias=bias.numpy(), penalty=penalty, validation_loss=loss)
-
-    losses: list[float] = []
-    solution = best = torch.zeros(classes, features.shape[1] + 1, dtype=torch.float64)
-    for penalty in tqdm(PENALTIES, desc="Solving the head", unit="penalty", leave=False):
-        solution = solve(penalty=penalty, start=solution, tolerance=SEARCH_TOLERANCE)
-        losses.append(unfold(solution, penalty).validation_loss)
-        if losses[-1] == min(losses):
-            best = solution
-        elif len(losses) - 1 - np.argmin(losses) >= PATIENCE:
-            break
-    penalty = float(PENALTIES[np.argmin(losses)])
-    return unfold(solve(penalty=penalty, start=best), penalty)
-
-
-def minimise_cross_entropy(
-    features: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    penalty: float,
-    start: torch.Tensor,
-    covariance: torch.Tensor | None = None,
-    tolerance: float = 1e-8,
-) -> torch.Tensor:
-    """argmin of mean cross entropy + penalty / 2 * |weight|^2.
-
-    L-BFGS runs in coordinates in which the curvature at `start` is about one in every direction: those of the Hessian
-    with each image's class probabilities replaced by their average spread. Features of a backbone are so correlated
-    that it needs ten times as many steps without.
-
-    Args:
-        features: (N, F) float64.
-        start: (C, F + 1), the bias in the last column; the penalty leaves it alone.
-        covariance: features.T @ features / N where the caller has it already.
-        tolerance: the largest partial derivative left, in the coordinates above.
-    """
-    if covariance is None:
-        covariance = features.T @ features / len(features)
-    weight, bias = start[:, :-1], start[:, -1]
-    probabilities = torch.addmm(bias, features, weight.T).softmax(-1)
-    spread = (1 - probabilities.square().sum(-1)).mean().clamp(min=1e-3) / len(start)
-    curvature = torch.linalg.cholesky(spread * covariance + penalty * torch.eye(len(covariance)).to(covariance))
-    solution = torch.cat([weight @ curvature, bias[:, None] * spread.sqrt()], dim=1).requires_grad_()
-    optimizer = torch.optim.LBFGS(
-        [solution], max_iter=500, tolerance_grad=tolerance, tolerance_change=1e-14, line_search_fn="strong_wolfe"
-    )
-
-    def plain() -> tuple[torch.Tensor, torch.Tensor]:
-        weight = torch.linalg.solve_triangular(curvature, solution[:, :-1], upper=False, left=False)
-        return weight, solution[:, -1] / spread.sqrt()
-
-    def objective() -> torch.Tensor:
-        optimizer.zero_grad()
-        weight, bias = plain()
-        # Written so that neither product nor gradient multiplies a transposed matrix: BLAS is six times slower at it.
-        logits = (weight.contiguous() @ features.T + bias[:, None]).T
-        loss = torch.nn.functional.cross_entropy(logits, labels) + penalty / 2 * weight.square().sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(objective)
-    with torch.no_grad():
-        weight, bias = plain()
-    return torch.cat([weight, bias[:, None]], dim=1)
-
-
-def install_head(model: PreTrainedModel, head: Head) -> None:
-    """Copy a solved head into the model's Linear."""
-    with torch.no_grad():
-        model.head.weight.copy_(torch.from_numpy(head.weight))
-        model.head.bias.copy_(torch.from_numpy(head.bias))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -7,8 +7,6 @@ gradients, always in evaluation mode, the same to the bit after training.
 from __future__ import annotations
 
 import hashlib
-import importlib
-import json
 from reprlib import repr as shortened
 from typing import Any
 
@@ -25,11 +23,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import ImageClassifierOutput
 
-HUB_NAME = "linear-probe"
 RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # Pillow's numbers
-# What of the image processor has to agree with the weights.
-PREPROCESSING = ("image_processor_type", "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale")
-PREPROCESSING += ("rescale_factor", "do_normalize", "image_mean", "image_std", "do_pad", "pad_size")
 HEX_DIGITS = set("0123456789abcdef")
 
 
@@ -132,24 +126,6 @@ class LinearProbe(PreTrainedModel):
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return ImageClassifierOutput(loss=loss, logits=logits)
 
-    def check_preprocessing(self, values: dict[str, Any]) -> None:
-        """Refuse preprocessing other than that of the backbone's pretraining: a silent error of several points.
-
-        Args:
-            values: as in preprocessor_config.json.
-
-        Raises:
-            ValueError: found and expected values.
-        """
-        expected = json.loads(build_processor(self.backbone.pretrained_cfg).to_json_string())
-        for name in PREPROCESSING:
-            # As JSON, because True == 1 == 1.0.
-            if json.dumps(values.get(name), sort_keys=True) != json.dumps(expected.get(name), sort_keys=True):
-                raise ValueError(
-                    f"The image processor's {name} is {shortened(values.get(name))}, but {self.config.backbone} was "
-                    f"pretrained with {expected.get(name)}"
-                )
-
     def frozen_sha256(self) -> str:
         """SHA-256 over the backbone's parameters and buffers: names, shapes and bytes, sorted by name."""
         digest = hashlib.sha256()
@@ -167,31 +143,6 @@ AutoImageProcessor.register(
 LinearProbeConfig.register_for_auto_class()
 LinearProbeImageProcessor.register_for_auto_class("AutoImageProcessor")
 LinearProbe.register_for_auto_class("AutoModelForImageClassification")
-MODEL = LinearProbe
-
-
-def build(*, options: Any, labels: list[str]) -> tuple[LinearProbe, LinearProbeImageProcessor]:
-    """A probe with the chosen backbone weights and a fresh head, and the image processor the weights were trained with.
-
-    Raises:
-        InputError: no such backbone or weights; they do not fit each other; they are out of reach.
-    """
-    # By name, because transformers would list a plain import among what a pushed copy of this file needs.
-    backbones = importlib.import_module("hfprobe.backbones")
-    feature_size, pretrained_cfg = backbones.inspect_backbone(options.backbone)
-    config = LinearProbeConfig(
-        backbone=options.backbone,
-        feature_size=feature_size,
-        id2label=dict(enumerate(labels)),
-        label2id={label: number for number, label in enumerate(labels)},
-    )
-    model = LinearProbe(config)
-    config.backbone_weights = backbones.load_backbone_weights(
-        model.backbone, name=options.backbone, source=options.backbone_weights
-    )
-    config.backbone_sha256 = model.frozen_sha256()
-    processor = build_processor(pretrained_cfg)
-    return model, processor
 
 
 def build_processor(pretrained_cfg: dict[str, Any]) -> LinearProbeImageProcessor:

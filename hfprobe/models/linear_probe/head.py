@@ -1,0 +1,128 @@
+"""The exact linear head: multinomial logistic regression on cached features, its penalty chosen on validation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from hfprobe.models.linear_probe.features import FeatureSplit
+
+# Weight of the L2 penalty against the mean cross entropy, strongest first: each solution starts the next.
+PENALTIES = np.logspace(0, -6, 13)
+# Weaker penalties in a row that do worse on validation before the rest is left out: they take the longest to solve.
+PATIENCE = 2
+# Enough to tell the penalties apart; the chosen one is solved to the end.
+SEARCH_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A solved linear head.
+
+    Attributes:
+        weight: (C, F) float64, for features as they are (the standardisation is folded in).
+        bias: (C,) float64.
+        penalty: the L2 penalty that validation chose.
+        validation_loss: its mean cross entropy there.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+    penalty: float
+    validation_loss: float
+
+
+def solve_head(train: FeatureSplit, validation: FeatureSplit, *, classes: int) -> Head:
+    """Multinomial logistic regression by L-BFGS in float64 on standardised features.
+
+    The penalty is the one with the lowest cross entropy on validation; standardisation is folded back, so that the
+    head is a plain Linear. The objective is scikit-learn's LogisticRegression with C = 1 / (penalty x N).
+    """
+    features = torch.from_numpy(train.features.reshape(-1, train.features.shape[-1]).astype(np.float64))
+    labels = torch.from_numpy(np.tile(train.labels, len(train.features)))
+    mean, scale = features.mean(dim=0), features.std(dim=0, correction=0)
+    scale[scale == 0] = 1  # a constant feature stays at zero
+    features = (features - mean) / scale
+    held_out, answers = torch.from_numpy(validation.features[0].astype(np.float64)), torch.from_numpy(validation.labels)
+    solve = partial(minimise_cross_entropy, features, labels, covariance=features.T @ features / len(features))
+
+    def unfold(solution: torch.Tensor, penalty: float) -> Head:
+        weight = solution[:, :-1] / scale
+        bias = solution[:, -1] - weight @ mean
+        loss = torch.nn.functional.cross_entropy(held_out @ weight.T + bias, answers).item()
+        return Head(weight=weight.numpy(), bias=bias.numpy(), penalty=penalty, validation_loss=loss)
+
+    losses: list[float] = []
+    solution = best = torch.zeros(classes, features.shape[1] + 1, dtype=torch.float64)
+    for penalty in tqdm(PENALTIES, desc="Solving the head", unit="penalty", leave=False):
+        solution = solve(penalty=penalty, start=solution, tolerance=SEARCH_TOLERANCE)
+        losses.append(unfold(solution, penalty).validation_loss)
+        if losses[-1] == min(losses):
+            best = solution
+        elif len(losses) - 1 - np.argmin(losses) >= PATIENCE:
+            break
+    penalty = float(PENALTIES[np.argmin(losses)])
+    return unfold(solve(penalty=penalty, start=best), penalty)
+
+
+def minimise_cross_entropy(
+    features: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    penalty: float,
+    start: torch.Tensor,
+    covariance: torch.Tensor | None = None,
+    tolerance: float = 1e-8,
+) -> torch.Tensor:
+    """argmin of mean cross entropy + penalty / 2 * |weight|^2.
+
+    L-BFGS runs in coordinates in which the curvature at `start` is about one in every direction: those of the Hessian
+    with each image's class probabilities replaced by their average spread. Features of a backbone are so correlated
+    that it needs ten times as many steps without.
+
+    Args:
+        features: (N, F) float64.
+        start: (C, F + 1), the bias in the last column; the penalty leaves it alone.
+        covariance: features.T @ features / N where the caller has it already.
+        tolerance: the largest partial derivative left, in the coordinates above.
+    """
+    if covariance is None:
+        covariance = features.T @ features / len(features)
+    weight, bias = start[:, :-1], start[:, -1]
+    probabilities = torch.addmm(bias, features, weight.T).softmax(-1)
+    spread = (1 - probabilities.square().sum(-1)).mean().clamp(min=1e-3) / len(start)
+    curvature = torch.linalg.cholesky(spread * covariance + penalty * torch.eye(len(covariance)).to(covariance))
+    solution = torch.cat([weight @ curvature, bias[:, None] * spread.sqrt()], dim=1).requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [solution], max_iter=500, tolerance_grad=tolerance, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+    )
+
+    def plain() -> tuple[torch.Tensor, torch.Tensor]:
+        weight = torch.linalg.solve_triangular(curvature, solution[:, :-1], upper=False, left=False)
+        return weight, solution[:, -1] / spread.sqrt()
+
+    def objective() -> torch.Tensor:
+        optimizer.zero_grad()
+        weight, bias = plain()
+        # Written so that neither product nor gradient multiplies a transposed matrix: BLAS is six times slower at it.
+        logits = (weight.contiguous() @ features.T + bias[:, None]).T
+        loss = torch.nn.functional.cross_entropy(logits, labels) + penalty / 2 * weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(objective)
+    with torch.no_grad():
+        weight, bias = plain()
+    return torch.cat([weight, bias[:, None]], dim=1)
+
+
+def install_head(model: PreTrainedModel, head: Head) -> None:
+    """Copy a solved head into the model's Linear."""
+    with torch.no_grad():
+        model.head.weight.copy_(torch.from_numpy(head.weight))
+        model.head.bias.copy_(torch.from_numpy(head.bias))
