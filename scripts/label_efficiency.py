@@ -59,8 +59,9 @@ def main() -> None:
         folder=arguments.report_dir,
     )
     page = write_label_efficiency(arguments.report_dir)
-    print("\n" + page.read_text(encoding="utf-8").split("\n\n")[1])
-    print(f"Table and curves: {page}")
+    lines = page.read_text(encoding="utf-8").splitlines()[1:]  # without the heading
+    print("\n".join(line for line in lines if not line.startswith("![")))
+    print(f"\nTable and curves: {page}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,111 @@
+"""A third model is one more folder of hfprobe/models: every command takes it, and no other file changes."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FAMILY = '''
+"""Logistic regression on the pixels of 8 x 8 images."""
+
+from dataclasses import dataclass
+
+from hfprobe.models.base import ModelFamily
+
+
+@dataclass
+class Options:
+    def ignored_settings(self):
+        return {}
+
+
+class PixelsFamily(ModelFamily):
+    name = hub_name = "pixels"
+    Options = Options
+    RECIPES = {"fast": {"learning_rate": 1e-2, "per_device_train_batch_size": 20, "num_train_epochs": 3}}
+
+    @property
+    def model_class(self):
+        from hfprobe.models.pixels.modeling import Pixels
+
+        return Pixels
+
+    def build(self, *, options, labels):
+        names = dict(enumerate(labels))
+        config = self.model_class.config_class(id2label=names, label2id={name: key for key, name in names.items()})
+        return self.model_class(config), self.processor_for(None)
+
+    def processor_for(self, model):
+        from transformers import ViTImageProcessor
+
+        return ViTImageProcessor(size={"height": 8, "width": 8})
+
+
+FAMILY = PixelsFamily()
+'''
+MODELING = """
+import torch
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, PretrainedConfig
+from transformers import PreTrainedModel, ViTImageProcessor
+from transformers.modeling_outputs import ImageClassifierOutput
+
+
+class PixelsConfig(PretrainedConfig):
+    model_type = "pixels"
+
+
+class Pixels(PreTrainedModel):
+    config_class = PixelsConfig
+    main_input_name = "pixel_values"
+    accepts_loss_kwargs = False
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.head = torch.nn.Linear(3 * 8 * 8, config.num_labels)
+        self.post_init()
+
+    def forward(self, pixel_values, labels=None):
+        logits = self.head(pixel_values.flatten(1))
+        loss = None if labels is None else torch.nn.functional.cross_entropy(logits, labels)
+        return ImageClassifierOutput(loss=loss, logits=logits)
+
+
+AutoConfig.register("pixels", PixelsConfig)
+AutoModelForImageClassification.register(PixelsConfig, Pixels)
+AutoImageProcessor.register(PixelsConfig, slow_image_processor_class=None, fast_image_processor_class=ViTImageProcessor)
+PixelsConfig.register_for_auto_class()
+Pixels.register_for_auto_class("AutoModelForImageClassification")
+"""
+
+
+@pytest.mark.slow
+def test_a_third_model_takes_every_command(dataset_folder, tmp_path):
+    source = tmp_path / "source"
+    for folder in ("hfprobe", "scripts"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    added = source / "hfprobe" / "models" / "pixels"
+    added.mkdir()
+    (added / "__init__.py").write_text(FAMILY)
+    (added / "modeling.py").write_text(MODELING)
+    environment = os.environ | {"PYTHONPATH": str(source), "HF_DATASETS_CACHE": str(tmp_path / "cache")}
+
+    def run(script, *arguments):
+        command = [sys.executable, source / "scripts" / script, *arguments]
+        done = subprocess.run(
+            list(map(str, command)), cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("sanity_check.py", "--model", "pixels", "--dataset", dataset_folder, "--epochs", 300, "--lr", 0.1)
+    assert "Validation accuracy" in run("train.py", "--model", "pixels", "--dataset", dataset_folder)
+    run("eval.py", "--model", "pixels", "--report_dir", "a")
+    run("eval.py", "--model", "pixels", "--tta", "--report_dir", "b")
+    assert "pixels" in run("profile_models.py", "pixels", "--rounds", 5, "--batch_sizes", 1, "--report_dir", "profile")
+    assert "images/s" in run("compare.py", "a", "b", "--profile", "profile")
+    table = run("label_efficiency.py", "--models", "pixels", "--dataset", dataset_folder, "--shots", 4, "--seeds", 1)
+    assert "| images per class | pixels |" in table
