@@ -123,7 +123,7 @@ def evaluate(arguments) -> None:
         arguments.report_dir = Path("reports") / arguments.model.rstrip("/").split("/")[-1].split("@")[0]
     require_writable(arguments.report_dir, flag="--report_dir")
 
-    from hfprobe.config import DataArguments
+    from hfprobe.data.arguments import DataArguments
     from hfprobe.data.splits import load_images
     from hfprobe.evaluation import evaluate_model, load_model
 

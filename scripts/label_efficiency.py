@@ -41,7 +41,7 @@ def main() -> None:
         options = find_family(name).Options.__dataclass_fields__
         models[name] = {flag: value for flag, value in own.items() if flag in options}
 
-    from hfprobe.config import DataArguments
+    from hfprobe.data.arguments import DataArguments
     from hfprobe.data.splits import load_images
     from hfprobe.label_efficiency import measure_label_efficiency
     from hfprobe.reporting import write_label_efficiency

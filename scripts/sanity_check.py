@@ -34,7 +34,7 @@ def main() -> None:
 
     from transformers import set_seed
 
-    from hfprobe.config import DataArguments
+    from hfprobe.data.arguments import DataArguments
     from hfprobe.data.resident import ImageBatches
     from hfprobe.data.splits import load_images
     from hfprobe.sanity import overfit_batch

@@ -11,8 +11,8 @@ import PIL.Image
 import pytest
 from conftest import CLASSES, load_splits, make_dataset
 
-from hfprobe.config import DEFAULT_DATASET, DataArguments
 from hfprobe.data import cache, sources
+from hfprobe.data.arguments import DEFAULT_DATASET, DataArguments
 from hfprobe.data.sources import load_source, unpack
 from hfprobe.errors import InputError
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import CLASSES, load_splits, make_dataset
 
-from hfprobe.config import DataArguments
+from hfprobe.data.arguments import DataArguments
 from hfprobe.data.splits import keep_classes, split_rows, stratified_subset
 from hfprobe.errors import InputError
 

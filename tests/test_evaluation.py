@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import load_splits
 
-from hfprobe.config import DataArguments
+from hfprobe.data.arguments import DataArguments
 from hfprobe.errors import InputError
 from hfprobe.evaluation import evaluate_model, load_model
 from hfprobe.models import build_model, find_family

@@ -18,7 +18,7 @@ from test_models_loading import save_model
 from test_training import small_run
 
 from hfprobe.checkpoints import seal_checkpoint
-from hfprobe.config import DataArguments
+from hfprobe.data.arguments import DataArguments
 from hfprobe.data.columns import standard_columns
 from hfprobe.data.resident import decode_images
 from hfprobe.data.splits import keep_classes

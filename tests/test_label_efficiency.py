@@ -9,7 +9,8 @@ from conftest import load_splits
 from transformers import TrainerCallback, set_seed
 
 from hfprobe import label_efficiency, training
-from hfprobe.config import DataArguments, make_run
+from hfprobe.config import make_run
+from hfprobe.data.arguments import DataArguments
 from hfprobe.data.splits import load_images
 from hfprobe.errors import InputError
 from hfprobe.label_efficiency import measure_label_efficiency

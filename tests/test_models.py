@@ -13,7 +13,8 @@ import torch
 from conftest import draw_images
 from transformers import AutoModelForImageClassification
 
-from hfprobe.config import DataArguments, RunArguments, make_run
+from hfprobe.config import RunArguments, make_run
+from hfprobe.data.arguments import DataArguments
 from hfprobe.data.resident import ImageBatches, ImageSplit
 from hfprobe.errors import InputError
 from hfprobe.evaluation import load_model

@@ -13,7 +13,7 @@ import torch
 from transformers import pipeline
 from transformers.image_utils import load_image
 
-from hfprobe.config import DataArguments
+from hfprobe.data.arguments import DataArguments
 from hfprobe.data.pictures import read_picture
 from hfprobe.data.resident import ImageBatches
 from hfprobe.data.splits import load_images

@@ -94,7 +94,8 @@ def test_a_disk_too_small_for_the_checkpoints(tmp_path, monkeypatch):
     def shortages(free, **values):
         usage = namedtuple("usage", "free")(free)
         monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: usage)
-        given = {"parameters": 1_000_000, "output_dir": Path("no/such"), "kept": 2, "epochs": 9, "feature_bytes": 0}
+        given = {"parameters": 1_000_000, "output_dir": Path("no/such"), "kept": 2, "epochs": 9}
+        given |= {"memory": 0, "memory_remedy": ""}
         return find_shortages(**given | values)
 
     assert shortages(36_000_000) == []
@@ -109,14 +110,14 @@ def test_a_disk_too_small_for_the_checkpoints(tmp_path, monkeypatch):
 
 
 def test_too_little_memory_for_the_features(tmp_path, monkeypatch):
-    given = {"parameters": 1, "output_dir": tmp_path, "kept": 2, "epochs": 1}
+    given = {"parameters": 1, "output_dir": tmp_path, "kept": 2, "epochs": 1, "memory_remedy": "fewer --views"}
     assert 0 < preflight.available_memory() < 1e15
     monkeypatch.setattr(preflight, "available_memory", lambda: 1_000_000_000)
-    assert find_shortages(**given, feature_bytes=1_000_000_000) == []
-    (found,) = find_shortages(**given, feature_bytes=2_000_000_000)
-    assert found.startswith("The exact head needs 2.0 GB of memory for the features, and 1.0 GB are free. ")
+    assert find_shortages(**given, memory=1_000_000_000) == []
+    (found,) = find_shortages(**given, memory=2_000_000_000)
+    assert found == ("Fitting the model needs 2.0 GB of memory, and 1.0 GB are free. Free some, or pass fewer --views.")
     monkeypatch.setattr(preflight, "available_memory", lambda: None)
-    assert find_shortages(**given, feature_bytes=2_000_000_000) == []
+    assert find_shortages(**given, memory=2_000_000_000) == []
 
 
 def test_wrong_input_comes_before_a_lacking_machine():

@@ -6,7 +6,8 @@ from conftest import CLASSES, load_splits
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from hfprobe.config import DataArguments, RunConfig, parse_run
+from hfprobe.config import RunConfig, parse_run
+from hfprobe.data.arguments import DataArguments
 from hfprobe.data.splits import keep_classes, split_rows, stratified_subset
 from hfprobe.errors import InputError
 

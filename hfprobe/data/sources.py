@@ -21,8 +21,8 @@ from typing import Any
 import datasets
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
 
-from hfprobe.config import DEFAULT_DATASET
 from hfprobe.data import cache
+from hfprobe.data.arguments import DEFAULT_DATASET
 from hfprobe.data.columns import standard_columns
 from hfprobe.data.folders import SPLITS, load_folder, require_splits
 from hfprobe.errors import InputError, MachineError

@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Dataset, Image
 from sklearn.model_selection import train_test_split
 
-from hfprobe.config import DataArguments
+from hfprobe.data.arguments import DataArguments
 from hfprobe.data.cache import source_key
 from hfprobe.data.columns import NO_LABEL, label_numbers, with_labels
 from hfprobe.data.resident import ImageSplit, decode_images

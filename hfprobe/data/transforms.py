@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from hfprobe.config import CROP_SIDE
+from hfprobe.data.arguments import CROP_SIDE
 
 CROP_SHIFT = 4
 

@@ -1,0 +1,79 @@
+"""Which images a run is made of, as flags."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hfprobe.errors import InputError
+
+# Side in pixels of the images that --crop_shift is counted on.
+CROP_SIDE = 32
+DEFAULT_DATASET = "uoft-cs/cifar10"
+DEFAULT_CLASSES = ["airplane", "automobile", "bird", "cat", "dog"]
+
+
+@dataclass
+class DataArguments:
+    """Which images, which classes, how many."""
+
+    dataset: str = field(
+        default=DEFAULT_DATASET,
+        metadata={"help": "Hub id, or a local folder: save_to_disk, parquet files, or train/ and test/ image folders."},
+    )
+    classes: list[str] = field(
+        default_factory=lambda: list(DEFAULT_CLASSES),
+        metadata={"help": "Classes to keep; their order gives the label numbers."},
+    )
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Train on at most this many images, stratified. Default: all."}
+    )
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Validate on at most this many images, stratified. Default: all."}
+    )
+    split_seed: int | None = field(
+        default=None, metadata={"help": "Seed of the split into train and validation, and of subsets. Default: --seed."}
+    )
+    augment: bool = field(default=True, metadata={"help": "Random crops and mirror images in training."})
+    crop_shift: int = field(
+        default=4,
+        metadata={
+            "help": "Pixels that random crops reach beyond the edge of an image of 32 x 32, less than 32; for other "
+            "sizes the same share of the side."
+        },
+    )
+    crop_padding: Literal["black", "reflect"] = field(
+        default="black", metadata={"help": "What random crops see beyond the image's edge."}
+    )
+    flips: Literal["random", "alternating"] = field(
+        default="random",
+        metadata={"help": "Mirror images: drawn anew each epoch, or drawn once and turned round every epoch."},
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("max_train_samples", "max_eval_samples"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise InputError(f"--{name} is {value}; allowed: more than 0.")
+        if not 0 <= self.crop_shift < CROP_SIDE:
+            raise InputError(f"--crop_shift is {self.crop_shift}; allowed: 0 to {CROP_SIDE - 1}.")
+        self.classes = [unicodedata.normalize("NFC", name) for name in self.classes]  # as sources do
+        twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
+        if twice:
+            raise InputError(f"--classes names {', '.join(twice)} twice; allowed: each class once.")
+        if len(self.classes) < 2:
+            only = f"only {self.classes[0]}" if self.classes else "none"
+            raise InputError(f"--classes names {only}; allowed: two classes or more.")
+
+    @property
+    def augmentation(self) -> dict[str, Any] | None:
+        """What `hfprobe.data.transforms.crop_and_flip` is to do; None: nothing."""
+        values = {"shift": self.crop_shift, "padding": self.crop_padding, "flips": self.flips}
+        return values if self.augment else None
+
+    def ignored_settings(self) -> dict[str, str]:
+        """Setting -> why it has no effect."""
+        if not self.augment:
+            return dict.fromkeys(("crop_shift", "crop_padding", "flips"), "--augment false turns crops and flips off")
+        return {} if self.crop_shift else {"crop_padding": "with --crop_shift 0, crops stay inside the image"}
