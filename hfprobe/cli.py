@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from hfprobe.errors import CommandError, InputError, MachineError, StoppedError
+from hfprobe.errors import CommandError, InputError, MachineError, StoppedError, shorten
 
 # The numbers of malloc.h.
 MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_MAX = -1, -4
@@ -69,17 +69,21 @@ def positive_int(text: str) -> int:
 
 def require_writable(folder: str | Path, *, flag: str) -> None:
     """Raise InputError where `folder` could not be made and written; nothing is left behind."""
-    nearest = Path(folder).absolute()
-    while not nearest.exists():
-        nearest = nearest.parent
+    nearest, missing = Path(folder).absolute(), []
     try:
+        while not os.path.lexists(nearest):
+            missing.insert(0, nearest.name)
+            nearest = nearest.parent
         if not nearest.is_dir():
-            raise NotADirectoryError(20, f"'{nearest}' is a file")
-        with tempfile.TemporaryDirectory(dir=nearest):
-            pass
-    except OSError as error:
+            if nearest.is_symlink():
+                raise FileNotFoundError(errno.ENOENT, f"'{nearest}' is a link that leads nowhere or to itself")
+            raise NotADirectoryError(errno.ENOTDIR, f"'{nearest}' is a file")
+        with tempfile.TemporaryDirectory(dir=nearest) as trial:
+            Path(trial, *missing).mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"{flag} '{folder}' cannot be written: {error.strerror}. Give a folder you may write."
+            f"{flag} '{shorten(folder)}' cannot be written: {reason}. Pass a folder that you may write."
         ) from error
 
 

@@ -140,7 +140,9 @@ class RunArguments(TrainingArguments):
             "workers, logging."
         },
     )
-    overwrite: bool = field(default=False, metadata={"help": "Delete the run that the output folder holds."})
+    overwrite: bool = field(
+        default=False, metadata={"help": "Delete the run that the output folder holds; other files stay."}
+    )
 
     def __post_init__(self) -> None:
         self.model = find_family(self.model).name  # an alias stands for it

@@ -39,3 +39,9 @@ class StoppedError(CommandError):
 def first_line(error: Exception) -> str:
     """What a library's error says first, without its period, to be quoted in one line of ours."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+
+
+def shorten(text: object, limit: int = 200) -> str:
+    """Text for a message; of a long one the beginning and the end."""
+    text = str(text)
+    return text if len(text) <= limit else f"{text[: limit // 2]}...{text[-limit // 2 :]}"

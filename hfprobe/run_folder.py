@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from hfprobe import provenance
 from hfprobe.cli import is_main_process, require_writable
 from hfprobe.config import RunArguments, RunConfig, spell_flag
 from hfprobe.errors import InputError
+from hfprobe.models import find_family
+from hfprobe.output_folder import LOCK_FILE, check_places, delete_run, locked
 
 logger = logging.getLogger(__name__)
 
@@ -53,31 +56,53 @@ def check_output_dir(config: RunConfig) -> None:
 
     Raises:
         InputError: it holds another run and neither --resume nor --overwrite was passed; --resume was passed and the
-            settings are not those of the run; it cannot be written.
+            settings are not those of the run; another run is writing into it; it cannot be written; it is or holds
+            the dataset, the hub folder or the working directory, or lies inside the dataset.
     """
     arguments = config.training
     folder = Path(arguments.output_dir)
-    if holds_run(folder) and not (arguments.resume or arguments.overwrite):
-        raise InputError(
-            f"The output folder '{folder}' holds another run. Continue it: --resume. Delete it: --overwrite. "
-            "Keep it: --output_dir with another name."
-        )
+    if is_main_process():
+        require_writable(folder, flag="--output_dir")
+        require_writable(arguments.hub_dir, flag="--hub_dir")
+    check_places(folder, flag="--output_dir", dataset=config.data.dataset, hub_dir=arguments.hub_dir)
+    check_places(arguments.hub_dir, flag="--hub_dir", dataset=config.data.dataset)
+    _refuse_another_run(arguments)
+    if is_main_process() and (folder / LOCK_FILE).exists():
+        with locked(folder):
+            pass
     if arguments.resume:
         if not holds_run(folder):
             raise InputError(f"Nothing to resume: the output folder '{folder}' holds no run. Leave --resume out.")
         check_same_run(config)
-    if is_main_process():
-        require_writable(folder, flag="--output_dir")
 
 
-def claim_output_dir(arguments: RunArguments) -> Path:
-    """Make the output folder, and with --overwrite delete the run it holds; once all else has proved usable."""
+@contextmanager
+def claimed(arguments: RunArguments) -> Iterator[Path]:
+    """Make the output folder, and with --overwrite delete the run it holds; once all else has proved usable.
+
+    Inside the context no other run can have the folder.
+
+    Raises:
+        InputError: another run has taken it meanwhile; --overwrite met a file that no run wrote.
+    """
     folder = Path(arguments.output_dir)
-    if is_main_process():
+    if not is_main_process():
+        yield folder
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        _refuse_another_run(arguments)
         if arguments.overwrite and holds_run(folder):
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
+            delete_run(folder)
+        yield folder
+
+
+def _refuse_another_run(arguments: RunArguments) -> None:
+    if holds_run(arguments.output_dir) and not (arguments.resume or arguments.overwrite):
+        raise InputError(
+            f"The output folder '{arguments.output_dir}' holds another run. Continue it: --resume. Delete it: "
+            "--overwrite. Keep it: --output_dir with another name."
+        )
 
 
 def holds_run(folder: str | Path) -> bool:
@@ -168,7 +193,8 @@ def check_same_run(config: RunConfig, *, class_names: list[str] | None = None, f
 def find_differences(record: dict[str, Any], config: RunConfig, folder: Path) -> list[str]:
     """Each setting that has an effect, must be equal and is not, with both values."""
     now = json.loads(json.dumps(config.to_dict()))  # lists and strings as the record has them
-    if record["model"] != config.training.model:
+    family = find_family(config.training.model)
+    if record["model"] not in (family.name, *family.aliases):
         return _differing("--model", record["model"], config.training.model)  # all else follows from it
     differences = []
     for group, values in now.items():

@@ -11,15 +11,13 @@ that was stopped, with the settings it was started with. The README's results ta
 
 from pathlib import Path
 
-from hfprobe.cli import is_main_process, quiet_libraries, require_writable, run_command, use_every_core
+from hfprobe.cli import is_main_process, quiet_libraries, run_command, use_every_core
 from hfprobe.config import RunConfig, parse_runs
-from hfprobe.run_folder import check_output_dir, claim_output_dir, holds_run, is_finished
+from hfprobe.run_folder import check_output_dir, claimed, holds_run, is_finished
 
 
 def main() -> None:
     runs = parse_runs()
-    # Whatever is wrong with the flags or the folders is said before the slow imports.
-    require_writable(runs[0].training.hub_dir, flag="--hub_dir")
     if len(runs) == 1:
         train_one(runs[0])
     else:
@@ -28,7 +26,7 @@ def main() -> None:
 
 def train_one(config: RunConfig) -> None:
     """Train, push, say where things are."""
-    check_output_dir(config)
+    check_output_dir(config)  # whatever is wrong with the folders is said before the slow imports
 
     from transformers import enable_full_determinism, set_seed
 
@@ -43,9 +41,9 @@ def train_one(config: RunConfig) -> None:
         (enable_full_determinism if config.training.full_determinism else set_seed)(config.training.seed)
         model, processor = build_model(config.training.model, labels=images.class_names, options=config.model)
         splits = images.decode("train", "validation", processor=processor)
-    output_dir = claim_output_dir(config.training)
-    trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
-    result = train(trainer, config=config, splits=splits)
+    with claimed(config.training) as output_dir:
+        trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
+        result = train(trainer, config=config, splits=splits)
     if not is_main_process():
         return
     revision = push_best(trainer, config=config, splits=splits, result=result)

@@ -97,9 +97,42 @@ def test_a_writable_folder_is_left_as_it_was(tmp_path):
 
 def test_a_folder_below_a_file(tmp_path):
     (tmp_path / "file").touch()
-    expected = f"--hub_dir '{tmp_path}/file/hub' cannot be written: '{tmp_path}/file' is a file. Give a folder you may"
+    expected = f"--hub_dir '{tmp_path}/file/hub' cannot be written: '{tmp_path}/file' is a file. Pass a folder that"
     with pytest.raises(InputError, match=re.escape(expected)):
         require_writable(tmp_path / "file" / "hub", flag="--hub_dir")
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("loop", "'{}/loop' is a link that leads nowhere or to itself"),
+        ("loop/run", "'{}/loop' is a link that leads nowhere or to itself"),
+        ("nowhere", "'{}/nowhere' is a link that leads nowhere or to itself"),
+        ("nowhere/run", "'{}/nowhere' is a link that leads nowhere or to itself"),
+        ("a" * 256, "File name too long"),
+        ("new/" + "a" * 256, "File name too long"),
+        ("/".join(["a" * 200] * 25), "File name too long"),
+        ("a\0b", "embedded null byte"),
+    ],
+)
+def test_a_folder_that_can_never_be_made(tmp_path, place, reason):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "nowhere").symlink_to("missing")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(
+        InputError, match=re.escape(f"cannot be written: {reason.format(tmp_path)}. Pass a ")
+    ) as refused:
+        require_writable(tmp_path / place, flag="--output_dir")
+    assert len(str(refused.value)) < 500
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("place", [".", "new", "new/a/b", "link", "link/a", "[v1]/*"])
+def test_a_folder_that_can_be_made_is_not_made(tmp_path, place):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    require_writable(tmp_path / place, flag="--output_dir")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["link", "there"]
 
 
 def test_a_folder_without_write_permission():

@@ -11,7 +11,7 @@ from hfprobe import run_folder
 from hfprobe.config import RunArguments, make_run
 from hfprobe.errors import InputError
 from hfprobe.models import build_model
-from hfprobe.run_folder import MAY_DIFFER, check_output_dir, claim_output_dir, find_differences, is_finished
+from hfprobe.run_folder import MAY_DIFFER, check_output_dir, claimed, find_differences, is_finished
 from hfprobe.trainer import ProbeTrainer
 from hfprobe.training import build_trainer, train
 
@@ -25,9 +25,9 @@ def run(folder, dataset, **values):
     set_seed(config.training.seed)
     model, processor = build_model(config.training.model, labels=config.data.classes, options=config.model)
     splits = load_splits(config.data, seed=config.split_seed)
-    claim_output_dir(config.training)
-    trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
-    return train(trainer, config=config, splits=splits)
+    with claimed(config.training):
+        trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
+        return train(trainer, config=config, splits=splits)
 
 
 def contents(folder):
@@ -58,7 +58,7 @@ def finished(dataset_folder, tmp_path_factory):
             {"gradient_accumulation_steps": 2},
             "--gradient_accumulation_steps was 1, is 2; the effective batch size was 40, is 80",
         ),
-        ({"model": "vit"}, "--model was cnn, is vit"),
+        ({"model": "vit"}, "--model was cnn, is probe"),
         ({"dropout": 0.3}, "--dropout was 0.2, is 0.3"),
         ({"learning_rate": 0.1}, "--learning_rate/--lr was 0.002, is 0.1"),
         ({"lr_scale": 2}, "--lr_scale was 1.0, is 2.0"),
@@ -249,16 +249,16 @@ def test_output_folder_with_another_run(tmp_path):
         check_output_dir(make_run(output_dir=str(tmp_path)))
     check_output_dir(make_run(output_dir=str(tmp_path), overwrite=True))
     assert (tmp_path / "run.json").exists()
-    claim_output_dir(make_run(output_dir=str(tmp_path), resume=True).training)
-    assert (tmp_path / "run.json").exists()
-    claim_output_dir(make_run(output_dir=str(tmp_path), overwrite=True).training)
-    assert list(tmp_path.iterdir()) == []
+    with claimed(make_run(output_dir=str(tmp_path), resume=True).training):
+        assert (tmp_path / "run.json").exists()
+    with claimed(make_run(output_dir=str(tmp_path), overwrite=True).training):
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_a_folder_that_holds_no_run_keeps_its_files(tmp_path):
     (tmp_path / "notes.txt").touch()
-    claim_output_dir(make_run(output_dir=str(tmp_path), overwrite=True).training)
-    assert (tmp_path / "notes.txt").exists()
+    with claimed(make_run(output_dir=str(tmp_path), overwrite=True).training):
+        assert (tmp_path / "notes.txt").exists()
 
 
 def test_nothing_to_resume(tmp_path):

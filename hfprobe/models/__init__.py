@@ -8,7 +8,7 @@ import pkgutil
 from reprlib import repr as shortened
 from typing import Any
 
-from hfprobe.errors import InputError
+from hfprobe.errors import InputError, shorten
 from hfprobe.models.base import ModelFamily
 
 
@@ -33,7 +33,7 @@ def find_family(name: str) -> ModelFamily:
         if name in (family.name, *family.aliases):
             return family
     raise InputError(
-        f"Unknown model '{shortened(name)[1:-1]}'. Available: {', '.join(available_models())}. To add one, write a "
+        f"Unknown model '{shorten(name)}'. Available: {', '.join(available_models())}. To add one, write a "
         "folder of hfprobe/models with an object FAMILY."
     )
 

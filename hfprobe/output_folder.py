@@ -1,0 +1,111 @@
+"""The folders that a command writes into: what it may delete there, and which places it refuses."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from hfprobe.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+LOCK_FILE = ".lock"
+# What a run writes into its output folder: files, and folders with the files in them. `.name.part` is a file that was
+# being written when the run was killed.
+_RESULTS = r"\.?(run|trainer_state|(all|train|eval|test)_results)\.json(\.part)?"
+_MODEL = (
+    r"config\.json|preprocessor_config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|(cnn|vit|modeling)\.py"
+)
+_STATE = r"(optimizer|scheduler|scaler)\.pt|rng_state(_\d+)?\.pth|progress-\d+\.json|(trainer_state|manifest)\.json"
+_CHECKPOINT = rf"checkpoint-\d+/({_MODEL}|{_STATE}|training_args\.bin)"
+RUN_FILES = re.compile(
+    rf"{_RESULTS}|{re.escape(LOCK_FILE)}|model/({_MODEL})|(\.saving/)?{_CHECKPOINT}|replaced/.*|"
+    r"tensorboard/events\.out\.tfevents\..*|profile/(trace\.json|operators_by_(time|memory)\.txt)"
+)
+RUN_FOLDERS = re.compile(r"checkpoint-\d+|\.saving|model|tensorboard|profile")
+
+
+def delete_run(folder: Path) -> None:
+    """Delete what a run wrote into its output folder; anything else stays.
+
+    Raises:
+        InputError: a folder in which a run keeps its files, such as a checkpoint, holds another file. Nothing was
+            deleted then.
+    """
+    entries = [entry for entry in folder.iterdir() if entry.is_symlink() or entry.is_file()]
+    files = [entry for entry in entries if RUN_FILES.fullmatch(entry.name) and not entry.is_symlink()]
+    folders = [entry for entry in folder.iterdir() if entry.is_dir() and RUN_FOLDERS.fullmatch(entry.name)]
+    for entry in folders:
+        for path in [entry, *entry.rglob("*")]:
+            known = path == entry or not path.is_file() or RUN_FILES.fullmatch(path.relative_to(folder).as_posix())
+            if path.is_symlink() or not known:
+                raise InputError(
+                    f"--overwrite would delete '{path}', which no run of hfprobe wrote. Nothing was deleted: move it, "
+                    "or pass another --output_dir."
+                )
+    for entry in folders:
+        shutil.rmtree(entry)
+    for entry in files:
+        if entry.name != LOCK_FILE:  # this process holds it
+            entry.unlink()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of an output folder. The system frees it when the process ends, in whatever way.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(
+            f"Another run is writing into '{folder}'. Wait until it has ended, or pass another --output_dir."
+        ) from error
+    except NotImplementedError:  # of filelock, for file systems without locks
+        logger.warning("The file system of '%s' knows no locks: do not start a second run there.", folder)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_places(folder: str | Path, *, flag: str, dataset: str, hub_dir: str | Path | None = None) -> None:
+    """Refuse a folder for results in which pictures, models or other work of the user lie.
+
+    Args:
+        flag: that sets the folder, for the message.
+        dataset: hub id or local folder.
+        hub_dir: where given, the folder may hold neither it nor the working directory.
+
+    Raises:
+        InputError: the folder is or holds one of them, or lies inside the dataset.
+    """
+    remedy = f"Results would be mixed with other files: pass {flag} with a folder of its own."
+    if Path(dataset).exists():
+        if _holds(folder, dataset):
+            raise InputError(f"{flag} '{folder}' is or holds the dataset '{dataset}'. {remedy}")
+        if _holds(dataset, folder):
+            raise InputError(f"{flag} '{folder}' lies inside the dataset '{dataset}'. {remedy}")
+    if hub_dir is not None:
+        for name, place in (("the hub folder", hub_dir), ("the working directory", ".")):
+            if _holds(folder, place):
+                raise InputError(f"{flag} '{folder}' is or holds {name} '{place}'. {remedy}")
+
+
+def _holds(outer: str | Path, inner: str | Path) -> bool:
+    """Whether `inner` is `outer` or lies below it, links followed; either need not exist."""
+    outer, inner = Path(os.path.realpath(outer)), Path(os.path.realpath(inner))
+    # Names may differ in capitals only, where the file system does not tell them apart.
+    return any(
+        path == outer or (path.exists() and outer.exists() and path.samefile(outer)) for path in [inner, *inner.parents]
+    )

@@ -1,0 +1,155 @@
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from hfprobe.config import make_run
+from hfprobe.errors import InputError
+from hfprobe.output_folder import check_places, delete_run, locked
+from hfprobe.run_folder import check_output_dir, claimed
+
+# Of every kind of file that a run writes, one.
+WRITTEN = [
+    *("run.json", ".run.json.part", "trainer_state.json", "all_results.json", "train_results.json"),
+    *("checkpoint-20/model.safetensors", "checkpoint-20/optimizer.pt", "checkpoint-20/rng_state_1.pth"),
+    *("checkpoint-20/manifest.json", "checkpoint-20/modeling.py", "checkpoint-20/progress-0.json"),
+    *(".saving/checkpoint-30/config.json", "model/config.json", "model/preprocessor_config.json"),
+    *("tensorboard/events.out.tfevents.17.host.1.0", "profile/trace.json", "profile/operators_by_time.txt"),
+]
+
+
+def fill(folder, names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+
+
+def names_in(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+
+
+def test_overwriting_deletes_what_a_run_wrote_and_nothing_else(tmp_path):
+    own = ["notes.txt", "photos/cat/1.jpg", "hub/models--hfprobe--m/blobs/1", "run.json.bak", "checkpoint-20.zip"]
+    fill(tmp_path, [*WRITTEN, *own])
+    delete_run(tmp_path)
+    assert names_in(tmp_path) == sorted(own)
+
+
+@pytest.mark.parametrize("own", ["checkpoint-20/photo.jpg", "model/a/b.jpg", "tensorboard/notes.txt", "profile/me.png"])
+def test_nothing_is_deleted_where_a_run_s_folder_holds_another_file(tmp_path, own):
+    fill(tmp_path, [*WRITTEN, own])
+    before = names_in(tmp_path)
+    expected = (
+        f"--overwrite would delete '{tmp_path / own}', which no run of hfprobe wrote. Nothing was deleted: move it"
+    )
+    with pytest.raises(InputError, match=re.escape(expected)):
+        delete_run(tmp_path)
+    assert names_in(tmp_path) == before
+
+
+def test_links_in_a_run_s_folder_are_not_followed(tmp_path):
+    fill(tmp_path, ["out/run.json", "photos/1.jpg", "photos/config.json"])
+    (tmp_path / "out" / "model").symlink_to(tmp_path / "photos")
+    (tmp_path / "out" / "trainer_state.json").symlink_to(tmp_path / "photos" / "1.jpg")
+    with pytest.raises(InputError, match="which no run of hfprobe wrote"):
+        delete_run(tmp_path / "out")
+    (tmp_path / "out" / "model").unlink()
+    delete_run(tmp_path / "out")
+    assert names_in(tmp_path) == ["out/trainer_state.json", "photos/1.jpg", "photos/config.json"]
+
+
+def test_an_output_folder_that_is_a_link_stays_one(tmp_path):
+    fill(tmp_path, ["disk/run.json", "disk/notes.txt"])
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    arguments = make_run(output_dir=str(tmp_path / "out"), hub_dir=str(tmp_path / "hub"), overwrite=True)
+    check_output_dir(arguments)
+    with claimed(arguments.training):
+        assert names_in(tmp_path / "disk") == [".lock", "notes.txt"]
+    assert (tmp_path / "out").is_symlink()
+
+
+PLACES = {
+    "photos": "--output_dir '{}' is or holds the dataset 'photos'.",
+    "photos/train/..": "--output_dir '{}' is or holds the dataset 'photos'.",
+    "link": "--output_dir '{}' is or holds the dataset 'photos'.",
+    ".": "--output_dir '{}' is or holds the dataset 'photos'.",
+    "photos/out": "--output_dir '{}' lies inside the dataset 'photos'.",
+    "link/train/cat": "--output_dir '{}' lies inside the dataset 'photos'.",
+    "../other/hub": "--output_dir '{}' is or holds the hub folder '../other/hub'.",
+    "../other": "--output_dir '{}' is or holds the hub folder '../other/hub'.",
+    "..": "--output_dir '{}' is or holds the ",
+    "../other/hub/../out": None,
+    "runs/a": None,
+    "photos2": None,
+}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("place", PLACES)
+def test_results_keep_away_from_pictures_models_and_the_working_directory(tmp_path, monkeypatch, place, overwrite):
+    fill(tmp_path, ["work/photos/train/cat/1.jpg", "other/hub/x"])
+    monkeypatch.chdir(tmp_path / "work")
+    os.symlink("photos", "link")
+    before = names_in(tmp_path)
+    config = make_run(output_dir=place, dataset="photos", hub_dir="../other/hub", overwrite=overwrite)
+    if PLACES[place] is None:
+        check_output_dir(config)
+    else:
+        with pytest.raises(InputError, match=re.escape(PLACES[place].format(place))):
+            check_output_dir(config)
+    assert names_in(tmp_path) == before
+
+
+def test_the_working_directory_is_no_output_folder(tmp_path, monkeypatch):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    with pytest.raises(InputError, match=re.escape("--output_dir '.' is or holds the working directory '.'.")):
+        check_places(".", flag="--output_dir", dataset="a/b", hub_dir="../hub")
+
+
+def test_a_hub_folder_inside_the_dataset_is_refused(tmp_path):
+    fill(tmp_path, ["photos/train/cat/1.jpg"])
+    config = make_run(
+        output_dir=str(tmp_path / "a"), dataset=str(tmp_path / "photos"), hub_dir=str(tmp_path / "photos/h")
+    )
+    with pytest.raises(InputError, match=re.escape(f"--hub_dir '{tmp_path}/photos/h' lies inside the dataset")):
+        check_output_dir(config)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from hfprobe.output_folder import locked
+
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_runs_in_one_folder_are_refused_and_a_killed_run_leaves_no_lock(tmp_path):
+    config = make_run(output_dir=str(tmp_path / "out"), hub_dir=str(tmp_path / "hub"))
+    (tmp_path / "out").mkdir()
+    command = [sys.executable, "-c", HOLD, tmp_path / "out"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        for attempt in (lambda: check_output_dir(config), lambda: claimed(config.training).__enter__()):
+            with pytest.raises(InputError, match=re.escape(f"Another run is writing into '{tmp_path}/out'.")):
+                attempt()
+        other.send_signal(signal.SIGKILL)
+    with claimed(config.training), pytest.raises(InputError, match="Another run"), locked(tmp_path / "out"):
+        pass
+    with claimed(config.training):  # given back
+        pass
+
+
+def test_a_run_that_another_finished_meanwhile_is_not_overwritten(tmp_path):
+    config = make_run(output_dir=str(tmp_path / "out"), hub_dir=str(tmp_path / "hub"))
+    check_output_dir(config)
+    fill(tmp_path, ["out/run.json"])
+    with pytest.raises(InputError, match="holds another run"), claimed(config.training):
+        pass
+    assert names_in(tmp_path) == ["out/.lock", "out/run.json"]
