@@ -11,6 +11,7 @@ where no flag says otherwise.
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 
 from hfprobe.cli import Parser, positive_int, quiet_libraries, require_writable, run_command
@@ -64,7 +65,7 @@ def main() -> None:
         f"\nAccuracy {metrics['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}), "
         f"macro-F1 {metrics['macro_f1']:.2%} (n = {metrics['n']:,}).\n"
         f"Report:  {page} (open it in a browser)\n"
-        f"Compare: python scripts/compare.py {arguments.report_dir} <another report folder>"
+        f"Compare: python scripts/compare.py {shlex.quote(str(arguments.report_dir))} <another report folder>"
     )
 
 
@@ -126,6 +127,7 @@ def evaluate(arguments) -> None:
     from hfprobe.data.arguments import DataArguments
     from hfprobe.data.splits import load_images
     from hfprobe.evaluation import evaluate_model, load_model
+    from hfprobe.output_folder import check_places
 
     quiet_libraries()
     model, processor = load_model(folder)
@@ -135,6 +137,7 @@ def evaluate(arguments) -> None:
         classes=arguments.classes or list(model.config.id2label.values()),
         max_eval_samples=arguments.max_eval_samples,
     )
+    check_places(arguments.report_dir, flag="--report_dir", dataset=data.dataset)
     images = load_images(data, seed=run.get("split_seed", run.get("seed", 42)))
     splits = images.decode(arguments.split, processor=processor)
     identity = {"model": arguments.model, "model_revision": folder.name} | {f"run_{key}": run[key] for key in run}
