@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import difflib
-import errno
 import os
 import re
 import signal
@@ -17,7 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from hfprobe.errors import CommandError, InputError, MachineError, StoppedError
+from hfprobe import process
+from hfprobe.errors import DISK_FULL, CommandError, InputError, MachineError, StoppedError
 
 # The numbers of malloc.h.
 MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_MAX = -1, -4
@@ -97,9 +98,14 @@ def run_command(main: Callable[[], None]) -> NoReturn:
     end_with_launcher()
     threading.excepthook = _thread_ended
     try:
-        main()
+        try:
+            main()
+        finally:
+            process.close_bars()
+            sys.stdout.flush()  # here, where it may fail, and not when the interpreter ends
     except KeyboardInterrupt:
-        sys.exit(130)
+        _say(f"Interrupted. {process.advice}")
+        sys.exit(process.INTERRUPTED)
     except Exception as error:
         lacking = None if isinstance(error, CommandError) else find_shortage(error)
         if lacking is None and not isinstance(error, CommandError):
@@ -108,11 +114,18 @@ def run_command(main: Callable[[], None]) -> NoReturn:
             traceback.print_exc()
         if lacking is not None:
             error = MachineError(lacking)
-        if is_main_process():
-            text = " ".join(str(error).split())
-            print(text if isinstance(error, StoppedError) else f"error: {text}", file=sys.stderr)
+        text = " ".join(str(error).split())
+        _say(text if isinstance(error, StoppedError) else f"error: {text}")
         sys.exit(error.exit_code)
     sys.exit(0)
+
+
+def _say(text: str) -> None:
+    """The last line of a command, on stderr; where nobody can read it, the exit code still says how it ended."""
+    process.on_unread = lambda: None
+    if is_main_process():
+        with contextlib.suppress(OSError):
+            print(text, file=sys.stderr)
 
 
 def _thread_ended(ended: threading.ExceptHookArgs) -> None:
@@ -123,7 +136,7 @@ def _thread_ended(ended: threading.ExceptHookArgs) -> None:
 
 def find_shortage(error: Exception) -> str | None:
     """What the machine lacks, where an error is the system's or torch's word for that; None for any other error."""
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+    if getattr(error, "errno", None) in DISK_FULL:
         return f"{error.strerror}{f': {error.filename!r}' if error.filename else ''}. Free some space, and run again."
     # torch raises RuntimeError, in different words for each device.
     if isinstance(error, MemoryError) or re.search(OUT_OF_MEMORY, str(error), re.IGNORECASE):

@@ -9,6 +9,7 @@ no images. Seconds.
 
 from pathlib import Path
 
+import hfprobe.interruptible  # noqa: F401
 from hfprobe.cli import Parser, require_writable, run_command
 
 

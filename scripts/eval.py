@@ -13,6 +13,7 @@ import argparse
 import json
 from pathlib import Path
 
+import hfprobe.interruptible  # noqa: F401
 from hfprobe.cli import Parser, positive_int, quiet_libraries, require_writable, run_command
 from hfprobe.errors import InputError
 

@@ -10,6 +10,7 @@ quarter of an hour each. Type it again after an interruption: measured points ar
 
 from pathlib import Path
 
+import hfprobe.interruptible  # noqa: F401
 from hfprobe.cli import Parser, positive_int, quiet_libraries, require_writable, run_command, use_every_core
 from hfprobe.recipes import recipe_module
 

@@ -11,6 +11,7 @@ ui.perfetto.dev; scripts/compare.py shows the figures beside the accuracies.
 import argparse
 from pathlib import Path
 
+import hfprobe.interruptible  # noqa: F401
 from hfprobe.cli import Parser, positive_int, quiet_libraries, require_writable, run_command, use_every_core
 
 

@@ -11,6 +11,7 @@ that was stopped, with the settings it was started with. The README's results ta
 
 from pathlib import Path
 
+import hfprobe.interruptible  # noqa: F401
 from hfprobe.cli import is_main_process, quiet_libraries, require_writable, run_command, use_every_core
 from hfprobe.config import RunConfig, parse_runs
 from hfprobe.run_folder import check_output_dir, claim_output_dir, holds_run, is_finished

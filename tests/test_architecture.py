@@ -8,7 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "hfprobe"
 # Lower may not import higher. Modules on one level are leaves to each other.
 LEVELS = [
-    {"errors", "files", "markdown"},
+    {"errors", "markdown", "process"},
+    {"files", "interruptible"},
     {"checkpoints", "cli", "provenance", "hub", "metrics", "optimizers", "preflight", "statistics"},
     {"results"},
     {"backbones", "recipes"},
