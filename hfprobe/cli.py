@@ -95,7 +95,8 @@ def run_command(main: Callable[[], None]) -> NoReturn:
     With HFPROBE_DEBUG=1 in the environment the traceback comes before that line.
     """
     keep_freed_memory()
-    end_with_launcher()
+    if "ACCELERATE_USE_CPU" in os.environ:
+        end_with_parent()  # `accelerate launch` does not pass on the SIGTERM that it gets itself
     threading.excepthook = _thread_ended
     try:
         try:
@@ -156,9 +157,9 @@ def keep_freed_memory() -> None:
         mallopt(MALLOC_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def end_with_launcher() -> None:
-    """Get a SIGTERM when `accelerate launch` ends: it does not pass on the one it gets itself. On Linux."""
-    if sys.platform == "linux" and "ACCELERATE_USE_CPU" in os.environ:
+def end_with_parent() -> None:
+    """Get a SIGTERM when the process that started this one ends. On Linux."""
+    if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
@@ -172,14 +173,20 @@ def use_every_core() -> None:
         torch.set_num_threads(cores)
 
 
-def quiet_libraries() -> None:
-    """One voice on the console: hfprobe's log lines, without the libraries' progress bars and advice."""
+def quiet_libraries(*, bars: bool = True) -> None:
+    """One voice on the console: hfprobe's log lines, without the libraries' progress bars and advice.
+
+    Args:
+        bars: whether hfprobe may draw its own on a terminal.
+    """
     import logging
     import warnings
 
     import datasets
     import transformers
 
+    if not bars:
+        os.environ["TQDM_DISABLE"] = "1"
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hfprobe").setLevel(logging.INFO if is_main_process() else logging.WARNING)
     datasets.disable_progress_bars()

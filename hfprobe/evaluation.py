@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from hfprobe import provenance
@@ -21,6 +20,7 @@ from hfprobe.data.splits import Splits
 from hfprobe.errors import InputError, first_line
 from hfprobe.features import FeatureBatches, extract_features
 from hfprobe.models import loading
+from hfprobe.progress import show_progress
 from hfprobe.results import EvalResult
 
 BATCH_SIZE = 64
@@ -100,13 +100,15 @@ def evaluate_model(
     start = time.perf_counter()
     views = _views(model=model, processor=processor, images=images, name=split, count=2 if tta else 1)
     probabilities = np.zeros((len(images), len(labels)), dtype=np.float32)
-    with torch.inference_mode():
-        for first in tqdm(range(0, len(images), BATCH_SIZE), desc=f"Evaluating on {split}"):
+    stage = f"Evaluating on {split}"
+    with show_progress(total=len(images), desc=stage, unit="image") as progress, torch.inference_mode():
+        for first in range(0, len(images), BATCH_SIZE):
             positions = list(range(first, min(first + BATCH_SIZE, len(images))))
             for view in views:
                 inputs = {name: value.to(device) for name, value in view.__getitems__(positions).items()}
                 logits = model(**inputs).logits.float() / divisor
                 probabilities[positions] += logits.softmax(-1).cpu().numpy() / len(views)
+            progress.update(len(positions))
     seconds = time.perf_counter() - start
     return EvalResult(
         class_names=labels,

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from hfprobe.data import cache
 from hfprobe.data.resident import ImageBatches, ImageSplit
 from hfprobe.errors import MachineError
 from hfprobe.files import create_array, sha256
+from hfprobe.progress import show_progress
 from hfprobe.provenance import versions
 
 logger = logging.getLogger(__name__)
@@ -178,9 +178,12 @@ def _extract_to(
         counter.write_text(json.dumps({"rows": rows, "seconds": time.perf_counter() - start}))
 
     noted = time.perf_counter()
-    progress = tqdm(total=len(split), initial=done, desc=f"Features of the {name}, view {view}", unit="image")
+    stage = f"Features of the {name}, view {view}"
     try:
-        with progress, torch.inference_mode():
+        with (
+            show_progress(total=len(split), initial=done, desc=stage, unit="image") as progress,
+            torch.inference_mode(),
+        ):
             for first in range(done, len(split), batch_size):
                 positions = np.arange(first, min(first + batch_size, len(split)))
                 pixels = batches.__getitems__(positions)["pixel_values"]
@@ -235,13 +238,15 @@ def solve_head(train: FeatureSplit, validation: FeatureSplit, *, classes: int) -
 
     losses: list[float] = []
     solution = best = torch.zeros(classes, features.shape[1] + 1, dtype=torch.float64)
-    for penalty in tqdm(PENALTIES, desc="Solving the head", unit="penalty", leave=False):
-        solution = solve(penalty=penalty, start=solution, tolerance=SEARCH_TOLERANCE)
-        losses.append(unfold(solution, penalty).validation_loss)
-        if losses[-1] == min(losses):
-            best = solution
-        elif len(losses) - 1 - np.argmin(losses) >= PATIENCE:
-            break
+    with show_progress(total=len(PENALTIES), desc="Solving the head", unit="penalty", inner=True) as progress:
+        for penalty in PENALTIES:
+            solution = solve(penalty=penalty, start=solution, tolerance=SEARCH_TOLERANCE)
+            losses.append(unfold(solution, penalty).validation_loss)
+            progress.update()
+            if losses[-1] == min(losses):
+                best = solution
+            elif len(losses) - 1 - np.argmin(losses) >= PATIENCE:
+                break
     penalty = float(PENALTIES[np.argmin(losses)])
     return unfold(solve(penalty=penalty, start=best), penalty)
 

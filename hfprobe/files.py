@@ -17,6 +17,8 @@ from numpy.typing import DTypeLike
 from hfprobe import process
 from hfprobe.errors import DISK_FULL, MachineError
 
+WRITING = ".writing-"
+
 
 def sha256(file: Path) -> str:
     """64 hex digits over a file's content."""
@@ -92,6 +94,8 @@ def _locked(folder: Path, flags: int = 0) -> Iterator[None]:
 def replace_together(folder: Path, *, last: str) -> Iterator[Path]:
     """A staging folder; after the block, its files replace those of their names in `folder`, all of them or none.
 
+    Within another such block, `folder` may be its staging folder: then it is yielded itself.
+
     Args:
         folder: made where it does not exist.
         last: the file that says that the others are there. It is removed first and comes last, so that a process that
@@ -100,9 +104,12 @@ def replace_together(folder: Path, *, last: str) -> Iterator[Path]:
     Raises:
         MachineError: no room. The files in `folder` are what they were.
     """
+    if folder.name.startswith(WRITING):
+        yield folder
+        return
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with staging_folder(folder, prefix=".writing-") as staging:
+        with staging_folder(folder, prefix=WRITING) as staging:
             yield staging
             files = sorted((path for path in staging.iterdir() if path.is_file()), key=lambda path: path.name == last)
             for file in files:

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 from sklearn.metrics import accuracy_score
-from tqdm import tqdm
 from transformers import PreTrainedModel, set_seed
 
 from hfprobe import provenance
+from hfprobe.callbacks import EpochLines, StopOnSignal
 from hfprobe.config import make_run
 from hfprobe.data.columns import label_numbers
 from hfprobe.data.resident import ImageBatches
@@ -23,6 +23,7 @@ from hfprobe.data.splits import VALIDATION_SHARE, Images, Splits
 from hfprobe.errors import InputError
 from hfprobe.features import FeatureSplit, extract_features, solve_head
 from hfprobe.models import build_model
+from hfprobe.progress import show_progress
 from hfprobe.results import write_json
 from hfprobe.training import build_trainer
 
@@ -81,7 +82,8 @@ def measure_label_efficiency(
         for name in {name for name, _, _ in missing}
         if hasattr(built[name][0], "extract_features")
     }
-    with tqdm(total=len(wanted), initial=len(wanted) - len(missing), desc="Label efficiency", unit="point") as progress:
+    known = len(wanted) - len(missing)
+    with show_progress(total=len(wanted), initial=known, desc="Label efficiency", unit="point") as progress:
         for name, count, seed in missing:
             progress.set_postfix_str(f"{name}, {count} per class, seed {seed}")
             start = time.perf_counter()
@@ -173,5 +175,7 @@ def _train(splits: Splits, *, count: int, seed: int, **values: Any) -> float:
         set_seed(seed)
         model, processor = build_model(config.training.model, labels=splits.class_names, options=config.model)
         trainer = build_trainer(config=config, model=model, processor=processor, splits=few)
+        trainer.remove_callback(EpochLines)
+        trainer.remove_callback(StopOnSignal)  # an interrupted point is measured again, not continued
         trainer.train()
         return trainer.predict(ImageBatches(splits.test, processor=processor)).metrics["test_accuracy"]

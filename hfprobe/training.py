@@ -17,8 +17,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 from transformers.trainer_utils import PredictionOutput
 
-from hfprobe import checkpoints, hub, provenance
-from hfprobe.callbacks import Curves, EarlyStopping, EpochProgress, Histograms, Profiler, SetEpoch
+from hfprobe import checkpoints, hub, process, provenance
+from hfprobe.callbacks import Curves, EarlyStopping, EpochLines, Histograms, Profiler, SetEpoch, StepBar
 from hfprobe.config import RunArguments, RunConfig
 from hfprobe.data.resident import ImageBatches
 from hfprobe.data.splits import Splits
@@ -27,11 +27,12 @@ from hfprobe.features import FeatureBatches, extract_features, install_head, sol
 from hfprobe.metrics import compute_metrics
 from hfprobe.models import check_processor, initialize_from_images, model_module
 from hfprobe.preflight import find_shortages, refuse
+from hfprobe.progress import has_bars
 from hfprobe.recipes import AUGMENTATION
 from hfprobe.results import write_json
 from hfprobe.run_folder import RUN_FILE, check_same_run, holds_run, read_result
 from hfprobe.statistics import fit_temperature, summarize_values
-from hfprobe.trainer import ProbeTrainer, identity
+from hfprobe.trainer import ProbeTrainer, identity, resume_command
 
 logger = logging.getLogger(__name__)
 
@@ -94,8 +95,9 @@ def build_trainer(*, config: RunConfig, model: PreTrainedModel, processor: Any, 
     features = [part for part in (train, validation) if isinstance(part, FeatureBatches)]
     trainer.preparation_seconds = sum(part.split.seconds for part in features)
     trainer.pop_callback(PrinterCallback)
-    if trainer.pop_callback(ProgressCallback):
-        trainer.add_callback(EpochProgress())
+    trainer.add_callback(EpochLines())
+    if trainer.pop_callback(ProgressCallback) and has_bars():
+        trainer.add_callback(StepBar())
     folder = Path(arguments.output_dir)
     if arguments.profile:
         trainer.add_callback(Profiler(folder / "profile"))
@@ -179,6 +181,7 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
     # The result of a run that is resumed after its end stays until there is a new one.
     if trainer.is_world_process_zero() and not (arguments.resume and read_result(arguments.output_dir)):
         write_json(Path(arguments.output_dir) / RUN_FILE, record)
+    process.advice = f"To continue from what is saved in {arguments.output_dir}, {resume_command(arguments)}."
     if getattr(config.model, "head", "sgd") == "exact":
         record["penalty"] = train_exact_head(trainer)
     elif checkpoint is not None and stopped_early(checkpoint, arguments):

@@ -37,7 +37,7 @@ def train_one(config: RunConfig) -> None:
     from hfprobe.models import build_model
     from hfprobe.training import build_trainer, push_best, train
 
-    quiet_libraries()
+    quiet_libraries(bars=not config.training.disable_tqdm)
     use_every_core()
     with config.training.main_process_first(desc="decoding"):
         images = load_images(config.data, seed=config.split_seed)

@@ -11,7 +11,7 @@ LEVELS = [
     {"errors", "markdown", "process"},
     {"files", "interruptible"},
     {"checkpoints", "cli", "provenance", "hub", "metrics", "optimizers", "preflight", "statistics"},
-    {"results"},
+    {"progress", "results"},
     {"backbones", "recipes"},
     {"models"},
     {"run_parser"},
