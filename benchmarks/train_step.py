@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from side_by_side import describe_machine, describe_ratio, draw_split, make_parser, measure
 
-from hfprobe.cli import keep_freed_memory, quiet_libraries, use_every_core
 from hfprobe.callbacks import EpochLines
+from hfprobe.cli import keep_freed_memory, quiet_libraries, use_every_core
 from hfprobe.config import make_run
 from hfprobe.data.resident import ImageSplit
 from hfprobe.data.splits import Splits
