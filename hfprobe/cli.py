@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import difflib
 import errno
@@ -17,7 +18,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from hfprobe.errors import CommandError, InputError, MachineError, StoppedError, shorten
+from hfprobe import process
+from hfprobe.errors import DISK_FULL, CommandError, InputError, MachineError, StoppedError, shorten
 
 # The numbers of malloc.h.
 MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_MAX = -1, -4
@@ -98,12 +100,18 @@ def run_command(main: Callable[[], None]) -> NoReturn:
     With HFPROBE_DEBUG=1 in the environment the traceback comes before that line.
     """
     keep_freed_memory()
-    end_with_launcher()
+    if "ACCELERATE_USE_CPU" in os.environ:
+        end_with_parent()  # `accelerate launch` does not pass on the SIGTERM that it gets itself
     threading.excepthook = _thread_ended
     try:
-        main()
+        try:
+            main()
+        finally:
+            process.close_bars()
+            sys.stdout.flush()  # here, where it may fail, and not when the interpreter ends
     except KeyboardInterrupt:
-        sys.exit(130)
+        _say(f"Interrupted. {process.advice}")
+        sys.exit(process.INTERRUPTED)
     except Exception as error:
         lacking = None if isinstance(error, CommandError) else find_shortage(error)
         if lacking is None and not isinstance(error, CommandError):
@@ -112,11 +120,18 @@ def run_command(main: Callable[[], None]) -> NoReturn:
             traceback.print_exc()
         if lacking is not None:
             error = MachineError(lacking)
-        if is_main_process():
-            text = " ".join(str(error).split())
-            print(text if isinstance(error, StoppedError) else f"error: {text}", file=sys.stderr)
+        text = " ".join(str(error).split())
+        _say(text if isinstance(error, StoppedError) else f"error: {text}")
         sys.exit(error.exit_code)
     sys.exit(0)
+
+
+def _say(text: str) -> None:
+    """The last line of a command, on stderr; where nobody can read it, the exit code still says how it ended."""
+    process.on_unread = lambda: None
+    if is_main_process():
+        with contextlib.suppress(OSError):
+            print(text, file=sys.stderr)
 
 
 def _thread_ended(ended: threading.ExceptHookArgs) -> None:
@@ -127,7 +142,7 @@ def _thread_ended(ended: threading.ExceptHookArgs) -> None:
 
 def find_shortage(error: Exception) -> str | None:
     """What the machine lacks, where an error is the system's or torch's word for that; None for any other error."""
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+    if getattr(error, "errno", None) in DISK_FULL:
         return f"{error.strerror}{f': {error.filename!r}' if error.filename else ''}. Free some space, and run again."
     # torch raises RuntimeError, in different words for each device.
     if isinstance(error, MemoryError) or re.search(OUT_OF_MEMORY, str(error), re.IGNORECASE):
@@ -147,9 +162,9 @@ def keep_freed_memory() -> None:
         mallopt(MALLOC_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def end_with_launcher() -> None:
-    """Get a SIGTERM when `accelerate launch` ends: it does not pass on the one it gets itself. On Linux."""
-    if sys.platform == "linux" and "ACCELERATE_USE_CPU" in os.environ:
+def end_with_parent() -> None:
+    """Get a SIGTERM when the process that started this one ends. On Linux."""
+    if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
@@ -163,14 +178,20 @@ def use_every_core() -> None:
         torch.set_num_threads(cores)
 
 
-def quiet_libraries() -> None:
-    """One voice on the console: hfprobe's log lines, without the libraries' progress bars and advice."""
+def quiet_libraries(*, bars: bool = True) -> None:
+    """One voice on the console: hfprobe's log lines, without the libraries' progress bars and advice.
+
+    Args:
+        bars: whether hfprobe may draw its own on a terminal.
+    """
     import logging
     import warnings
 
     import datasets
     import transformers
 
+    if not bars:
+        os.environ["TQDM_DISABLE"] = "1"
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hfprobe").setLevel(logging.INFO if is_main_process() else logging.WARNING)
     datasets.disable_progress_bars()

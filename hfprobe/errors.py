@@ -3,6 +3,11 @@
 Every message is one line: what was found, what is allowed, what to do.
 """
 
+import errno
+
+# How a write fails where there is no room: on the disk, in a quota, within the largest file size (`ulimit -f`).
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class CommandError(Exception):
     """What `hfprobe.cli.run_command` makes one line of."""

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 from hfprobe.errors import InputError
+from hfprobe.files import replace_together
 from hfprobe.statistics import calibration, metric_intervals
 
 METRICS_FILE = "metrics.json"
@@ -66,9 +67,11 @@ class EvalResult:
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write metrics.json, predictions.parquet and mistakes.parquet; metrics.json last: it marks them complete."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write metrics.json, predictions.parquet and mistakes.parquet, all of them or none.
+
+        Raises:
+            MachineError: no room. What the folder held is intact.
+        """
         predictions = pa.table(
             {
                 "index": self.index,
@@ -83,10 +86,10 @@ class EvalResult:
                 "image": pa.array(list(self.mistakes.values()), pa.binary()),
             }
         )
-        write_beside(folder / PREDICTIONS_FILE, lambda path: pq.write_table(predictions, path))
-        write_beside(folder / MISTAKES_FILE, lambda path: pq.write_table(mistakes, path))
-        content = {"class_names": self.class_names} | self.metrics | self.provenance
-        write_json(folder / METRICS_FILE, content)
+        with replace_together(Path(folder), last=METRICS_FILE) as staging:
+            pq.write_table(predictions, staging / PREDICTIONS_FILE)
+            pq.write_table(mistakes, staging / MISTAKES_FILE)
+            write_json(staging / METRICS_FILE, {"class_names": self.class_names} | self.metrics | self.provenance)
 
     @classmethod
     def load(cls, folder: str | Path) -> EvalResult:

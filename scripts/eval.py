@@ -14,6 +14,7 @@ import json
 import shlex
 from pathlib import Path
 
+import hfprobe.interruptible  # noqa: F401
 from hfprobe.cli import Parser, positive_int, quiet_libraries, require_writable, run_command
 from hfprobe.errors import InputError
 
@@ -58,7 +59,9 @@ def main() -> None:
     from hfprobe.reporting import write_report
     from hfprobe.results import EvalResult
 
-    page = write_report(arguments.report_dir)
+    page = arguments.report_dir / "report.html"
+    if arguments.report_only:
+        write_report(arguments.report_dir)
     metrics = EvalResult.load(arguments.report_dir).metrics
     low, high = metrics["intervals"]["accuracy"]
     print(
@@ -75,7 +78,6 @@ def evaluate_seeds(arguments) -> None:
         raise InputError("--seeds excludes --model and --report_only.")
     runs = best_epochs(arguments.seeds)
     folder = arguments.report_dir or Path("reports") / arguments.seeds.stem
-    from hfprobe.reporting import write_report
     from hfprobe.results import EvalResult, write_json
     from hfprobe.statistics import summarize_values
 
@@ -83,7 +85,6 @@ def evaluate_seeds(arguments) -> None:
     for seed, model in runs.items():
         one = argparse.Namespace(**vars(arguments) | {"model": str(model), "report_dir": folder / f"seed{seed}"})
         evaluate(one)
-        write_report(one.report_dir)
         found.append(EvalResult.load(one.report_dir).metrics)
     summary = {key: summarize_values([metrics[key] for metrics in found]) for key in ("accuracy", "macro_f1")}
     write_json(folder / "seeds.json", {"split": arguments.split, "seeds": list(runs)} | summary)
@@ -116,7 +117,7 @@ def best_epochs(file: Path) -> dict[int, Path]:
 
 
 def evaluate(arguments) -> None:
-    """Run the model over the split and save what came out in `report_dir`."""
+    """Run the model over the split, and save what came out in `report_dir` with a report."""
     from hfprobe.hub import resolve_model
 
     folder = resolve_model(model=arguments.model, hub_dir=arguments.hub_dir)
@@ -127,7 +128,10 @@ def evaluate(arguments) -> None:
     from hfprobe.data.arguments import DataArguments
     from hfprobe.data.splits import load_images
     from hfprobe.evaluation import evaluate_model, load_model
+    from hfprobe.files import replace_together
     from hfprobe.output_folder import check_places
+    from hfprobe.reporting import write_report
+    from hfprobe.results import METRICS_FILE
 
     quiet_libraries()
     model, processor = load_model(folder)
@@ -150,7 +154,9 @@ def evaluate(arguments) -> None:
         temperature=arguments.temperature,
         tta=arguments.tta,
     )
-    result.save(arguments.report_dir)
+    with replace_together(arguments.report_dir, last=METRICS_FILE) as staging:
+        result.save(staging)
+        write_report(staging)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ quarter of an hour each. Type it again after an interruption: measured points ar
 
 from pathlib import Path
 
+import hfprobe.interruptible  # noqa: F401
+from hfprobe import process
 from hfprobe.cli import Parser, positive_int, quiet_libraries, require_writable, run_command, use_every_core
 from hfprobe.models import find_family
 
@@ -54,6 +56,9 @@ def main() -> None:
     check_places(arguments.report_dir, flag="--report_dir", dataset=data.dataset)
     images = load_images(data, seed=arguments.seed)
     arguments.report_dir.mkdir(parents=True, exist_ok=True)
+    process.advice = (
+        f"The points measured so far are kept in {arguments.report_dir}. To continue, run the same command."
+    )
     measure_label_efficiency(
         models=models,
         images=images,

@@ -12,6 +12,7 @@ import argparse
 import shlex
 from pathlib import Path
 
+import hfprobe.interruptible  # noqa: F401
 from hfprobe.cli import Parser, positive_int, quiet_libraries, require_writable, run_command, use_every_core
 
 
@@ -42,22 +43,21 @@ def main() -> None:
 
     folders = [resolve_model(model=model, hub_dir=arguments.hub_dir) for model in arguments.models]
 
+    from hfprobe.comparison import PROFILE_FILE
+    from hfprobe.files import replace_together
     from hfprobe.profiling import name_models, profile_models, save_profile
     from hfprobe.reporting import write_profile
 
     named = name_models(arguments.models, folders)
     quiet_libraries()
     use_every_core()
-    arguments.report_dir.mkdir(parents=True, exist_ok=True)
-    profile = profile_models(
-        named,
-        batch_sizes=arguments.batch_sizes,
-        rounds=arguments.rounds,
-        seconds=0.25,
-        trace_dir=arguments.report_dir,
-    )
-    save_profile(profile, arguments.report_dir)
-    page = write_profile(arguments.report_dir)
+    with replace_together(arguments.report_dir, last=PROFILE_FILE) as staging:
+        profile = profile_models(
+            named, batch_sizes=arguments.batch_sizes, rounds=arguments.rounds, seconds=0.25, trace_dir=staging
+        )
+        save_profile(profile, staging)
+        write_profile(staging)
+    page = arguments.report_dir / "profile.md"
     print("\n" + page.read_text(encoding="utf-8").split("\n\n![")[0])
     print(
         f"\nProfile: {page}, bar charts and traces beside it\n"

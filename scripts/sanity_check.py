@@ -7,6 +7,7 @@ A model's own flags are taken too.
 Expect 100 % after 10 to 20 epochs, in ten seconds.
 """
 
+import hfprobe.interruptible  # noqa: F401
 from hfprobe.cli import Parser, positive_int, quiet_libraries, run_command
 from hfprobe.errors import CheckFailedError
 

@@ -12,6 +12,7 @@ that was stopped, with the settings it was started with. The README's results ta
 import shlex
 from pathlib import Path
 
+import hfprobe.interruptible  # noqa: F401
 from hfprobe.cli import is_main_process, quiet_libraries, run_command, use_every_core
 from hfprobe.config import RunConfig, parse_runs
 from hfprobe.run_folder import check_output_dir, claimed, holds_run, is_finished
@@ -35,7 +36,7 @@ def train_one(config: RunConfig) -> None:
     from hfprobe.models import build_model
     from hfprobe.training import build_trainer, push_best, train
 
-    quiet_libraries()
+    quiet_libraries(bars=not config.training.disable_tqdm)
     use_every_core()
     with config.training.main_process_first(desc="decoding"):
         images = load_images(config.data, seed=config.split_seed)

@@ -8,9 +8,10 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "hfprobe"
 # Lower may not import higher. Modules on one level are leaves to each other.
 LEVELS = [
-    {"errors", "files", "markdown"},
+    {"errors", "markdown", "process"},
+    {"files", "interruptible"},
     {"checkpoints", "cli", "provenance", "hub", "metrics", "optimizers", "output_folder", "preflight", "statistics"},
-    {"results"},
+    {"progress", "results"},
     {"data"},
     {"models"},
     {"run_parser"},
