@@ -137,7 +137,7 @@ for name in names:
             [
                 ("hfprobe.data.resident:_read", 20),
                 ("hfprobe.data.resident:os.rename", 1),
-                ("hfprobe.models.cnn:SimpleCNN.forward", 1),
+                ("hfprobe.models.simple_cnn.modeling:SimpleCNN.forward", 1),
                 ("hfprobe.results:pq.write_table", 2),
                 ("hfprobe.reporting.report:_write_per_class", 1),
                 ("hfprobe.files:sync", 3),
@@ -151,11 +151,11 @@ for name in names:
             ["label_efficiency.json", "label_efficiency.md", "label_efficiency.png"],
             [
                 ("hfprobe.data.resident:_read", 20),
-                ("hfprobe.models.vit:LinearProbe.extract_features", 3),
+                ("hfprobe.models.linear_probe.modeling:LinearProbe.extract_features", 3),
                 (f"{TRAINER}.training_step", 5),
                 ("hfprobe.label_efficiency:_train", 2),
                 ("hfprobe.results:os.replace", 2),
-                ("hfprobe.features:minimise_cross_entropy", 4),
+                ("hfprobe.models.linear_probe.head:minimise_cross_entropy", 4),
                 ("hfprobe.files:os.replace", 5),
             ],
         ),
