@@ -3,11 +3,17 @@
 Every message is one line: what was found, what is allowed, what to do.
 """
 
+# Characters of a message: a value that somebody passed may have thousands.
+LONGEST = 2000
+
 
 class CommandError(Exception):
     """What `hfprobe.cli.run_command` makes one line of."""
 
     exit_code: int
+
+    def __str__(self) -> str:
+        return shorten(" ".join(super().__str__().split()), LONGEST)
 
 
 class InputError(CommandError, ValueError):
