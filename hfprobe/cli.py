@@ -7,6 +7,8 @@ import contextlib
 import ctypes
 import difflib
 import errno
+import logging
+import math
 import os
 import re
 import signal
@@ -20,6 +22,9 @@ from typing import NoReturn
 
 from hfprobe import process
 from hfprobe.errors import DISK_FULL, CommandError, InputError, MachineError, StoppedError, shorten
+from hfprobe.ranges import Range
+
+logger = logging.getLogger(__name__)
 
 # The numbers of malloc.h.
 MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_MAX = -1, -4
@@ -33,7 +38,12 @@ class OneLineErrors:
     """Mixin for argparse parsers: no usage text before an error, near misses for an unknown flag."""
 
     def error(self: argparse.ArgumentParser, message: str) -> NoReturn:
-        raise InputError(message)
+        raise InputError(shorten(message, 400))
+
+    def parse_known_args(self: argparse.ArgumentParser, args=None, namespace=None):
+        args = sys.argv[1:] if args is None else list(args)
+        refuse_unusable(args)
+        return super().parse_known_args(args, namespace)
 
     def refuse_unknown(self: argparse.ArgumentParser, remaining: Sequence[str]) -> None:
         """Raise InputError for the first of the arguments that no flag took."""
@@ -43,30 +53,69 @@ class OneLineErrors:
         flags = [flag for action in self._actions for flag in action.option_strings]
         near = difflib.get_close_matches(found, flags, n=1)
         remedy = f"Did you mean {near[0]}? " if near else ""
-        raise InputError(f"Unknown argument '{found}'. {remedy}All flags: python {self.prog} --help")
+        raise InputError(f"Unknown argument '{shorten(found)}'. {remedy}All flags: python {self.prog} --help")
+
+
+def refuse_unusable(argv: Sequence[str]) -> None:
+    """Raise InputError for an empty value, and for bytes that are no text: they could not be recorded."""
+    flag = "The first argument"
+    for text in argv:
+        if text.startswith("--"):
+            flag = text.split("=")[0]
+        if not text or text == f"{flag}=":
+            raise InputError(f"{shorten(flag)} has an empty value. Pass a value, or leave the flag out.")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise InputError(f"{shorten(ascii(text))} has a byte that is not UTF-8. Rename the file, or correct it.")
+
+
+def warn_about_repeated(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+    """Log each flag that was passed more than once, under one name or several."""
+    destinations = {flag: action.dest for action in parser._actions for flag in action.option_strings}
+    passed: dict[str, list[str]] = {}
+    for flag in (text.split("=")[0] for text in argv):
+        if flag in destinations:
+            passed.setdefault(destinations[flag], []).append(flag)
+    for flags in passed.values():
+        if len(flags) > 1:
+            names = " and ".join(dict.fromkeys(flags))
+            logger.warning("%s: passed %d times. The last value is used.", names, len(flags))
+
+
+def script(name: str) -> str:
+    """A script of hfprobe as the user can type it: beside the one that runs, or as seen from the repository."""
+    beside = Path(sys.argv[0]).with_name(f"{name}.py")
+    return str(beside) if beside.is_file() else f"scripts/{name}.py"
 
 
 class Parser(OneLineErrors, argparse.ArgumentParser):
     """argparse with one-line errors; abbreviated flags are not taken."""
 
     def __init__(self, **kwargs):
-        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+        super().__init__(
+            prog=sys.argv[0], allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs
+        )
 
     def parse_args(self, args=None, namespace=None):
         parsed, remaining = self.parse_known_args(args, namespace)
         self.refuse_unknown(remaining)
+        warn_about_repeated(self, sys.argv[1:] if args is None else args)
         return parsed
 
 
-def positive_int(text: str) -> int:
-    """An argparse type: a whole number of one or more."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of 1 or more")
-    return value
+def number_in(allowed: Range, *, kind: Callable[[str], float] = int) -> Callable[[str], float]:
+    """An argparse type: a number of a range, whole numbers unless `kind` is float."""
+
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if value not in allowed:
+            whole = "a whole number, " if kind is int else ""
+            raise argparse.ArgumentTypeError(f"'{shorten(text)}' is invalid; allowed: {whole}{allowed}")
+        return value
+
+    return read
 
 
 def require_writable(folder: str | Path, *, flag: str) -> None:

@@ -125,6 +125,7 @@ def evaluate_model(
             "split": split,
             "source": splits.source,
             "split_fingerprint": images.fingerprint,
+            "pictures_fingerprint": images.pictures_fingerprint,
             "parameters": model.num_parameters(),
             "trainable_parameters": model.num_parameters(only_trainable=True),
             **family.describe(model),

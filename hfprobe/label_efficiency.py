@@ -75,7 +75,7 @@ def measure_label_efficiency(
         "versions": provenance.versions(),
     }
     done = {(point["model"], point["shots"], point["seed"]) for point in content["points"]}
-    wanted = [(name, count, seed) for count in sorted(shots) for name in models for seed in seeds]
+    wanted = [(name, count, seed) for count in sorted(set(shots)) for name in models for seed in seeds]
     missing = [key for key in wanted if key not in done]
     how = {"classes": len(images.class_names), "folder": str(folder)}
     solved = {  # once for all seeds: the same as where one seed is measured alone

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
+from hfprobe.cli import script
 from hfprobe.errors import InputError
 from hfprobe.files import replace_together
 from hfprobe.statistics import calibration, metric_intervals
@@ -99,7 +100,9 @@ class EvalResult:
             InputError: not the folder of an evaluation, or a damaged one.
         """
         folder = Path(folder)
-        remedy = f"Make it: python scripts/eval.py --model <folder or hub name> --report_dir {shlex.quote(str(folder))}"
+        remedy = (
+            f"Make it: python {script('eval')} --model <folder or hub name> --report_dir {shlex.quote(str(folder))}"
+        )
         if not (folder / METRICS_FILE).is_file():
             raise InputError(f"'{folder}' holds no evaluation: it has no {METRICS_FILE}. {remedy}")
         try:

@@ -26,6 +26,7 @@ from hfprobe.config import RunArguments
 from hfprobe.errors import CheckFailedError, CommandError, InputError, MachineError, StoppedError, first_line
 from hfprobe.optimizers import make_optimizer, scale_learning_rates
 from hfprobe.results import write_json
+from hfprobe.schedules import check_rates
 
 # How the system, torch and safetensors say that a file could not be written.
 FULL_DISK = (OSError, RuntimeError, SafetensorError)
@@ -81,8 +82,8 @@ class ProbeTrainer(Trainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         schedule = super().create_scheduler(num_training_steps, optimizer)
-        for rate in getattr(schedule, "lr_lambdas", []):
-            rate(num_training_steps - 1)  # a setting that is no number would be met only after the warm-up
+        # Once more with the run's own length: a warm-up may be as long.
+        check_rates(schedule, steps=num_training_steps, warmup=self.args.get_warmup_steps(num_training_steps))
         return schedule
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:

@@ -10,11 +10,11 @@ no images. Seconds.
 from pathlib import Path
 
 import hfprobe.interruptible  # noqa: F401
-from hfprobe.cli import Parser, require_writable, run_command
+from hfprobe.cli import Parser, require_writable, run_command, script
 
 
 def make_parser() -> Parser:
-    parser = Parser(prog="scripts/compare.py", description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="REPORT", help="report folders of scripts/eval.py")
     parser.add_argument(
         "--report_dir", type=Path, default=Path("reports/comparison"), help="default: reports/comparison"
@@ -40,7 +40,7 @@ def main() -> None:
     print("\n" + page.with_suffix(".md").read_text(encoding="utf-8").split("\n\n")[1])
     print(f"Page: {page} (open it in a browser)")
     if profile is None:
-        print("Speed and memory: python scripts/profile_models.py <model> ..., then this again with --profile")
+        print(f"Speed and memory: python {script('profile_models')} <model> ..., then this again with --profile")
 
 
 if __name__ == "__main__":

@@ -15,12 +15,13 @@ import shlex
 from pathlib import Path
 
 import hfprobe.interruptible  # noqa: F401
-from hfprobe.cli import Parser, positive_int, quiet_libraries, require_writable, run_command
+from hfprobe.cli import Parser, number_in, quiet_libraries, require_writable, run_command, script
 from hfprobe.errors import InputError
+from hfprobe.ranges import IMAGES
 
 
 def make_parser() -> Parser:
-    parser = Parser(prog="scripts/eval.py", description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--model", help="model folder, or a name in the hub folder: simple-cnn, simple-cnn@<revision>")
     parser.add_argument(
         "--seeds",
@@ -29,7 +30,7 @@ def make_parser() -> Parser:
         help="what train.py --seeds wrote, instead of --model: every run",
     )
     parser.add_argument("--split", default="test", choices=["test", "validation"], help="default: test")
-    parser.add_argument("--max_eval_samples", type=positive_int, help="at most this many images, stratified")
+    parser.add_argument("--max_eval_samples", type=number_in(IMAGES), help="at most this many images, stratified")
     parser.add_argument("--report_dir", type=Path, help="default: reports/<model's name>")
     parser.add_argument("--hub_dir", default="hub", help="default: hub")
     parser.add_argument("--dataset", help="default: the one the model was trained on")
@@ -68,7 +69,7 @@ def main() -> None:
         f"\nAccuracy {metrics['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}), "
         f"macro-F1 {metrics['macro_f1']:.2%} (n = {metrics['n']:,}).\n"
         f"Report:  {page} (open it in a browser)\n"
-        f"Compare: python scripts/compare.py {shlex.quote(str(arguments.report_dir))} <another report folder>"
+        f"Compare: python {script('compare')} {shlex.quote(str(arguments.report_dir))} <another report folder>"
     )
 
 

@@ -9,8 +9,9 @@ PACKAGE = Path(__file__).parent.parent / "hfprobe"
 # Lower may not import higher. Modules on one level are leaves to each other.
 LEVELS = [
     {"errors", "markdown", "process"},
-    {"files", "interruptible"},
-    {"checkpoints", "cli", "provenance", "hub", "metrics", "optimizers", "output_folder", "preflight", "statistics"},
+    {"files", "interruptible", "ranges", "schedules"},
+    {"cli"},
+    {"checkpoints", "provenance", "hub", "metrics", "optimizers", "output_folder", "preflight", "statistics"},
     {"progress", "results"},
     {"data"},
     {"models"},

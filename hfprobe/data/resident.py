@@ -72,6 +72,13 @@ class ImageSplit:
             digest.update(np.ascontiguousarray(part))
         return digest.hexdigest()
 
+    @property
+    def pictures_fingerprint(self) -> str:
+        """SHA-256 over which pictures these are and their rows, in whatever order the classes are numbered."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.digests))
+        digest.update(np.ascontiguousarray(self.index))
+        return digest.hexdigest()
+
 
 class ImageBatches(torch.utils.data.Dataset):
     """A split as the Trainer reads it: `__getitems__` gives a finished batch, so the collator has nothing to do.
