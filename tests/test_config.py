@@ -269,7 +269,8 @@ def test_python_values_pass_the_checks_of_the_command_line(values, message):
 def test_python_values_may_say_what_a_command_line_cannot(tmp_path):
     config = make_run(
         output_dir=tmp_path, classes=("cat", "dog"), max_train_samples=None, save_total_limit=None, augment=False,
-        lr_scheduler_type="cosine", lr_scheduler_kwargs={"num_cycles": 1}, report_to=["tensorboard"], save_strategy=SaveStrategy.EPOCH,
+        lr_scheduler_type="cosine", lr_scheduler_kwargs={"num_cycles": 1}, report_to=["tensorboard"],
+        save_strategy=SaveStrategy.EPOCH,
         learning_rate=1, label_names=["labels"],
     )  # fmt: skip
     training = config.training
