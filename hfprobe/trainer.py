@@ -274,8 +274,8 @@ def setting_up(until: Callable[[], bool] = lambda: False) -> Iterator[None]:
         if not refused or isinstance(error, CommandError) or until() or find_shortage(error) is not None:
             raise
         raise InputError(
-            f"transformers cannot begin with these flags: {type(error).__name__}: {shorten(first_line(error))}. Correct "
-            "or leave out the flag that this is about; HFPROBE_DEBUG=1 shows the traceback."
+            f"transformers cannot begin with these flags: {type(error).__name__}: {shorten(first_line(error))}. "
+            "Correct or leave out the flag that this is about; HFPROBE_DEBUG=1 shows the traceback."
         ) from error
 
 

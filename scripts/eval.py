@@ -15,7 +15,7 @@ import shlex
 from pathlib import Path
 
 from hfprobe.cli import Parser, number_in, quiet_libraries, require_writable, run_command, script
-from hfprobe.errors import InputError
+from hfprobe.errors import InputError, shorten
 from hfprobe.ranges import IMAGES
 
 
@@ -112,7 +112,9 @@ def best_epochs(file: Path) -> dict[int, Path]:
             else:
                 found[seed] = Path(run) / "model"  # a head that was solved
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"'{file}' is not what scripts/train.py --seeds writes: {error!r}.") from error
+        raise InputError(
+            f"'{shorten(file)}' is not what {script('train')} --seeds writes: {shorten(repr(error))}."
+        ) from error
     return found
 
 

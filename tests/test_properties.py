@@ -34,17 +34,28 @@ VALUES = st.one_of(
     st.floats(0, 1).map(str),
     st.text(max_size=12),
 )
-SCHEDULES = st.sampled_from([kind.value for kind in SchedulerType])
+RIGHT = {"lr_scheduler_type": SchedulerType, "optim": ["adamw_torch", "adafactor", "sgd", "rmsprop"]}
+RIGHT |= {"lr_scheduler_kwargs": ['{"mode": "max"}', '{"num_cycles": 2}', '{"min_lr_rate": 0.1}', "{}"]}
+
+
+def right_values(model, field):
+    """Values of the type that a flag has, most of which it takes."""
+    action = next(action for action in PARSERS[model]._actions if action.dest == field)
+    if choices := RIGHT.get(field) or action.choices:
+        return st.sampled_from([str(getattr(choice, "value", choice)) for choice in choices])
+    numbers = {int: st.integers(1, 9).map(str), float: st.floats(0.01, 0.99).map(str)}
+    return numbers.get(action.type, st.sampled_from(["true", "false", "x"]))
 
 
 @st.composite
 def flags(draw):
-    """A model, and up to five of its flags, each with a value that it may have or not."""
+    """A model, and up to three of its flags, each with a value that it may have or not."""
     model = draw(st.sampled_from(sorted(PARSERS)))
     argv = ["--model", model]
-    for field in draw(st.lists(st.sampled_from(fields_of(model)), max_size=5)):
-        values = st.one_of(VALUES, st.sampled_from(values_for(model, field)))
-        value = draw(values if field != "lr_scheduler_type" else st.one_of(SCHEDULES, values))
+    for field in draw(st.lists(st.sampled_from(fields_of(model)), max_size=3)):
+        hostile = st.one_of(VALUES, st.sampled_from(values_for(model, field)))
+        right = right_values(model, field)
+        value = draw(st.one_of(right, right, right, hostile))
         argv.append(f"--{field}" if value is None else f"--{field}={value}")
     return argv
 
