@@ -38,7 +38,7 @@ from hfprobe.files import sha256, sync
 from hfprobe.markdown import make_markdown_environment
 
 ORGANISATION = "hfprobe"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{,95}")  # as long as the hub allows
 # What may be published. Anything else in a staging folder is a mistake, pickles above all.
 PUBLISHED = {".safetensors", ".json", ".py", ".md"}
 
