@@ -63,6 +63,7 @@ def flags(draw):
 slow_inputs = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+@pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")
 @settings(slow_inputs, max_examples=300)
 @given(flags())
 @example(["--recipe", "-inf"])
