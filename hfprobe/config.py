@@ -209,6 +209,7 @@ class RunArguments(TrainingArguments):
                 ("warmup_steps",),
                 f"--lr_scheduler_type {schedule} has no warm-up",
             ),
+            (set(self.report_to) <= {"tensorboard"}, ("run_name",), "only services other than TensorBoard show it"),
             ("tensorboard" not in self.report_to, ("histogram_epochs",), "histograms need --report_to tensorboard"),
             (
                 not self.push_to_hub,

@@ -52,6 +52,9 @@ def main() -> None:
     if arguments.report_only:
         if arguments.report_dir is None:
             raise InputError("--report_only needs --report_dir, the folder of an evaluation.")
+        for flag in ("model", "max_eval_samples", "dataset", "classes", "tta", "temperature"):
+            if getattr(arguments, flag):
+                raise InputError(f"--report_only evaluates nothing, so --{flag} has no effect. Leave one of them out.")
     else:
         if arguments.model is None:
             raise InputError("--model is missing. Give a model folder or a name in the hub folder, such as simple-cnn.")

@@ -201,6 +201,9 @@ def test_bad_flags_of_profile_and_label_efficiency(fails, tmp_path):
     assert fails("label_efficiency.py", "--seed", "4294967295", "--seeds", "2") == (
         f"The last seed is 4294967296; allowed: {seeds}. Pass a smaller --seed."
     )
+    assert fails("label_efficiency.py", "--models", "cnn", "--backbone", "resnet10t") == (
+        "--backbone is no flag of cnn. Leave it out, or add --models probe."
+    )
     assert fails("label_efficiency.py", "--seeds", "101").startswith("argument --seeds: '101' is invalid; allowed: ")
     assert fails("profile_models.py", "none", "--batch_sizes", "1", "9" * 20).endswith("whole number, 1 to 1,000,000")
     for length in (300, 5000):
@@ -231,6 +234,9 @@ def test_bad_flags_of_eval(fails, tmp_path):
     )
     assert fails("eval.py", "--model", "x", "--max_eval_samples", "0") == (
         "argument --max_eval_samples: '0' is invalid; allowed: a whole number, 1 to 1,000,000,000"
+    )
+    assert fails("eval.py", "--report_only", "--report_dir", "x", "--tta") == (
+        "--report_only evaluates nothing, so --tta has no effect. Leave one of them out."
     )
     assert fails("eval.py", "--modle", "x").startswith("Unknown argument '--modle'. Did you mean --model?")
     assert fails("eval.py", "--model", "simple-cnn") == (
