@@ -91,9 +91,8 @@ class Parser(OneLineErrors, argparse.ArgumentParser):
     """argparse with one-line errors; abbreviated flags are not taken."""
 
     def __init__(self, **kwargs):
-        super().__init__(
-            prog=sys.argv[0], allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs
-        )
+        kwargs = {"prog": sys.argv[0]} | kwargs  # for hints: what the user typed
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
 
     def parse_args(self, args=None, namespace=None):
         parsed, remaining = self.parse_known_args(args, namespace)

@@ -33,12 +33,12 @@ from markupsafe import Markup
 from safetensors import SafetensorError
 
 from hfprobe.cli import script
-from hfprobe.errors import InputError, MachineError
+from hfprobe.errors import InputError, MachineError, shorten
 from hfprobe.files import sha256, sync
 from hfprobe.markdown import make_markdown_environment
 
 ORGANISATION = "hfprobe"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{,95}")  # as long as the hub allows
 # What may be published. Anything else in a staging folder is a mistake, pickles above all.
 PUBLISHED = {".safetensors", ".json", ".py", ".md"}
 
@@ -153,7 +153,7 @@ def resolve_model(*, model: str, hub_dir: str | Path = "hub") -> Path:
     Raises:
         InputError: no such folder, name or revision; a link in the revision leaves the hub folder; a damaged file.
     """
-    if Path(model).is_dir():
+    if os.path.isdir(model):  # False for a name that is too long, where Path's method raises
         if not (Path(model) / "config.json").is_file():
             raise InputError(
                 f"'{model}' is not a model folder: it has no config.json. Give a checkpoint, a snapshot of the hub "
@@ -164,7 +164,7 @@ def resolve_model(*, model: str, hub_dir: str | Path = "hub") -> Path:
     revisions = list_revisions(hub_dir=hub_dir, name=name) if NAME.fullmatch(name) else []
     if not revisions:
         raise InputError(
-            f"No model '{model}': neither a folder nor a name in the hub folder '{hub_dir}', which has: "
+            f"No model '{shorten(model)}': neither a folder nor a name in the hub folder '{hub_dir}', which has: "
             f"{_known(hub_dir)}. Train one: python {script('train')} --model cnn"
         )
     if not wanted or wanted == "main":

@@ -391,7 +391,7 @@ def test_pip_weights_that_do_not_fit_or_are_not_there(monkeypatch):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"views": 0}, "--views is 0; allowed: 1 or more."),
+        ({"views": 0}, "--views is 0; allowed: 1 to 100 ("),
         ({"feature_cache": "off"}, "--head exact needs the cached features. Add --head sgd to --feature_cache off."),
         ({"feature_cache": "off", "head": "sgd", "views": 2}, "--views counts cached views."),
     ],

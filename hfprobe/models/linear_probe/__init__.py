@@ -59,8 +59,8 @@ class Options:
     )
 
     def __post_init__(self) -> None:
-        if self.views < 1:
-            raise ValueError(f"--views is {self.views}; allowed: 1 or more.")
+        if not 1 <= self.views <= 100:
+            raise ValueError(f"--views is {self.views}; allowed: 1 to 100 (each is a pass over the training images).")
         if self.feature_cache == "off" and self.head == "exact":
             raise ValueError("--head exact needs the cached features. Add --head sgd to --feature_cache off.")
         if self.feature_cache == "off" and self.views > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import pickle
 from importlib import metadata
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hfprobe.errors import InputError, first_line
+from hfprobe.errors import InputError, first_line, shorten
 from hfprobe.models.loading import describe_difference
 
 RANDOM = "random features, not pretrained"
@@ -40,7 +41,7 @@ def inspect_backbone(name: str) -> tuple[int, dict[str, Any]]:
             if near
             else "All names: python -c 'import timm; print(timm.list_models())'"
         )
-        raise InputError(f"timm has no backbone '{name}'. {remedy}")
+        raise InputError(f"timm has no backbone '{shorten(name)}'. {remedy}")
     try:
         backbone = timm.create_model(name, pretrained=False, num_classes=0).eval()
         before = {key: buffer.clone() for key, buffer in backbone.named_buffers()}
@@ -108,8 +109,10 @@ def load_backbone_weights(backbone: nn.Module, *, name: str, source: str) -> str
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a .safetensors or .pth file; pickles that hold anything but tensors are refused."""
-    if not path.is_file():
-        raise InputError(f"--backbone_weights '{path}' is not a file, nor one of hub, random, pip:{PIP_DISTRIBUTION}.")
+    if not os.path.isfile(path):  # False for a name that is too long, where Path's method raises
+        raise InputError(
+            f"--backbone_weights '{shorten(path)}' is not a file, nor one of hub, random, pip:{PIP_DISTRIBUTION}."
+        )
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
