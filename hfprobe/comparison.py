@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def load_profile(folder: Path) -> dict[str, Any]:
         InputError: there is none, or it is damaged.
     """
     path = folder / PROFILE_FILE
-    remedy = f"Make it: python scripts/profile_models.py <model> ... --report_dir {folder}"
+    remedy = f"Make it: python scripts/profile_models.py <model> ... --report_dir {shlex.quote(str(folder))}"
     try:
         profile = json.loads(path.read_text(encoding="utf-8"))
         for model in profile["models"].values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -95,7 +96,7 @@ class EvalResult:
             InputError: not the folder of an evaluation, or a damaged one.
         """
         folder = Path(folder)
-        remedy = f"Make it: python scripts/eval.py --model <folder or hub name> --report_dir {folder}"
+        remedy = f"Make it: python scripts/eval.py --model <folder or hub name> --report_dir {shlex.quote(str(folder))}"
         if not (folder / METRICS_FILE).is_file():
             raise InputError(f"'{folder}' holds no evaluation: it has no {METRICS_FILE}. {remedy}")
         try:

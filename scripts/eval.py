@@ -11,6 +11,7 @@ where no flag says otherwise.
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 
 from hfprobe.cli import Parser, positive_int, quiet_libraries, require_writable, run_command
@@ -64,7 +65,7 @@ def main() -> None:
         f"\nAccuracy {metrics['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}), "
         f"macro-F1 {metrics['macro_f1']:.2%} (n = {metrics['n']:,}).\n"
         f"Report:  {page} (open it in a browser)\n"
-        f"Compare: python scripts/compare.py {arguments.report_dir} <another report folder>"
+        f"Compare: python scripts/compare.py {shlex.quote(str(arguments.report_dir))} <another report folder>"
     )
 
 

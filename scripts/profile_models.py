@@ -9,6 +9,7 @@ ui.perfetto.dev; scripts/compare.py shows the figures beside the accuracies.
 """
 
 import argparse
+import shlex
 from pathlib import Path
 
 from hfprobe.cli import Parser, positive_int, quiet_libraries, require_writable, run_command, use_every_core
@@ -60,7 +61,7 @@ def main() -> None:
     print("\n" + page.read_text(encoding="utf-8").split("\n\n![")[0])
     print(
         f"\nProfile: {page}, bar charts and traces beside it\n"
-        f"Compare: python scripts/compare.py <report folders> --profile {arguments.report_dir}"
+        f"Compare: python scripts/compare.py <report folders> --profile {shlex.quote(str(arguments.report_dir))}"
     )
 
 

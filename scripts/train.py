@@ -9,6 +9,7 @@ Any flag of transformers' TrainingArguments works beside hfprobe's own; `--help`
 that was stopped, with the settings it was started with. The README's results table says what to expect of each recipe.
 """
 
+import shlex
 from pathlib import Path
 
 from hfprobe.cli import is_main_process, quiet_libraries, run_command, use_every_core
@@ -49,13 +50,13 @@ def train_one(config: RunConfig) -> None:
     revision = push_best(trainer, config=config, splits=splits, result=result)
     epochs = result.epochs
     done = "solved" if epochs is None else f"{epochs:g} epoch{'s' * (epochs != 1)}, best {result.best_epoch:g},"
-    hub_flag = "" if config.training.hub_dir == "hub" else f" --hub_dir {config.training.hub_dir}"
+    hub_flag = "" if config.training.hub_dir == "hub" else f" --hub_dir {shlex.quote(config.training.hub_dir)}"
     print(
         f"\nDone: {done} in {result.seconds:.0f} s.\n"
         f"Validation accuracy {result.metrics['accuracy']:.2%}, macro-F1 {result.metrics['macro_f1']:.2%} "
         f"(n = {result.n_validation:,}).\n"
         f"Model:   {revision.path}\n"
-        f"Run:     {output_dir} (curves: tensorboard --logdir {output_dir})\n"
+        f"Run:     {output_dir} (curves: tensorboard --logdir {shlex.quote(str(output_dir))})\n"
         f"Report:  python scripts/eval.py --model {revision.name}{hub_flag} "
         f"--report_dir reports/{config.training.model}"
     )
@@ -88,7 +89,8 @@ def train_seeds(runs: list[RunConfig]) -> None:
     accuracy = summary["validation_accuracy"]
     print(
         f"\nValidation accuracy {accuracy['mean']:.2%} +/- {accuracy['std']:.2%} (n = {summary['n']} seeds). "
-        f"All values: {path}\nOn test: python scripts/eval.py --seeds {path} --report_dir reports/seeds"
+        f"All values: {path}\n"
+        f"On test: python scripts/eval.py --seeds {shlex.quote(str(path))} --report_dir reports/seeds"
     )
 
 
