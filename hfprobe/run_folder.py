@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hfprobe import provenance
+from hfprobe import checkpoints, provenance
 from hfprobe.cli import is_main_process, require_writable
 from hfprobe.config import RunArguments, RunConfig, spell_flag
 from hfprobe.errors import InputError
 from hfprobe.models import find_family
-from hfprobe.output_folder import LOCK_FILE, check_places, delete_run, locked
+from hfprobe.output_folder import LOCK_FILE, check_places, delete_run, find_run_files, locked
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,8 @@ def check_output_dir(config: RunConfig) -> None:
     check_places(folder, flag="--output_dir", dataset=config.data.dataset, hub_dir=arguments.hub_dir)
     check_places(arguments.hub_dir, flag="--hub_dir", dataset=config.data.dataset)
     _refuse_another_run(arguments)
+    if holds_run(folder):
+        find_run_files(folder)  # refuses another one's files where checkpoints are deleted
     if is_main_process() and (folder / LOCK_FILE).exists():
         with locked(folder):
             pass
@@ -107,7 +109,8 @@ def _refuse_another_run(arguments: RunArguments) -> None:
 
 def holds_run(folder: str | Path) -> bool:
     """Whether a folder holds a run's record or one of its checkpoints."""
-    return any(Path(folder).glob("checkpoint-*")) or (Path(folder) / RUN_FILE).exists()
+    saved = [path for path in Path(folder).glob("checkpoint-*") if checkpoints.NAME.fullmatch(path.name)]
+    return bool(saved) or (Path(folder) / RUN_FILE).exists()
 
 
 def read_result(folder: str | Path) -> dict[str, Any] | None:

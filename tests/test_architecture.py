@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "hfprobe"
 # Lower may not import higher. Modules on one level are leaves to each other.
 LEVELS = [
     {"errors", "files", "markdown"},
-    {"checkpoints", "cli", "provenance", "hub", "metrics", "optimizers", "preflight", "statistics"},
+    {"checkpoints", "cli", "provenance", "hub", "metrics", "optimizers", "output_folder", "preflight", "statistics"},
     {"results"},
     {"data"},
     {"models"},

@@ -24,7 +24,7 @@ WRITTEN = [
 def fill(folder, names):
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(name)
+        (folder / name).write_text('{"run": {}}' if name.endswith("config.json") else name)
 
 
 def names_in(folder):
@@ -38,15 +38,42 @@ def test_overwriting_deletes_what_a_run_wrote_and_nothing_else(tmp_path):
     assert names_in(tmp_path) == sorted(own)
 
 
-@pytest.mark.parametrize("own", ["checkpoint-20/photo.jpg", "model/a/b.jpg", "tensorboard/notes.txt", "profile/me.png"])
-def test_nothing_is_deleted_where_a_run_s_folder_holds_another_file(tmp_path, own):
-    fill(tmp_path, [*WRITTEN, own])
+def test_other_files_in_folders_named_like_a_run_s_stay(tmp_path):
+    own = [
+        "model/cat/1.jpg",
+        "tensorboard/notes.txt",
+        "profile/me.png",
+        "checkpoint-photos/1.jpg",
+        "checkpoint-1 b/1.jpg",
+    ]
+    fill(tmp_path, [*WRITTEN, *own])
+    (tmp_path / "profile" / "trace.json.d").mkdir()
+    delete_run(tmp_path)
+    assert names_in(tmp_path) == sorted(own)
+    assert not (tmp_path / "checkpoint-20").exists()
+
+
+def test_a_model_that_no_run_of_hfprobe_wrote_stays(tmp_path):
+    own = ["model/config.json", "model/model.safetensors"]
+    fill(tmp_path, ["run.json", *own])
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "bert"}')
+    delete_run(tmp_path)
+    assert names_in(tmp_path) == own
+
+
+@pytest.mark.parametrize("values", [{"overwrite": True}, {"resume": True}])
+@pytest.mark.parametrize("own", ["checkpoint-20/1.jpg", "checkpoint-9/model.safetensors", ".saving/1.jpg"])
+def test_other_files_where_a_run_deletes_checkpoints_are_refused(tmp_path, own, values):
+    fill(tmp_path, [*(f"out/{name}" for name in WRITTEN), f"out/{own}"])
     before = names_in(tmp_path)
     expected = (
-        f"--overwrite would delete '{tmp_path / own}', which no run of hfprobe wrote. Nothing was deleted: move it"
+        f"'{tmp_path / 'out' / own}' lies where a run keeps its checkpoints, and no run of hfprobe wrote it. Noth"
     )
     with pytest.raises(InputError, match=re.escape(expected)):
-        delete_run(tmp_path)
+        delete_run(tmp_path / "out")
+    config = make_run(output_dir=str(tmp_path / "out"), hub_dir=str(tmp_path / "hub"), **values)
+    with pytest.raises(InputError, match=re.escape(expected)):  # before an image is loaded
+        check_output_dir(config)
     assert names_in(tmp_path) == before
 
 
@@ -54,11 +81,12 @@ def test_links_in_a_run_s_folder_are_not_followed(tmp_path):
     fill(tmp_path, ["out/run.json", "photos/1.jpg", "photos/config.json"])
     (tmp_path / "out" / "model").symlink_to(tmp_path / "photos")
     (tmp_path / "out" / "trainer_state.json").symlink_to(tmp_path / "photos" / "1.jpg")
-    with pytest.raises(InputError, match="which no run of hfprobe wrote"):
-        delete_run(tmp_path / "out")
-    (tmp_path / "out" / "model").unlink()
     delete_run(tmp_path / "out")
+    assert (tmp_path / "out" / "model").is_symlink()
     assert names_in(tmp_path) == ["out/trainer_state.json", "photos/1.jpg", "photos/config.json"]
+    (tmp_path / "out" / "checkpoint-3").symlink_to(tmp_path / "photos")
+    with pytest.raises(InputError, match="no run of hfprobe wrote it"):
+        delete_run(tmp_path / "out")
 
 
 def test_an_output_folder_that_is_a_link_stays_one(tmp_path):
