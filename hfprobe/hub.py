@@ -3,7 +3,7 @@ finds them offline.
 
     hub/models--hfprobe--simple-cnn/
         blobs/<sha256>            every file once, named by its content
-        snapshots/<revision>/     links into blobs/
+        snapshots/<revision>/     links into blobs/; copies where the file system has no links
         refs/main                 the newest revision
     hub/.locks/                   lock and staging of a push, which the clients skip
 
@@ -13,11 +13,13 @@ A revision appears whole or not at all: files are synced in a staging folder, th
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -89,9 +91,11 @@ def push_files(*, write: Callable[[Path], None], hub_dir: str | Path, name: str)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
+        full = not isinstance(error, OSError) or error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "Free some space, or pass" if full else "Pass"
         raise MachineError(
-            f"The push to '{hub_dir}' failed: {getattr(error, 'strerror', None) or error}. Nothing was published; free "
-            "some space or give --hub_dir another folder, and run again with --resume."
+            f"The push to '{hub_dir}' failed: {getattr(error, 'strerror', None) or error}. Nothing was published. "
+            f"{remedy} another --hub_dir, and run the same command with --resume."
         ) from error
 
 
@@ -108,7 +112,11 @@ def _publish(repository: Path, files: Path, name: str) -> Revision:
         (files / file).chmod(files.stat().st_mode & 0o666)  # safetensors lets nobody but the owner read
         sync(files / file)
         os.replace(files / file, blobs / sum_)  # an older blob of that name may be damaged
-        (snapshot / file).symlink_to(_link(sum_))
+        try:
+            (snapshot / file).symlink_to(_link(sum_))
+        except OSError:  # as huggingface_hub does on Windows without developer mode
+            shutil.copyfile(blobs / sum_, snapshot / file)
+            sync(snapshot / file)
     reference.write_text(commit)
     for path in (reference, snapshot, blobs):
         sync(path)
@@ -177,13 +185,30 @@ def resolve_model(*, model: str, hub_dir: str | Path = "hub") -> Path:
 
 
 def verify_revision(revision: Revision) -> None:
-    """Raise InputError naming the first file whose content is not what was pushed."""
+    """Raise InputError naming the first file whose content is not what was pushed.
+
+    The content decides, not whether a file is a link: a hub folder may be copied or unpacked without links.
+    """
+    blobs = revision.path.parent.parent / "blobs"
     for file in sorted(revision.path.iterdir()):
-        if not (file.is_symlink() and file.is_file()) or os.readlink(file) != _link(sha256(file)):
+        found = sha256(file) if file.is_file() else None
+        pushed = os.readlink(file) == _link(found) if file.is_symlink() else (blobs / str(found)).is_file()
+        if not pushed:
             raise InputError(
                 f"'{file.name}' of {revision.name}@{revision.commit[:12]} is damaged. Use an older revision, or train "
                 "and push again."
             )
+
+
+def makes_links(hub_dir: str | Path) -> bool:
+    """Whether links can be made where the hub folder is or will be; nothing is left behind."""
+    nearest = next(path for path in [Path(hub_dir).absolute(), *Path(hub_dir).absolute().parents] if path.is_dir())
+    with tempfile.TemporaryDirectory(dir=nearest) as trial:
+        try:
+            Path(trial, "link").symlink_to("file")
+        except OSError:
+            return False
+    return True
 
 
 def render_card(*, name: str, card: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hfprobe import checkpoints, provenance
+from hfprobe import checkpoints, hub, provenance
 from hfprobe.cli import is_main_process, require_writable
 from hfprobe.config import RunArguments, RunConfig, spell_flag
 from hfprobe.errors import InputError
@@ -64,6 +64,8 @@ def check_output_dir(config: RunConfig) -> None:
     if is_main_process():
         require_writable(folder, flag="--output_dir")
         require_writable(arguments.hub_dir, flag="--hub_dir")
+        if not hub.makes_links(arguments.hub_dir):
+            logger.warning("The file system of --hub_dir '%s' has no links: files are copied.", arguments.hub_dir)
     check_places(folder, flag="--output_dir", dataset=config.data.dataset, hub_dir=arguments.hub_dir)
     check_places(arguments.hub_dir, flag="--hub_dir", dataset=config.data.dataset)
     _refuse_another_run(arguments)

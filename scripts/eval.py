@@ -127,6 +127,7 @@ def evaluate(arguments) -> None:
     from hfprobe.data.arguments import DataArguments
     from hfprobe.data.splits import load_images
     from hfprobe.evaluation import evaluate_model, load_model
+    from hfprobe.output_folder import check_places
 
     quiet_libraries()
     model, processor = load_model(folder)
@@ -136,6 +137,7 @@ def evaluate(arguments) -> None:
         classes=arguments.classes or list(model.config.id2label.values()),
         max_eval_samples=arguments.max_eval_samples,
     )
+    check_places(arguments.report_dir, flag="--report_dir", dataset=data.dataset)
     images = load_images(data, seed=run.get("split_seed", run.get("seed", 42)))
     splits = images.decode(arguments.split, processor=processor)
     identity = {"model": arguments.model, "model_revision": folder.name} | {f"run_{key}": run[key] for key in run}

@@ -44,12 +44,15 @@ def main() -> None:
     from hfprobe.data.arguments import DataArguments
     from hfprobe.data.splits import load_images
     from hfprobe.label_efficiency import measure_label_efficiency
+    from hfprobe.output_folder import check_places
     from hfprobe.reporting import write_label_efficiency
 
     quiet_libraries()
     use_every_core()
     given = {name: getattr(arguments, name) for name in ("dataset", "classes") if getattr(arguments, name)}
-    images = load_images(DataArguments(**given), seed=arguments.seed)
+    data = DataArguments(**given)
+    check_places(arguments.report_dir, flag="--report_dir", dataset=data.dataset)
+    images = load_images(data, seed=arguments.seed)
     arguments.report_dir.mkdir(parents=True, exist_ok=True)
     measure_label_efficiency(
         models=models,

@@ -1,6 +1,8 @@
+import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,7 +125,7 @@ def test_a_pipeline_in_a_process_without_hfprobe_says_cat(pushed, tmp_path):
 def test_only_data_code_and_text_are_published(pushed):
     _, _, revision = pushed
     names = {file.name for file in revision.path.iterdir()}
-    assert names == {"model.safetensors", "config.json", "preprocessor_config.json", "cnn.py", "README.md"}
+    assert names == {"model.safetensors", "config.json", "preprocessor_config.json", "modeling.py", "README.md"}
     for file in revision.path.iterdir():
         assert file.read_bytes()[:2] not in (b"\x80\x04", b"\x80\x02", b"PK")  # pickles and torch archives
 
@@ -225,7 +227,7 @@ def test_a_push_that_fails_leaves_main_and_no_staging(tmp_path, monkeypatch):
         (folder / "config.json").write_text("2")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(MachineError, match=re.escape("failed: No space left on device. Nothing was published;")):
+    with pytest.raises(MachineError, match=re.escape("failed: No space left on device. Nothing was published.")):
         hub.push_files(write=full_disk, hub_dir=tmp_path, name="m")
     assert [revision.commit for revision in hub.list_revisions(hub_dir=tmp_path, name="m")] == [first.commit]
     assert hub.resolve_model(model="m", hub_dir=tmp_path) == first.path
@@ -252,7 +254,7 @@ def test_a_push_that_fails_at_its_last_step_publishes_nothing_and_can_be_repeate
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full_disk)
-        with pytest.raises(MachineError, match=re.escape("failed: No space left on device. Nothing was published;")):
+        with pytest.raises(MachineError, match=re.escape("failed: No space left on device. Nothing was published.")):
             hub.push_files(write=write_text("2"), hub_dir=tmp_path, name="m")
     assert [revision.commit for revision in hub.list_revisions(hub_dir=tmp_path, name="m")] == [first.commit]
     second = hub.push_files(write=write_text("2"), hub_dir=tmp_path, name="m")
@@ -263,7 +265,7 @@ def test_weights_that_do_not_fit_on_the_disk_are_one_line(tmp_path):
     def full_disk(folder):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    with pytest.raises(MachineError, match=re.escape("No space left on device (os error 28). Nothing was published;")):
+    with pytest.raises(MachineError, match=re.escape("No space left on device (os error 28). Nothing was published.")):
         hub.push_files(write=full_disk, hub_dir=tmp_path, name="m")
 
 
@@ -344,6 +346,58 @@ def test_a_file_that_is_not_the_pushed_one_is_named(tmp_path):
         hub.verify_revision(revision)
 
 
+def copy_without_links(source, target):
+    shutil.copytree(source, target, symlinks=False)
+
+
+def test_a_hub_folder_copied_without_links_is_read_and_pushed_to(pushed, tmp_path):
+    _, hub_dir, revision = pushed
+    copy = tmp_path / "copy"
+    copy_without_links(hub_dir, copy)
+    folder = hub.resolve_model(model="simple-cnn", hub_dir=copy)
+    assert not any(file.is_symlink() for file in folder.iterdir())
+    again = AutoModelForImageClassification.from_pretrained(
+        "hfprobe/simple-cnn", cache_dir=copy, local_files_only=True, trust_remote_code=False
+    )
+    assert again.num_parameters() == 2_471_941
+    (folder / "README.md").write_text("changed")
+    with pytest.raises(InputError, match=re.escape(f"'README.md' of hfprobe/simple-cnn@{revision.commit[:12]} is ")):
+        hub.resolve_model(model="simple-cnn", hub_dir=copy)
+    newer = hub.push_files(write=write_text("{}"), hub_dir=copy, name="simple-cnn")
+    assert hub.resolve_model(model="simple-cnn", hub_dir=copy) == newer.path
+
+
+def test_a_file_system_without_links_gets_copies(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    assert hub.makes_links(tmp_path / "hub" / "new")
+    monkeypatch.setattr("os.symlink", refuse)
+    assert not hub.makes_links(tmp_path / "hub" / "new")
+    assert list(tmp_path.iterdir()) == []
+    revisions = [hub.push_files(write=write_text(text), hub_dir=tmp_path, name="m") for text in ("{}", "[]")]
+    for revision, text in zip(revisions, ("{}", "[]"), strict=True):
+        assert not (revision.path / "config.json").is_symlink()
+        found = hub.resolve_model(model=f"m@{revision.commit}", hub_dir=tmp_path)
+        assert (found / "config.json").read_text() == text
+    assert not scan_cache_dir(tmp_path).warnings
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "Free some space, or pass another --hub_dir, and run the same command with --resume."),
+        (errno.EACCES, "Nothing was published. Pass another --hub_dir, and run the same command with --resume."),
+    ],
+)
+def test_a_push_that_fails_names_its_own_remedy(tmp_path, number, remedy):
+    def fail(folder):
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(MachineError, match=re.escape(remedy)):
+        hub.push_files(write=fail, hub_dir=tmp_path, name="m")
+
+
 @pytest.mark.parametrize("linked", ["file", "snapshot", "repository"])
 def test_links_that_leave_the_hub_folder_are_refused(tmp_path, linked):
     hub_dir = tmp_path / "hub"
@@ -421,4 +475,4 @@ def test_folder_that_is_no_model(tmp_path):
 
 def test_config_says_where_its_code_is(pushed):
     config = json.loads((pushed[2].path / "config.json").read_text())
-    assert config["auto_map"]["AutoModelForImageClassification"] == "cnn.SimpleCNN"
+    assert config["auto_map"]["AutoModelForImageClassification"] == "modeling.SimpleCNN"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -10,12 +11,23 @@ import datasets
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from hfprobe.errors import InputError
+from hfprobe.errors import CommandError, InputError, MachineError
+
+# What the system says of a place that can never be written, however much room there is.
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 def cache_folder() -> Path:
     """hfprobe's own folder in the datasets cache."""
     return Path(datasets.config.HF_DATASETS_CACHE) / "hfprobe"
+
+
+def cannot_keep(what: str, folder: Path, error: OSError) -> CommandError:
+    """The error for something that could not be written into the cache, with its remedy."""
+    found = f"Cannot keep {what} in {folder}: {error.strerror or error}."
+    if error.errno in FORBIDDEN:
+        return InputError(f"{found} Set HF_HOME (or HF_DATASETS_CACHE) to a folder that you may write.")
+    return MachineError(f"{found} Free some space, or set HF_HOME (or HF_DATASETS_CACHE) to a folder with room.")
 
 
 def file_stamp(path: str | Path) -> tuple[str, int, int, int, int]:

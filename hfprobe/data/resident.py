@@ -23,7 +23,7 @@ from tqdm import tqdm
 from hfprobe.data import cache
 from hfprobe.data.pictures import DIGEST_BYTES, Picture, read_picture
 from hfprobe.data.transforms import crop_and_flip, describe_geometry, fit_images, input_size, normalize
-from hfprobe.errors import InputError, MachineError, first_line
+from hfprobe.errors import InputError, first_line
 from hfprobe.files import create_array
 
 logger = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ def decode_images(rows: Dataset, *, split: str, processor: Any, source_key: str)
 
     Raises:
         InputError: an image that cannot be read, by name.
-        MachineError: no room to keep the decoded images.
+        InputError, MachineError: the decoded images cannot be kept.
     """
     labels = np.asarray(rows.with_format("numpy")["label"][:], dtype=np.int64)
     index = np.asarray(rows.with_format("numpy")["index"][:], dtype=np.int64)
@@ -176,9 +176,7 @@ def decode_images(rows: Dataset, *, split: str, processor: Any, source_key: str)
                     if not (kept / RECORD_FILE).is_file():
                         raise
         except OSError as error:
-            raise MachineError(
-                f"Cannot keep decoded images in {folder}: {error.strerror or error}. Free some space."
-            ) from error
+            raise cache.cannot_keep("decoded images", folder, error) from error
     for note, count in json.loads((kept / RECORD_FILE).read_text())["notes"].items():
         logger.info("%s (%d of %d %s images).", note, count, len(index), split)
     return ImageSplit(

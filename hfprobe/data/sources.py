@@ -25,7 +25,7 @@ from hfprobe.data import cache
 from hfprobe.data.arguments import DEFAULT_DATASET
 from hfprobe.data.columns import standard_columns
 from hfprobe.data.folders import SPLITS, load_folder, require_splits
-from hfprobe.errors import InputError, MachineError
+from hfprobe.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -136,9 +136,7 @@ def _load_mirror() -> DatasetDict:
             if not target.is_dir():
                 staging.rename(target)
     except OSError as error:
-        raise MachineError(
-            f"Cannot keep CIFAR-10 in {target.parent}: {error.strerror or error}. Free some space."
-        ) from error
+        raise cache.cannot_keep("CIFAR-10", target.parent, error) from error
     return datasets.load_from_disk(target)
 
 

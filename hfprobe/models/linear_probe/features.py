@@ -19,7 +19,6 @@ from transformers import PreTrainedModel
 
 from hfprobe.data import cache
 from hfprobe.data.resident import ImageBatches, ImageSplit
-from hfprobe.errors import MachineError
 from hfprobe.files import create_array, sha256
 from hfprobe.provenance import versions
 
@@ -153,8 +152,7 @@ def _load_or_extract(
         os.replace(part, kept)
         sums.write_text(json.dumps({"sha256": sha256(kept), "seconds": seconds}))
     except OSError as error:
-        reason = error.strerror or error
-        raise MachineError(f"Cannot keep features in {folder}: {reason}. Free some space and run again.") from error
+        raise cache.cannot_keep("features", folder, error) from error
     return np.load(kept, mmap_mode="r"), seconds
 
 

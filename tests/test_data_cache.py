@@ -1,0 +1,53 @@
+import errno
+import os
+import re
+import tempfile
+
+import pytest
+from conftest import load_splits
+
+from hfprobe.data import cache
+from hfprobe.data.arguments import DataArguments
+from hfprobe.errors import InputError, MachineError
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "remedy"),
+    [
+        (errno.EROFS, InputError, "Set HF_HOME (or HF_DATASETS_CACHE) to a folder that you may write."),
+        (errno.EACCES, InputError, "Set HF_HOME (or HF_DATASETS_CACHE) to a folder that you may write."),
+        (errno.ENOSPC, MachineError, "Free some space, or set HF_HOME (or HF_DATASETS_CACHE) to a folder with room."),
+        (errno.EDQUOT, MachineError, "Free some space, or set HF_HOME (or HF_DATASETS_CACHE) to a folder with room."),
+    ],
+)
+def test_a_cache_that_cannot_be_written_names_its_variable(dataset_folder, tmp_path, monkeypatch, number, kind, remedy):
+    monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path)
+
+    def refuse(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
+    expected = f"Cannot keep decoded images in {tmp_path}/decoded: {os.strerror(number)}. {remedy}"
+    with pytest.raises(kind, match=re.escape(expected)):
+        load_splits(DataArguments(dataset=str(dataset_folder)), seed=1)
+
+
+def test_a_cache_below_a_file_is_an_input_error(dataset_folder, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path / "file" / "cache")
+    with pytest.raises(InputError, match=re.escape("file/cache/decoded: Not a directory. Set HF_HOME (or HF_DATASETS")):
+        load_splits(DataArguments(dataset=str(dataset_folder)), seed=1)
+
+
+def test_images_that_are_in_the_cache_are_read_without_writing(dataset_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path)
+    data = DataArguments(dataset=str(dataset_folder))
+    first = load_splits(data, seed=1)
+
+    def refuse(*args, **kwargs):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    for name in ("mkdir", "rename", "replace", "unlink"):
+        monkeypatch.setattr(os, name, refuse)
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
+    assert load_splits(data, seed=1).fingerprint == first.fingerprint
