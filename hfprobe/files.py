@@ -1,13 +1,20 @@
-"""Files that are whole: their sums, and their way to the disk."""
+"""Files that are whole: their sums, their way to the disk, and locks."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import DTypeLike
+
+# How the system says that a file system knows no locks.
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def sha256(file: Path) -> str:
@@ -26,6 +33,34 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def locked(path: Path, *, timeout: float = -1) -> Iterator[bool]:
+    """Hold a lock, which the system frees when the process ends in whatever way; whether the file system has locks.
+
+    Args:
+        timeout: seconds to wait for another process; -1: for ever.
+
+    Raises:
+        filelock.Timeout: another process holds it.
+        OSError: the lock's file cannot be made.
+    """
+    try:
+        lock = FileLock(path, fallback_to_soft=False)  # otherwise a mere file, which outlives a killed process
+    except TypeError:  # an older filelock has no such fallback
+        lock = FileLock(path)
+    held = True
+    try:
+        lock.acquire(timeout=timeout)
+    except (NotImplementedError, OSError) as error:
+        if getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
+            raise
+        held = False
+    try:
+        yield held
+    finally:
+        lock.release()
 
 
 def create_array(file: Path, *, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap:

@@ -7,12 +7,13 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from hfprobe.errors import InputError
+from hfprobe.files import locked
 
 logger = logging.getLogger(__name__)
 
@@ -86,25 +87,27 @@ def delete_run(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def claim(folder: Path) -> Iterator[None]:
     """Hold the lock of an output folder. The system frees it when the process ends, in whatever way.
 
     Raises:
-        InputError: another process holds it.
+        InputError: another process holds it; its file cannot be written.
     """
-    lock = FileLock(folder / LOCK_FILE)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise InputError(
-            f"Another run is writing into '{folder}'. Wait until it has ended, or pass another --output_dir."
-        ) from error
-    except NotImplementedError:  # of filelock, for file systems without locks
-        logger.warning("The file system of '%s' knows no locks: do not start a second run there.", folder)
-    try:
+    with ExitStack() as stack:
+        try:
+            held = stack.enter_context(locked(folder / LOCK_FILE, timeout=0))
+        except Timeout as error:
+            raise InputError(
+                f"Another run is writing into '{folder}'. Wait until it has ended, or pass another --output_dir."
+            ) from error
+        except OSError as error:
+            raise InputError(
+                f"The lock '{folder / LOCK_FILE}' cannot be taken: {error.strerror or error}. Remove it, or pass "
+                "another --output_dir."
+            ) from error
+        if not held:
+            logger.warning("The file system of '%s' has no locks: do not start a second run there.", folder)
         yield
-    finally:
-        lock.release()
 
 
 def check_places(folder: str | Path, *, flag: str, dataset: str, hub_dir: str | Path | None = None) -> None:
@@ -119,7 +122,7 @@ def check_places(folder: str | Path, *, flag: str, dataset: str, hub_dir: str | 
         InputError: the folder is or holds one of them, or lies inside the dataset.
     """
     remedy = f"Results would be mixed with other files: pass {flag} with a folder of its own."
-    if Path(dataset).exists():
+    if os.path.exists(dataset):  # False for what can be no path
         if _holds(folder, dataset):
             raise InputError(f"{flag} '{folder}' is or holds the dataset '{dataset}'. {remedy}")
         if _holds(dataset, folder):

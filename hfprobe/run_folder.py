@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from hfprobe.cli import is_main_process, require_writable
 from hfprobe.config import RunArguments, RunConfig, spell_flag
 from hfprobe.errors import InputError
 from hfprobe.models import find_family
-from hfprobe.output_folder import LOCK_FILE, check_places, delete_run, find_run_files, locked
+from hfprobe.output_folder import LOCK_FILE, check_places, claim, delete_run, find_run_files
 
 logger = logging.getLogger(__name__)
 
@@ -68,12 +69,12 @@ def check_output_dir(config: RunConfig) -> None:
             logger.warning("The file system of --hub_dir '%s' has no links: files are copied.", arguments.hub_dir)
     check_places(folder, flag="--output_dir", dataset=config.data.dataset, hub_dir=arguments.hub_dir)
     check_places(arguments.hub_dir, flag="--hub_dir", dataset=config.data.dataset)
+    if is_main_process() and os.path.lexists(folder / LOCK_FILE):
+        with claim(folder):
+            pass
     _refuse_another_run(arguments)
     if holds_run(folder):
         find_run_files(folder)  # refuses another one's files where checkpoints are deleted
-    if is_main_process() and (folder / LOCK_FILE).exists():
-        with locked(folder):
-            pass
     if arguments.resume:
         if not holds_run(folder):
             raise InputError(f"Nothing to resume: the output folder '{folder}' holds no run. Leave --resume out.")
@@ -94,7 +95,7 @@ def claimed(arguments: RunArguments) -> Iterator[Path]:
         yield folder
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
+    with claim(folder):
         _refuse_another_run(arguments)
         if arguments.overwrite and holds_run(folder):
             delete_run(folder)

@@ -1,3 +1,4 @@
+import errno
 import os
 import re
 import signal
@@ -8,7 +9,7 @@ import pytest
 
 from hfprobe.config import make_run
 from hfprobe.errors import InputError
-from hfprobe.output_folder import check_places, delete_run, locked
+from hfprobe.output_folder import check_places, claim, delete_run
 from hfprobe.run_folder import check_output_dir, claimed
 
 # Of every kind of file that a run writes, one.
@@ -150,9 +151,9 @@ def test_a_hub_folder_inside_the_dataset_is_refused(tmp_path):
 HOLD = """
 import sys
 from pathlib import Path
-from hfprobe.output_folder import locked
+from hfprobe.output_folder import claim
 
-with locked(Path(sys.argv[1])):
+with claim(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -168,7 +169,7 @@ def test_two_runs_in_one_folder_are_refused_and_a_killed_run_leaves_no_lock(tmp_
             with pytest.raises(InputError, match=re.escape(f"Another run is writing into '{tmp_path}/out'.")):
                 attempt()
         other.send_signal(signal.SIGKILL)
-    with claimed(config.training), pytest.raises(InputError, match="Another run"), locked(tmp_path / "out"):
+    with claimed(config.training), pytest.raises(InputError, match="Another run"), claim(tmp_path / "out"):
         pass
     with claimed(config.training):  # given back
         pass
@@ -181,3 +182,38 @@ def test_a_run_that_another_finished_meanwhile_is_not_overwritten(tmp_path):
     with pytest.raises(InputError, match="holds another run"), claimed(config.training):
         pass
     assert names_in(tmp_path) == ["out/.lock", "out/run.json"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_a_warning_and_leaves_no_lock_behind(tmp_path, monkeypatch, caplog, number):
+    def refuse(*args):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    (tmp_path / ".lock").touch()  # of a run that was copied here
+    for _ in range(2):
+        held = claim(tmp_path)
+        held.__enter__()  # never left, as by a process that was killed
+        assert caplog.messages.pop() == (
+            f"The file system of '{tmp_path}' has no locks: do not start a second run there."
+        )
+        caplog.clear()
+
+
+def test_a_lock_that_cannot_be_taken_is_one_line(tmp_path):
+    (tmp_path / ".lock").mkdir()
+    expected = f"The lock '{tmp_path}/.lock' cannot be taken: Is a directory. Remove it, or pass another --output_dir."
+    with pytest.raises(InputError, match=re.escape(expected)), claim(tmp_path):
+        pass
+
+
+def test_a_run_that_is_going_on_is_named_before_what_it_has_written(tmp_path):
+    fill(tmp_path, ["out/run.json"])
+    config = make_run(output_dir=str(tmp_path / "out"), hub_dir=str(tmp_path / "hub"))
+    with claim(tmp_path / "out"), pytest.raises(InputError, match="Another run is writing into"):
+        check_output_dir(config)
+
+
+def test_a_name_that_can_be_no_path_is_not_looked_for(tmp_path):
+    for name in ("a" * 300, "a\0b"):
+        check_places(tmp_path, flag="--output_dir", dataset=name)
