@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,15 @@ def check_output_dir(config: RunConfig) -> None:
     if is_main_process():
         require_writable(folder, flag="--output_dir")
         require_writable(arguments.hub_dir, flag="--hub_dir")
-        if not hub.makes_links(arguments.hub_dir):
-            logger.warning("The file system of --hub_dir '%s' has no links: files are copied.", arguments.hub_dir)
+        pushed = {"hub_dir": arguments.hub_dir, "name": find_family(arguments.model).hub_name}
+        for place in hub.push_folders(**pushed):
+            require_writable(place, flag="--hub_dir")
+        if not hub.moves_files(**pushed):
+            raise InputError(
+                f"--hub_dir '{arguments.hub_dir}' spans several file systems: a push cannot move files from its .locks "
+                "to its models. Pass a folder that is on one."
+            )
+        _warn_of_copies(arguments.hub_dir)
     check_places(folder, flag="--output_dir", dataset=config.data.dataset, hub_dir=arguments.hub_dir)
     check_places(arguments.hub_dir, flag="--hub_dir", dataset=config.data.dataset)
     if is_main_process() and os.path.lexists(folder / LOCK_FILE):
@@ -79,6 +87,12 @@ def check_output_dir(config: RunConfig) -> None:
         if not holds_run(folder):
             raise InputError(f"Nothing to resume: the output folder '{folder}' holds no run. Leave --resume out.")
         check_same_run(config)
+
+
+@cache  # one line, however many seeds are trained
+def _warn_of_copies(hub_dir: str) -> None:
+    if not hub.makes_links(hub_dir):
+        logger.warning("The file system of --hub_dir '%s' has no links: files are copied.", hub_dir)
 
 
 @contextmanager
