@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import sys
 from collections.abc import Sequence
@@ -15,12 +14,14 @@ from transformers import TrainingArguments
 from transformers.utils import strtobool
 
 from hfprobe import optimizers
-from hfprobe.cli import Parser, is_main_process
+from hfprobe.cli import Parser, is_main_process, warn_about_repeated
 from hfprobe.data.arguments import DataArguments
 from hfprobe.errors import InputError
 from hfprobe.models import find_family
 from hfprobe.preflight import find_contradictions, refuse
+from hfprobe.ranges import SEED, refuse_out_of_range
 from hfprobe.run_parser import RunParser
+from hfprobe.schedules import check_schedule, read_table
 
 logger = logging.getLogger(__name__)
 
@@ -55,22 +56,6 @@ HOUSE_DEFAULTS: dict[str, Any] = {
 def spell_flag(name: str) -> str:
     """A field as its flag, and the short one where it has one: `--learning_rate/--lr`."""
     return "/".join([f"--{name}", *(short for short, long in SHORT_NAMES.items() if long == name)])
-
-
-def require_positive(arguments: Any, *names: str) -> None:
-    """InputError naming the first of the fields that is set and not above zero."""
-    for name in names:
-        value = getattr(arguments, name)
-        if value is not None and not 0 < value < math.inf:
-            raise InputError(f"{spell_flag(name)} is {value}; allowed: more than 0.")
-
-
-def require_not_negative(arguments: Any, *names: str) -> None:
-    """InputError naming the first of the fields that is below zero."""
-    for name in names:
-        value = getattr(arguments, name)
-        if not 0 <= value < math.inf:
-            raise InputError(f"--{name} is {value}; allowed: 0 or more.")
 
 
 def has_accelerator() -> bool:
@@ -146,29 +131,19 @@ class RunArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         self.model = find_family(self.model).name  # an alias stands for it
-        require_positive(
-            self,
-            "num_train_epochs",
-            "per_device_train_batch_size",
-            "per_device_eval_batch_size",
-            "learning_rate",
-            "lr_scale",
-            "muon_learning_rate",
-            "gradient_accumulation_steps",
-            "patience",
-            "seeds",
-        )
-        require_not_negative(self, "seed", "weight_decay", "dataloader_num_workers", "histogram_epochs")
-        for name in ("muon_momentum", "label_smoothing_factor"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"--{name} is {getattr(self, name)}; allowed: 0 or more, less than 1.")
+        refuse_out_of_range(self, spell=spell_flag)
+        for name in ("lr_scheduler_kwargs", "activation_checkpointing_kwargs", "gradient_checkpointing_kwargs"):
+            read_table(name, getattr(self, name, None))  # transformers takes what is no object for a file's name
         self._check_precision()
         if self.resume and self.overwrite:
             raise InputError("--resume and --overwrite exclude each other: keep the run, or delete it.")
+        if self.seed + self.seeds - 1 not in SEED:
+            raise InputError(f"--seed {self.seed} with --seeds {self.seeds} passes {SEED.high}. Pass a smaller --seed.")
         refuse(find_contradictions(self))
         if self.output_dir is None:
             self.output_dir = self.default_output_dir
         super().__post_init__()
+        check_schedule(self)
 
     def _check_precision(self) -> None:
         """Raise InputError for a precision that this machine emulates or ignores."""
@@ -190,6 +165,11 @@ class RunArguments(TrainingArguments):
                     f"{what} a GPU, or a CPU with units for bfloat16; this one has none and takes several times as "
                     f"long as with float32. {remedy}"
                 )
+
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        """Steps of the warm-up. One that is a share of the run ends before the run's last step, however short."""
+        steps = super().get_warmup_steps(num_training_steps)
+        return min(steps, num_training_steps - 1) if self.warmup_steps < 1 else steps
 
     @property
     def default_output_dir(self) -> str:
@@ -220,7 +200,6 @@ class RunArguments(TrainingArguments):
                 ("hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision"),
                 "it belongs to --push_to_hub",
             ),
-            (True, ("resume_from_checkpoint",), "hfprobe continues a run with --resume"),
             (True, ("do_train", "do_eval", "do_predict"), "hfprobe always trains and validates"),
             (self.seeds == 1, ("vary_split",), "--seeds is 1"),
         ]
@@ -288,16 +267,25 @@ class RunConfig:
         }
 
 
-def make_parser(model: str, recipe: str | None = None) -> RunParser:
+def make_parser(
+    model: str, recipe: str | None = None, *, schedule: str | None = None, prog: str = "scripts/train.py"
+) -> RunParser:
     """The flags of a run: data, training and the model's own, with the recipe's values as defaults.
+
+    Args:
+        schedule: the `lr_scheduler_type` of the run, where it is set. A recipe's settings of another schedule are left
+            out.
+        prog: what the user typed, for hints.
 
     Raises:
         InputError: no such model, no such recipe.
     """
     family = find_family(model)
     defaults = HOUSE_DEFAULTS | family.recipe_values(recipe) | {"model": family.name}
+    if schedule not in (None, defaults.get("lr_scheduler_type")):
+        defaults.pop("lr_scheduler_kwargs", None)
     groups = [DataArguments, RunArguments, family.Options]
-    return RunParser(groups, defaults=defaults, short_names=SHORT_NAMES)
+    return RunParser(groups, defaults=defaults, short_names=SHORT_NAMES, prog=prog)
 
 
 def parse_run(argv: Sequence[str] | None = None) -> RunConfig:
@@ -310,8 +298,10 @@ def parse_run(argv: Sequence[str] | None = None) -> RunConfig:
     first = Parser(add_help=False)
     first.add_argument("--model", default="cnn")
     first.add_argument("--recipe")
+    first.add_argument("--lr_scheduler_type", "--lr-scheduler-type")
     chosen, _ = first.parse_known_args(argv)
-    groups, passed = make_parser(chosen.model, chosen.recipe).parse(argv)
+    parser = make_parser(chosen.model, chosen.recipe, schedule=chosen.lr_scheduler_type, prog=sys.argv[0])
+    groups, passed = parser.parse(argv)
     return RunConfig(*groups, passed)
 
 
@@ -326,6 +316,7 @@ def parse_runs(argv: Sequence[str] | None = None) -> list[RunConfig]:
     argv = sys.argv[1:] if argv is None else list(argv)
     whole = parse_run(argv)
     if is_main_process():
+        warn_about_repeated(make_parser(whole.training.model), argv)
         whole.warn_about_ignored()
     arguments = whole.training
     if arguments.seeds == 1:
@@ -350,7 +341,8 @@ def make_run(*, model: str = "cnn", recipe: str | None = None, **values: Any) ->
     Raises:
         InputError: see `parse_run`.
     """
-    parser = make_parser(model, recipe)
+    schedule = values.get("lr_scheduler_type")
+    parser = make_parser(model, recipe, schedule=getattr(schedule, "value", schedule))
     groups, passed = parser.parse(parser.spell(values))
     config = RunConfig(*groups, passed | values.keys())
     config.warn_about_ignored()
@@ -364,5 +356,6 @@ def parse_options(model: str, argv: Sequence[str]) -> Any:
         InputError: unknown model, unknown flag, bad value.
     """
     family = find_family(model)
-    groups, _ = RunParser([family.Options], defaults=family.recipe_values(), short_names={}).parse(argv)
+    parser = RunParser([family.Options], defaults=family.recipe_values(), short_names={}, prog=sys.argv[0])
+    groups, _ = parser.parse(argv)
     return groups[0]

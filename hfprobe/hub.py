@@ -31,6 +31,7 @@ from jinja2 import FileSystemLoader
 from markupsafe import Markup
 from safetensors import SafetensorError
 
+from hfprobe.cli import script
 from hfprobe.errors import InputError, MachineError, shorten
 from hfprobe.files import locked, sha256, sync
 from hfprobe.markdown import make_markdown_environment
@@ -167,7 +168,7 @@ def resolve_model(*, model: str, hub_dir: str | Path = "hub") -> Path:
     if not revisions:
         raise InputError(
             f"No model '{shorten(model)}': neither a folder nor a name in the hub folder '{hub_dir}', which has: "
-            f"{_known(hub_dir)}. Train one: python scripts/train.py --model cnn"
+            f"{_known(hub_dir)}. Train one: python {script('train')} --model cnn"
         )
     if not wanted or wanted == "main":
         found = [revision for revision in revisions if revision.is_main]

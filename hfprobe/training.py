@@ -19,8 +19,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 from transformers.trainer_utils import PredictionOutput
 
-from hfprobe import checkpoints, hub, provenance
-from hfprobe.callbacks import Curves, EarlyStopping, EpochProgress, Histograms, Profiler, SetEpoch
+from hfprobe import checkpoints, hub, process, provenance
+from hfprobe.callbacks import Curves, EarlyStopping, EpochLines, Histograms, Profiler, SetEpoch, StepBar
 from hfprobe.config import RunArguments, RunConfig
 from hfprobe.data.resident import ImageBatches
 from hfprobe.data.splits import Splits
@@ -29,10 +29,11 @@ from hfprobe.metrics import compute_metrics
 from hfprobe.models import check_processor, find_family
 from hfprobe.models.base import AUGMENTATION
 from hfprobe.preflight import find_shortages, refuse
+from hfprobe.progress import has_bars
 from hfprobe.results import write_json
 from hfprobe.run_folder import RUN_FILE, check_same_run, holds_run, read_result
 from hfprobe.statistics import fit_temperature, summarize_values
-from hfprobe.trainer import ProbeTrainer, identity
+from hfprobe.trainer import ProbeTrainer, identity, resume_command
 
 logger = logging.getLogger(__name__)
 
@@ -101,8 +102,9 @@ def assemble_trainer(
     # What the inputs cost when they were made: a comparison is not to depend on what a cache holds.
     trainer.preparation_seconds = train.preparation_seconds + validation.preparation_seconds
     trainer.pop_callback(PrinterCallback)
-    if trainer.pop_callback(ProgressCallback):
-        trainer.add_callback(EpochProgress())
+    trainer.add_callback(EpochLines())
+    if trainer.pop_callback(ProgressCallback) and has_bars():
+        trainer.add_callback(StepBar())
     folder = Path(arguments.output_dir)
     if arguments.profile:
         trainer.add_callback(Profiler(folder / "profile"))
@@ -182,6 +184,7 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
     # The result of a run that is resumed after its end stays until there is a new one.
     if trainer.is_world_process_zero() and not (arguments.resume and read_result(arguments.output_dir)):
         write_json(Path(arguments.output_dir) / RUN_FILE, record)
+    process.advice = f"To continue from what is saved in {arguments.output_dir}, {resume_command(arguments)}."
     chosen = fit(trainer, config=config, checkpoint=checkpoint)
     record |= chosen
     trainer.model.config.run |= chosen

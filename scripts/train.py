@@ -12,7 +12,8 @@ that was stopped, with the settings it was started with. The README's results ta
 import shlex
 from pathlib import Path
 
-from hfprobe.cli import is_main_process, quiet_libraries, run_command, use_every_core
+import hfprobe.interruptible  # noqa: F401
+from hfprobe.cli import is_main_process, quiet_libraries, run_command, script, use_every_core
 from hfprobe.config import RunConfig, parse_runs
 from hfprobe.run_folder import check_output_dir, claimed, holds_run, is_finished
 
@@ -35,7 +36,7 @@ def train_one(config: RunConfig) -> None:
     from hfprobe.models import build_model
     from hfprobe.training import build_trainer, push_best, train
 
-    quiet_libraries()
+    quiet_libraries(bars=not config.training.disable_tqdm)
     use_every_core()
     with config.training.main_process_first(desc="decoding"):
         images = load_images(config.data, seed=config.split_seed)
@@ -57,7 +58,7 @@ def train_one(config: RunConfig) -> None:
         f"(n = {result.n_validation:,}).\n"
         f"Model:   {revision.path}\n"
         f"Run:     {output_dir} (curves: tensorboard --logdir {shlex.quote(str(output_dir))})\n"
-        f"Report:  python scripts/eval.py --model {revision.name}{hub_flag} "
+        f"Report:  python {script('eval')} --model {revision.name}{hub_flag} "
         f"--report_dir reports/{config.training.model}"
     )
 
@@ -90,7 +91,7 @@ def train_seeds(runs: list[RunConfig]) -> None:
     print(
         f"\nValidation accuracy {accuracy['mean']:.2%} +/- {accuracy['std']:.2%} (n = {summary['n']} seeds). "
         f"All values: {path}\n"
-        f"On test: python scripts/eval.py --seeds {shlex.quote(str(path))} --report_dir reports/seeds"
+        f"On test: python {script('eval')} --seeds {shlex.quote(str(path))} --report_dir reports/seeds"
     )
 
 

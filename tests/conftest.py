@@ -1,4 +1,5 @@
 import os
+import signal
 
 # Before any test imports a library that reads them.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -60,3 +61,11 @@ def own_cache(tmp_path_factory, monkeypatch):
     """Decoded images go to a cache of this test session, not to the user's."""
     cache = tmp_path_factory.getbasetemp() / "hfprobe-cache"
     monkeypatch.setattr("hfprobe.data.cache.cache_folder", lambda: cache)
+
+
+@pytest.fixture(autouse=True)
+def own_signals():
+    """A script that runs in this process takes Ctrl-C no longer than its test."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)

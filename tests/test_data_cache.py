@@ -26,7 +26,7 @@ def test_a_cache_that_cannot_be_written_names_its_variable(dataset_folder, tmp_p
     def refuse(*args, **kwargs):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     expected = f"Cannot keep decoded images in {tmp_path}/decoded: {os.strerror(number)}. {remedy}"
     with pytest.raises(kind, match=re.escape(expected)):
         load_splits(DataArguments(dataset=str(dataset_folder)), seed=1)
@@ -49,5 +49,5 @@ def test_images_that_are_in_the_cache_are_read_without_writing(dataset_folder, t
 
     for name in ("mkdir", "rename", "replace", "unlink"):
         monkeypatch.setattr(os, name, refuse)
-    monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     assert load_splits(data, seed=1).fingerprint == first.fingerprint

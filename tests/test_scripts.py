@@ -140,7 +140,7 @@ def test_bad_flags_of_train(fails):
     )
     expected = "Unknown recipe 'slow' for model 'cnn'. Available: fast, reference, best."
     assert fails("train.py", "--recipe", "slow") == expected
-    assert fails("train.py", "--max_train_samples", "-1") == "--max_train_samples is -1; allowed: more than 0."
+    assert fails("train.py", "--max_train_samples", "-1") == ("--max_train_samples is -1; allowed: 1 to 1,000,000,000.")
 
 
 def test_resume_with_reordered_classes_writes_nothing(succeeds, fails, dataset_folder, tmp_path):
@@ -218,10 +218,12 @@ def test_bad_flags_of_profile_and_label_efficiency(fails, tmp_path):
         "No model 'none': neither a folder nor a name in the hub folder"
     )
     assert fails("profile_models.py", "none", "--rounds", "4") == (
-        "argument --rounds: 4 rounds say nothing about the spread; allowed: 5 or more"
+        "argument --rounds: '4' is invalid; allowed: a whole number, 5 to 10,000 (fewer say nothing about the spread)"
     )
     assert fails("label_efficiency.py", "--models", "resnet").startswith("Unknown model 'resnet'. Available: ")
-    assert fails("label_efficiency.py", "--shots", "0") == "argument --shots: '0' is not a whole number of 1 or more"
+    assert fails("label_efficiency.py", "--shots", "0") == (
+        "argument --shots: '0' is invalid; allowed: a whole number, 1 to 1,000,000,000"
+    )
     assert fails("compare.py", "a", "b", "--profile", "none").startswith("'a' holds no evaluation")
 
 
@@ -234,7 +236,7 @@ def test_bad_flags_of_eval(fails, tmp_path):
         "argument --split: invalid choice: 'train' (choose from"
     )
     assert fails("eval.py", "--model", "x", "--max_eval_samples", "0") == (
-        "argument --max_eval_samples: '0' is not a whole number of 1 or more"
+        "argument --max_eval_samples: '0' is invalid; allowed: a whole number, 1 to 1,000,000,000"
     )
     assert fails("eval.py", "--modle", "x").startswith("Unknown argument '--modle'. Did you mean --model?")
     assert fails("eval.py", "--model", "simple-cnn") == (

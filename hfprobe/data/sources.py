@@ -12,7 +12,6 @@ import logging
 import shutil
 import subprocess
 import tarfile
-import tempfile
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -26,6 +25,8 @@ from hfprobe.data.arguments import DEFAULT_DATASET
 from hfprobe.data.columns import standard_columns
 from hfprobe.data.folders import SPLITS, load_folder, require_splits
 from hfprobe.errors import InputError
+from hfprobe.files import staging_folder
+from hfprobe.progress import show_progress
 
 logger = logging.getLogger(__name__)
 
@@ -126,12 +127,12 @@ def _load_mirror() -> DatasetDict:
     target = _mirror_folder()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="mirror-", dir=target.parent) as work:
+        with staging_folder(target.parent, prefix="mirror-") as work:
             archive = fetch_mirror(Path(work))
             unpacked = Path(work) / "unpacked"
             unpack(archive, unpacked)
             built = DatasetDict({split: build_mirror_split(unpacked, split) for split in MIRROR_SPLITS})
-            staging = Path(work) / "dataset"
+            staging = work / "dataset"
             built.save_to_disk(staging)
             if not target.is_dir():
                 staging.rename(target)
@@ -182,7 +183,6 @@ def build_mirror_split(folder: Path, split: str) -> Dataset:
     """One split of CIFAR-10 from the unpacked package, checked against its SHA-256."""
     import numpy as np
     import PIL.Image
-    from tqdm import tqdm
 
     members, label_file, expected = MIRROR_SPLITS[split]
     # Each PNG is 10,000 rows of 1,024 pixels: row i is image i, 32 x 32 x 3 in reading order.
@@ -202,7 +202,12 @@ def build_mirror_split(folder: Path, split: str) -> Dataset:
         PIL.Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)
         return {"bytes": buffer.getvalue(), "path": None}
 
+    with show_progress(total=len(images), desc=f"Keeping {split} images", unit="image") as progress:
+        encoded = []
+        for pixels in images:
+            encoded.append(encode(pixels))
+            progress.update()
     return Dataset.from_dict(
-        {"image": [encode(pixels) for pixels in tqdm(images, desc=f"Keeping {split} images")], "label": labels},
+        {"image": encoded, "label": labels},
         features=Features(image=Image(), label=ClassLabel(names=CIFAR10_CLASSES)),
     )
