@@ -37,6 +37,22 @@ def seal_checkpoint(staged: Path, target: Path) -> None:
     sync(target.parent)
 
 
+def delete_old(folder: Path, *, keep: int | None, best: str | None) -> None:
+    """Delete the oldest checkpoints until `keep` are left; the newest and the `best` one stay in any case.
+
+    transformers' own function deletes every folder whose path holds the word checkpoint and a number. Here it has to be
+    named like a checkpoint and to hold a manifest, which no one else writes.
+    """
+    sealed = [path for path in folder.glob("checkpoint-*") if NAME.fullmatch(path.name)]
+    sealed = sorted((path for path in sealed if (path / MANIFEST_FILE).is_file()), key=step_of)
+    if not keep or keep < 0 or not sealed:
+        return
+    protected = {sealed[-1].name, Path(best or sealed[-1]).name}
+    surplus = max(0, len(sealed) - max(keep, len(protected)))
+    for path in [path for path in sealed if path.name not in protected][:surplus]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def find_fault(checkpoint: Path) -> str | None:
     """Why a checkpoint is not whole, as part of a sentence; None where it is."""
     try:

@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_MAX = -1, -4
 # Of torch, of safetensors and the system, of C++.
 OUT_OF_MEMORY = "out of memory|can('t|not) allocate memory|bad_alloc"
+# Of what is written into a folder, with the folders in between, and some more.
+LONGEST_NAME = 120
 # Of sys/prctl.h.
 PR_SET_PDEATHSIG = 1
 
@@ -118,7 +120,12 @@ def number_in(allowed: Range, *, kind: Callable[[str], float] = int) -> Callable
 
 
 def require_writable(folder: str | Path, *, flag: str) -> None:
-    """Raise InputError where `folder` could not be made and written; nothing is left behind."""
+    """Make sure that `folder` can be made and written; nothing is left behind.
+
+    Raises:
+        InputError: it cannot.
+        MachineError: its disk is full.
+    """
     nearest, missing = Path(folder).absolute(), []
     try:
         while not os.path.lexists(nearest):
@@ -129,12 +136,13 @@ def require_writable(folder: str | Path, *, flag: str) -> None:
                 raise FileNotFoundError(errno.ENOENT, f"'{nearest}' is a link that leads nowhere or to itself")
             raise NotADirectoryError(errno.ENOTDIR, f"'{nearest}' is a file")
         with tempfile.TemporaryDirectory(dir=nearest) as trial:
-            Path(trial, *missing).mkdir(parents=True, exist_ok=True)
+            inside = [part for part in missing if part != ".."]
+            Path(trial, *inside, "x" * LONGEST_NAME).mkdir(parents=True)
     except (OSError, ValueError) as error:  # ValueError: a null character
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(
-            f"{flag} '{shorten(folder)}' cannot be written: {reason}. Pass a folder that you may write."
-        ) from error
+        found = f"{flag} '{shorten(folder)}' cannot be written: {getattr(error, 'strerror', None) or error}."
+        if find_shortage(error) is not None:
+            raise MachineError(f"{found} Free some space, or pass another folder.") from error
+        raise InputError(f"{found} Pass a folder that you may write.") from error
 
 
 def is_main_process() -> bool:

@@ -1,8 +1,9 @@
-"""Files that are whole: their sums, and their way to the disk."""
+"""Files that are whole: their sums, their way to the disk, and locks."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -12,12 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import DTypeLike
 
 from hfprobe import process
 from hfprobe.errors import DISK_FULL, MachineError
 
 WRITING = ".writing-"
+# How the system says that a file system knows no locks.
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def sha256(file: Path) -> str:
@@ -36,6 +40,34 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, timeout: float = -1) -> Iterator[bool]:
+    """Hold a lock, which the system frees when the process ends in whatever way; whether the file system has locks.
+
+    Args:
+        timeout: seconds to wait for another process; -1: for ever.
+
+    Raises:
+        filelock.Timeout: another process holds it.
+        OSError: the lock's file cannot be made.
+    """
+    try:
+        lock = FileLock(path, fallback_to_soft=False)  # otherwise a mere file, which outlives a killed process
+    except TypeError:  # an older filelock has no such fallback
+        lock = FileLock(path)
+    held = True
+    try:
+        lock.acquire(timeout=timeout)
+    except (NotImplementedError, OSError) as error:
+        if getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
+            raise
+        held = False
+    try:
+        yield held
+    finally:
+        lock.release()
 
 
 def create_array(file: Path, *, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap:
@@ -66,7 +98,7 @@ def staging_folder(parent: Path, *, prefix: str) -> Iterator[Path]:
     """
     with _locked(parent):
         for left in parent.glob(f"{prefix}*"):
-            with contextlib.suppress(BlockingIOError, FileNotFoundError), _locked(left, fcntl.LOCK_NB):
+            with contextlib.suppress(OSError), _locked(left, fcntl.LOCK_NB):
                 shutil.rmtree(left, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         lock = _locked(folder)
@@ -84,7 +116,11 @@ def staging_folder(parent: Path, *, prefix: str) -> Iterator[Path]:
 def _locked(folder: Path, flags: int = 0) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
+        except OSError as error:
+            if flags or error.errno not in NO_LOCKS:  # without locks, no one can tell what a killed process left
+                raise
         yield
     finally:
         os.close(descriptor)

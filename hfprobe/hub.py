@@ -27,17 +27,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock
 from jinja2 import FileSystemLoader
 from markupsafe import Markup
 from safetensors import SafetensorError
 
 from hfprobe.cli import script
 from hfprobe.errors import InputError, MachineError, shorten
-from hfprobe.files import sha256, sync
+from hfprobe.files import locked, sha256, sync
 from hfprobe.markdown import make_markdown_environment
 
 ORGANISATION = "hfprobe"
+COMMIT = re.compile(r"[0-9a-f]{40}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{,95}")  # as long as the hub allows
 # What may be published. Anything else in a staging folder is a mistake, pickles above all.
 PUBLISHED = {".safetensors", ".json", ".py", ".md"}
@@ -77,12 +77,12 @@ def push_model(*, model: Any, processor: Any, hub_dir: str | Path, name: str, ca
 def push_files(*, write: Callable[[Path], None], hub_dir: str | Path, name: str) -> Revision:
     """Publish what `write(folder)` puts into a folder as a new revision; `main` moves to it last."""
     repository = _repository(Path(hub_dir), name)
-    workshop = Path(hub_dir) / ".locks" / repository.name
+    workshop = push_folders(hub_dir=hub_dir, name=name)[0]
     staging = workshop / "staging"
     files = staging / "files"
     try:
         workshop.mkdir(parents=True, exist_ok=True)
-        with FileLock(workshop / "push.lock"):  # two pushes at once arrive one after the other
+        with locked(workshop / "push.lock"):  # two pushes at once arrive one after the other
             shutil.rmtree(staging, ignore_errors=True)  # of a push that was killed
             try:
                 files.mkdir(parents=True)
@@ -138,8 +138,11 @@ def list_revisions(*, hub_dir: str | Path, name: str) -> list[Revision]:
     """All revisions of a model, newest first; empty where the hub folder does not have it."""
     repository = _repository(Path(hub_dir), name)
     main = _main(repository)
-    commits = [folder.name for folder in (repository / "snapshots").glob("*") if folder.is_dir()]
-    revisions = [_revision(repository, name, commit, main=main) for commit in commits]
+    try:
+        commits = [entry.name for entry in os.scandir(repository / "snapshots") if entry.is_dir()]
+    except (OSError, ValueError):  # none, or no folder that can be read
+        commits = []
+    revisions = [_revision(repository, name, commit, main=main) for commit in commits if COMMIT.fullmatch(commit)]
     return sorted(revisions, key=lambda revision: (revision.created, revision.is_main), reverse=True)
 
 
@@ -153,7 +156,7 @@ def resolve_model(*, model: str, hub_dir: str | Path = "hub") -> Path:
     Raises:
         InputError: no such folder, name or revision; a link in the revision leaves the hub folder; a damaged file.
     """
-    if os.path.isdir(model):  # False for a name that is too long, where Path's method raises
+    if os.path.isdir(model):  # False for what can be no path, where Path's method raises
         if not (Path(model) / "config.json").is_file():
             raise InputError(
                 f"'{model}' is not a model folder: it has no config.json. Give a checkpoint, a snapshot of the hub "
@@ -175,13 +178,20 @@ def resolve_model(*, model: str, hub_dir: str | Path = "hub") -> Path:
         known = ", ".join(revision.commit[:12] for revision in revisions)
         raise InputError(f"No revision '{wanted or 'main'}' of {name}. Known, newest first: {known}.")
     path = found[0].path
-    for file in [path, *path.iterdir()]:
-        if not file.resolve().is_relative_to(Path(hub_dir).resolve()):
-            raise InputError(
-                f"'{model}' leaves the hub folder '{hub_dir}': '{file}' leads to '{file.resolve()}'. "
-                "Push the model again, or give a model folder that you trust."
-            )
-    verify_revision(found[0])
+    try:
+        for file in [path, *path.iterdir()]:
+            target = os.path.realpath(file)
+            if not Path(target).is_relative_to(os.path.realpath(hub_dir)):
+                raise InputError(
+                    f"'{model}' leaves the hub folder '{hub_dir}': '{file}' leads to '{target}'. "
+                    "Push the model again, or give a model folder that you trust."
+                )
+        verify_revision(found[0])
+    except OSError as error:
+        raise InputError(
+            f"'{error.filename}' in the hub folder cannot be read: {error.strerror}. Make it readable, or pass another "
+            "--hub_dir."
+        ) from error
     return path
 
 
@@ -201,10 +211,28 @@ def verify_revision(revision: Revision) -> None:
             )
 
 
+def push_folders(*, hub_dir: str | Path, name: str) -> list[Path]:
+    """The folders that a push writes into: that of its lock and staging, and those that it moves files into."""
+    repository = _repository(Path(hub_dir), name)
+    return [Path(hub_dir) / ".locks" / repository.name, *(repository / part for part in ("blobs", "snapshots", "refs"))]
+
+
+def moves_files(*, hub_dir: str | Path, name: str) -> bool:
+    """Whether a push can move files out of its staging, which is on one file system only; nothing is left behind."""
+    workshop, *targets = (_nearest(folder) for folder in push_folders(hub_dir=hub_dir, name=name))
+    for target in targets:
+        with tempfile.TemporaryDirectory(dir=workshop) as trial, tempfile.TemporaryDirectory(dir=target) as there:
+            Path(trial, "file").touch()
+            try:
+                os.rename(Path(trial, "file"), Path(there, "file"))
+            except OSError:
+                return False
+    return True
+
+
 def makes_links(hub_dir: str | Path) -> bool:
     """Whether links can be made where the hub folder is or will be; nothing is left behind."""
-    nearest = next(path for path in [Path(hub_dir).absolute(), *Path(hub_dir).absolute().parents] if path.is_dir())
-    with tempfile.TemporaryDirectory(dir=nearest) as trial:
+    with tempfile.TemporaryDirectory(dir=_nearest(Path(hub_dir))) as trial:
         try:
             Path(trial, "link").symlink_to("file")
         except OSError:
@@ -225,10 +253,18 @@ def _yaml_string(text: str) -> Markup:
     return Markup(yaml.safe_dump(text, default_style='"', allow_unicode=True, width=math.inf).strip())
 
 
+def _nearest(folder: Path) -> Path:
+    """The folder itself, or the innermost one on the way to it that exists."""
+    return next(path for path in [folder.absolute(), *folder.absolute().parents] if path.is_dir())
+
+
 def _known(hub_dir: str | Path) -> str:
     prefix = f"models--{ORGANISATION}--"
-    mains = Path(hub_dir).glob(f"{prefix}*/refs/main")
-    names = sorted(main.parent.parent.name.removeprefix(prefix) for main in mains)
+    try:
+        found = [entry for entry in os.listdir(hub_dir) if entry.startswith(prefix)]
+    except (OSError, ValueError):
+        found = []
+    names = sorted(entry.removeprefix(prefix) for entry in found if _main(Path(hub_dir) / entry) is not None)
     return ", ".join(names) or "nothing yet"
 
 
@@ -241,7 +277,7 @@ def _repository(hub_dir: Path, name: str) -> Path:
 def _main(repository: Path) -> str | None:
     try:
         return (repository / "refs" / "main").read_text().strip()
-    except FileNotFoundError:
+    except (OSError, ValueError):  # none, or none that can be read
         return None
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from hfprobe.errors import InputError
+from hfprobe.files import locked
 
 logger = logging.getLogger(__name__)
 
@@ -20,63 +21,93 @@ LOCK_FILE = ".lock"
 # What a run writes into its output folder: files, and folders with the files in them. `.name.part` is a file that was
 # being written when the run was killed.
 _RESULTS = r"\.?(run|trainer_state|(all|train|eval|test)_results)\.json(\.part)?"
-_MODEL = (
-    r"config\.json|preprocessor_config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|(cnn|vit|modeling)\.py"
-)
+_MODEL = r"config\.json|preprocessor_config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|\w+\.py"
 _STATE = r"(optimizer|scheduler|scaler)\.pt|rng_state(_\d+)?\.pth|progress-\d+\.json|(trainer_state|manifest)\.json"
 _CHECKPOINT = rf"checkpoint-\d+/({_MODEL}|{_STATE}|training_args\.bin)"
 RUN_FILES = re.compile(
-    rf"{_RESULTS}|{re.escape(LOCK_FILE)}|model/({_MODEL})|(\.saving/)?{_CHECKPOINT}|replaced/.*|"
+    rf"{_RESULTS}|{re.escape(LOCK_FILE)}|model/({_MODEL})|{_CHECKPOINT}|\.saving/(checkpoint-\d+|replaced)/[^/]+|"
     r"tensorboard/events\.out\.tfevents\..*|profile/(trace\.json|operators_by_(time|memory)\.txt)"
 )
-RUN_FOLDERS = re.compile(r"checkpoint-\d+|\.saving|model|tensorboard|profile")
+CHECKPOINT = re.compile(r"checkpoint-\d+|\.saving")
+RUN_FOLDERS = re.compile(rf"{CHECKPOINT.pattern}|model|tensorboard|profile")
+
+
+def find_run_files(folder: Path) -> list[Path]:
+    """The files that a run wrote into its output folder, known by their names and by what lies beside them.
+
+    Links are never among them, nor is the lock.
+
+    Raises:
+        InputError: a checkpoint's folder is a link or holds another file. A run deletes old checkpoints as a whole.
+    """
+    found = []
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if not RUN_FOLDERS.fullmatch(entry.name):
+            paths, is_own = [entry], True
+        else:
+            inside = [] if entry.is_symlink() else sorted(entry.rglob("*"))
+            paths, is_own = [entry, *inside], _is_own(entry)
+        for path in paths:
+            if path.is_dir() and not path.is_symlink():
+                continue
+            name = path.relative_to(folder).as_posix()
+            if is_own and RUN_FILES.fullmatch(name) and path.is_file() and not path.is_symlink():
+                found += [path] if name != LOCK_FILE else []
+            elif CHECKPOINT.fullmatch(entry.name):
+                raise InputError(
+                    f"'{path}' lies where a run keeps its checkpoints, and no run of hfprobe wrote it. Nothing was "
+                    "deleted: move it, or pass another --output_dir."
+                )
+    return found
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether a folder that is named like a run's is one: weights say so, in a manifest or in their configuration."""
+    if folder.name in (".saving", "tensorboard", "profile") or (folder / "manifest.json").is_file():
+        return True
+    try:
+        return "run" in json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def delete_run(folder: Path) -> None:
     """Delete what a run wrote into its output folder; anything else stays.
 
     Raises:
-        InputError: a folder in which a run keeps its files, such as a checkpoint, holds another file. Nothing was
-            deleted then.
+        InputError: see `find_run_files`. Nothing was deleted then.
     """
-    entries = [entry for entry in folder.iterdir() if entry.is_symlink() or entry.is_file()]
-    files = [entry for entry in entries if RUN_FILES.fullmatch(entry.name) and not entry.is_symlink()]
-    folders = [entry for entry in folder.iterdir() if entry.is_dir() and RUN_FOLDERS.fullmatch(entry.name)]
-    for entry in folders:
-        for path in [entry, *entry.rglob("*")]:
-            known = path == entry or not path.is_file() or RUN_FILES.fullmatch(path.relative_to(folder).as_posix())
-            if path.is_symlink() or not known:
-                raise InputError(
-                    f"--overwrite would delete '{path}', which no run of hfprobe wrote. Nothing was deleted: move it, "
-                    "or pass another --output_dir."
-                )
-    for entry in folders:
-        shutil.rmtree(entry)
-    for entry in files:
-        if entry.name != LOCK_FILE:  # this process holds it
-            entry.unlink()
+    for file in find_run_files(folder):
+        file.unlink()
+    for entry in folder.iterdir():
+        if RUN_FOLDERS.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink():
+            for place in [*sorted(entry.rglob("*"), reverse=True), entry]:  # the innermost first
+                if place.is_dir() and not place.is_symlink() and not any(place.iterdir()):
+                    place.rmdir()
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def claim(folder: Path) -> Iterator[None]:
     """Hold the lock of an output folder. The system frees it when the process ends, in whatever way.
 
     Raises:
-        InputError: another process holds it.
+        InputError: another process holds it; its file cannot be written.
     """
-    lock = FileLock(folder / LOCK_FILE)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise InputError(
-            f"Another run is writing into '{folder}'. Wait until it has ended, or pass another --output_dir."
-        ) from error
-    except NotImplementedError:  # of filelock, for file systems without locks
-        logger.warning("The file system of '%s' knows no locks: do not start a second run there.", folder)
-    try:
+    with ExitStack() as stack:
+        try:
+            held = stack.enter_context(locked(folder / LOCK_FILE, timeout=0))
+        except Timeout as error:
+            raise InputError(
+                f"Another run is writing into '{folder}'. Wait until it has ended, or pass another --output_dir."
+            ) from error
+        except OSError as error:
+            raise InputError(
+                f"The lock '{folder / LOCK_FILE}' cannot be taken: {error.strerror or error}. Remove it, or pass "
+                "another --output_dir."
+            ) from error
+        if not held:
+            logger.warning("The file system of '%s' has no locks: do not start a second run there.", folder)
         yield
-    finally:
-        lock.release()
 
 
 def check_places(folder: str | Path, *, flag: str, dataset: str, hub_dir: str | Path | None = None) -> None:
@@ -91,7 +122,7 @@ def check_places(folder: str | Path, *, flag: str, dataset: str, hub_dir: str | 
         InputError: the folder is or holds one of them, or lies inside the dataset.
     """
     remedy = f"Results would be mixed with other files: pass {flag} with a folder of its own."
-    if Path(dataset).exists():
+    if os.path.exists(dataset):  # False for what can be no path
         if _holds(folder, dataset):
             raise InputError(f"{flag} '{folder}' is or holds the dataset '{dataset}'. {remedy}")
         if _holds(dataset, folder):

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hfprobe import hub, provenance
+from hfprobe import checkpoints, hub, provenance
 from hfprobe.cli import is_main_process, require_writable
 from hfprobe.config import RunArguments, RunConfig, spell_flag
 from hfprobe.errors import InputError
 from hfprobe.models import find_family
-from hfprobe.output_folder import LOCK_FILE, check_places, delete_run, locked
+from hfprobe.output_folder import LOCK_FILE, check_places, claim, delete_run, find_run_files
 
 logger = logging.getLogger(__name__)
 
@@ -64,18 +66,33 @@ def check_output_dir(config: RunConfig) -> None:
     if is_main_process():
         require_writable(folder, flag="--output_dir")
         require_writable(arguments.hub_dir, flag="--hub_dir")
-        if not hub.makes_links(arguments.hub_dir):
-            logger.warning("The file system of --hub_dir '%s' has no links: files are copied.", arguments.hub_dir)
+        pushed = {"hub_dir": arguments.hub_dir, "name": find_family(arguments.model).hub_name}
+        for place in hub.push_folders(**pushed):
+            require_writable(place, flag="--hub_dir")
+        if not hub.moves_files(**pushed):
+            raise InputError(
+                f"--hub_dir '{arguments.hub_dir}' spans several file systems: a push cannot move files from its .locks "
+                "to its models. Pass a folder that is on one."
+            )
+        _warn_of_copies(arguments.hub_dir)
     check_places(folder, flag="--output_dir", dataset=config.data.dataset, hub_dir=arguments.hub_dir)
     check_places(arguments.hub_dir, flag="--hub_dir", dataset=config.data.dataset)
-    _refuse_another_run(arguments)
-    if is_main_process() and (folder / LOCK_FILE).exists():
-        with locked(folder):
+    if is_main_process() and os.path.lexists(folder / LOCK_FILE):
+        with claim(folder):
             pass
+    _refuse_another_run(arguments)
+    if holds_run(folder):
+        find_run_files(folder)  # refuses another one's files where checkpoints are deleted
     if arguments.resume:
         if not holds_run(folder):
             raise InputError(f"Nothing to resume: the output folder '{folder}' holds no run. Leave --resume out.")
         check_same_run(config)
+
+
+@cache  # one line, however many seeds are trained
+def _warn_of_copies(hub_dir: str) -> None:
+    if not hub.makes_links(hub_dir):
+        logger.warning("The file system of --hub_dir '%s' has no links: files are copied.", hub_dir)
 
 
 @contextmanager
@@ -92,7 +109,7 @@ def claimed(arguments: RunArguments) -> Iterator[Path]:
         yield folder
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
+    with claim(folder):
         _refuse_another_run(arguments)
         if arguments.overwrite and holds_run(folder):
             delete_run(folder)
@@ -109,7 +126,8 @@ def _refuse_another_run(arguments: RunArguments) -> None:
 
 def holds_run(folder: str | Path) -> bool:
     """Whether a folder holds a run's record or one of its checkpoints."""
-    return any(Path(folder).glob("checkpoint-*")) or (Path(folder) / RUN_FILE).exists()
+    saved = [path for path in Path(folder).glob("checkpoint-*") if checkpoints.NAME.fullmatch(path.name)]
+    return bool(saved) or (Path(folder) / RUN_FILE).exists()
 
 
 def read_result(folder: str | Path) -> dict[str, Any] | None:

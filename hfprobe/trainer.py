@@ -17,7 +17,6 @@ from safetensors import SafetensorError
 from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_callback import TrainerCallback
-from transformers.trainer_utils import rotate_checkpoints
 
 from hfprobe import checkpoints
 from hfprobe.callbacks import StopOnSignal
@@ -233,7 +232,7 @@ class ProbeTrainer(Trainer):
         self._saved_step = self.state.global_step
         if self.args.should_save:
             staging.rmdir()
-            rotate_checkpoints(output_dir=str(folder), save_total_limit=keep, best_model_checkpoint=best)
+            checkpoints.delete_old(folder, keep=keep, best=best)
         self.accelerator.wait_for_everyone()
 
     def _save_progress(self, checkpoint: Path) -> None:

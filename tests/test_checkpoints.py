@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from hfprobe import checkpoints
 from hfprobe.checkpoints import NEEDED, find_fault, find_newest, seal_checkpoint
 
 
@@ -85,3 +86,27 @@ def test_a_damaged_checkpoint_of_the_same_name_is_replaced(tmp_path):
     assert find_fault(tmp_path / "checkpoint-8") is None
     assert not (tmp_path / "checkpoint-8" / "left.txt").exists()
     assert [path.name for path in tmp_path.iterdir() if path.name != ".saving"] == ["checkpoint-8"]
+
+
+def test_old_checkpoints_are_deleted_and_nothing_that_is_named_alike(tmp_path):
+    folder = tmp_path / "checkpoint-5" / "[out]"  # transformers would take the number from there
+    sealed = [f"checkpoint-{step}" for step in (9, 10, 20, 100)]
+    others = ["checkpoint-1", "checkpoint-photos", "checkpoint-2 b"]
+    for name in [*sealed, *others]:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "1.jpg").touch()
+    for name in sealed:
+        (folder / name / checkpoints.MANIFEST_FILE).touch()
+
+    def left():
+        return {path.name for path in folder.iterdir()} - set(others)
+
+    for keep, best, expected in [
+        (None, None, {9, 10, 20, 100}),
+        (3, "elsewhere/checkpoint-9", {9, 20, 100}),
+        (1, "elsewhere/checkpoint-9", {9, 100}),
+        (1, None, {100}),
+    ]:
+        checkpoints.delete_old(folder, keep=keep, best=best)
+        assert left() == {f"checkpoint-{step}" for step in expected}
+    assert all((folder / name / "1.jpg").exists() for name in others)

@@ -1,3 +1,4 @@
+import errno
 import os
 import platform
 import re
@@ -133,6 +134,32 @@ def test_a_folder_that_can_be_made_is_not_made(tmp_path, place):
     (tmp_path / "link").symlink_to("there")
     require_writable(tmp_path / place, flag="--output_dir")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["link", "there"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_folder_on_a_full_disk(tmp_path, monkeypatch, number):
+    def refuse(*args):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    expected = f"--output_dir '{tmp_path}/a' cannot be written: {os.strerror(number)}. Free some space, or pass another"
+    with pytest.raises(MachineError, match=re.escape(expected)):
+        require_writable(tmp_path / "a", flag="--output_dir")
+
+
+def test_a_path_with_no_room_for_what_is_written_into_it(tmp_path):
+    folder = tmp_path
+    while len(str(folder)) < 4020:
+        folder = folder / ("a" * min(200, 4029 - len(str(folder))))
+    with pytest.raises(InputError, match=re.escape("cannot be written: File name too long. Pass a folder that")):
+        require_writable(folder, flag="--output_dir")
+    require_writable(Path(str(folder)[:-200]), flag="--output_dir")
+
+
+def test_a_trial_stays_inside_its_folder(tmp_path):
+    (tmp_path / "work").mkdir()
+    require_writable(tmp_path / "work" / "new" / ".." / ".." / "out" / "a", flag="--output_dir")
+    assert [path.name for path in tmp_path.rglob("*")] == ["work"]
 
 
 def test_a_folder_without_write_permission():

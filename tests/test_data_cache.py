@@ -3,6 +3,7 @@ import os
 import re
 import tempfile
 
+import datasets
 import pytest
 from conftest import load_splits
 
@@ -51,3 +52,30 @@ def test_images_that_are_in_the_cache_are_read_without_writing(dataset_folder, t
         monkeypatch.setattr(os, name, refuse)
     monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     assert load_splits(data, seed=1).fingerprint == first.fingerprint
+
+
+def refuse_writing(*args, **kwargs):
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+def test_parquet_files_that_are_in_the_cache_are_read_without_writing(dataset_folder, tmp_path, monkeypatch):
+    place = tmp_path / "cache [1]"
+    monkeypatch.setattr(cache, "cache_folder", lambda: place)
+    for split, rows in datasets.load_from_disk(dataset_folder).items():
+        rows.to_parquet(tmp_path / "data" / f"{split}.parquet")
+    data = DataArguments(dataset=str(tmp_path / "data"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "mkdir", refuse_writing)
+        expected = f"Cannot keep the images of '{tmp_path}/data/train.parquet' in {place}/parquet/"
+        with pytest.raises(InputError, match=re.escape(expected) + r"\w{32}: Read-only file system. Set HF_HOME "):
+            load_splits(data, seed=1)
+        patch.setattr(os, "mkdir", lambda *args, **kwargs: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        with pytest.raises(MachineError, match=r"\w{32}: full. Free some space, or set HF_HOME "):
+            load_splits(data, seed=1)
+    first = load_splits(data, seed=1)
+    monkeypatch.setattr(datasets, "load_dataset", refuse_writing)
+    assert load_splits(data, seed=1).fingerprint == first.fingerprint
+    save = datasets.load_from_disk(dataset_folder)["train"].select(range(50))
+    save.to_parquet(tmp_path / "data" / "train.parquet")
+    with pytest.raises(InputError, match="Cannot keep the images of"):  # another file than the one in the cache
+        load_splits(data, seed=1)

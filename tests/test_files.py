@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import os
 import re
 import resource
@@ -147,3 +148,14 @@ with staging_folder(Path({str(tmp_path)!r}), prefix="part-") as folder:
     processes[1].communicate("")
     assert processes[1].returncode == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_without_locks_is_written_and_what_lies_there_stays(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    (tmp_path / "part-of-another").mkdir()
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with staging_folder(tmp_path, prefix="part-") as mine:
+        assert {path.name for path in tmp_path.iterdir()} == {"part-of-another", mine.name}
+    assert [path.name for path in tmp_path.iterdir()] == ["part-of-another"]

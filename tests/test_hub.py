@@ -476,3 +476,86 @@ def test_folder_that_is_no_model(tmp_path):
 def test_config_says_where_its_code_is(pushed):
     config = json.loads((pushed[2].path / "config.json").read_text())
     assert config["auto_map"]["AutoModelForImageClassification"] == "modeling.SimpleCNN"
+
+
+HOSTILE = {
+    "refs is a file": lambda place: replace_by_file(place / "refs"),
+    "main is a folder": lambda place: ((place / "refs" / "main").unlink(), (place / "refs" / "main").mkdir()),
+    "main leads nowhere": lambda place: link(place / "refs" / "main", "nowhere"),
+    "main leads to itself": lambda place: link(place / "refs" / "main", "main"),
+    "main is not text": lambda place: (place / "refs" / "main").write_bytes(b"\xff\xfe"),
+    "snapshots is a file": lambda place: replace_by_file(place / "snapshots"),
+    "snapshots leads nowhere": lambda place: link(place / "snapshots", "nowhere"),
+    "the repository is a file": lambda place: replace_by_file(place),
+    "the repository leads to itself": lambda place: link(place, place.name),
+}
+
+
+def replace_by_file(place):
+    shutil.rmtree(place)
+    place.touch()
+
+
+def link(place, target):
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    place.symlink_to(target)
+
+
+@pytest.mark.parametrize("damage", HOSTILE)
+def test_a_hub_folder_of_any_shape_is_one_line(tmp_path, damage):
+    revision = hub.push_files(write=write_text("{}"), hub_dir=tmp_path, name="m")
+    HOSTILE[damage](tmp_path / "models--hfprobe--m")
+    has_revision = damage.startswith(("main", "refs"))
+    expected = (
+        f"No revision 'main' of m. Known, newest first: {revision.commit[:12]}."
+        if has_revision
+        else f"No model 'm': neither a folder nor a name in the hub folder '{tmp_path}', which has: "
+    )
+    with pytest.raises(InputError, match=re.escape(expected)):
+        hub.resolve_model(model="m", hub_dir=tmp_path)
+    if has_revision:
+        assert hub.resolve_model(model=f"m@{revision.commit}", hub_dir=tmp_path) == revision.path
+
+
+def test_what_is_no_revision_is_not_listed(tmp_path):
+    revision = hub.push_files(write=write_text("{}"), hub_dir=tmp_path, name="m")
+    for name in ("copy of it", "0" * 39):
+        (revision.path.parent / name).mkdir()
+    (revision.path.parent / ("1" * 40)).symlink_to("nowhere")
+    (revision.path.parent / ("2" * 40)).touch()
+    assert hub.list_revisions(hub_dir=tmp_path, name="m") == [revision]
+
+
+@pytest.mark.parametrize("model", ["a" * 300, "/".join(["a" * 200] * 25), "a\0b"])
+def test_a_name_that_can_be_no_path_is_no_model(tmp_path, model):
+    with pytest.raises(InputError, match="neither a folder nor a name in the hub folder"):
+        hub.resolve_model(model=model, hub_dir=tmp_path)
+
+
+@pytest.mark.parametrize("hub_dir", ["file", "loop", "nowhere", "a" * 300, "a\0b"])
+def test_a_hub_folder_that_is_none_has_no_models(tmp_path, hub_dir):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "nowhere").symlink_to("missing")
+    with pytest.raises(InputError, match="which has: nothing yet"):
+        hub.resolve_model(model="m", hub_dir=tmp_path / hub_dir)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_damaged_links_and_unreadable_files_of_a_revision_are_named(tmp_path, monkeypatch, copied):
+    hub_dir = tmp_path / "hub"
+    revision = hub.push_files(write=write_text("{}"), hub_dir=hub_dir, name="m")
+    file = revision.path / "config.json"
+    if copied:
+        copy_without_links(hub_dir, tmp_path / "copy")
+        file, hub_dir = tmp_path / "copy" / file.relative_to(hub_dir), tmp_path / "copy"
+    with monkeypatch.context() as patch:
+        patch.setattr(hub, "sha256", lambda file: (_ for _ in ()).throw(PermissionError(13, "Permission denied", file)))
+        expected = f"'{file}' in the hub folder cannot be read: Permission denied. Make it readable, or pass another"
+        with pytest.raises(InputError, match=re.escape(expected)):
+            hub.resolve_model(model="m", hub_dir=hub_dir)
+    for target in ("config.json", "../../blobs/none"):
+        file.unlink()
+        file.symlink_to(target)
+        with pytest.raises(InputError, match=re.escape("'config.json' of hfprobe/m@")):
+            hub.resolve_model(model="m", hub_dir=hub_dir)

@@ -1,3 +1,4 @@
+import errno
 import os
 import re
 import signal
@@ -8,7 +9,7 @@ import pytest
 
 from hfprobe.config import make_run
 from hfprobe.errors import InputError
-from hfprobe.output_folder import check_places, delete_run, locked
+from hfprobe.output_folder import check_places, claim, delete_run
 from hfprobe.run_folder import check_output_dir, claimed
 
 # Of every kind of file that a run writes, one.
@@ -24,7 +25,7 @@ WRITTEN = [
 def fill(folder, names):
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(name)
+        (folder / name).write_text('{"run": {}}' if name.endswith("config.json") else name)
 
 
 def names_in(folder):
@@ -38,15 +39,42 @@ def test_overwriting_deletes_what_a_run_wrote_and_nothing_else(tmp_path):
     assert names_in(tmp_path) == sorted(own)
 
 
-@pytest.mark.parametrize("own", ["checkpoint-20/photo.jpg", "model/a/b.jpg", "tensorboard/notes.txt", "profile/me.png"])
-def test_nothing_is_deleted_where_a_run_s_folder_holds_another_file(tmp_path, own):
-    fill(tmp_path, [*WRITTEN, own])
+def test_other_files_in_folders_named_like_a_run_s_stay(tmp_path):
+    own = [
+        "model/cat/1.jpg",
+        "tensorboard/notes.txt",
+        "profile/me.png",
+        "checkpoint-photos/1.jpg",
+        "checkpoint-1 b/1.jpg",
+    ]
+    fill(tmp_path, [*WRITTEN, *own])
+    (tmp_path / "profile" / "trace.json.d").mkdir()
+    delete_run(tmp_path)
+    assert names_in(tmp_path) == sorted(own)
+    assert not (tmp_path / "checkpoint-20").exists()
+
+
+def test_a_model_that_no_run_of_hfprobe_wrote_stays(tmp_path):
+    own = ["model/config.json", "model/model.safetensors"]
+    fill(tmp_path, ["run.json", *own])
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "bert"}')
+    delete_run(tmp_path)
+    assert names_in(tmp_path) == own
+
+
+@pytest.mark.parametrize("values", [{"overwrite": True}, {"resume": True}])
+@pytest.mark.parametrize("own", ["checkpoint-20/1.jpg", "checkpoint-9/model.safetensors", ".saving/1.jpg"])
+def test_other_files_where_a_run_deletes_checkpoints_are_refused(tmp_path, own, values):
+    fill(tmp_path, [*(f"out/{name}" for name in WRITTEN), f"out/{own}"])
     before = names_in(tmp_path)
     expected = (
-        f"--overwrite would delete '{tmp_path / own}', which no run of hfprobe wrote. Nothing was deleted: move it"
+        f"'{tmp_path / 'out' / own}' lies where a run keeps its checkpoints, and no run of hfprobe wrote it. Noth"
     )
     with pytest.raises(InputError, match=re.escape(expected)):
-        delete_run(tmp_path)
+        delete_run(tmp_path / "out")
+    config = make_run(output_dir=str(tmp_path / "out"), hub_dir=str(tmp_path / "hub"), **values)
+    with pytest.raises(InputError, match=re.escape(expected)):  # before an image is loaded
+        check_output_dir(config)
     assert names_in(tmp_path) == before
 
 
@@ -54,11 +82,12 @@ def test_links_in_a_run_s_folder_are_not_followed(tmp_path):
     fill(tmp_path, ["out/run.json", "photos/1.jpg", "photos/config.json"])
     (tmp_path / "out" / "model").symlink_to(tmp_path / "photos")
     (tmp_path / "out" / "trainer_state.json").symlink_to(tmp_path / "photos" / "1.jpg")
-    with pytest.raises(InputError, match="which no run of hfprobe wrote"):
-        delete_run(tmp_path / "out")
-    (tmp_path / "out" / "model").unlink()
     delete_run(tmp_path / "out")
+    assert (tmp_path / "out" / "model").is_symlink()
     assert names_in(tmp_path) == ["out/trainer_state.json", "photos/1.jpg", "photos/config.json"]
+    (tmp_path / "out" / "checkpoint-3").symlink_to(tmp_path / "photos")
+    with pytest.raises(InputError, match="no run of hfprobe wrote it"):
+        delete_run(tmp_path / "out")
 
 
 def test_an_output_folder_that_is_a_link_stays_one(tmp_path):
@@ -122,9 +151,9 @@ def test_a_hub_folder_inside_the_dataset_is_refused(tmp_path):
 HOLD = """
 import sys
 from pathlib import Path
-from hfprobe.output_folder import locked
+from hfprobe.output_folder import claim
 
-with locked(Path(sys.argv[1])):
+with claim(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -140,7 +169,7 @@ def test_two_runs_in_one_folder_are_refused_and_a_killed_run_leaves_no_lock(tmp_
             with pytest.raises(InputError, match=re.escape(f"Another run is writing into '{tmp_path}/out'.")):
                 attempt()
         other.send_signal(signal.SIGKILL)
-    with claimed(config.training), pytest.raises(InputError, match="Another run"), locked(tmp_path / "out"):
+    with claimed(config.training), pytest.raises(InputError, match="Another run"), claim(tmp_path / "out"):
         pass
     with claimed(config.training):  # given back
         pass
@@ -153,3 +182,38 @@ def test_a_run_that_another_finished_meanwhile_is_not_overwritten(tmp_path):
     with pytest.raises(InputError, match="holds another run"), claimed(config.training):
         pass
     assert names_in(tmp_path) == ["out/.lock", "out/run.json"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_a_warning_and_leaves_no_lock_behind(tmp_path, monkeypatch, caplog, number):
+    def refuse(*args):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    (tmp_path / ".lock").touch()  # of a run that was copied here
+    for _ in range(2):
+        held = claim(tmp_path)
+        held.__enter__()  # never left, as by a process that was killed
+        assert caplog.messages.pop() == (
+            f"The file system of '{tmp_path}' has no locks: do not start a second run there."
+        )
+        caplog.clear()
+
+
+def test_a_lock_that_cannot_be_taken_is_one_line(tmp_path):
+    (tmp_path / ".lock").mkdir()
+    expected = f"The lock '{tmp_path}/.lock' cannot be taken: Is a directory. Remove it, or pass another --output_dir."
+    with pytest.raises(InputError, match=re.escape(expected)), claim(tmp_path):
+        pass
+
+
+def test_a_run_that_is_going_on_is_named_before_what_it_has_written(tmp_path):
+    fill(tmp_path, ["out/run.json"])
+    config = make_run(output_dir=str(tmp_path / "out"), hub_dir=str(tmp_path / "hub"))
+    with claim(tmp_path / "out"), pytest.raises(InputError, match="Another run is writing into"):
+        check_output_dir(config)
+
+
+def test_a_name_that_can_be_no_path_is_not_looked_for(tmp_path):
+    for name in ("a" * 300, "a\0b"):
+        check_places(tmp_path, flag="--output_dir", dataset=name)

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import re
 import shutil
 from dataclasses import fields
@@ -268,3 +270,37 @@ def test_nothing_to_resume(tmp_path):
     expected = f"Nothing to resume: the output folder '{tmp_path}' holds no run. Leave --resume out."
     with pytest.raises(InputError, match=re.escape(expected)):
         check_output_dir(make_run(output_dir=str(tmp_path), resume=True))
+
+
+@pytest.mark.parametrize("part", [".locks", "models--hfprobe--simple-cnn", "models--hfprobe--simple-cnn/refs"])
+def test_a_hub_folder_with_a_part_that_cannot_be_written_is_refused_before_training(tmp_path, part):
+    (tmp_path / "hub" / part).parent.mkdir(parents=True)
+    (tmp_path / "hub" / part).touch()
+    message = f"cannot be written: '{tmp_path}/hub/{part}' is a file. Pass a folder that you may write."
+    with pytest.raises(InputError, match=re.escape(message)):
+        check_output_dir(make_run(output_dir=str(tmp_path / "out"), hub_dir=str(tmp_path / "hub")))
+
+
+def test_a_hub_folder_on_several_file_systems_is_refused_before_training(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    config = make_run(output_dir=str(tmp_path / "out"), hub_dir=str(tmp_path / "hub"))
+    check_output_dir(config)
+    monkeypatch.setattr(os, "rename", refuse)
+    message = f"--hub_dir '{tmp_path}/hub' spans several file systems: a push cannot move files from its .locks to its"
+    with pytest.raises(InputError, match=re.escape(message)):
+        check_output_dir(config)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_hub_folder_without_links_is_one_warning_before_training(tmp_path, monkeypatch, caplog):
+    def refuse(*args):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    config = make_run(output_dir=str(tmp_path / "out"), hub_dir=str(tmp_path / "hub"))
+    monkeypatch.setattr(os, "symlink", refuse)
+    for _ in range(2):  # as for each seed
+        check_output_dir(config)
+    assert caplog.messages == [f"The file system of --hub_dir '{tmp_path}/hub' has no links: files are copied."]
+    assert list(tmp_path.iterdir()) == []

@@ -45,6 +45,21 @@ def fails(monkeypatch, capsys, tmp_path):
     return call
 
 
+@pytest.fixture
+def succeeds(monkeypatch, capsys, tmp_path):
+    """Run a script in this process, in a folder of its own; what it prints."""
+
+    def call(script, *arguments):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(ROOT / "scripts" / script), run_name="__main__")
+        assert stopped.value.code == 0
+        return capsys.readouterr().out
+
+    return call
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help(script):
     done = run(ROOT / "scripts" / script, "--help")
@@ -128,13 +143,9 @@ def test_bad_flags_of_train(fails):
     assert fails("train.py", "--max_train_samples", "-1") == ("--max_train_samples is -1; allowed: 1 to 1,000,000,000.")
 
 
-def test_resume_with_reordered_classes_writes_nothing(fails, dataset_folder, tmp_path, monkeypatch):
+def test_resume_with_reordered_classes_writes_nothing(succeeds, fails, dataset_folder, tmp_path):
     command = ["train.py", "--dataset", dataset_folder, "--epochs", 1, "--use_cpu", "--output_dir", tmp_path / "run"]
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", [*map(str, command)])
-    with pytest.raises(SystemExit) as stopped:
-        runpy.run_path(str(ROOT / "scripts" / "train.py"), run_name="__main__")
-    assert stopped.value.code == 0
+    assert succeeds(*command)
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert fails(*command, "--resume", "--classes", "dog", "cat", "bird", "automobile", "airplane") == (
         f"The run in '{tmp_path}/run' cannot be resumed with other settings: --classes was airplane automobile bird "
@@ -142,6 +153,27 @@ def test_resume_with_reordered_classes_writes_nothing(fails, dataset_folder, tmp
         "--output_dir with another name."
     )
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def printed_command(said, name):
+    """The words of the command that a script prints after `name`."""
+    return shlex.split(next(line.split(name)[1] for line in said.splitlines() if name in line))
+
+
+def test_printed_commands_can_be_pasted_where_paths_have_spaces(succeeds, fails, dataset_folder, tmp_path):
+    places = ["--output_dir", "my runs/a", "--hub_dir", "my hub"]
+    said = succeeds("train.py", "--dataset", dataset_folder, "--epochs", 1, "--use_cpu", *places)
+    assert printed_command(said, "curves: ")[:3] == ["tensorboard", "--logdir", "my runs/a)"]
+    command = printed_command(said, "Report: ")
+    assert command[:6] == ["python", "scripts/eval.py", "--model", "hfprobe/simple-cnn", "--hub_dir", "my hub"]
+    said = succeeds("eval.py", *command[2:-1], "it's a [report]")
+    assert printed_command(said, "Compare: ")[:3] == ["python", "scripts/compare.py", "it's a [report]"]
+    remedy = fails("eval.py", "--report_only", "--report_dir", "no report").split("Make it: ")[1]
+    assert shlex.split(remedy)[-2:] == ["--report_dir", "no report"]
+    make_result(seed=1).save(tmp_path / "b")
+    make_result(seed=2).save(tmp_path / "c")
+    remedy = fails("compare.py", "b", "c", "--profile", "no profile").split("Make it: ")[1]
+    assert shlex.split(remedy)[-2:] == ["--report_dir", "no profile"]
 
 
 def test_train_with_a_class_the_dataset_does_not_have(fails, dataset_folder, tmp_path):

@@ -18,7 +18,7 @@ from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
 from hfprobe.data import cache
 from hfprobe.data.columns import join_files, normalize_name, standard_columns
-from hfprobe.errors import InputError
+from hfprobe.errors import DISK_FULL, InputError
 
 SPLITS = ("train", "test")
 # Pillow runs Ghostscript, a program of its own, for the last two.
@@ -85,18 +85,26 @@ def _parquet_files(folder: Path, split: str) -> list[Path]:
 def _read_parquet(file: Path, folder: Path) -> Dataset:
     # A cache folder for each state of the file: datasets' own cache goes by the time of its content alone.
     state = hashlib.sha256(repr(cache.file_stamp(file)).encode()).hexdigest()[:32]
+    place = cache.cache_folder() / "parquet" / state
     try:
         rows = datasets.load_dataset(
             "parquet",
             data_files={"rows": re.sub(r"([*?[])", r"[\1]", str(file.resolve()))},  # a path, not a pattern
             split="rows",
-            cache_dir=str(cache.cache_folder() / "parquet" / state),
+            cache_dir=str(place),
         )
     except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:
         reason = error.__cause__ or error
-        raise InputError(
-            f"Dataset folder '{folder}' cannot be read: {file.relative_to(folder)}: {reason}. Fix or remove the file."
-        ) from error
+        if getattr(reason, "errno", None) not in (*cache.FORBIDDEN, *DISK_FULL) or not os.access(file, os.R_OK):
+            raise InputError(
+                f"Dataset folder '{folder}' cannot be read: {file.relative_to(folder)}: {reason}. Fix or remove the "
+                "file."
+            ) from error
+        # datasets writes locks even where it reads its cache alone.
+        prepared = [found for found in sorted(place.rglob("*.arrow")) if ".incomplete" not in str(found)]
+        if not prepared:
+            raise cache.cannot_keep(f"the images of '{file}'", place, reason) from error
+        rows = datasets.concatenate_datasets([Dataset.from_file(str(found)) for found in prepared])
     return standard_columns(rows, dataset=str(folder))
 
 
