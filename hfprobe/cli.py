@@ -165,11 +165,14 @@ def quiet_libraries() -> None:
     import warnings
 
     import datasets
+    import huggingface_hub
     import transformers
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hfprobe").setLevel(logging.INFO if is_main_process() else logging.WARNING)
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()  # hfprobe.hub_client says once what these say at each retry
+    huggingface_hub.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")

@@ -30,6 +30,11 @@ def train_one(config: RunConfig) -> None:
     """Train, push, say where things are."""
     check_output_dir(config)
 
+    from hfprobe.hub_client import check_upload, upload_revision
+
+    uploads = config.training.push_to_hub and is_main_process()
+    repository = check_upload(config.training) if uploads else None
+
     from transformers import enable_full_determinism, set_seed
 
     from hfprobe.data.splits import load_images
@@ -48,7 +53,7 @@ def train_one(config: RunConfig) -> None:
     result = train(trainer, config=config, splits=splits)
     if not is_main_process():
         return
-    revision = push_best(trainer, config=config, splits=splits, result=result)
+    revision = push_best(trainer, config=config, splits=splits, result=result, repository=repository)
     hub_flag = "" if config.training.hub_dir == "hub" else f" --hub_dir {config.training.hub_dir}"
     print(
         f"\nDone: {result.epochs:g} epoch{'s' * (result.epochs != 1)} in {result.seconds:.0f} s; "
@@ -60,6 +65,8 @@ def train_one(config: RunConfig) -> None:
         f"Report:  python scripts/eval.py --model {revision.name}{hub_flag} "
         f"--report_dir reports/{config.training.model}"
     )
+    if repository is not None:
+        print(f"On the hub: {upload_revision(revision, repository=repository, arguments=config.training)}")
 
 
 def train_seeds(runs: list[RunConfig]) -> None:

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "hfprobe"
 LEVELS = [
     {"errors", "files", "markdown"},
     {"checkpoints", "cli", "provenance", "hub", "metrics", "optimizers", "preflight", "statistics"},
-    {"results"},
+    {"results", "hub_client"},
     {"backbones", "recipes"},
     {"models"},
     {"run_parser"},

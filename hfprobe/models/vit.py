@@ -178,16 +178,17 @@ def build(*, options: Any, labels: list[str]) -> tuple[LinearProbe, LinearProbeI
     """
     # By name, because transformers would list a plain import among what a pushed copy of this file needs.
     backbones = importlib.import_module("hfprobe.backbones")
-    feature_size, pretrained_cfg = backbones.inspect_backbone(options.backbone)
+    backbone = backbones.current_name(options.backbone)
+    feature_size, pretrained_cfg = backbones.inspect_backbone(backbone)
     config = LinearProbeConfig(
-        backbone=options.backbone,
+        backbone=backbone,
         feature_size=feature_size,
         id2label=dict(enumerate(labels)),
         label2id={label: number for number, label in enumerate(labels)},
     )
     model = LinearProbe(config)
     config.backbone_weights = backbones.load_backbone_weights(
-        model.backbone, name=options.backbone, source=options.backbone_weights
+        model.backbone, name=backbone, source=options.backbone_weights
     )
     config.backbone_sha256 = model.frozen_sha256()
     processor = build_processor(pretrained_cfg)
