@@ -17,7 +17,7 @@ import timm
 import torch
 from conftest import CLASSES, load_splits, make_dataset
 from hub_server import HubServer, make_user, use_server
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 from safetensors.torch import save
 from test_hub import CARD, cat_model
 
@@ -228,6 +228,22 @@ def test_a_server_that_is_not_there_is_no_network(server):
     for load in (lambda: load_source("someone/pictures"), load_weights):
         with pytest.raises(InputError, match=re.escape(reason)):
             load()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "proxy", "reason"),
+    [
+        ("https://127.0.0.1", False, "ConnectError: [SSL"),
+        ("https://hub.invalid", True, "ProxyError: 501 Unsupported method ('CONNECT')). Check the network."),
+    ],
+    ids=["TLS", "proxy"],
+)
+def test_tls_and_proxy_errors_are_no_network_with_their_reason(server, monkeypatch, scheme, proxy, reason):
+    monkeypatch.setattr(constants, "ENDPOINT", f"{scheme}:{server.url.rpartition(':')[2]}")
+    if proxy:
+        monkeypatch.setenv("HTTPS_PROXY", server.url)
+    with pytest.raises(InputError, match=re.escape(f"cannot be loaded: the hub cannot be reached ({reason}")):
+        load_source("someone/pictures")
 
 
 @pytest.mark.parametrize("token", [None, "hf_good"])
