@@ -244,6 +244,7 @@ def quiet_libraries(*, bars: bool = True) -> None:
     import warnings
 
     import datasets
+    import huggingface_hub
     import transformers
 
     if not bars:
@@ -251,6 +252,8 @@ def quiet_libraries(*, bars: bool = True) -> None:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hfprobe").setLevel(logging.INFO if is_main_process() else logging.WARNING)
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()  # hfprobe.hub_client says once what these say at each retry
+    huggingface_hub.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")

@@ -216,6 +216,11 @@ class RunArguments(TrainingArguments):
                 ("hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision"),
                 "it belongs to --push_to_hub",
             ),
+            (
+                self.push_to_hub,
+                ("hub_strategy", "hub_always_push"),
+                "hfprobe uploads once, at the end, what it pushed to the local hub folder",
+            ),
             (True, ("do_train", "do_eval", "do_predict"), "hfprobe always trains and validates"),
             (self.seeds == 1, ("vary_split",), "--seeds is 1"),
         ]

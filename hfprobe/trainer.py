@@ -99,6 +99,12 @@ class ProbeTrainer(Trainer):
         self._begun = True
         return prepared
 
+    def init_hf_repo(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing. Trainer would make a repository before training; `hfprobe.hub_client` uploads the finished model."""
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Nothing. Trainer would upload output_dir, a pickle included, while a checkpoint is being staged there."""
+
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0
 

