@@ -17,7 +17,6 @@ import pytest
 import timm
 import torch
 from conftest import CLASSES, load_splits, make_dataset
-from hfprobe.backbones import current_name, load_backbone_weights
 from hub_server import HubServer, make_user, use_server
 from huggingface_hub import HfApi, constants
 from safetensors.torch import save
@@ -29,6 +28,7 @@ from hfprobe.data import cache, sources
 from hfprobe.data.columns import standard_columns
 from hfprobe.data.sources import load_source
 from hfprobe.errors import InputError, MachineError
+from hfprobe.models.linear_probe.backbones import current_name, load_backbone_weights
 
 ROOT = Path(__file__).parent.parent
 BACKBONE = "test_vit.r160_in1k"
