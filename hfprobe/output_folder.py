@@ -88,7 +88,8 @@ def refuse_overwriting(folder: Path, *, holds_run: bool, saves_model: bool) -> N
         found += [] if usable and (not taken or _is_own(model)) else [model]
     if found:
         raise InputError(
-            f"A run would write over '{found[0]}', which no run of hfprobe wrote. Move it, or pass another --output_dir."
+            f"A run would write over '{found[0]}', which no run of hfprobe wrote. Move it, or pass another "
+            "--output_dir."
         )
 
 
