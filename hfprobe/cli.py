@@ -126,8 +126,8 @@ def require_writable(folder: str | Path, *, flag: str) -> None:
         InputError: it cannot.
         MachineError: its disk is full.
     """
-    nearest, missing = Path(folder).absolute(), []
     try:
+        nearest, missing = Path(folder).absolute(), []
         while not os.path.lexists(nearest):
             missing.insert(0, nearest.name)
             nearest = nearest.parent
@@ -135,10 +135,12 @@ def require_writable(folder: str | Path, *, flag: str) -> None:
             if nearest.is_symlink():
                 raise FileNotFoundError(errno.ENOENT, f"'{nearest}' is a link that leads nowhere or to itself")
             raise NotADirectoryError(errno.ENOTDIR, f"'{nearest}' is a file")
+        if not missing:
+            os.listdir(nearest)  # what it holds has to be known too
         with tempfile.TemporaryDirectory(dir=nearest) as trial:
             inside = [part for part in missing if part != ".."]
             Path(trial, *inside, "x" * LONGEST_NAME).mkdir(parents=True)
-    except (OSError, ValueError) as error:  # ValueError: a null character
+    except (OSError, ValueError, RecursionError) as error:  # a null character; a thousand folders
         found = f"{flag} '{shorten(folder)}' cannot be written: {getattr(error, 'strerror', None) or error}."
         if find_shortage(error) is not None:
             raise MachineError(f"{found} Free some space, or pass another folder.") from error

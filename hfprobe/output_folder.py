@@ -71,13 +71,35 @@ def _is_own(folder: Path) -> bool:
         return False
 
 
+def refuse_overwriting(folder: Path, *, holds_run: bool, saves_model: bool) -> None:
+    """Refuse an output folder in which a run would write over what no run of hfprobe wrote.
+
+    Args:
+        saves_model: whether the run writes into the folder `model`; a link there would be followed.
+    """
+    found = []
+    if not holds_run:
+        names = ("trainer_state.json", "train_results.json", "all_results.json")
+        found += [folder / name for name in names if os.path.lexists(folder / name)]
+    model = folder / "model"
+    if saves_model and os.path.lexists(model):
+        usable = model.is_dir() and not model.is_symlink()
+        taken = usable and any(re.fullmatch(_MODEL, path.name) for path in model.iterdir())
+        found += [] if usable and (not taken or _is_own(model)) else [model]
+    if found:
+        raise InputError(
+            f"A run would write over '{found[0]}', which no run of hfprobe wrote. Move it, or pass another "
+            "--output_dir."
+        )
+
+
 def delete_run(folder: Path) -> None:
     """Delete what a run wrote into its output folder; anything else stays.
 
     Raises:
         InputError: see `find_run_files`. Nothing was deleted then.
     """
-    for file in find_run_files(folder):
+    for file in sorted(find_run_files(folder), key=lambda file: file.name == "run.json"):  # last: it tells a run
         file.unlink()
     for entry in folder.iterdir():
         if RUN_FOLDERS.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink():
@@ -137,6 +159,11 @@ def _holds(outer: str | Path, inner: str | Path) -> bool:
     """Whether `inner` is `outer` or lies below it, links followed; either need not exist."""
     outer, inner = Path(os.path.realpath(outer)), Path(os.path.realpath(inner))
     # Names may differ in capitals only, where the file system does not tell them apart.
-    return any(
-        path == outer or (path.exists() and outer.exists() and path.samefile(outer)) for path in [inner, *inner.parents]
-    )
+    return any(path == outer or _is_same(path, outer) for path in [inner, *inner.parents])
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:  # it does not exist, or lies where this user may not look
+        return False

@@ -304,3 +304,11 @@ def test_a_hub_folder_without_links_is_one_warning_before_training(tmp_path, mon
         check_output_dir(config)
     assert caplog.messages == [f"The file system of --hub_dir '{tmp_path}/hub' has no links: files are copied."]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["file/run", "loop", "a" * 300, "a\0b"])
+def test_a_place_that_can_be_no_folder_holds_no_run(tmp_path, place):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    assert not run_folder.holds_run(tmp_path / place)
+    assert run_folder.read_result(tmp_path / place) is None
