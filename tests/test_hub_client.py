@@ -23,8 +23,9 @@ from safetensors.torch import save
 from test_hub import CARD, cat_model
 
 from hfprobe import hub, hub_client
-from hfprobe.config import DEFAULT_DATASET, DataArguments, make_run
+from hfprobe.config import make_run
 from hfprobe.data import cache, sources
+from hfprobe.data.arguments import DEFAULT_DATASET, DataArguments
 from hfprobe.data.columns import standard_columns
 from hfprobe.data.sources import load_source
 from hfprobe.errors import InputError, MachineError
