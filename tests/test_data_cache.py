@@ -101,6 +101,8 @@ def test_parquet_images_that_are_in_the_cache_are_read_without_writing(parquet_f
     monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path / "cache")
     data = DataArguments(dataset=str(parquet_folder))
     first = load_splits(data, seed=1)
+    for path in (tmp_path / "cache").rglob("*"):
+        path.chmod(path.stat().st_mode & 0o555)  # as for a cache that several people share
     refuse_files_below(tmp_path / "cache", monkeypatch, errno.EROFS)
     assert load_splits(data, seed=1).fingerprint == first.fingerprint
 

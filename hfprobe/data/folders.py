@@ -85,18 +85,26 @@ def _parquet_files(folder: Path, split: str) -> list[Path]:
 def _read_parquet(file: Path, folder: Path) -> Dataset:
     # A cache folder for each state of the file: datasets' own cache goes by the time of its content alone.
     state = hashlib.sha256(repr(cache.file_stamp(file)).encode()).hexdigest()[:32]
+    place = cache.cache_folder() / "parquet" / state
     try:
         rows = datasets.load_dataset(
             "parquet",
             data_files={"rows": re.sub(r"([*?[])", r"[\1]", str(file.resolve()))},  # a path, not a pattern
             split="rows",
-            cache_dir=str(cache.cache_folder() / "parquet" / state),
+            cache_dir=str(place),
         )
     except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:
         reason = error.__cause__ or error
-        raise InputError(
-            f"Dataset folder '{folder}' cannot be read: {file.relative_to(folder)}: {reason}. Fix or remove the file."
-        ) from error
+        if getattr(reason, "errno", None) is None or reason.filename == str(file.resolve()):
+            raise InputError(
+                f"Dataset folder '{folder}' cannot be read: {file.relative_to(folder)}: {reason}. Fix or remove the "
+                "file."
+            ) from error
+        kept = [path.parent for path in place.rglob("dataset_info.json") if path.parent.suffix != ".incomplete"]
+        if not kept:
+            raise cache.cannot_keep("images of parquet files", place.parent, reason) from error
+        # datasets locks what it has in its cache even to read it, which a cache that cannot be written refuses.
+        rows = datasets.concatenate_datasets([Dataset.from_file(str(part)) for part in sorted(kept[0].glob("*.arrow"))])
     return standard_columns(rows, dataset=str(folder))
 
 
