@@ -278,3 +278,11 @@ def test_sanity_check(model, flags, monkeypatch, capsys, dataset_folder):
 def test_sanity_check_that_fails(fails, dataset_folder):
     message = fails("sanity_check.py", "--dataset", dataset_folder, "--epochs", 1, "--lr", "1e-9", code=1)
     assert message.startswith("cnn did not overfit 32 images: ")
+
+
+def test_a_report_into_the_folder_of_the_model_is_refused_before_it_is_loaded(fails, tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text("{}")
+    message = "--report_dir 'm/report' is or lies inside the model folder 'm'. Results would be mixed with other"
+    for command in (["eval.py", "--model", "m"], ["profile_models.py", "m"]):
+        assert fails(*command, "--report_dir", "m/report").startswith(message)
