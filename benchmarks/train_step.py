@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from side_by_side import describe_machine, describe_ratio, draw_split, make_parser, measure
 
+from hfprobe.callbacks import EpochLines
 from hfprobe.cli import keep_freed_memory, quiet_libraries, use_every_core
 from hfprobe.config import make_run
 from hfprobe.data.resident import ImageSplit
@@ -59,7 +60,9 @@ def make_trainer(split: ImageSplit, *, folder: str) -> ProbeTrainer:
     model, processor = build_model("cnn", labels=LABELS, options=config.model)
     few = draw_split(100, seed=1)
     splits = Splits(train=split, validation=few, test=few, class_names=LABELS, source="generated")
-    return build_trainer(config=config, model=model, processor=processor, splits=splits)
+    trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
+    trainer.remove_callback(EpochLines)
+    return trainer
 
 
 def bare_loop(trainer: ProbeTrainer):

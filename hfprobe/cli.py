@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import difflib
 import errno
+import logging
+import math
 import os
 import re
 import signal
@@ -17,7 +20,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from hfprobe.errors import CommandError, InputError, MachineError, StoppedError, shorten
+from hfprobe import process
+from hfprobe.errors import DISK_FULL, CommandError, InputError, MachineError, StoppedError, shorten
+from hfprobe.ranges import Range
+
+logger = logging.getLogger(__name__)
 
 # The numbers of malloc.h.
 MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_MAX = -1, -4
@@ -33,7 +40,12 @@ class OneLineErrors:
     """Mixin for argparse parsers: no usage text before an error, near misses for an unknown flag."""
 
     def error(self: argparse.ArgumentParser, message: str) -> NoReturn:
-        raise InputError(message)
+        raise InputError(shorten(message, 400))
+
+    def parse_known_args(self: argparse.ArgumentParser, args=None, namespace=None):
+        args = sys.argv[1:] if args is None else list(args)
+        refuse_unusable(args)
+        return super().parse_known_args(args, namespace)
 
     def refuse_unknown(self: argparse.ArgumentParser, remaining: Sequence[str]) -> None:
         """Raise InputError for the first of the arguments that no flag took."""
@@ -43,30 +55,68 @@ class OneLineErrors:
         flags = [flag for action in self._actions for flag in action.option_strings]
         near = difflib.get_close_matches(found, flags, n=1)
         remedy = f"Did you mean {near[0]}? " if near else ""
-        raise InputError(f"Unknown argument '{found}'. {remedy}All flags: python {self.prog} --help")
+        raise InputError(f"Unknown argument '{shorten(found)}'. {remedy}All flags: python {self.prog} --help")
+
+
+def refuse_unusable(argv: Sequence[str]) -> None:
+    """Raise InputError for an empty value, and for bytes that are no text: they could not be recorded."""
+    flag = "The first argument"
+    for text in argv:
+        if text.startswith("--"):
+            flag = text.split("=")[0]
+        if not text or text == f"{flag}=":
+            raise InputError(f"{shorten(flag)} has an empty value. Pass a value, or leave the flag out.")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise InputError(f"{shorten(ascii(text))} has a byte that is not UTF-8. Rename the file, or correct it.")
+
+
+def warn_about_repeated(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+    """Log each flag that was passed more than once, under one name or several."""
+    destinations = {flag: action.dest for action in parser._actions for flag in action.option_strings}
+    passed: dict[str, list[str]] = {}
+    for flag in (text.split("=")[0] for text in argv):
+        if flag in destinations:
+            passed.setdefault(destinations[flag], []).append(flag)
+    for flags in passed.values():
+        if len(flags) > 1:
+            names = " and ".join(dict.fromkeys(flags))
+            logger.warning("%s: passed %d times. The last value is used.", names, len(flags))
+
+
+def script(name: str) -> str:
+    """A script of hfprobe as the user can type it: beside the one that runs, or as seen from the repository."""
+    beside = Path(sys.argv[0]).with_name(f"{name}.py")
+    return str(beside) if beside.is_file() else f"scripts/{name}.py"
 
 
 class Parser(OneLineErrors, argparse.ArgumentParser):
     """argparse with one-line errors; abbreviated flags are not taken."""
 
     def __init__(self, **kwargs):
+        kwargs = {"prog": sys.argv[0]} | kwargs  # for hints: what the user typed
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
 
     def parse_args(self, args=None, namespace=None):
         parsed, remaining = self.parse_known_args(args, namespace)
         self.refuse_unknown(remaining)
+        warn_about_repeated(self, sys.argv[1:] if args is None else args)
         return parsed
 
 
-def positive_int(text: str) -> int:
-    """An argparse type: a whole number of one or more."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of 1 or more")
-    return value
+def number_in(allowed: Range, *, kind: Callable[[str], float] = int) -> Callable[[str], float]:
+    """An argparse type: a number of a range, whole numbers unless `kind` is float."""
+
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if value not in allowed:
+            whole = "a whole number, " if kind is int else ""
+            raise argparse.ArgumentTypeError(f"'{shorten(text)}' is invalid; allowed: {whole}{allowed}")
+        return value
+
+    return read
 
 
 def require_writable(folder: str | Path, *, flag: str) -> None:
@@ -108,12 +158,18 @@ def run_command(main: Callable[[], None]) -> NoReturn:
     With HFPROBE_DEBUG=1 in the environment the traceback comes before that line.
     """
     keep_freed_memory()
-    end_with_launcher()
+    if "ACCELERATE_USE_CPU" in os.environ:
+        end_with_parent()  # `accelerate launch` does not pass on the SIGTERM that it gets itself
     threading.excepthook = _thread_ended
     try:
-        main()
+        try:
+            main()
+        finally:
+            process.close_bars()
+            sys.stdout.flush()  # here, where it may fail, and not when the interpreter ends
     except KeyboardInterrupt:
-        sys.exit(130)
+        _say(f"Interrupted. {process.advice}")
+        sys.exit(process.INTERRUPTED)
     except Exception as error:
         lacking = None if isinstance(error, CommandError) else find_shortage(error)
         if lacking is None and not isinstance(error, CommandError):
@@ -122,11 +178,18 @@ def run_command(main: Callable[[], None]) -> NoReturn:
             traceback.print_exc()
         if lacking is not None:
             error = MachineError(lacking)
-        if is_main_process():
-            text = " ".join(str(error).split())
-            print(text if isinstance(error, StoppedError) else f"error: {text}", file=sys.stderr)
+        text = " ".join(str(error).split())
+        _say(text if isinstance(error, StoppedError) else f"error: {text}")
         sys.exit(error.exit_code)
     sys.exit(0)
+
+
+def _say(text: str) -> None:
+    """The last line of a command, on stderr; where nobody can read it, the exit code still says how it ended."""
+    process.on_unread = lambda: None
+    if is_main_process():
+        with contextlib.suppress(OSError):
+            print(text, file=sys.stderr)
 
 
 def _thread_ended(ended: threading.ExceptHookArgs) -> None:
@@ -137,7 +200,7 @@ def _thread_ended(ended: threading.ExceptHookArgs) -> None:
 
 def find_shortage(error: Exception) -> str | None:
     """What the machine lacks, where an error is the system's or torch's word for that; None for any other error."""
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+    if getattr(error, "errno", None) in DISK_FULL:
         return f"{error.strerror}{f': {error.filename!r}' if error.filename else ''}. Free some space, and run again."
     # torch raises RuntimeError, in different words for each device.
     if isinstance(error, MemoryError) or re.search(OUT_OF_MEMORY, str(error), re.IGNORECASE):
@@ -157,9 +220,9 @@ def keep_freed_memory() -> None:
         mallopt(MALLOC_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def end_with_launcher() -> None:
-    """Get a SIGTERM when `accelerate launch` ends: it does not pass on the one it gets itself. On Linux."""
-    if sys.platform == "linux" and "ACCELERATE_USE_CPU" in os.environ:
+def end_with_parent() -> None:
+    """Get a SIGTERM when the process that started this one ends. On Linux."""
+    if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
@@ -173,17 +236,26 @@ def use_every_core() -> None:
         torch.set_num_threads(cores)
 
 
-def quiet_libraries() -> None:
-    """One voice on the console: hfprobe's log lines, without the libraries' progress bars and advice."""
+def quiet_libraries(*, bars: bool = True) -> None:
+    """One voice on the console: hfprobe's log lines, without the libraries' progress bars and advice.
+
+    Args:
+        bars: whether hfprobe may draw its own on a terminal.
+    """
     import logging
     import warnings
 
     import datasets
+    import huggingface_hub
     import transformers
 
+    if not bars:
+        os.environ["TQDM_DISABLE"] = "1"
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hfprobe").setLevel(logging.INFO if is_main_process() else logging.WARNING)
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()  # hfprobe.hub_client says once what these say at each retry
+    huggingface_hub.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hfprobe.errors import InputError
+from hfprobe.cli import script
+from hfprobe.errors import InputError, shorten
 from hfprobe.results import EvalResult, write_json
 from hfprobe.statistics import COVERAGE, compare_paired, mcnemar_exact
 
@@ -35,6 +37,7 @@ def load_comparable(folders: list[Path]) -> dict[str, EvalResult]:
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise InputError("A report folder is named twice. Name each once.")
     results = [EvalResult.load(folder) for folder in folders]
+    results[1:] = [_order_classes(result, like=results[0]) for result in results[1:]]
     for folder, result in zip(folders[1:], results[1:], strict=True):
         _require_same_images(folders[0], results[0], folder, result)
     models = [result.provenance["model"].removeprefix("hfprobe/").split("@")[0] for result in results]
@@ -44,11 +47,32 @@ def load_comparable(folders: list[Path]) -> dict[str, EvalResult]:
     return dict(zip(names, results, strict=True))
 
 
+def _order_classes(result: EvalResult, *, like: EvalResult) -> EvalResult:
+    """A result with its classes numbered as another's are, where both have the same classes.
+
+    The fingerprint of its split depends on the numbers. It becomes the other's where the pictures are the same.
+    """
+    if result.class_names == like.class_names or sorted(result.class_names) != sorted(like.class_names):
+        return result
+    order = [result.class_names.index(name) for name in like.class_names]
+    provenance = dict(result.provenance)
+    pictures = provenance.get("pictures_fingerprint")  # reports of earlier versions have none
+    if pictures is not None and pictures == like.provenance.get("pictures_fingerprint"):
+        provenance["split_fingerprint"] = like.provenance["split_fingerprint"]
+    return replace(
+        result,
+        class_names=like.class_names,
+        labels=np.argsort(order)[result.labels],
+        probabilities=result.probabilities[:, order],
+        provenance=provenance,
+    )
+
+
 def _require_same_images(one: Path, first: EvalResult, other: Path, second: EvalResult) -> None:
     def refuse(what: str, found: Any, expected: Any) -> None:
         raise InputError(
             f"'{other}' and '{one}' cannot be compared, their {what} differ: {found} and {expected}. "
-            "Evaluate both on the same: python scripts/eval.py --model <model> --split test --report_dir <folder>"
+            f"Evaluate both on the same: python {script('eval')} --model <model> --split test --report_dir <folder>"
         )
 
     if first.provenance["split"] != second.provenance["split"]:
@@ -70,7 +94,7 @@ def load_profile(folder: Path) -> dict[str, Any]:
         InputError: there is none, or it is damaged.
     """
     path = folder / PROFILE_FILE
-    remedy = f"Make it: python scripts/profile_models.py <model> ... --report_dir {shlex.quote(str(folder))}"
+    remedy = f"Make it: python {script('profile_models')} <model> ... --report_dir {shlex.quote(shorten(folder))}"
     try:
         profile = json.loads(path.read_text(encoding="utf-8"))
         for model in profile["models"].values():
@@ -78,7 +102,7 @@ def load_profile(folder: Path) -> dict[str, Any]:
         for key in PROFILE_KEYS:
             profile[key]
     except OSError as error:
-        raise InputError(f"'{folder}' holds no profile ({path.name}: {error.strerror}). {remedy}") from error
+        raise InputError(f"'{shorten(folder)}' holds no profile ({path.name}: {error.strerror}). {remedy}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise InputError(f"The profile '{path}' is damaged: {reason}. {remedy}") from error
@@ -155,7 +179,7 @@ def _find_network(name: str, model: dict[str, Any], profile: dict[str, Any]) -> 
             return profiled
     raise InputError(
         f"The profile measured {', '.join(profile['models'])}, and none of them is the network of {name} "
-        f"({model['parameters']:,} parameters). Measure it too: python scripts/profile_models.py <model> ..."
+        f"({model['parameters']:,} parameters). Measure it too: python {script('profile_models')} <model> ..."
     )
 
 

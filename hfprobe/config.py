@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import sys
 from collections.abc import Sequence
@@ -15,12 +14,14 @@ from transformers import TrainingArguments
 from transformers.utils import strtobool
 
 from hfprobe import optimizers
-from hfprobe.cli import Parser, is_main_process
+from hfprobe.cli import Parser, is_main_process, warn_about_repeated
 from hfprobe.data.arguments import DataArguments
-from hfprobe.errors import InputError
+from hfprobe.errors import InputError, shorten
 from hfprobe.models import find_family
 from hfprobe.preflight import find_contradictions, refuse
+from hfprobe.ranges import SEED, refuse_out_of_range
 from hfprobe.run_parser import RunParser
+from hfprobe.schedules import check_schedule, read_table
 
 logger = logging.getLogger(__name__)
 
@@ -55,22 +56,6 @@ HOUSE_DEFAULTS: dict[str, Any] = {
 def spell_flag(name: str) -> str:
     """A field as its flag, and the short one where it has one: `--learning_rate/--lr`."""
     return "/".join([f"--{name}", *(short for short, long in SHORT_NAMES.items() if long == name)])
-
-
-def require_positive(arguments: Any, *names: str) -> None:
-    """InputError naming the first of the fields that is set and not above zero."""
-    for name in names:
-        value = getattr(arguments, name)
-        if value is not None and not 0 < value < math.inf:
-            raise InputError(f"{spell_flag(name)} is {value}; allowed: more than 0.")
-
-
-def require_not_negative(arguments: Any, *names: str) -> None:
-    """InputError naming the first of the fields that is below zero."""
-    for name in names:
-        value = getattr(arguments, name)
-        if not 0 <= value < math.inf:
-            raise InputError(f"--{name} is {value}; allowed: 0 or more.")
 
 
 def has_accelerator() -> bool:
@@ -146,29 +131,34 @@ class RunArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         self.model = find_family(self.model).name  # an alias stands for it
-        require_positive(
-            self,
-            "num_train_epochs",
-            "per_device_train_batch_size",
-            "per_device_eval_batch_size",
-            "learning_rate",
-            "lr_scale",
-            "muon_learning_rate",
-            "gradient_accumulation_steps",
-            "patience",
-            "seeds",
-        )
-        require_not_negative(self, "seed", "weight_decay", "dataloader_num_workers", "histogram_epochs")
-        for name in ("muon_momentum", "label_smoothing_factor"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"--{name} is {getattr(self, name)}; allowed: 0 or more, less than 1.")
+        refuse_out_of_range(self, spell=spell_flag)
+        for name in self._VALID_DICT_FIELDS:
+            value = getattr(self, name)
+            # Other texts are names of files, except of settings that have no file.
+            if name.endswith("kwargs") or str(value).startswith("{"):
+                read_table(name, value)
         self._check_precision()
         if self.resume and self.overwrite:
             raise InputError("--resume and --overwrite exclude each other: keep the run, or delete it.")
+        if self.seed + self.seeds - 1 not in SEED:
+            raise InputError(f"--seed {self.seed} with --seeds {self.seeds} passes {SEED.high}. Pass a smaller --seed.")
         refuse(find_contradictions(self))
         if self.output_dir is None:
             self.output_dir = self.default_output_dir
         super().__post_init__()
+        check_schedule(self)
+        self._check_reporters()
+
+    def _check_reporters(self) -> None:
+        from transformers.integrations import get_available_reporting_integrations  # takes seconds
+
+        installed = get_available_reporting_integrations()
+        lacking = sorted(set(self.report_to) - set(installed))
+        if lacking:
+            raise InputError(
+                f"--report_to is {shorten(', '.join(lacking))}, which is unknown or not installed. Installed: "
+                f"{', '.join(installed)}. Pass one of them, or none."
+            )
 
     def _check_precision(self) -> None:
         """Raise InputError for a precision that this machine emulates or ignores."""
@@ -190,6 +180,11 @@ class RunArguments(TrainingArguments):
                     f"{what} a GPU, or a CPU with units for bfloat16; this one has none and takes several times as "
                     f"long as with float32. {remedy}"
                 )
+
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        """Steps of the warm-up. One that is a share of the run ends before the run's last step, however short."""
+        steps = super().get_warmup_steps(num_training_steps)
+        return min(steps, num_training_steps - 1) if self.warmup_steps < 1 else steps
 
     @property
     def default_output_dir(self) -> str:
@@ -214,13 +209,18 @@ class RunArguments(TrainingArguments):
                 ("warmup_steps",),
                 f"--lr_scheduler_type {schedule} has no warm-up",
             ),
+            (set(self.report_to) <= {"tensorboard"}, ("run_name",), "only services other than TensorBoard show it"),
             ("tensorboard" not in self.report_to, ("histogram_epochs",), "histograms need --report_to tensorboard"),
             (
                 not self.push_to_hub,
                 ("hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision"),
                 "it belongs to --push_to_hub",
             ),
-            (True, ("resume_from_checkpoint",), "hfprobe continues a run with --resume"),
+            (
+                self.push_to_hub,
+                ("hub_strategy", "hub_always_push"),
+                "hfprobe uploads once, at the end, what it pushed to the local hub folder",
+            ),
             (True, ("do_train", "do_eval", "do_predict"), "hfprobe always trains and validates"),
             (self.seeds == 1, ("vary_split",), "--seeds is 1"),
         ]
@@ -288,16 +288,25 @@ class RunConfig:
         }
 
 
-def make_parser(model: str, recipe: str | None = None) -> RunParser:
+def make_parser(
+    model: str, recipe: str | None = None, *, schedule: str | None = None, prog: str = "scripts/train.py"
+) -> RunParser:
     """The flags of a run: data, training and the model's own, with the recipe's values as defaults.
+
+    Args:
+        schedule: the `lr_scheduler_type` of the run, where it is set. A recipe's settings of another schedule are left
+            out.
+        prog: what the user typed, for hints.
 
     Raises:
         InputError: no such model, no such recipe.
     """
     family = find_family(model)
     defaults = HOUSE_DEFAULTS | family.recipe_values(recipe) | {"model": family.name}
+    if schedule not in (None, defaults.get("lr_scheduler_type")):
+        defaults.pop("lr_scheduler_kwargs", None)
     groups = [DataArguments, RunArguments, family.Options]
-    return RunParser(groups, defaults=defaults, short_names=SHORT_NAMES)
+    return RunParser(groups, defaults=defaults, short_names=SHORT_NAMES, prog=prog)
 
 
 def parse_run(argv: Sequence[str] | None = None) -> RunConfig:
@@ -307,25 +316,37 @@ def parse_run(argv: Sequence[str] | None = None) -> RunConfig:
         InputError: a flag or a value that cannot be used, in one line.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
+    return _parse(_parser_for(argv), argv)
+
+
+def _parser_for(argv: Sequence[str]) -> RunParser:
+    """The parser of a command line: its defaults depend on the model, the recipe and the schedule that are passed."""
     first = Parser(add_help=False)
     first.add_argument("--model", default="cnn")
     first.add_argument("--recipe")
+    first.add_argument("--lr_scheduler_type", "--lr-scheduler-type")
     chosen, _ = first.parse_known_args(argv)
-    groups, passed = make_parser(chosen.model, chosen.recipe).parse(argv)
+    return make_parser(chosen.model, chosen.recipe, schedule=chosen.lr_scheduler_type, prog=sys.argv[0])
+
+
+def _parse(parser: RunParser, argv: Sequence[str]) -> RunConfig:
+    groups, passed = parser.parse(argv)
     return RunConfig(*groups, passed)
 
 
 def parse_runs(argv: Sequence[str] | None = None) -> list[RunConfig]:
     """One RunConfig a seed: --seed, --seed + 1, ... for --seeds of them, on one split unless --vary_split.
 
-    Flags without effect are named in a warning.
+    Flags without effect are named in a warning, and so are flags that were passed twice.
 
     Raises:
         InputError: see `parse_run`.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    whole = parse_run(argv)
+    parser = _parser_for(argv)
+    whole = _parse(parser, argv)
     if is_main_process():
+        warn_about_repeated(parser, argv)
         whole.warn_about_ignored()
     arguments = whole.training
     if arguments.seeds == 1:
@@ -337,7 +358,7 @@ def parse_runs(argv: Sequence[str] | None = None) -> list[RunConfig]:
             own += ["--split_seed", str(whole.split_seed)]
         if arguments.output_dir != arguments.default_output_dir:
             own += ["--output_dir", f"{arguments.output_dir}/seed{seed}"]
-        runs.append(parse_run([*argv, *own]))
+        runs.append(_parse(parser, [*argv, *own]))
     return runs
 
 
@@ -350,7 +371,8 @@ def make_run(*, model: str = "cnn", recipe: str | None = None, **values: Any) ->
     Raises:
         InputError: see `parse_run`.
     """
-    parser = make_parser(model, recipe)
+    schedule = values.get("lr_scheduler_type")
+    parser = make_parser(model, recipe, schedule=getattr(schedule, "value", schedule))
     groups, passed = parser.parse(parser.spell(values))
     config = RunConfig(*groups, passed | values.keys())
     config.warn_about_ignored()
@@ -364,5 +386,6 @@ def parse_options(model: str, argv: Sequence[str]) -> Any:
         InputError: unknown model, unknown flag, bad value.
     """
     family = find_family(model)
-    groups, _ = RunParser([family.Options], defaults=family.recipe_values(), short_names={}).parse(argv)
+    parser = RunParser([family.Options], defaults=family.recipe_values(), short_names={}, prog=sys.argv[0])
+    groups, _ = parser.parse(argv)
     return groups[0]

@@ -3,11 +3,21 @@
 Every message is one line: what was found, what is allowed, what to do.
 """
 
+import errno
+
+# Characters of a message: a value that somebody passed may have thousands.
+LONGEST = 2000
+# How a write fails where there is no room: on the disk, in a quota, within the largest file size (`ulimit -f`).
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class CommandError(Exception):
     """What `hfprobe.cli.run_command` makes one line of."""
 
     exit_code: int
+
+    def __str__(self) -> str:
+        return shorten(" ".join(super().__str__().split()), LONGEST)
 
 
 class InputError(CommandError, ValueError):
@@ -23,7 +33,7 @@ class CheckFailedError(CommandError, RuntimeError):
 
 
 class MachineError(CommandError, RuntimeError):
-    """Disk or memory ran out, or a device failed. Exit code 3."""
+    """Disk or memory ran out, a device failed, or an upload broke off. Exit code 3."""
 
     exit_code = 3
 

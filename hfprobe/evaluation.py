@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from hfprobe import provenance
@@ -19,6 +18,7 @@ from hfprobe.data.resident import ImageSplit
 from hfprobe.data.splits import Splits
 from hfprobe.errors import InputError, first_line
 from hfprobe.models import family_of, loading
+from hfprobe.progress import show_progress
 from hfprobe.results import EvalResult
 
 BATCH_SIZE = 64
@@ -101,13 +101,15 @@ def evaluate_model(
         for mirror in (False, True)[: 2 if tta else 1]
     ]
     probabilities = np.zeros((len(images), len(labels)), dtype=np.float32)
-    with torch.inference_mode():
-        for first in tqdm(range(0, len(images), BATCH_SIZE), desc=f"Evaluating on {split}"):
+    stage = f"Evaluating on {split}"
+    with show_progress(total=len(images), desc=stage, unit="image") as progress, torch.inference_mode():
+        for first in range(0, len(images), BATCH_SIZE):
             positions = list(range(first, min(first + BATCH_SIZE, len(images))))
             for view in views:
                 inputs = {name: value.to(device) for name, value in view.__getitems__(positions).items()}
                 logits = model(**inputs).logits.float() / divisor
                 probabilities[positions] += logits.softmax(-1).cpu().numpy() / len(views)
+            progress.update(len(positions))
     seconds = time.perf_counter() - start
     return EvalResult(
         class_names=labels,
@@ -123,6 +125,7 @@ def evaluate_model(
             "split": split,
             "source": splits.source,
             "split_fingerprint": images.fingerprint,
+            "pictures_fingerprint": images.pictures_fingerprint,
             "parameters": model.num_parameters(),
             "trainable_parameters": model.num_parameters(only_trainable=True),
             **family.describe(model),

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import hashlib
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
 from numpy.typing import DTypeLike
 
+from hfprobe import process
+from hfprobe.errors import DISK_FULL, MachineError
+
+WRITING = ".writing-"
 # How the system says that a file system knows no locks.
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
@@ -35,7 +42,7 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-@contextmanager
+@contextlib.contextmanager
 def locked(path: Path, *, timeout: float = -1) -> Iterator[bool]:
     """Hold a lock, which the system frees when the process ends in whatever way; whether the file system has locks.
 
@@ -80,3 +87,76 @@ def create_array(file: Path, *, dtype: DTypeLike, shape: tuple[int, ...]) -> np.
             file.unlink()
             raise
     return array
+
+
+@contextlib.contextmanager
+def staging_folder(parent: Path, *, prefix: str) -> Iterator[Path]:
+    """A new folder in `parent`, removed after the block, also at an interrupt.
+
+    A process that is killed leaves its own behind. It is locked while its process lives, so that the next call with
+    this `parent` and `prefix` can tell and remove it.
+    """
+    with _locked(parent):
+        for left in parent.glob(f"{prefix}*"):
+            with contextlib.suppress(OSError), _locked(left, fcntl.LOCK_NB):
+                shutil.rmtree(left, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        lock = _locked(folder)
+        lock.__enter__()
+    process.unfinished.add(str(folder))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        process.unfinished.discard(str(folder))
+        lock.__exit__(None, None, None)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, flags: int = 0) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
+        except OSError as error:
+            if flags or error.errno not in NO_LOCKS:  # without locks, no one can tell what a killed process left
+                raise
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def replace_together(folder: Path, *, last: str) -> Iterator[Path]:
+    """A staging folder; after the block, its files replace those of their names in `folder`, all of them or none.
+
+    Within another such block, `folder` may be its staging folder: then it is yielded itself.
+
+    Args:
+        folder: made where it does not exist.
+        last: the file that says that the others are there. It is removed first and comes last, so that a process that
+            is killed in between leaves a folder that is incomplete, and not a mixture of old and new files.
+
+    Raises:
+        MachineError: no room. The files in `folder` are what they were.
+    """
+    if folder.name.startswith(WRITING):
+        yield folder
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with staging_folder(folder, prefix=WRITING) as staging:
+            yield staging
+            files = sorted((path for path in staging.iterdir() if path.is_file()), key=lambda path: path.name == last)
+            for file in files:
+                sync(file)
+            (folder / last).unlink(missing_ok=True)
+            for file in files:
+                os.replace(file, folder / file.name)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise MachineError(
+            f"The results could not be written to '{folder}': {os.strerror(error.errno)}. What it held before is "
+            "intact. Free some space, and run again."
+        ) from error

@@ -32,13 +32,14 @@ from jinja2 import FileSystemLoader
 from markupsafe import Markup
 from safetensors import SafetensorError
 
+from hfprobe.cli import script
 from hfprobe.errors import InputError, MachineError, shorten
 from hfprobe.files import locked, sha256, sync
 from hfprobe.markdown import make_markdown_environment
 
 ORGANISATION = "hfprobe"
 COMMIT = re.compile(r"[0-9a-f]{40}")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{,95}")  # as long as the hub allows
 PUSH_LOCK = "push.lock"
 # Of a model's folder.
 PARTS = ("blobs", "snapshots", "sums", "refs")
@@ -163,7 +164,7 @@ def resolve_model(*, model: str, hub_dir: str | Path = "hub") -> Path:
     Raises:
         InputError: no such folder, name or revision; a link in the revision leaves the hub folder; a damaged file.
     """
-    if os.path.isdir(model):  # False for what can be no path
+    if os.path.isdir(model):  # False for what can be no path, where Path's method raises
         if not (Path(model) / "config.json").is_file():
             raise InputError(
                 f"'{model}' is not a model folder: it has no config.json. Give a checkpoint, a snapshot of the hub "
@@ -175,7 +176,7 @@ def resolve_model(*, model: str, hub_dir: str | Path = "hub") -> Path:
     if not revisions:
         raise InputError(
             f"No model '{shorten(model)}': neither a folder nor a name in the hub folder '{hub_dir}', which has: "
-            f"{_known(hub_dir)}. Train one: python scripts/train.py --model cnn"
+            f"{_known(hub_dir)}. Train one: python {script('train')} --model cnn"
         )
     if not wanted or wanted == "main":
         found = [revision for revision in revisions if revision.is_main]

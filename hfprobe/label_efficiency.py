@@ -12,16 +12,17 @@ from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
-from tqdm import tqdm
 from transformers import PreTrainedModel, set_seed
 
 from hfprobe import provenance
+from hfprobe.callbacks import EpochLines, StopOnSignal
 from hfprobe.config import RunConfig, make_run
 from hfprobe.data.columns import label_numbers
 from hfprobe.data.resident import ImageBatches
 from hfprobe.data.splits import VALIDATION_SHARE, Images, Splits
 from hfprobe.errors import InputError
 from hfprobe.models import build_model, find_family
+from hfprobe.progress import show_progress
 from hfprobe.results import write_json
 from hfprobe.training import assemble_trainer, fit, make_inputs
 
@@ -74,7 +75,7 @@ def measure_label_efficiency(
         "versions": provenance.versions(),
     }
     done = {(point["model"], point["shots"], point["seed"]) for point in content["points"]}
-    wanted = [(name, count, seed) for count in sorted(shots) for name in models for seed in seeds]
+    wanted = [(name, count, seed) for count in sorted(set(shots)) for name in models for seed in seeds]
     missing = [key for key in wanted if key not in done]
     how = {"classes": len(images.class_names), "folder": str(folder)}
     solved = {  # once for all seeds: the same as where one seed is measured alone
@@ -82,7 +83,8 @@ def measure_label_efficiency(
         for name in {name for name, _, _ in missing}
         if find_family(name).is_solved(options[name])
     }
-    with tqdm(total=len(wanted), initial=len(wanted) - len(missing), desc="Label efficiency", unit="point") as progress:
+    known = len(wanted) - len(missing)
+    with show_progress(total=len(wanted), initial=known, desc="Label efficiency", unit="point") as progress:
         for name, count, seed in missing:
             progress.set_postfix_str(f"{name}, {count} per class, seed {seed}")
             start = time.perf_counter()
@@ -184,5 +186,7 @@ def _measure(prepared: _Prepared, *, config: RunConfig, splits: Splits, count: i
         train=prepared.inputs["train"].take(train),
         validation=prepared.inputs["validation"].take(validation),
     )
+    trainer.remove_callback(EpochLines)
+    trainer.remove_callback(StopOnSignal)  # an interrupted point is measured again, not continued
     fit(trainer, config=config)
     return trainer.predict(prepared.inputs["test"]).metrics["test_accuracy"]

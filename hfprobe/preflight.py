@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
+import multiprocessing
 import shutil
 from pathlib import Path
 from typing import Any
 
-from hfprobe.errors import InputError, MachineError
+from hfprobe.errors import InputError, MachineError, shorten
+from hfprobe.schedules import read_table
 
 METRICS = ("accuracy", "macro_f1", "loss")
 # AdamW keeps two moments of each weight beside the weight itself.
@@ -26,7 +27,8 @@ def find_contradictions(arguments: Any) -> list[str]:
     rises = metric != "loss"
     if metric not in METRICS:
         problems.append(
-            f"--metric_for_best_model is {metric}, which no evaluation measures. Allowed: {', '.join(METRICS)}."
+            f"--metric_for_best_model is {shorten(metric)}, which no evaluation measures. "
+            f"Allowed: {', '.join(METRICS)}."
         )
     elif arguments.greater_is_better is not None and bool(arguments.greater_is_better) != rises:
         problems.append(
@@ -60,7 +62,7 @@ def find_contradictions(arguments: Any) -> list[str]:
         problems.append("--dataloader_drop_last leaves images out of evaluations too. Leave it out.")
     if arguments.label_names not in (None, ["labels"]):
         problems.append(
-            f"--label_names is {' '.join(arguments.label_names)}; hfprobe's images have labels. Leave it out."
+            f"--label_names is {shorten(' '.join(arguments.label_names))}; hfprobe's images have labels. Leave it out."
         )
     if arguments.batch_eval_metrics:
         problems.append(
@@ -72,23 +74,47 @@ def find_contradictions(arguments: Any) -> list[str]:
         )
     schedule = getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type)
     if schedule in ("reduce_lr_on_plateau", "greedy"):
-        mode = _as_table(arguments.lr_scheduler_kwargs).get("mode", "min")
+        mode = read_table("lr_scheduler_kwargs", arguments.lr_scheduler_kwargs).get("mode", "min")
         if mode != ("max" if rises else "min"):
             problems.append(
                 f"The {schedule.removeprefix('reduce_lr_on_')} schedule waits for a smaller {metric} (mode {mode}): "
                 "the learning rate would fall while the model improves. "
                 f'Give --lr_scheduler_kwargs \'{{"mode": "{"max" if rises else "min"}"}}\'.'
             )
+    return problems + _without_effect(arguments)
+
+
+def _without_effect(arguments: Any) -> list[str]:
+    """Flags of transformers that hfprobe cannot honour, each with what to use instead."""
+    workers = arguments.dataloader_num_workers
+    context = arguments.dataloader_multiprocessing_context
+    # Of each: the flag, whether it is set, and why it is refused. Older transformers do not have all of them.
+    table = [
+        ("remove_unused_columns", True, "finds columns by their names, and hfprobe's batches have none to drop"),
+        ("resume_from_checkpoint", True, "is not read: --resume continues from the newest checkpoint in --output_dir"),
+        ("save_only_model", True, "leaves out what --resume needs, so that a stopped run would begin again"),
+        ("restore_callback_states_from_checkpoint", True, "is not needed: --resume restores everything"),
+        ("enable_jit_checkpoint", True, "is not needed: hfprobe saves a checkpoint when a signal stops it"),
+        *((name, True, "is for language models") for name in ("neftune_noise_alpha", "use_liger_kernel")),
+        *(
+            (f"{name}_checkpointing", True, "is not supported by hfprobe's models")
+            for name in ("activation", "gradient")
+        ),
+        ("train_sampling_strategy", ("group_by_length", "batch_rebalance"), "is for texts: images have no length"),
+        ("dataloader_persistent_workers", workers == 0, "needs --dataloader_num_workers of 1 or more"),
+        ("dataloader_multiprocessing_context", workers == 0, "needs --dataloader_num_workers of 1 or more"),
+    ]
+    problems = []
+    for name, refused, reason in table:
+        value = getattr(arguments, name, None)
+        if value and (value in refused if isinstance(refused, tuple) else refused):
+            problems.append(f"--{name} {reason}. Leave it out.")
+    known = multiprocessing.get_all_start_methods()
+    if context is not None and context not in known:
+        problems.append(
+            f"--dataloader_multiprocessing_context is {shorten(context)}; allowed here: {', '.join(known)}."
+        )
     return problems
-
-
-def _as_table(given: dict[str, Any] | str | None) -> dict[str, Any]:
-    """Scheduler settings, which on the command line are JSON; what cannot be read is left to transformers to refuse."""
-    try:
-        table = json.loads(given) if isinstance(given, str) else given
-    except ValueError:
-        table = None
-    return table if isinstance(table, dict) else {}
 
 
 def find_shortages(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import signal
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -17,16 +18,16 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from hfprobe import provenance
-from hfprobe.cli import quiet_libraries
+from hfprobe.cli import end_with_parent, quiet_libraries
 from hfprobe.comparison import PROFILE_FILE
 from hfprobe.data.transforms import input_size
 from hfprobe.errors import CheckFailedError, InputError, MachineError, first_line
 from hfprobe.evaluation import load_model
 from hfprobe.models import family_of, register_models
+from hfprobe.progress import show_progress
 from hfprobe.results import write_json
 
 WARMUP_STEPS = 10
@@ -184,7 +185,7 @@ def time_in_turn(
     keys = list(steps)
     found: dict[Any, list[list[float]]] = {key: [] for key in keys}
     a_round = {}
-    with tqdm(total=len(keys) * (rounds + 1), desc="Profiling", unit="turn") as progress:
+    with show_progress(total=len(keys) * (rounds + 1), desc="Profiling", unit="turn") as progress:
         for key in keys:
             warm = [_timed(steps[key], device) for _ in range(WARMUP_STEPS)]
             a_round[key] = max(1, round(seconds / statistics.median(warm)))
@@ -303,9 +304,14 @@ def peak_memory(
         model.to("cpu")
         return peak
     # Spawned, because a forked child would begin with this process's memory.
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=end_with_parent) as pool:
         try:
-            return pool.submit(_resident_growth, folder, side, batch_size).result()
+            # The child inherits the mask: Ctrl-C is for this process, which ends the child.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            growth = pool.submit(_resident_growth, folder, side, batch_size)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            return growth.result()
         except BrokenProcessPool as error:
             raise MachineError(
                 f"The process that measured the memory of '{folder}' at batch size {batch_size} was killed, most "

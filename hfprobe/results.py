@@ -18,7 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
-from hfprobe.errors import InputError
+from hfprobe.cli import script
+from hfprobe.errors import InputError, shorten
+from hfprobe.files import replace_together
 from hfprobe.statistics import calibration, metric_intervals
 
 METRICS_FILE = "metrics.json"
@@ -66,9 +68,11 @@ class EvalResult:
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write metrics.json, predictions.parquet and mistakes.parquet; metrics.json last: it marks them complete."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write metrics.json, predictions.parquet and mistakes.parquet, all of them or none.
+
+        Raises:
+            MachineError: no room. What the folder held is intact.
+        """
         predictions = pa.table(
             {
                 "index": self.index,
@@ -83,10 +87,10 @@ class EvalResult:
                 "image": pa.array(list(self.mistakes.values()), pa.binary()),
             }
         )
-        write_beside(folder / PREDICTIONS_FILE, lambda path: pq.write_table(predictions, path))
-        write_beside(folder / MISTAKES_FILE, lambda path: pq.write_table(mistakes, path))
-        content = {"class_names": self.class_names} | self.metrics | self.provenance
-        write_json(folder / METRICS_FILE, content)
+        with replace_together(Path(folder), last=METRICS_FILE) as staging:
+            pq.write_table(predictions, staging / PREDICTIONS_FILE)
+            pq.write_table(mistakes, staging / MISTAKES_FILE)
+            write_json(staging / METRICS_FILE, {"class_names": self.class_names} | self.metrics | self.provenance)
 
     @classmethod
     def load(cls, folder: str | Path) -> EvalResult:
@@ -96,9 +100,11 @@ class EvalResult:
             InputError: not the folder of an evaluation, or a damaged one.
         """
         folder = Path(folder)
-        remedy = f"Make it: python scripts/eval.py --model <folder or hub name> --report_dir {shlex.quote(str(folder))}"
-        if not (folder / METRICS_FILE).is_file():
-            raise InputError(f"'{folder}' holds no evaluation: it has no {METRICS_FILE}. {remedy}")
+        remedy = (
+            f"Make it: python {script('eval')} --model <folder or hub name> --report_dir {shlex.quote(shorten(folder))}"
+        )
+        if not os.path.isfile(folder / METRICS_FILE):  # False for a name that is too long, where Path's method raises
+            raise InputError(f"'{shorten(folder)}' holds no evaluation: it has no {METRICS_FILE}. {remedy}")
         try:
             content = json.loads((folder / METRICS_FILE).read_text())
             if not isinstance(content, dict):

@@ -9,7 +9,7 @@ from typing import Any, get_args, get_type_hints
 from transformers import HfArgumentParser
 
 from hfprobe.cli import OneLineErrors
-from hfprobe.errors import InputError
+from hfprobe.errors import InputError, shorten
 
 
 class RunParser(OneLineErrors, HfArgumentParser):
@@ -19,10 +19,11 @@ class RunParser(OneLineErrors, HfArgumentParser):
         groups: dataclasses, whose objects are the result.
         defaults: values for their fields, which win over the dataclasses' own; a flag wins over both.
         short_names: short flag -> the field that it stands for.
+        prog: the program that the user typed, for hints.
     """
 
-    def __init__(self, groups: Sequence[type], *, defaults: dict[str, Any], short_names: dict[str, str]):
-        super().__init__(groups, prog="scripts/train.py", allow_abbrev=False)
+    def __init__(self, groups: Sequence[type], *, defaults: dict[str, Any], short_names: dict[str, str], prog: str):
+        super().__init__(groups, prog=prog, allow_abbrev=False)
         for short, long in short_names.items():
             for action in [action for action in self._actions if action.dest == long]:
                 same = {name: getattr(action, name) for name in ("dest", "type", "nargs", "const")}
@@ -46,8 +47,9 @@ class RunParser(OneLineErrors, HfArgumentParser):
             groups = self.parse_args_into_dataclasses(argv, look_for_args_file=False)
         except InputError:
             raise
-        except (ValueError, TypeError, OSError, ImportError) as error:  # of TrainingArguments or a model's Options
-            raise InputError(str(error)) from error
+        except Exception as error:  # TrainingArguments and what it calls raise many kinds for a wrong value
+            text = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(shorten(text) if "--" in text else f"The flags cannot be used: {shorten(text)}") from error
         return list(groups), frozenset(name for name, value in vars(given).items() if value is not unset)
 
     def spell(self, values: dict[str, Any]) -> list[str]:

@@ -22,9 +22,10 @@ from hfprobe import checkpoints
 from hfprobe.callbacks import StopOnSignal
 from hfprobe.cli import find_shortage
 from hfprobe.config import RunArguments
-from hfprobe.errors import CheckFailedError, CommandError, InputError, MachineError, StoppedError, first_line
+from hfprobe.errors import CheckFailedError, CommandError, InputError, MachineError, StoppedError, first_line, shorten
 from hfprobe.optimizers import make_optimizer, scale_learning_rates
 from hfprobe.results import write_json
+from hfprobe.schedules import check_rates
 
 # How the system, torch and safetensors say that a file could not be written.
 FULL_DISK = (OSError, RuntimeError, SafetensorError)
@@ -80,8 +81,8 @@ class ProbeTrainer(Trainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         schedule = super().create_scheduler(num_training_steps, optimizer)
-        for rate in getattr(schedule, "lr_lambdas", []):
-            rate(num_training_steps - 1)  # a setting that is no number would be met only after the warm-up
+        # Once more with the run's own length: a warm-up may be as long.
+        check_rates(schedule, steps=num_training_steps, warmup=self.args.get_warmup_steps(num_training_steps))
         return schedule
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
@@ -97,6 +98,12 @@ class ProbeTrainer(Trainer):
         prepared = super()._prepare_for_training(*args, **kwargs)
         self._begun = True
         return prepared
+
+    def init_hf_repo(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing. Trainer would make a repository before training; `hfprobe.hub_client` uploads the finished model."""
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Nothing. Trainer would upload output_dir, a pickle included, while a checkpoint is being staged there."""
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0
@@ -176,12 +183,13 @@ class ProbeTrainer(Trainer):
         if self._stopper.due:
             if self._saved_step != self.state.global_step:  # --save_strategy best overrules the signal's request
                 self._save_checkpoint(self.model_wrapped, None)
-            raise StoppedError(
-                f"Stopped by {signal.Signals(self._stopper.due).name} at step {self.state.global_step:,} of "
-                f"{self.state.max_steps:,}; all is saved in {self.args.output_dir}. To continue, run the same "
-                "command with --resume.",
-                number=self._stopper.due,
+            number = signal.Signals(self._stopper.due)
+            how = {signal.SIGINT: "Interrupted", signal.SIGPIPE: "Stopped because the output was closed"}
+            text = (
+                f"{how.get(number, f'Stopped by {number.name}')} at step {self.state.global_step:,} of "
+                f"{self.state.max_steps:,}; all is saved in {self.args.output_dir}."
             )
+            raise StoppedError(f"{text} To continue, {resume_command(self.args)}.", number=number)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         with reading(resume_from_checkpoint):
@@ -223,7 +231,7 @@ class ProbeTrainer(Trainer):
             shutil.rmtree(staging, ignore_errors=True)
             raise MachineError(
                 f"{name} could not be saved in '{folder}': {getattr(error, 'strerror', None) or error}. Earlier "
-                "checkpoints are intact. Free some space, then run the same command with --resume."
+                f"checkpoints are intact. Free some space, then {resume_command(self.args)}."
             ) from error
         finally:
             self.args.output_dir, self.args.save_total_limit = str(folder), keep
@@ -261,6 +269,11 @@ class ProbeTrainer(Trainer):
         self.state.best_model_checkpoint = str(best) if best.is_dir() else None
 
 
+def resume_command(arguments: RunArguments) -> str:
+    """What continues a run, as part of a sentence."""
+    return f"run the same command with --resume{' instead of --overwrite' if arguments.overwrite else ''}"
+
+
 @contextlib.contextmanager
 def setting_up(until: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Turn transformers' refusal of a flag, before the first step, into a one-line error."""
@@ -272,8 +285,8 @@ def setting_up(until: Callable[[], bool] = lambda: False) -> Iterator[None]:
         if not refused or isinstance(error, CommandError) or until() or find_shortage(error) is not None:
             raise
         raise InputError(
-            f"transformers cannot begin with these flags: {type(error).__name__}: {first_line(error)}. Correct or "
-            "leave out the flag that this is about; HFPROBE_DEBUG=1 shows the traceback."
+            f"transformers cannot begin with these flags: {type(error).__name__}: {shorten(first_line(error))}. "
+            "Correct or leave out the flag that this is about; HFPROBE_DEBUG=1 shows the traceback."
         ) from error
 
 

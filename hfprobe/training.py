@@ -19,8 +19,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 from transformers.trainer_utils import PredictionOutput
 
-from hfprobe import checkpoints, hub, provenance
-from hfprobe.callbacks import Curves, EarlyStopping, EpochProgress, Histograms, Profiler, SetEpoch
+from hfprobe import checkpoints, hub, process, provenance
+from hfprobe.callbacks import Curves, EarlyStopping, EpochLines, Histograms, Profiler, SetEpoch, StepBar
 from hfprobe.config import RunArguments, RunConfig
 from hfprobe.data.resident import ImageBatches
 from hfprobe.data.splits import Splits
@@ -29,10 +29,11 @@ from hfprobe.metrics import compute_metrics
 from hfprobe.models import check_processor, find_family
 from hfprobe.models.base import AUGMENTATION
 from hfprobe.preflight import find_shortages, refuse
+from hfprobe.progress import has_bars
 from hfprobe.results import write_json
 from hfprobe.run_folder import RUN_FILE, check_same_run, holds_run, read_result
 from hfprobe.statistics import fit_temperature, summarize_values
-from hfprobe.trainer import ProbeTrainer, identity
+from hfprobe.trainer import ProbeTrainer, identity, resume_command
 
 logger = logging.getLogger(__name__)
 
@@ -101,8 +102,9 @@ def assemble_trainer(
     # What the inputs cost when they were made: a comparison is not to depend on what a cache holds.
     trainer.preparation_seconds = train.preparation_seconds + validation.preparation_seconds
     trainer.pop_callback(PrinterCallback)
-    if trainer.pop_callback(ProgressCallback):
-        trainer.add_callback(EpochProgress())
+    trainer.add_callback(EpochLines())
+    if trainer.pop_callback(ProgressCallback) and has_bars():
+        trainer.add_callback(StepBar())
     folder = Path(arguments.output_dir)
     if arguments.profile:
         trainer.add_callback(Profiler(folder / "profile"))
@@ -182,6 +184,7 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
     # The result of a run that is resumed after its end stays until there is a new one.
     if trainer.is_world_process_zero() and not (arguments.resume and read_result(arguments.output_dir)):
         write_json(Path(arguments.output_dir) / RUN_FILE, record)
+    process.advice = f"To continue from what is saved in {arguments.output_dir}, {resume_command(arguments)}."
     chosen = fit(trainer, config=config, checkpoint=checkpoint)
     record |= chosen
     trainer.model.config.run |= chosen
@@ -266,16 +269,20 @@ def take_best(trainer: ProbeTrainer, checkpoint: Path) -> None:
     trainer._load_from_checkpoint(best or str(checkpoint))
 
 
-def push_best(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits, result: RunResult) -> hub.Revision:
+def push_best(
+    trainer: ProbeTrainer, *, config: RunConfig, splits: Splits, result: RunResult, repository: str | None = None
+) -> hub.Revision:
     """Push the model that the trainer holds to the local hub folder, with a card that says what it can do.
 
-    With `--push_to_hub` it goes to the real hub too.
+    Args:
+        repository: where the revision is to be uploaded afterwards (`hfprobe.hub_client`); the card names it.
     """
     family = find_family(config.training.model)
     effective = config.to_dict()
     card = describe_run(config=config, model=trainer.model, splits=splits) | {
         "summary": inspect.getmodule(family).__doc__.strip(),
         "dataset": config.data.dataset,
+        "local_dataset": Path(config.data.dataset).is_dir(),  # the hub refuses a card that lists it under `datasets`
         "settings": {name: effective["training"][name] for name in CARD_SETTINGS if name in effective["training"]}
         | {"effective_batch_size": config.effective_batch_size, "penalty": trainer.model.config.run.get("penalty")}
         | {name: effective["data"][name] for name in AUGMENTATION if name in effective["data"]}
@@ -283,11 +290,10 @@ def push_best(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits, resul
         | {"precision": PRECISIONS[trainer.accelerator.mixed_precision]}
         | family.describe(trainer.model),
         "result": result,
+        "repository": repository,
     }
     counted = {"epochs": result.epochs, "best_epoch": result.best_epoch, "seconds": result.seconds}
     trainer.model.config.run |= {name: value for name, value in counted.items() if value is not None}
-    if trainer.args.push_to_hub:
-        trainer.push_to_hub()
     return hub.push_model(
         model=trainer.model,
         processor=trainer.processing_class,

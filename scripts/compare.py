@@ -9,11 +9,12 @@ no images. Seconds.
 
 from pathlib import Path
 
-from hfprobe.cli import Parser, require_writable, run_command
+import hfprobe.interruptible  # noqa: F401
+from hfprobe.cli import Parser, require_writable, run_command, script
 
 
 def make_parser() -> Parser:
-    parser = Parser(prog="scripts/compare.py", description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="REPORT", help="report folders of scripts/eval.py")
     parser.add_argument(
         "--report_dir", type=Path, default=Path("reports/comparison"), help="default: reports/comparison"
@@ -27,16 +28,19 @@ def main() -> None:
     require_writable(arguments.report_dir, flag="--report_dir")
 
     from hfprobe.comparison import compare, load_comparable, load_profile, save_comparison
+    from hfprobe.files import replace_together
     from hfprobe.reporting import write_comparison
 
     results = load_comparable(arguments.folders)
     profile = None if arguments.profile is None else load_profile(arguments.profile)
-    save_comparison(compare(results, profile=profile), arguments.report_dir)
-    page = write_comparison(arguments.report_dir, results)
+    with replace_together(arguments.report_dir, last="comparison.html") as staging:
+        save_comparison(compare(results, profile=profile), staging)
+        write_comparison(staging, results)
+    page = arguments.report_dir / "comparison.html"
     print("\n" + page.with_suffix(".md").read_text(encoding="utf-8").split("\n\n")[1])
     print(f"Page: {page} (open it in a browser)")
     if profile is None:
-        print("Speed and memory: python scripts/profile_models.py <model> ..., then this again with --profile")
+        print(f"Speed and memory: python {script('profile_models')} <model> ..., then this again with --profile")
 
 
 if __name__ == "__main__":

@@ -14,12 +14,14 @@ import json
 import shlex
 from pathlib import Path
 
-from hfprobe.cli import Parser, positive_int, quiet_libraries, require_writable, run_command
-from hfprobe.errors import InputError
+import hfprobe.interruptible  # noqa: F401
+from hfprobe.cli import Parser, number_in, quiet_libraries, require_writable, run_command, script
+from hfprobe.errors import InputError, shorten
+from hfprobe.ranges import IMAGES
 
 
 def make_parser() -> Parser:
-    parser = Parser(prog="scripts/eval.py", description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--model", help="model folder, or a name in the hub folder: simple-cnn, simple-cnn@<revision>")
     parser.add_argument(
         "--seeds",
@@ -28,7 +30,7 @@ def make_parser() -> Parser:
         help="what train.py --seeds wrote, instead of --model: every run",
     )
     parser.add_argument("--split", default="test", choices=["test", "validation"], help="default: test")
-    parser.add_argument("--max_eval_samples", type=positive_int, help="at most this many images, stratified")
+    parser.add_argument("--max_eval_samples", type=number_in(IMAGES), help="at most this many images, stratified")
     parser.add_argument("--report_dir", type=Path, help="default: reports/<model's name>")
     parser.add_argument("--hub_dir", default="hub", help="default: hub")
     parser.add_argument("--dataset", help="default: the one the model was trained on")
@@ -51,6 +53,9 @@ def main() -> None:
     if arguments.report_only:
         if arguments.report_dir is None:
             raise InputError("--report_only needs --report_dir, the folder of an evaluation.")
+        for flag in ("model", "max_eval_samples", "dataset", "classes", "tta", "temperature"):
+            if getattr(arguments, flag):
+                raise InputError(f"--report_only evaluates nothing, so --{flag} has no effect. Leave one of them out.")
     else:
         if arguments.model is None:
             raise InputError("--model is missing. Give a model folder or a name in the hub folder, such as simple-cnn.")
@@ -58,14 +63,16 @@ def main() -> None:
     from hfprobe.reporting import write_report
     from hfprobe.results import EvalResult
 
-    page = write_report(arguments.report_dir)
+    page = arguments.report_dir / "report.html"
+    if arguments.report_only:
+        write_report(arguments.report_dir)
     metrics = EvalResult.load(arguments.report_dir).metrics
     low, high = metrics["intervals"]["accuracy"]
     print(
         f"\nAccuracy {metrics['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}), "
         f"macro-F1 {metrics['macro_f1']:.2%} (n = {metrics['n']:,}).\n"
         f"Report:  {page} (open it in a browser)\n"
-        f"Compare: python scripts/compare.py {shlex.quote(str(arguments.report_dir))} <another report folder>"
+        f"Compare: python {script('compare')} {shlex.quote(str(arguments.report_dir))} <another report folder>"
     )
 
 
@@ -75,7 +82,6 @@ def evaluate_seeds(arguments) -> None:
         raise InputError("--seeds excludes --model and --report_only.")
     runs = best_epochs(arguments.seeds)
     folder = arguments.report_dir or Path("reports") / arguments.seeds.stem
-    from hfprobe.reporting import write_report
     from hfprobe.results import EvalResult, write_json
     from hfprobe.statistics import summarize_values
 
@@ -83,7 +89,6 @@ def evaluate_seeds(arguments) -> None:
     for seed, model in runs.items():
         one = argparse.Namespace(**vars(arguments) | {"model": str(model), "report_dir": folder / f"seed{seed}"})
         evaluate(one)
-        write_report(one.report_dir)
         found.append(EvalResult.load(one.report_dir).metrics)
     summary = {key: summarize_values([metrics[key] for metrics in found]) for key in ("accuracy", "macro_f1")}
     write_json(folder / "seeds.json", {"split": arguments.split, "seeds": list(runs)} | summary)
@@ -111,12 +116,14 @@ def best_epochs(file: Path) -> dict[int, Path]:
             else:
                 found[seed] = Path(run) / "model"  # a head that was solved
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"'{file}' is not what scripts/train.py --seeds writes: {error!r}.") from error
+        raise InputError(
+            f"'{shorten(file)}' is not what {script('train')} --seeds writes: {shorten(repr(error))}."
+        ) from error
     return found
 
 
 def evaluate(arguments) -> None:
-    """Run the model over the split and save what came out in `report_dir`."""
+    """Run the model over the split, and save what came out in `report_dir` with a report."""
     from hfprobe.hub import resolve_model
     from hfprobe.output_folder import check_places
 
@@ -129,6 +136,9 @@ def evaluate(arguments) -> None:
     from hfprobe.data.arguments import DataArguments
     from hfprobe.data.splits import load_images
     from hfprobe.evaluation import evaluate_model, load_model
+    from hfprobe.files import replace_together
+    from hfprobe.reporting import write_report
+    from hfprobe.results import METRICS_FILE
 
     quiet_libraries()
     model, processor = load_model(folder)
@@ -151,7 +161,9 @@ def evaluate(arguments) -> None:
         temperature=arguments.temperature,
         tta=arguments.tta,
     )
-    result.save(arguments.report_dir)
+    with replace_together(arguments.report_dir, last=METRICS_FILE) as staging:
+        result.save(staging)
+        write_report(staging)
 
 
 if __name__ == "__main__":

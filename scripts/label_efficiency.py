@@ -10,20 +10,24 @@ quarter of an hour each. Type it again after an interruption: measured points ar
 
 from pathlib import Path
 
-from hfprobe.cli import Parser, positive_int, quiet_libraries, require_writable, run_command, use_every_core
+import hfprobe.interruptible  # noqa: F401
+from hfprobe import process
+from hfprobe.cli import Parser, number_in, quiet_libraries, require_writable, run_command, use_every_core
+from hfprobe.errors import InputError
 from hfprobe.models import find_family
+from hfprobe.ranges import IMAGES, SEED, SEEDS
 
 SHOTS = [10, 25, 50, 100, 250, 500, 1000, 4000]
 
 
 def make_parser() -> Parser:
-    parser = Parser(prog="scripts/label_efficiency.py", description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=["cnn", "probe"], help="default: cnn probe")
     parser.add_argument(
-        "--shots", type=positive_int, nargs="+", default=SHOTS, help=f"default: {' '.join(map(str, SHOTS))}"
+        "--shots", type=number_in(IMAGES), nargs="+", default=SHOTS, help=f"default: {' '.join(map(str, SHOTS))}"
     )
-    parser.add_argument("--seeds", type=positive_int, default=3, help="from --seed on; default: 3")
-    parser.add_argument("--seed", type=positive_int, default=42, help="of the first, and of the split; default: 42")
+    parser.add_argument("--seeds", type=number_in(SEEDS), default=3, help="from --seed on; default: 3")
+    parser.add_argument("--seed", type=number_in(SEED), default=42, help="of the first, and of the split; default: 42")
     parser.add_argument("--dataset", help="default: CIFAR-10")
     parser.add_argument("--classes", nargs="+", help="default: airplane automobile bird cat dog")
     parser.add_argument("--backbone", help="of the probe; default: ViT-Tiny")
@@ -34,12 +38,18 @@ def make_parser() -> Parser:
 
 def main() -> None:
     arguments = make_parser().parse_args()
+    last = arguments.seed + arguments.seeds - 1
+    if last not in SEED:
+        raise InputError(f"The last seed is {last}; allowed: {SEED}. Pass a smaller --seed.")
     require_writable(arguments.report_dir, flag="--report_dir")
     own = {name: getattr(arguments, name) for name in ("backbone", "backbone_weights") if getattr(arguments, name)}
     models = {}
     for name in arguments.models:  # an unknown one is refused before anything slow
         options = find_family(name).Options.__dataclass_fields__
         models[name] = {flag: value for flag, value in own.items() if flag in options}
+    for flag in own:
+        if not any(flag in values for values in models.values()):
+            raise InputError(f"--{flag} is no flag of {' or '.join(models)}. Leave it out, or add --models probe.")
 
     from hfprobe.data.arguments import DataArguments
     from hfprobe.data.splits import load_images
@@ -54,6 +64,9 @@ def main() -> None:
     check_places(arguments.report_dir, flag="--report_dir", dataset=data.dataset)
     images = load_images(data, seed=arguments.seed)
     arguments.report_dir.mkdir(parents=True, exist_ok=True)
+    process.advice = (
+        f"The points measured so far are kept in {arguments.report_dir}. To continue, run the same command."
+    )
     measure_label_efficiency(
         models=models,
         images=images,

@@ -8,30 +8,26 @@ images that are already resized and normalised. Writes profile.json, profile.md,
 ui.perfetto.dev; scripts/compare.py shows the figures beside the accuracies.
 """
 
-import argparse
 import shlex
 from pathlib import Path
 
-from hfprobe.cli import Parser, positive_int, quiet_libraries, require_writable, run_command, use_every_core
+import hfprobe.interruptible  # noqa: F401
+from hfprobe.cli import Parser, number_in, quiet_libraries, require_writable, run_command, script, use_every_core
+from hfprobe.ranges import BATCH, Range
+
+ROUNDS = Range(5, 10_000, reason="fewer say nothing about the spread")
 
 
 def make_parser() -> Parser:
-    parser = Parser(prog="scripts/profile_models.py", description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("models", nargs="+", metavar="MODEL", help="model folders, or names in the hub folder")
     parser.add_argument("--hub_dir", default="hub", help="default: hub")
     parser.add_argument("--report_dir", type=Path, default=Path("reports/profile"), help="default: reports/profile")
     parser.add_argument(
-        "--batch_sizes", type=positive_int, nargs="+", default=[1, 8, 32], help="beside each model's own: 1 8 32"
+        "--batch_sizes", type=number_in(BATCH), nargs="+", default=[1, 8, 32], help="beside each model's own: 1 8 32"
     )
-    parser.add_argument("--rounds", type=at_least_five, default=20, help="5 or more, default: 20")
+    parser.add_argument("--rounds", type=number_in(ROUNDS), default=20, help="5 or more, default: 20")
     return parser
-
-
-def at_least_five(text: str) -> int:
-    value = positive_int(text)
-    if value < 5:
-        raise argparse.ArgumentTypeError(f"{value} rounds say nothing about the spread; allowed: 5 or more")
-    return value
 
 
 def main() -> None:
@@ -44,26 +40,25 @@ def main() -> None:
     folders = [resolve_model(model=model, hub_dir=arguments.hub_dir) for model in arguments.models]
     check_places(arguments.report_dir, flag="--report_dir", models=folders)
 
+    from hfprobe.comparison import PROFILE_FILE
+    from hfprobe.files import replace_together
     from hfprobe.profiling import name_models, profile_models, save_profile
     from hfprobe.reporting import write_profile
 
     named = name_models(arguments.models, folders)
     quiet_libraries()
     use_every_core()
-    arguments.report_dir.mkdir(parents=True, exist_ok=True)
-    profile = profile_models(
-        named,
-        batch_sizes=arguments.batch_sizes,
-        rounds=arguments.rounds,
-        seconds=0.25,
-        trace_dir=arguments.report_dir,
-    )
-    save_profile(profile, arguments.report_dir)
-    page = write_profile(arguments.report_dir)
+    with replace_together(arguments.report_dir, last=PROFILE_FILE) as staging:
+        profile = profile_models(
+            named, batch_sizes=arguments.batch_sizes, rounds=arguments.rounds, seconds=0.25, trace_dir=staging
+        )
+        save_profile(profile, staging)
+        write_profile(staging)
+    page = arguments.report_dir / "profile.md"
     print("\n" + page.read_text(encoding="utf-8").split("\n\n![")[0])
     print(
         f"\nProfile: {page}, bar charts and traces beside it\n"
-        f"Compare: python scripts/compare.py <report folders> --profile {shlex.quote(str(arguments.report_dir))}"
+        f"Compare: python {script('compare')} <report folders> --profile {shlex.quote(str(arguments.report_dir))}"
     )
 
 

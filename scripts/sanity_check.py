@@ -7,17 +7,22 @@ A model's own flags are taken too.
 Expect 100 % after 10 to 20 epochs, in ten seconds.
 """
 
-from hfprobe.cli import Parser, positive_int, quiet_libraries, run_command
+import hfprobe.interruptible  # noqa: F401
+from hfprobe.cli import Parser, number_in, quiet_libraries, run_command
 from hfprobe.errors import CheckFailedError
+from hfprobe.ranges import RATE, Range
 
 BATCH_SIZE = 32
+EPOCHS = Range(1, 10_000)
 
 
 def make_parser() -> Parser:
-    parser = Parser(prog="scripts/sanity_check.py", description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--model", default="cnn", help="cnn or probe; default: cnn")
-    parser.add_argument("--epochs", type=positive_int, default=30, help="at most so many; default: 30")
-    parser.add_argument("--lr", type=float, help="learning rate of Adam; default: the model's own")
+    parser.add_argument("--epochs", type=number_in(EPOCHS), default=30, help="at most so many; default: 30")
+    parser.add_argument(
+        "--lr", type=number_in(RATE, kind=float), help="learning rate of Adam; default: the model's own"
+    )
     parser.add_argument("--dataset", help="hub id or local folder; default: CIFAR-10")
     parser.add_argument("--classes", nargs="+", help="classes to keep; default: the package's five")
     return parser
@@ -48,7 +53,7 @@ def main() -> None:
     images = ImageBatches(splits.train, processor=processor)
     family.initialize(model, options=options, images=images)
     batch = images.__getitems__(list(range(len(images))))
-    learning_rate = arguments.lr or family.sanity_learning_rate
+    learning_rate = family.sanity_learning_rate if arguments.lr is None else arguments.lr
     accuracies = overfit_batch(model=model, batch=batch, epochs=arguments.epochs, learning_rate=learning_rate)
     for epoch, accuracy in enumerate(accuracies, start=1):
         print(f"epoch {epoch:>2}  accuracy {accuracy:7.2%}")

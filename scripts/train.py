@@ -4,6 +4,7 @@
     python scripts/train.py --model cnn --recipe reference --epochs 5
     python scripts/train.py --model cnn --seeds 5        # mean and deviation; run it again with --resume to continue
     python scripts/train.py --model cnn --max_train_samples 1000 --epochs 2      # a look around, seconds
+    python scripts/train.py --model cnn --push_to_hub    # upload the pushed model to huggingface.co too (hf auth login)
 
 Any flag of transformers' TrainingArguments works beside hfprobe's own; `--help` lists both. `--resume` continues a run
 that was stopped, with the settings it was started with. The README's results table says what to expect of each recipe.
@@ -12,7 +13,8 @@ that was stopped, with the settings it was started with. The README's results ta
 import shlex
 from pathlib import Path
 
-from hfprobe.cli import is_main_process, quiet_libraries, run_command, use_every_core
+import hfprobe.interruptible  # noqa: F401
+from hfprobe.cli import is_main_process, quiet_libraries, run_command, script, use_every_core
 from hfprobe.config import RunConfig, parse_runs
 from hfprobe.run_folder import check_output_dir, claimed, holds_run, is_finished
 
@@ -29,13 +31,18 @@ def train_one(config: RunConfig) -> None:
     """Train, push, say where things are."""
     check_output_dir(config)  # whatever is wrong with the folders is said before the slow imports
 
+    from hfprobe.hub_client import check_upload, upload_revision
+
+    uploads = config.training.push_to_hub and is_main_process()
+    repository = check_upload(config.training) if uploads else None
+
     from transformers import enable_full_determinism, set_seed
 
     from hfprobe.data.splits import load_images
     from hfprobe.models import build_model
     from hfprobe.training import build_trainer, push_best, train
 
-    quiet_libraries()
+    quiet_libraries(bars=not config.training.disable_tqdm)
     use_every_core()
     with config.training.main_process_first(desc="decoding"):
         images = load_images(config.data, seed=config.split_seed)
@@ -47,7 +54,7 @@ def train_one(config: RunConfig) -> None:
         result = train(trainer, config=config, splits=splits)
     if not is_main_process():
         return
-    revision = push_best(trainer, config=config, splits=splits, result=result)
+    revision = push_best(trainer, config=config, splits=splits, result=result, repository=repository)
     epochs = result.epochs
     done = "solved" if epochs is None else f"{epochs:g} epoch{'s' * (epochs != 1)}, best {result.best_epoch:g},"
     hub_flag = "" if config.training.hub_dir == "hub" else f" --hub_dir {shlex.quote(config.training.hub_dir)}"
@@ -57,9 +64,11 @@ def train_one(config: RunConfig) -> None:
         f"(n = {result.n_validation:,}).\n"
         f"Model:   {revision.path}\n"
         f"Run:     {output_dir} (curves: tensorboard --logdir {shlex.quote(str(output_dir))})\n"
-        f"Report:  python scripts/eval.py --model {revision.name}{hub_flag} "
+        f"Report:  python {script('eval')} --model {revision.name}{hub_flag} "
         f"--report_dir reports/{config.training.model}"
     )
+    if repository is not None:
+        print(f"On the hub: {upload_revision(revision, repository=repository, arguments=config.training)}")
 
 
 def train_seeds(runs: list[RunConfig]) -> None:
@@ -90,7 +99,7 @@ def train_seeds(runs: list[RunConfig]) -> None:
     print(
         f"\nValidation accuracy {accuracy['mean']:.2%} +/- {accuracy['std']:.2%} (n = {summary['n']} seeds). "
         f"All values: {path}\n"
-        f"On test: python scripts/eval.py --seeds {shlex.quote(str(path))} --report_dir reports/seeds"
+        f"On test: python {script('eval')} --seeds {shlex.quote(str(path))} --report_dir reports/seeds"
     )
 
 

@@ -1,4 +1,5 @@
 import os
+import signal
 
 # Before any test imports a library that reads them.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -60,3 +61,19 @@ def own_cache(tmp_path_factory, monkeypatch):
     """Decoded images go to a cache of this test session, not to the user's."""
     cache = tmp_path_factory.getbasetemp() / "hfprobe-cache"
     monkeypatch.setattr("hfprobe.data.cache.cache_folder", lambda: cache)
+
+
+@pytest.fixture(autouse=True)
+def own_signals():
+    """A script that runs in this process takes Ctrl-C no longer than its test."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def pytest_report_collectionfinish(items):
+    """How many wrong or unusual inputs the selected tests try."""
+    tests = [item for item in items if item.get_closest_marker("hostile")]
+    drawn = [item.obj for item in tests if getattr(item.obj, "is_hypothesis_test", False)]
+    examples = sum(test._hypothesis_internal_use_settings.max_examples for test in drawn)
+    return f"hostile inputs: {len(tests) - len(drawn)} by table, {examples} by hypothesis" if tests else None

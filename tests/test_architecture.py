@@ -8,9 +8,12 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "hfprobe"
 # Lower may not import higher. Modules on one level are leaves to each other.
 LEVELS = [
-    {"errors", "files", "markdown"},
-    {"checkpoints", "cli", "provenance", "hub", "metrics", "optimizers", "output_folder", "preflight", "statistics"},
-    {"results"},
+    {"errors", "markdown", "process"},
+    {"files", "interruptible", "ranges", "schedules"},
+    {"cli"},
+    {"checkpoints", "provenance", "hub", "metrics", "optimizers", "output_folder", "preflight", "statistics"},
+    {"progress", "results"},
+    {"hub_client"},
     {"data"},
     {"models"},
     {"run_parser"},

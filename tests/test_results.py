@@ -168,7 +168,7 @@ def test_a_missing_column_is_named(tmp_path):
         EvalResult.load(tmp_path)
 
 
-def test_a_save_that_was_cut_off_over_an_older_one_is_noticed(tmp_path, monkeypatch):
+def test_a_save_that_is_cut_off_leaves_the_older_one(tmp_path, monkeypatch):
     make_result(seed=0).save(tmp_path)
 
     def fail(*_):
@@ -177,9 +177,16 @@ def test_a_save_that_was_cut_off_over_an_older_one_is_noticed(tmp_path, monkeypa
     monkeypatch.setattr("hfprobe.results.write_json", fail)
     with pytest.raises(OSError, match="no space left"):
         make_result(seed=1).save(tmp_path)
+    assert EvalResult.load(tmp_path).metrics == make_result(seed=0).metrics
+
+
+def test_predictions_of_another_evaluation_are_noticed(tmp_path):
+    for seed in (0, 1):
+        make_result(seed=seed).save(tmp_path / str(seed))
+    (tmp_path / "1" / "predictions.parquet").replace(tmp_path / "0" / "predictions.parquet")
     expected = "is damaged: predictions.parquet and metrics.json are not of the same evaluation. Make it: "
     with pytest.raises(InputError, match=re.escape(expected)):
-        EvalResult.load(tmp_path)
+        EvalResult.load(tmp_path / "0")
 
 
 def test_every_mistake_has_its_picture(tmp_path):

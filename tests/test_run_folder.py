@@ -70,7 +70,10 @@ def finished(dataset_folder, tmp_path_factory):
         ({"max_train_samples": 50}, "--max_train_samples was none, is 50"),
         ({"augment": False}, "--augment was true, is false"),
         ({"optimizer": "adam"}, "--optimizer was muon, is adam"),
-        ({"lr_scheduler_kwargs": {"a": 1}}, '--lr_scheduler_kwargs was none, is {"a": 1}'),
+        (
+            {"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycles": 1}},
+            '--lr_scheduler_kwargs was none, is {"num_cycles": 1}; --lr_scheduler_type was linear, is cosine',
+        ),
         ({"patience": 3}, "--patience was 20, is 3"),
         ({"num_train_epochs": 0.5}, "--num_train_epochs/--epochs was 1, is 0.5 (it may only rise)"),
         ({"recipe": "best", "num_train_epochs": 1}, "--patience was 20, is 60; --recipe was fast, is best"),

@@ -5,8 +5,8 @@ from hfprobe.callbacks.early_stopping import EarlyStopping
 from hfprobe.callbacks.epochs import SetEpoch
 from hfprobe.callbacks.histograms import Histograms
 from hfprobe.callbacks.profiler import Profiler
-from hfprobe.callbacks.progress import EpochProgress
+from hfprobe.callbacks.progress import EpochLines, StepBar
 from hfprobe.callbacks.signals import StopOnSignal
 from hfprobe.callbacks.tensorboard import Curves
 
-__all__ = ["Curves", "EarlyStopping", "EpochProgress", "Histograms", "Profiler", "SetEpoch", "StopOnSignal"]
+__all__ = ["Curves", "EarlyStopping", "EpochLines", "Histograms", "Profiler", "SetEpoch", "StepBar", "StopOnSignal"]

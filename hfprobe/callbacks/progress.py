@@ -1,19 +1,35 @@
+import sys
 import time
 
+from tqdm import tqdm
+from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
 
-class EpochProgress(ProgressCallback):
-    """A progress bar over the steps, and one line an evaluation that a person can read."""
+class StepBar(ProgressCallback):
+    """A progress bar over the steps, for a terminal."""
 
     def on_train_begin(self, args, state, control, **kwargs):
         super().on_train_begin(args, state, control, **kwargs)
         self.current_step = state.global_step  # a resumed run starts its bar where it stopped
         if self.training_bar is not None:
             self.training_bar.update(state.global_step)
+
+    def on_log(self, args, state, control, **kwargs):
+        """EpochLines writes what is logged."""
+
+
+class EpochLines(TrainerCallback):
+    """One line that a person can read for each evaluation on stdout; without evaluations, for each training log."""
+
+    def __init__(self):
+        self.training = False
         self.train_logs = {}
-        self.epoch_start = time.perf_counter()
         self.seconds = 0.0
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.training = state.is_world_process_zero
+        self.epoch_start = time.perf_counter()
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         self.epoch_start = time.perf_counter()
@@ -21,23 +37,28 @@ class EpochProgress(ProgressCallback):
     def on_epoch_end(self, args, state, control, **kwargs):
         self.seconds = time.perf_counter() - self.epoch_start
 
+    def on_train_end(self, args, state, control, **kwargs):
+        self.training = False
+
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if self.training_bar is None:
+        if not self.training:
             return
         if "loss" in logs:
             self.train_logs = logs
-        if "eval_loss" in logs:
-            self.training_bar.write(self.line(logs, epochs=args.num_train_epochs))
+        if ("loss" if args.eval_strategy == "no" else "eval_loss") in logs:
+            tqdm.write(self.line(logs, epochs=args.num_train_epochs))  # above the bar, where there is one
+            sys.stdout.flush()
 
     def line(self, logs: dict[str, float], *, epochs: float) -> str:
         train = self.train_logs
         parts = [f"epoch {logs['epoch']:>3g}/{epochs:g}"]
         if "loss" in train:
             parts.append(f"train loss {train['loss']:.3f} accuracy {train['accuracy']:6.2%}")
-        parts.append(
-            f"validation loss {logs['eval_loss']:.3f} accuracy {logs['eval_accuracy']:6.2%} "
-            f"macro-F1 {logs['eval_macro_f1']:6.2%}"
-        )
+        if "eval_loss" in logs:
+            parts.append(
+                f"validation loss {logs['eval_loss']:.3f} accuracy {logs['eval_accuracy']:6.2%} "
+                f"macro-F1 {logs['eval_macro_f1']:6.2%}"
+            )
         if "learning_rate" in train:
             parts.append(f"lr {train['learning_rate']:.2g}")
         if self.seconds:

@@ -6,10 +6,12 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from hfprobe.errors import InputError
+from hfprobe.errors import InputError, shorten
+from hfprobe.ranges import refuse_out_of_range
 
 # Side in pixels of the images that --crop_shift is counted on.
 CROP_SIDE = 32
+LONGEST_NAME = 255  # bytes
 DEFAULT_DATASET = "uoft-cs/cifar10"
 DEFAULT_CLASSES = ["airplane", "automobile", "bird", "cat", "dog"]
 
@@ -52,18 +54,20 @@ class DataArguments:
     )
 
     def __post_init__(self) -> None:
-        for name in ("max_train_samples", "max_eval_samples"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise InputError(f"--{name} is {value}; allowed: more than 0.")
+        refuse_out_of_range(self)
+        if any(len(part.encode(errors="replace")) > LONGEST_NAME for part in self.dataset.split("/")):
+            raise InputError(
+                f"--dataset '{shorten(self.dataset)}' has a name of more than {LONGEST_NAME} bytes, which no file "
+                "system takes. Pass the dataset's folder or hub id."
+            )
         if not 0 <= self.crop_shift < CROP_SIDE:
             raise InputError(f"--crop_shift is {self.crop_shift}; allowed: 0 to {CROP_SIDE - 1}.")
         self.classes = [unicodedata.normalize("NFC", name) for name in self.classes]  # as sources do
         twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
         if twice:
-            raise InputError(f"--classes names {', '.join(twice)} twice; allowed: each class once.")
+            raise InputError(f"--classes names {shorten(', '.join(twice))} twice; allowed: each class once.")
         if len(self.classes) < 2:
-            only = f"only {self.classes[0]}" if self.classes else "none"
+            only = f"only {shorten(self.classes[0])}" if self.classes else "none"
             raise InputError(f"--classes names {only}; allowed: two classes or more.")
 
     @property

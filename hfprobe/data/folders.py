@@ -18,7 +18,7 @@ from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
 from hfprobe.data import cache
 from hfprobe.data.columns import join_files, normalize_name, standard_columns
-from hfprobe.errors import InputError
+from hfprobe.errors import DISK_FULL, InputError
 
 SPLITS = ("train", "test")
 # Pillow runs Ghostscript, a program of its own, for the last two.
@@ -95,16 +95,16 @@ def _read_parquet(file: Path, folder: Path) -> Dataset:
         )
     except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:
         reason = error.__cause__ or error
-        if getattr(reason, "errno", None) is None or reason.filename == str(file.resolve()):
+        if getattr(reason, "errno", None) not in (*cache.FORBIDDEN, *DISK_FULL) or not os.access(file, os.R_OK):
             raise InputError(
                 f"Dataset folder '{folder}' cannot be read: {file.relative_to(folder)}: {reason}. Fix or remove the "
                 "file."
             ) from error
-        kept = [path.parent for path in place.rglob("dataset_info.json") if path.parent.suffix != ".incomplete"]
-        if not kept:
-            raise cache.cannot_keep("images of parquet files", place.parent, reason) from error
-        # datasets locks what it has in its cache even to read it, which a cache that cannot be written refuses.
-        rows = datasets.concatenate_datasets([Dataset.from_file(str(part)) for part in sorted(kept[0].glob("*.arrow"))])
+        # datasets writes locks even where it reads its cache alone.
+        prepared = [found for found in sorted(place.rglob("*.arrow")) if ".incomplete" not in str(found)]
+        if not prepared:
+            raise cache.cannot_keep(f"the images of '{file}'", place, reason) from error
+        rows = datasets.concatenate_datasets([Dataset.from_file(str(found)) for found in prepared])
     return standard_columns(rows, dataset=str(folder))
 
 

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,13 +17,13 @@ import numpy as np
 import PIL.Image
 import torch
 from datasets import Dataset
-from tqdm import tqdm
 
 from hfprobe.data import cache
 from hfprobe.data.pictures import DIGEST_BYTES, Picture, read_picture
 from hfprobe.data.transforms import crop_and_flip, describe_geometry, fit_images, input_size, normalize
 from hfprobe.errors import InputError, first_line
-from hfprobe.files import create_array
+from hfprobe.files import create_array, staging_folder
+from hfprobe.progress import show_progress
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +70,13 @@ class ImageSplit:
         digest = hashlib.sha256()
         for part in (self.digests, self.labels, self.index):
             digest.update(np.ascontiguousarray(part))
+        return digest.hexdigest()
+
+    @property
+    def pictures_fingerprint(self) -> str:
+        """SHA-256 over which pictures these are and their rows, in whatever order the classes are numbered."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.digests))
+        digest.update(np.ascontiguousarray(self.index))
         return digest.hexdigest()
 
 
@@ -159,13 +165,14 @@ def decode_images(rows: Dataset, *, split: str, processor: Any, source_key: str)
     if kept is None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix="part-", dir=folder) as staging:
-                work = Path(staging) / "images"
+            with staging_folder(folder, prefix="part-") as staging:
+                work = staging / "images"
                 work.mkdir()
                 writer = _Writer(work, count=len(rows), processor=processor)
-                progress = tqdm(_items(rows), total=len(rows), desc=f"Decoding {split} images", leave=False)
-                for item, number in zip(progress, index, strict=True):
-                    writer.add(_read(item, split=split, number=number))
+                with show_progress(total=len(rows), desc=f"Decoding {split} images", unit="image") as progress:
+                    for item, number in zip(_items(rows), index, strict=True):
+                        writer.add(_read(item, split=split, number=number))
+                        progress.update()
                 writer.finish()
                 kept = fitted if writer.fitted else original
                 if kept.exists() and not (kept / RECORD_FILE).is_file():

@@ -13,7 +13,7 @@ from dataclasses import fields
 from reprlib import repr as shortened
 from typing import Any
 
-from hfprobe.errors import InputError
+from hfprobe.errors import InputError, shorten
 
 # What of an image processor decides what a model sees.
 PREPROCESSING = ("image_processor_type", "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale")
@@ -183,7 +183,7 @@ class ModelFamily:
         recipe = next(iter(self.RECIPES)) if recipe is None else recipe
         if recipe not in self.RECIPES:
             known = ", ".join(self.RECIPES)
-            raise InputError(f"Unknown recipe '{recipe}' for model '{self.name}'. Available: {known}.")
+            raise InputError(f"Unknown recipe '{shorten(recipe)}' for model '{self.name}'. Available: {known}.")
         return {**self.RECIPES[recipe], "recipe": recipe}
 
     def recipe_options(self, recipe: str | None = None, **values: Any) -> Any:

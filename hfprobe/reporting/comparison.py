@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from hfprobe.comparison import COMPARISON_FILE
+from hfprobe.files import replace_together
 from hfprobe.reporting.report import make_environment, pictures_of
-from hfprobe.results import EvalResult, write_beside
+from hfprobe.results import EvalResult
 
 PICTURES_A_SIDE = 12
 
@@ -42,9 +43,10 @@ def write_comparison(folder: str | Path, results: dict[str, EvalResult]) -> Path
             for key in ("accuracy", "macro_f1")
         },
     }
-    for name, markdown in (("comparison.md", True), ("comparison.html", False)):
-        text = make_environment(markdown=markdown).get_template(f"{name}.j2").render(**values)
-        write_beside(folder / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))
+    with replace_together(folder, last="comparison.html") as staging:
+        for name, markdown in (("comparison.md", True), ("comparison.html", False)):
+            text = make_environment(markdown=markdown).get_template(f"{name}.j2").render(**values)
+            (staging / name).write_text(text, encoding="utf-8")
     return folder / "comparison.html"
 
 

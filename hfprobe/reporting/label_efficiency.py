@@ -7,9 +7,9 @@ from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
+from hfprobe.files import replace_together
 from hfprobe.reporting.figures import draw_curves
 from hfprobe.reporting.report import make_environment
-from hfprobe.results import write_beside
 from hfprobe.statistics import summarize_values
 
 
@@ -28,7 +28,6 @@ def write_label_efficiency(folder: str | Path) -> Path:
         unit="%",
         scale=100,
     )
-    write_beside(folder / "label_efficiency.png", lambda path: path.write_bytes(picture))
     text = (
         make_environment(markdown=True)
         .get_template("label_efficiency.md.j2")
@@ -39,7 +38,9 @@ def write_label_efficiency(folder: str | Path) -> Path:
             sentences=[say_crossings(one, other, curves) for one, other in combinations(curves, 2)],
         )
     )
-    write_beside(folder / "label_efficiency.md", lambda path: path.write_text(text, encoding="utf-8"))
+    with replace_together(folder, last="label_efficiency.md") as staging:
+        (staging / "label_efficiency.png").write_bytes(picture)
+        (staging / "label_efficiency.md").write_text(text, encoding="utf-8")
     return folder / "label_efficiency.md"
 
 

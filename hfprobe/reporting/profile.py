@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from hfprobe.comparison import load_profile
+from hfprobe.files import replace_together
 from hfprobe.reporting.figures import draw_bars, draw_shares, shorten_names
 from hfprobe.reporting.report import make_environment
-from hfprobe.results import write_beside
 
 
 def write_profile(folder: str | Path) -> Path:
@@ -59,8 +59,9 @@ def write_profile(folder: str | Path) -> Path:
             title="Shares of operators in time and memory",
         ),
     }
-    for name, picture in pictures.items():
-        write_beside(folder / name, lambda path, picture=picture: path.write_bytes(picture))
     text = make_environment(markdown=True).get_template("profile.md.j2").render(profile=profile, models=models)
-    write_beside(folder / "profile.md", lambda path: path.write_text(text, encoding="utf-8"))
+    with replace_together(folder, last="profile.md") as staging:
+        for name, picture in pictures.items():
+            (staging / name).write_bytes(picture)
+        (staging / "profile.md").write_text(text, encoding="utf-8")
     return folder / "profile.md"

@@ -13,10 +13,11 @@ import PIL.Image
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from sklearn.metrics import classification_report
 
+from hfprobe.files import replace_together
 from hfprobe.markdown import make_markdown_environment, printable
 from hfprobe.provenance import describe_hardware
 from hfprobe.reporting.figures import MOST_CLASSES_WITH_NUMBERS, draw_confusion_matrix
-from hfprobe.results import EvalResult, write_beside
+from hfprobe.results import EvalResult
 
 GALLERY_SIZE = 24
 # The signs also in the wide forms of Chinese, Japanese and Korean keyboards.
@@ -30,6 +31,7 @@ def write_report(folder: str | Path) -> Path:
 
     Raises:
         InputError: the folder holds no evaluation, or a damaged one.
+        MachineError: no room. The report that the folder held is intact.
     """
     folder = Path(folder)
     result = EvalResult.load(folder)
@@ -40,8 +42,6 @@ def write_report(folder: str | Path) -> Path:
         title=f"{printable(result.provenance['model'])} on {result.provenance['split']}\n"
         f"accuracy {metrics['accuracy']:.2%} (n = {metrics['n']:,})",
     )
-    write_beside(folder / "confusion_matrix.png", lambda path: path.write_bytes(matrix))
-    write_beside(folder / "per_class_metrics.csv", lambda path: _write_per_class(path, metrics["per_class"]))
     occurring = np.union1d(result.labels, result.predictions)  # what the macro averages are over
     text = classification_report(
         result.labels,
@@ -51,7 +51,6 @@ def write_report(folder: str | Path) -> Path:
         digits=4,
         zero_division=0,
     )
-    write_beside(folder / "classification_report.txt", lambda path: path.write_text(text, encoding="utf-8"))
     page = (
         make_environment(markdown=False)
         .get_template("report.html.j2")
@@ -71,7 +70,11 @@ def write_report(folder: str | Path) -> Path:
             with_few_images=sum(0 < scores["support"] < FEW_IMAGES for scores in metrics["per_class"].values()),
         )
     )
-    write_beside(folder / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
+    with replace_together(folder, last="report.html") as staging:
+        (staging / "confusion_matrix.png").write_bytes(matrix)
+        _write_per_class(staging / "per_class_metrics.csv", metrics["per_class"])
+        (staging / "classification_report.txt").write_text(text, encoding="utf-8")
+        (staging / "report.html").write_text(page, encoding="utf-8")
     return folder / "report.html"
 
 

@@ -135,15 +135,15 @@ def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run(folder: Path, arguments: list[str], *, before=lambda: None) -> int:
-    """scripts/train.py in a forked process, in `folder`: its exit code, or minus the signal that ended it."""
+def run(folder: Path, arguments: list[str], *, before=lambda: None, script: str = "train.py") -> int:
+    """A script in a forked process, in `folder`: its exit code, or minus the signal that ended it."""
     child = os.fork()
     if child == 0:
         code = 70
         try:
             folder.mkdir(parents=True, exist_ok=True)
             os.chdir(folder)
-            sys.argv = ["train.py", *arguments]
+            sys.argv = [script, *arguments]
             import torch
 
             from hfprobe.data import cache
@@ -152,8 +152,9 @@ def run(folder: Path, arguments: list[str], *, before=lambda: None) -> int:
             cache.cache_folder = lambda: folder / "cache"
             before()
             with open("log.txt", "a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+                os.dup2(log.fileno(), 2)  # an interrupt is told past sys.stderr
                 logging.basicConfig(format="%(message)s", stream=log, force=True)
-                runpy.run_path(TRAIN, run_name="__main__")
+                runpy.run_path(str(ROOT / "scripts" / script), run_name="__main__")
         except SystemExit as end:
             code = end.code
         except BaseException:

@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 sys.path.insert(0, str(HERE))
 
-from harness import POINTS, difference, outcome  # noqa: E402
+from harness import POINTS, PROBE, TRAINER, difference, outcome  # noqa: E402
 
 # What `blow` may be in a script handed to `laboratory`.
 PREAMBLE = f"""
@@ -123,6 +123,98 @@ for name in names:
 """)
     assert len(found) >= 10
     assert set(found) == {"None True"}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("blow", ["kill", "interrupt"])
+@pytest.mark.parametrize(
+    ("script", "flags", "results", "functions"),
+    [
+        (
+            "eval.py",
+            ["--model", "simple-cnn", "--report_dir", "out"],
+            ["metrics.json", "predictions.parquet", "mistakes.parquet", "report.html", "per_class_metrics.csv"],
+            [
+                ("hfprobe.data.resident:_read", 20),
+                ("hfprobe.data.resident:os.rename", 1),
+                ("hfprobe.models.simple_cnn.modeling:SimpleCNN.forward", 1),
+                ("hfprobe.results:pq.write_table", 2),
+                ("hfprobe.reporting.report:_write_per_class", 1),
+                ("hfprobe.files:sync", 3),
+                ("hfprobe.files:os.replace", 2),
+                ("hfprobe.files:os.replace", 6),
+            ],
+        ),
+        (
+            "label_efficiency.py",
+            ["--shots", "2", "4", "--seeds", "1", *PROBE[2:], "--report_dir", "out"],
+            ["label_efficiency.json", "label_efficiency.md", "label_efficiency.png"],
+            [
+                ("hfprobe.data.resident:_read", 20),
+                ("hfprobe.models.linear_probe.modeling:LinearProbe.extract_features", 3),
+                (f"{TRAINER}.training_step", 5),
+                ("hfprobe.label_efficiency:_measure", 2),
+                ("hfprobe.models.linear_probe.head:minimise_cross_entropy", 4),
+                # Of all calls: three splits of features, four points, two files of the page.
+                ("hfprobe.results:os.replace", 5),
+                ("hfprobe.files:os.replace", 9),
+            ],
+        ),
+        (
+            "profile_models.py",
+            ["simple-cnn", "--rounds", "5", "--batch_sizes", "1", "--report_dir", "out"],
+            ["profile.json", "profile.md", "throughput.png", "trace-simple-cnn.json"],
+            [
+                ("hfprobe.profiling:peak_memory", 1),
+                ("hfprobe.profiling:_timed", 20),
+                ("hfprobe.profiling:profile_operators", 1),
+                ("hfprobe.results:os.replace", 1),
+                ("hfprobe.files:os.replace", 2),
+            ],
+        ),
+    ],
+)
+def test_a_command_that_is_stopped_and_typed_again(laboratory, script, flags, results, functions, blow):
+    """It leaves no part of a result, continues where it can, and ends with the results of one that was not stopped."""
+    found = laboratory(f"""
+import json
+import hfprobe.label_efficiency
+from harness import run, strike
+hfprobe.label_efficiency.LEAST_STEPS = 1
+def interrupt(): os.kill(os.getpid(), signal.SIGINT)
+script, flags, results, functions = {script!r}, {flags!r}, {results!r}, {functions!r}
+if script == "label_efficiency.py": flags += ["--dataset", str(lab.dataset)]
+hub = lab.folder / "hub maker"
+assert run(hub, [*lab.arguments("SimpleCNN")]) == 0
+def content(folder):
+    assert set(results) <= {{path.name for path in (folder / "out").iterdir()}}, list((folder / "out").iterdir())
+    if script == "profile_models.py": return None  # times differ
+    kept = json.loads((folder / "out" / results[0]).read_text())
+    kept.pop("seconds", None)
+    for point in kept.get("points", []): point.pop("seconds")
+    return kept
+def fresh(name):
+    folder = lab.folder / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    (folder / "hub").symlink_to(hub / "hub")
+    return folder
+whole = fresh("whole command")
+assert run(whole, flags, script=script) == 0, (whole / "log.txt").read_text()
+for function, count in functions:
+    folder = fresh("tried")
+    code = run(folder, flags, script=script, before=lambda: strike(function, count, {blow}))
+    assert code == {-9 if blow == "kill" else 130}, (function, code, lab.log())
+    lines = (folder / "log.txt").read_text().splitlines()
+    if code == 130: assert lines[-1].startswith("Interrupted. ") and "Traceback" not in lab.log(), lab.log()
+    if code == 130: assert not [*folder.rglob(".writing-*"), *folder.rglob("part-*")]
+    code = run(folder, flags, script=script)
+    assert code == 0, (function, lab.log())
+    assert content(folder) == content(whole), function
+    assert not [*folder.rglob(".writing-*"), *folder.rglob("part-*"), *folder.rglob("*.part")]
+    print(function)
+""")
+    assert found == [function for function, _ in functions]
 
 
 @pytest.mark.faults

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from hfprobe.data import cache
 from hfprobe.data.resident import ImageBatches, ImageSplit
 from hfprobe.files import create_array, sha256
+from hfprobe.progress import show_progress
 from hfprobe.provenance import versions
 
 logger = logging.getLogger(__name__)
@@ -186,9 +186,12 @@ def _extract_to(
         counter.write_text(json.dumps({"rows": rows, "seconds": time.perf_counter() - start}))
 
     noted = time.perf_counter()
-    progress = tqdm(total=len(split), initial=done, desc=f"Features of the {name}, view {view}", unit="image")
+    stage = f"Features of the {name}, view {view}"
     try:
-        with progress, torch.inference_mode():
+        with (
+            show_progress(total=len(split), initial=done, desc=stage, unit="image") as progress,
+            torch.inference_mode(),
+        ):
             for first in range(done, len(split), batch_size):
                 positions = np.arange(first, min(first + batch_size, len(split)))
                 pixels = batches.__getitems__(positions)["pixel_values"]

@@ -7,10 +7,10 @@ from functools import partial
 
 import numpy as np
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from hfprobe.models.linear_probe.features import FeatureSplit
+from hfprobe.progress import show_progress
 
 # Weight of the L2 penalty against the mean cross entropy, strongest first: each solution starts the next.
 PENALTIES = np.logspace(0, -6, 13)
@@ -59,13 +59,15 @@ def solve_head(train: FeatureSplit, validation: FeatureSplit, *, classes: int) -
 
     losses: list[float] = []
     solution = best = torch.zeros(classes, features.shape[1] + 1, dtype=torch.float64)
-    for penalty in tqdm(PENALTIES, desc="Solving the head", unit="penalty", leave=False):
-        solution = solve(penalty=penalty, start=solution, tolerance=SEARCH_TOLERANCE)
-        losses.append(unfold(solution, penalty).validation_loss)
-        if losses[-1] == min(losses):
-            best = solution
-        elif len(losses) - 1 - np.argmin(losses) >= PATIENCE:
-            break
+    with show_progress(total=len(PENALTIES), desc="Solving the head", unit="penalty", inner=True) as progress:
+        for penalty in PENALTIES:
+            solution = solve(penalty=penalty, start=solution, tolerance=SEARCH_TOLERANCE)
+            losses.append(unfold(solution, penalty).validation_loss)
+            progress.update()
+            if losses[-1] == min(losses):
+                best = solution
+            elif len(losses) - 1 - np.argmin(losses) >= PATIENCE:
+                break
     penalty = float(PENALTIES[np.argmin(losses)])
     return unfold(solve(penalty=penalty, start=best), penalty)
 
