@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import re
+import shlex
 import signal
 import sys
 import tempfile
@@ -86,7 +87,7 @@ def warn_about_repeated(parser: argparse.ArgumentParser, argv: Sequence[str]) ->
 def script(name: str) -> str:
     """A script of hfprobe as the user can type it: beside the one that runs, or as seen from the repository."""
     beside = Path(sys.argv[0]).with_name(f"{name}.py")
-    return str(beside) if beside.is_file() else f"scripts/{name}.py"
+    return shlex.quote(str(beside)) if beside.is_file() else f"scripts/{name}.py"
 
 
 class Parser(OneLineErrors, argparse.ArgumentParser):

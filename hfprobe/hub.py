@@ -40,6 +40,7 @@ from hfprobe.markdown import make_markdown_environment
 ORGANISATION = "hfprobe"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{,95}")  # as long as the hub allows
+PUSH_LOCK = "push.lock"
 # Of a model's folder.
 PARTS = ("blobs", "snapshots", "sums", "refs")
 # What may be published. Anything else in a staging folder is a mistake, pickles above all.
@@ -85,7 +86,7 @@ def push_files(*, write: Callable[[Path], None], hub_dir: str | Path, name: str)
     files = staging / "files"
     try:
         workshop.mkdir(parents=True, exist_ok=True)
-        with locked(workshop / "push.lock"):  # two pushes at once arrive one after the other
+        with locked(workshop / PUSH_LOCK):  # two pushes at once arrive one after the other
             shutil.rmtree(staging, ignore_errors=True)  # of a push that was killed
             try:
                 files.mkdir(parents=True)

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -132,23 +132,34 @@ def claim(folder: Path) -> Iterator[None]:
         yield
 
 
-def check_places(folder: str | Path, *, flag: str, dataset: str, hub_dir: str | Path | None = None) -> None:
+def check_places(
+    folder: str | Path,
+    *,
+    flag: str,
+    dataset: str | None = None,
+    models: Sequence[Path] = (),
+    hub_dir: str | Path | None = None,
+) -> None:
     """Refuse a folder for results in which pictures, models or other work of the user lie.
 
     Args:
         flag: that sets the folder, for the message.
         dataset: hub id or local folder.
+        models: folders of models, of which every file is known and which the folder may not lie in.
         hub_dir: where given, the folder may hold neither it nor the working directory.
 
     Raises:
-        InputError: the folder is or holds one of them, or lies inside the dataset.
+        InputError: the folder is or holds one of them, or lies inside the dataset or a model.
     """
     remedy = f"Results would be mixed with other files: pass {flag} with a folder of its own."
-    if os.path.exists(dataset):  # False for what can be no path
+    if dataset is not None and os.path.exists(dataset):  # False for what can be no path
         if _holds(folder, dataset):
             raise InputError(f"{flag} '{folder}' is or holds the dataset '{dataset}'. {remedy}")
         if _holds(dataset, folder):
             raise InputError(f"{flag} '{folder}' lies inside the dataset '{dataset}'. {remedy}")
+    for model in models:
+        if _holds(model, folder):
+            raise InputError(f"{flag} '{folder}' is or lies inside the model folder '{model}'. {remedy}")
     if hub_dir is not None:
         for name, place in (("the hub folder", hub_dir), ("the working directory", ".")):
             if _holds(folder, place):

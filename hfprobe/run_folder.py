@@ -11,10 +11,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from filelock import Timeout
+
 from hfprobe import checkpoints, hub, provenance
 from hfprobe.cli import is_main_process, require_writable
 from hfprobe.config import RunArguments, RunConfig, spell_flag
 from hfprobe.errors import InputError
+from hfprobe.files import locked
 from hfprobe.models import find_family
 from hfprobe.output_folder import LOCK_FILE, check_places, claim, delete_run, find_run_files, refuse_overwriting
 
@@ -70,6 +73,7 @@ def check_output_dir(config: RunConfig) -> None:
         pushed = {"hub_dir": arguments.hub_dir, "name": find_family(arguments.model).hub_name}
         for place in hub.push_folders(**pushed):
             require_writable(place, flag="--hub_dir")
+        _check_push_lock(hub.push_folders(**pushed)[0] / hub.PUSH_LOCK, hub_dir=arguments.hub_dir)
         if not hub.moves_files(**pushed):
             raise InputError(
                 f"--hub_dir '{arguments.hub_dir}' spans several file systems: a push cannot move files from its .locks "
@@ -89,6 +93,20 @@ def check_output_dir(config: RunConfig) -> None:
         if not holds_run(folder):
             raise InputError(f"Nothing to resume: the output folder '{folder}' holds no run. Leave --resume out.")
         check_same_run(config)
+
+
+def _check_push_lock(lock: Path, *, hub_dir: str) -> None:
+    try:
+        if os.path.lexists(lock):
+            with locked(lock, timeout=0):
+                pass
+    except Timeout:
+        pass  # a push is going on, and will have ended
+    except OSError as error:
+        raise InputError(
+            f"--hub_dir '{hub_dir}' cannot be pushed to: '{lock}': {error.strerror or error}. Remove it, or pass "
+            "another --hub_dir."
+        ) from error
 
 
 @cache  # one line, however many seeds are trained

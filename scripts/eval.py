@@ -125,17 +125,18 @@ def best_epochs(file: Path) -> dict[int, Path]:
 def evaluate(arguments) -> None:
     """Run the model over the split, and save what came out in `report_dir` with a report."""
     from hfprobe.hub import resolve_model
+    from hfprobe.output_folder import check_places
 
     folder = resolve_model(model=arguments.model, hub_dir=arguments.hub_dir)
     if arguments.report_dir is None:
         arguments.report_dir = Path("reports") / arguments.model.rstrip("/").split("/")[-1].split("@")[0]
     require_writable(arguments.report_dir, flag="--report_dir")
+    check_places(arguments.report_dir, flag="--report_dir", models=[folder])
 
     from hfprobe.data.arguments import DataArguments
     from hfprobe.data.splits import load_images
     from hfprobe.evaluation import evaluate_model, load_model
     from hfprobe.files import replace_together
-    from hfprobe.output_folder import check_places
     from hfprobe.reporting import write_report
     from hfprobe.results import METRICS_FILE
 

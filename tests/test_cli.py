@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hfprobe.cli import Parser, find_shortage, require_writable, run_command
+from hfprobe.cli import Parser, find_shortage, require_writable, run_command, script
 from hfprobe.errors import CheckFailedError, InputError, MachineError
 
 
@@ -226,3 +226,11 @@ def test_a_folder_that_cannot_be_listed_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "listdir", refuse)
     with pytest.raises(InputError, match=re.escape(f"--output_dir '{tmp_path}' cannot be written: Permission denied.")):
         require_writable(tmp_path, flag="--output_dir")
+
+
+def test_a_script_that_lies_in_a_folder_with_spaces_is_quoted(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "my code" / "train.py")])
+    (tmp_path / "my code").mkdir()
+    (tmp_path / "my code" / "eval.py").touch()
+    assert script("eval") == f"'{tmp_path}/my code/eval.py'"
+    assert script("compare") == "scripts/compare.py"

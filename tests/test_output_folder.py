@@ -278,3 +278,13 @@ def test_a_folder_above_that_cannot_be_looked_into_is_passed_over(tmp_path, monk
 
     monkeypatch.setattr(os, "stat", refuse)
     check_places(tmp_path / "out", flag="--output_dir", dataset="a/b", hub_dir=tmp_path / "hub")
+
+
+@pytest.mark.parametrize("place", ["model", "link", "model/report"])
+def test_a_report_is_kept_out_of_the_folder_of_a_model(tmp_path, place):
+    fill(tmp_path, ["model/config.json"])
+    (tmp_path / "link").symlink_to("model")
+    expected = f"--report_dir '{tmp_path}/{place}' is or lies inside the model folder '{tmp_path}/model'. Results would"
+    with pytest.raises(InputError, match=re.escape(expected)):
+        check_places(tmp_path / place, flag="--report_dir", models=[tmp_path / "model"])
+    check_places(tmp_path / "report", flag="--report_dir", models=[tmp_path / "model"])

@@ -12,6 +12,7 @@ from transformers import set_seed
 from hfprobe import run_folder
 from hfprobe.config import RunArguments, make_run
 from hfprobe.errors import InputError
+from hfprobe.files import locked
 from hfprobe.models import build_model
 from hfprobe.run_folder import MAY_DIFFER, check_output_dir, claimed, find_differences, is_finished
 from hfprobe.trainer import ProbeTrainer
@@ -312,3 +313,18 @@ def test_a_place_that_can_be_no_folder_holds_no_run(tmp_path, place):
     (tmp_path / "loop").symlink_to("loop")
     assert not run_folder.holds_run(tmp_path / place)
     assert run_folder.read_result(tmp_path / place) is None
+
+
+def test_a_push_lock_that_cannot_be_taken_is_found_before_training(tmp_path):
+    lock = tmp_path / "hub" / ".locks" / "models--hfprobe--simple-cnn" / "push.lock"
+    lock.mkdir(parents=True)
+    message = f"--hub_dir '{tmp_path}/hub' cannot be pushed to: '{lock}': Is a directory. Remove it, or pass another"
+    with pytest.raises(InputError, match=re.escape(message)):
+        check_output_dir(make_run(output_dir=str(tmp_path / "out"), hub_dir=str(tmp_path / "hub")))
+
+
+def test_a_push_that_is_going_on_does_not_stop_a_run_from_starting(tmp_path):
+    lock = tmp_path / "hub" / ".locks" / "models--hfprobe--simple-cnn" / "push.lock"
+    lock.parent.mkdir(parents=True)
+    with locked(lock):
+        check_output_dir(make_run(output_dir=str(tmp_path / "out"), hub_dir=str(tmp_path / "hub")))

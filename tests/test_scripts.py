@@ -165,9 +165,10 @@ def test_printed_commands_can_be_pasted_where_paths_have_spaces(succeeds, fails,
     said = succeeds("train.py", "--dataset", dataset_folder, "--epochs", 1, "--use_cpu", *places)
     assert printed_command(said, "curves: ")[:3] == ["tensorboard", "--logdir", "my runs/a)"]
     command = printed_command(said, "Report: ")
-    assert command[:6] == ["python", "scripts/eval.py", "--model", "hfprobe/simple-cnn", "--hub_dir", "my hub"]
+    script = str(ROOT / "scripts" / "eval.py")  # the command was typed in another folder
+    assert command[:6] == ["python", script, "--model", "hfprobe/simple-cnn", "--hub_dir", "my hub"]
     said = succeeds("eval.py", *command[2:-1], "it's a [report]")
-    assert printed_command(said, "Compare: ")[:3] == ["python", "scripts/compare.py", "it's a [report]"]
+    assert printed_command(said, "Compare: ")[:3] == ["python", str(ROOT / "scripts" / "compare.py"), "it's a [report]"]
     remedy = fails("eval.py", "--report_only", "--report_dir", "no report").split("Make it: ")[1]
     assert shlex.split(remedy)[-2:] == ["--report_dir", "no report"]
     make_result(seed=1).save(tmp_path / "b")
@@ -347,3 +348,11 @@ def test_sanity_check(model, flags, monkeypatch, capsys, dataset_folder):
 def test_sanity_check_that_fails(fails, dataset_folder):
     message = fails("sanity_check.py", "--dataset", dataset_folder, "--epochs", 1, "--lr", "1e-9", code=1)
     assert message.startswith("cnn did not overfit 32 images: ")
+
+
+def test_a_report_into_the_folder_of_the_model_is_refused_before_it_is_loaded(fails, tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text("{}")
+    message = "--report_dir 'm/report' is or lies inside the model folder 'm'. Results would be mixed with other"
+    for command in (["eval.py", "--model", "m"], ["profile_models.py", "m"]):
+        assert fails(*command, "--report_dir", "m/report").startswith(message)
