@@ -29,9 +29,11 @@ from hfprobe.training import build_trainer, check_figures, push_best, train
 ROOT = Path(__file__).parent.parent
 
 
-def small_run(dataset_folder, folder, **values):
+def small_run(dataset_folder, folder, *, diverges=False, **values):
     defaults = {"num_train_epochs": 2, "per_device_train_batch_size": 40, "disable_tqdm": True, "use_cpu": True}
     config = make_run(dataset=str(dataset_folder), output_dir=str(folder), **defaults | values)
+    if diverges:  # beyond what a flag may say
+        config.training.learning_rate = config.training.muon_learning_rate = 1e30
     set_seed(config.training.seed)
     model, processor = build_model("cnn", labels=config.data.classes, options=config.model)
     splits = load_splits(config.data, seed=config.training.seed)
@@ -137,7 +139,7 @@ def test_too_little_memory_is_not_reported_as_a_damaged_checkpoint(shortage):
 
 def test_weights_without_a_histogram_end_the_run_at_its_next_log_entry(dataset_folder, tmp_path):
     with pytest.raises(CheckFailedError, match=r"^The training loss is nan at step 4 \(epoch 1, "):
-        small_run(dataset_folder, tmp_path, learning_rate=1e30, muon_learning_rate=1e30)
+        small_run(dataset_folder, tmp_path, diverges=True)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +299,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_names_what_is_left(dataset_fo
 )
 def test_a_run_that_diverges_without_logging_it_fails_and_saves_nothing(dataset_folder, tmp_path, values):
     with pytest.raises(CheckFailedError, match=r"Use a smaller --lr. No checkpoint was saved before.$"):
-        small_run(dataset_folder, tmp_path, learning_rate=1e30, muon_learning_rate=1e30, report_to="none", **values)
+        small_run(dataset_folder, tmp_path, diverges=True, report_to="none", **values)
     assert not list(tmp_path.glob("checkpoint-*"))
     assert read_result(tmp_path) is None
     for file in tmp_path.rglob("*.json"):
