@@ -82,7 +82,7 @@ def push_files(*, write: Callable[[Path], None], hub_dir: str | Path, name: str)
     files = staging / "files"
     try:
         workshop.mkdir(parents=True, exist_ok=True)
-        with locked(workshop / "push.lock"):  # two pushes at once arrive one after the other
+        with locked(workshop / "push.lock", wait=True):  # two pushes at once arrive one after the other
             shutil.rmtree(staging, ignore_errors=True)  # of a push that was killed
             try:
                 files.mkdir(parents=True)
