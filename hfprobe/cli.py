@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import re
+import shlex
 import signal
 import sys
 import tempfile
@@ -86,16 +87,15 @@ def warn_about_repeated(parser: argparse.ArgumentParser, argv: Sequence[str]) ->
 def script(name: str) -> str:
     """A script of hfprobe as the user can type it: beside the one that runs, or as seen from the repository."""
     beside = Path(sys.argv[0]).with_name(f"{name}.py")
-    return str(beside) if beside.is_file() else f"scripts/{name}.py"
+    return shlex.quote(str(beside)) if beside.is_file() else f"scripts/{name}.py"
 
 
 class Parser(OneLineErrors, argparse.ArgumentParser):
     """argparse with one-line errors; abbreviated flags are not taken."""
 
     def __init__(self, **kwargs):
-        super().__init__(
-            prog=sys.argv[0], allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs
-        )
+        kwargs = {"prog": sys.argv[0]} | kwargs  # for hints: what the user typed
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
 
     def parse_args(self, args=None, namespace=None):
         parsed, remaining = self.parse_known_args(args, namespace)
@@ -127,8 +127,8 @@ def require_writable(folder: str | Path, *, flag: str) -> None:
         InputError: it cannot.
         MachineError: its disk is full.
     """
-    nearest, missing = Path(folder).absolute(), []
     try:
+        nearest, missing = Path(folder).absolute(), []
         while not os.path.lexists(nearest):
             missing.insert(0, nearest.name)
             nearest = nearest.parent
@@ -136,10 +136,12 @@ def require_writable(folder: str | Path, *, flag: str) -> None:
             if nearest.is_symlink():
                 raise FileNotFoundError(errno.ENOENT, f"'{nearest}' is a link that leads nowhere or to itself")
             raise NotADirectoryError(errno.ENOTDIR, f"'{nearest}' is a file")
+        if not missing:
+            os.listdir(nearest)  # what it holds has to be known too
         with tempfile.TemporaryDirectory(dir=nearest) as trial:
             inside = [part for part in missing if part != ".."]
             Path(trial, *inside, "x" * LONGEST_NAME).mkdir(parents=True)
-    except (OSError, ValueError) as error:  # ValueError: a null character
+    except (OSError, ValueError, RecursionError) as error:  # a null character; a thousand folders
         found = f"{flag} '{shorten(folder)}' cannot be written: {getattr(error, 'strerror', None) or error}."
         if find_shortage(error) is not None:
             raise MachineError(f"{found} Free some space, or pass another folder.") from error
@@ -245,6 +247,7 @@ def quiet_libraries(*, bars: bool = True) -> None:
     import warnings
 
     import datasets
+    import huggingface_hub
     import transformers
 
     if not bars:
@@ -252,6 +255,8 @@ def quiet_libraries(*, bars: bool = True) -> None:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hfprobe").setLevel(logging.INFO if is_main_process() else logging.WARNING)
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()  # hfprobe.hub_client says once what these say at each retry
+    huggingface_hub.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")

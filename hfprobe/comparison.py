@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hfprobe.cli import script
-from hfprobe.errors import InputError
+from hfprobe.errors import InputError, shorten
 from hfprobe.results import EvalResult, write_json
 from hfprobe.statistics import COVERAGE, compare_paired, mcnemar_exact
 
@@ -94,7 +94,7 @@ def load_profile(folder: Path) -> dict[str, Any]:
         InputError: there is none, or it is damaged.
     """
     path = folder / PROFILE_FILE
-    remedy = f"Make it: python {script('profile_models')} <model> ... --report_dir {shlex.quote(str(folder))}"
+    remedy = f"Make it: python {script('profile_models')} <model> ... --report_dir {shlex.quote(shorten(folder))}"
     try:
         profile = json.loads(path.read_text(encoding="utf-8"))
         for model in profile["models"].values():
@@ -102,7 +102,7 @@ def load_profile(folder: Path) -> dict[str, Any]:
         for key in PROFILE_KEYS:
             profile[key]
     except OSError as error:
-        raise InputError(f"'{folder}' holds no profile ({path.name}: {error.strerror}). {remedy}") from error
+        raise InputError(f"'{shorten(folder)}' holds no profile ({path.name}: {error.strerror}). {remedy}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise InputError(f"The profile '{path}' is damaged: {reason}. {remedy}") from error

@@ -16,7 +16,7 @@ from transformers.utils import strtobool
 from hfprobe import optimizers
 from hfprobe.cli import Parser, is_main_process, warn_about_repeated
 from hfprobe.data.arguments import DataArguments
-from hfprobe.errors import InputError
+from hfprobe.errors import InputError, shorten
 from hfprobe.models import find_family
 from hfprobe.preflight import find_contradictions, refuse
 from hfprobe.ranges import SEED, refuse_out_of_range
@@ -132,8 +132,11 @@ class RunArguments(TrainingArguments):
     def __post_init__(self) -> None:
         self.model = find_family(self.model).name  # an alias stands for it
         refuse_out_of_range(self, spell=spell_flag)
-        for name in ("lr_scheduler_kwargs", "activation_checkpointing_kwargs", "gradient_checkpointing_kwargs"):
-            read_table(name, getattr(self, name, None))  # transformers takes what is no object for a file's name
+        for name in self._VALID_DICT_FIELDS:
+            value = getattr(self, name)
+            # Other texts are names of files, except of settings that have no file.
+            if name.endswith("kwargs") or str(value).startswith("{"):
+                read_table(name, value)
         self._check_precision()
         if self.resume and self.overwrite:
             raise InputError("--resume and --overwrite exclude each other: keep the run, or delete it.")
@@ -144,6 +147,18 @@ class RunArguments(TrainingArguments):
             self.output_dir = self.default_output_dir
         super().__post_init__()
         check_schedule(self)
+        self._check_reporters()
+
+    def _check_reporters(self) -> None:
+        from transformers.integrations import get_available_reporting_integrations  # takes seconds
+
+        installed = get_available_reporting_integrations()
+        lacking = sorted(set(self.report_to) - set(installed))
+        if lacking:
+            raise InputError(
+                f"--report_to is {shorten(', '.join(lacking))}, which is unknown or not installed. Installed: "
+                f"{', '.join(installed)}. Pass one of them, or none."
+            )
 
     def _check_precision(self) -> None:
         """Raise InputError for a precision that this machine emulates or ignores."""
@@ -194,11 +209,17 @@ class RunArguments(TrainingArguments):
                 ("warmup_steps",),
                 f"--lr_scheduler_type {schedule} has no warm-up",
             ),
+            (set(self.report_to) <= {"tensorboard"}, ("run_name",), "only services other than TensorBoard show it"),
             ("tensorboard" not in self.report_to, ("histogram_epochs",), "histograms need --report_to tensorboard"),
             (
                 not self.push_to_hub,
                 ("hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision"),
                 "it belongs to --push_to_hub",
+            ),
+            (
+                self.push_to_hub,
+                ("hub_strategy", "hub_always_push"),
+                "hfprobe uploads once, at the end, what it pushed to the local hub folder",
             ),
             (True, ("do_train", "do_eval", "do_predict"), "hfprobe always trains and validates"),
             (self.seeds == 1, ("vary_split",), "--seeds is 1"),
@@ -295,12 +316,20 @@ def parse_run(argv: Sequence[str] | None = None) -> RunConfig:
         InputError: a flag or a value that cannot be used, in one line.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
+    return _parse(_parser_for(argv), argv)
+
+
+def _parser_for(argv: Sequence[str]) -> RunParser:
+    """The parser of a command line: its defaults depend on the model, the recipe and the schedule that are passed."""
     first = Parser(add_help=False)
     first.add_argument("--model", default="cnn")
     first.add_argument("--recipe")
     first.add_argument("--lr_scheduler_type", "--lr-scheduler-type")
     chosen, _ = first.parse_known_args(argv)
-    parser = make_parser(chosen.model, chosen.recipe, schedule=chosen.lr_scheduler_type, prog=sys.argv[0])
+    return make_parser(chosen.model, chosen.recipe, schedule=chosen.lr_scheduler_type, prog=sys.argv[0])
+
+
+def _parse(parser: RunParser, argv: Sequence[str]) -> RunConfig:
     groups, passed = parser.parse(argv)
     return RunConfig(*groups, passed)
 
@@ -308,15 +337,16 @@ def parse_run(argv: Sequence[str] | None = None) -> RunConfig:
 def parse_runs(argv: Sequence[str] | None = None) -> list[RunConfig]:
     """One RunConfig a seed: --seed, --seed + 1, ... for --seeds of them, on one split unless --vary_split.
 
-    Flags without effect are named in a warning.
+    Flags without effect are named in a warning, and so are flags that were passed twice.
 
     Raises:
         InputError: see `parse_run`.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    whole = parse_run(argv)
+    parser = _parser_for(argv)
+    whole = _parse(parser, argv)
     if is_main_process():
-        warn_about_repeated(make_parser(whole.training.model), argv)
+        warn_about_repeated(parser, argv)
         whole.warn_about_ignored()
     arguments = whole.training
     if arguments.seeds == 1:
@@ -328,7 +358,7 @@ def parse_runs(argv: Sequence[str] | None = None) -> list[RunConfig]:
             own += ["--split_seed", str(whole.split_seed)]
         if arguments.output_dir != arguments.default_output_dir:
             own += ["--output_dir", f"{arguments.output_dir}/seed{seed}"]
-        runs.append(parse_run([*argv, *own]))
+        runs.append(_parse(parser, [*argv, *own]))
     return runs
 
 

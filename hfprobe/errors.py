@@ -33,7 +33,7 @@ class CheckFailedError(CommandError, RuntimeError):
 
 
 class MachineError(CommandError, RuntimeError):
-    """Disk or memory ran out, or a device failed. Exit code 3."""
+    """Disk or memory ran out, a device failed, or an upload broke off. Exit code 3."""
 
     exit_code = 3
 

@@ -42,7 +42,7 @@ def sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, wait: bool) -> Iterator[bool]:
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold a lock, which the system frees when the process ends in whatever way; whether the file system has locks.
 
     filelock's, where the file system has none, waits for ever or leaves a file that outlives a killed process.

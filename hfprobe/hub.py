@@ -4,6 +4,7 @@ finds them offline.
     hub/models--hfprobe--simple-cnn/
         blobs/<sha256>            every file once, named by its content
         snapshots/<revision>/     links into blobs/; copies where the file system has no links
+        sums/<revision>           checksums of its files as sha256sum writes them, which the clients skip
         refs/main                 the newest revision
     hub/.locks/                   lock and staging of a push, which the clients skip
 
@@ -38,7 +39,10 @@ from hfprobe.markdown import make_markdown_environment
 
 ORGANISATION = "hfprobe"
 COMMIT = re.compile(r"[0-9a-f]{40}")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{,95}")  # as long as the hub allows
+PUSH_LOCK = "push.lock"
+# Of a model's folder.
+PARTS = ("blobs", "snapshots", "sums", "refs")
 # What may be published. Anything else in a staging folder is a mistake, pickles above all.
 PUBLISHED = {".safetensors", ".json", ".py", ".md"}
 
@@ -82,7 +86,7 @@ def push_files(*, write: Callable[[Path], None], hub_dir: str | Path, name: str)
     files = staging / "files"
     try:
         workshop.mkdir(parents=True, exist_ok=True)
-        with locked(workshop / "push.lock", wait=True):  # two pushes at once arrive one after the other
+        with locked(workshop / PUSH_LOCK):  # two pushes at once arrive one after the other
             shutil.rmtree(staging, ignore_errors=True)  # of a push that was killed
             try:
                 files.mkdir(parents=True)
@@ -92,7 +96,8 @@ def push_files(*, write: Callable[[Path], None], hub_dir: str | Path, name: str)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
-        full = not isinstance(error, OSError) or error.errno in (errno.ENOSPC, errno.EDQUOT)
+        number = getattr(error, "errno", None) or int((re.findall(r"os error (\d+)", str(error)) or [0])[0])
+        full = number in (errno.ENOSPC, errno.EDQUOT)
         remedy = "Free some space, or pass" if full else "Pass"
         raise MachineError(
             f"The push to '{hub_dir}' failed: {getattr(error, 'strerror', None) or error}. Nothing was published. "
@@ -105,9 +110,9 @@ def _publish(repository: Path, files: Path, name: str) -> Revision:
     parent = _main(repository) or ""
     content = "\n".join([parent, *(f"{sum_} {file}" for file, sum_ in sums.items())])
     commit = hashlib.sha1(content.encode()).hexdigest()
-    blobs, snapshots, refs = (repository / folder for folder in ("blobs", "snapshots", "refs"))
-    snapshot, reference = files.parent / "snapshot", files.parent / "main"
-    for folder in (blobs, snapshots, refs, snapshot):
+    blobs, snapshots, sums_folder, refs = push_folders(hub_dir=repository.parent, name=name)[1:]
+    snapshot, reference, listed = files.parent / "snapshot", files.parent / "main", files.parent / "sums"
+    for folder in (blobs, snapshots, sums_folder, refs, snapshot):
         folder.mkdir(parents=True, exist_ok=True)
     for file, sum_ in sums.items():
         (files / file).chmod(files.stat().st_mode & 0o666)  # safetensors lets nobody but the owner read
@@ -119,8 +124,11 @@ def _publish(repository: Path, files: Path, name: str) -> Revision:
             shutil.copyfile(blobs / sum_, snapshot / file)
             sync(snapshot / file)
     reference.write_text(commit)
-    for path in (reference, snapshot, blobs):
+    listed.write_text("".join(f"{sum_}  {file}\n" for file, sum_ in sums.items()))
+    for path in (reference, listed, snapshot, blobs):
         sync(path)
+    os.replace(listed, sums_folder / commit)
+    sync(sums_folder)
     target = snapshots / commit
     shutil.rmtree(target, ignore_errors=True)  # of a push that was killed before `main` moved
     os.rename(snapshot, target)
@@ -156,7 +164,7 @@ def resolve_model(*, model: str, hub_dir: str | Path = "hub") -> Path:
     Raises:
         InputError: no such folder, name or revision; a link in the revision leaves the hub folder; a damaged file.
     """
-    if os.path.isdir(model):  # False for what can be no path
+    if os.path.isdir(model):  # False for what can be no path, where Path's method raises
         if not (Path(model) / "config.json").is_file():
             raise InputError(
                 f"'{model}' is not a model folder: it has no config.json. Give a checkpoint, a snapshot of the hub "
@@ -196,25 +204,42 @@ def resolve_model(*, model: str, hub_dir: str | Path = "hub") -> Path:
 
 
 def verify_revision(revision: Revision) -> None:
-    """Raise InputError naming the first file whose content is not what was pushed.
+    """Raise InputError naming the first file whose content is not what was pushed, that is missing or was added.
 
-    The content decides, not whether a file is a link: a hub folder may be copied or unpacked without links.
+    The content decides, not whether a file is a link: a hub folder may be copied or unpacked without links. Revisions
+    of earlier versions have no list of checksums: a link says its own there, any other file has to be one of the blobs.
     """
-    blobs = revision.path.parent.parent / "blobs"
-    for file in sorted(revision.path.iterdir()):
-        found = sha256(file) if file.is_file() else None
-        pushed = os.readlink(file) == _link(found) if file.is_symlink() else (blobs / str(found)).is_file()
-        if not pushed:
+    repository = revision.path.parent.parent
+    pushed = _read_sums(repository / "sums" / revision.commit)
+    for name in sorted({file.name for file in revision.path.iterdir()} | pushed.keys()):
+        file = revision.path / name
+        found = sha256(file) if file.is_file() else "none"
+        if pushed:
+            intact = pushed.get(name) == found
+        elif file.is_symlink():
+            intact = os.readlink(file) == _link(found)
+        else:
+            intact = (repository / "blobs" / found).is_file()
+        if not intact:
             raise InputError(
-                f"'{file.name}' of {revision.name}@{revision.commit[:12]} is damaged. Use an older revision, or train "
-                "and push again."
+                f"'{name}' of {revision.name}@{revision.commit[:12]} is damaged. Use an older revision, or train and "
+                "push again."
             )
+
+
+def _read_sums(file: Path) -> dict[str, str]:
+    """Name of a file -> its SHA-256; empty where the revision has no list, or one that cannot be read."""
+    try:
+        lines = re.findall(r"^([0-9a-f]{64})  (.+)$", file.read_text(), re.MULTILINE)
+    except (OSError, ValueError):
+        return {}
+    return {name: sum_ for sum_, name in lines}
 
 
 def push_folders(*, hub_dir: str | Path, name: str) -> list[Path]:
     """The folders that a push writes into: that of its lock and staging, and those that it moves files into."""
     repository = _repository(Path(hub_dir), name)
-    return [Path(hub_dir) / ".locks" / repository.name, *(repository / part for part in ("blobs", "snapshots", "refs"))]
+    return [Path(hub_dir) / ".locks" / repository.name, *(repository / part for part in PARTS)]
 
 
 def moves_files(*, hub_dir: str | Path, name: str) -> bool:

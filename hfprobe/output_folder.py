@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -69,13 +69,35 @@ def _is_own(folder: Path) -> bool:
         return False
 
 
+def refuse_overwriting(folder: Path, *, holds_run: bool, saves_model: bool) -> None:
+    """Refuse an output folder in which a run would write over what no run of hfprobe wrote.
+
+    Args:
+        saves_model: whether the run writes into the folder `model`; a link there would be followed.
+    """
+    found = []
+    if not holds_run:
+        names = ("trainer_state.json", "train_results.json", "all_results.json")
+        found += [folder / name for name in names if os.path.lexists(folder / name)]
+    model = folder / "model"
+    if saves_model and os.path.lexists(model):
+        usable = model.is_dir() and not model.is_symlink()
+        taken = usable and any(re.fullmatch(_MODEL, path.name) for path in model.iterdir())
+        found += [] if usable and (not taken or _is_own(model)) else [model]
+    if found:
+        raise InputError(
+            f"A run would write over '{found[0]}', which no run of hfprobe wrote. Move it, or pass another "
+            "--output_dir."
+        )
+
+
 def delete_run(folder: Path) -> None:
     """Delete what a run wrote into its output folder; anything else stays.
 
     Raises:
         InputError: see `find_run_files`. Nothing was deleted then.
     """
-    for file in find_run_files(folder):
+    for file in sorted(find_run_files(folder), key=lambda file: file.name == "run.json"):  # last: it tells a run
         file.unlink()
     for entry in folder.iterdir():
         if RUN_FOLDERS.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink():
@@ -108,23 +130,34 @@ def claim(folder: Path) -> Iterator[None]:
         yield
 
 
-def check_places(folder: str | Path, *, flag: str, dataset: str, hub_dir: str | Path | None = None) -> None:
+def check_places(
+    folder: str | Path,
+    *,
+    flag: str,
+    dataset: str | None = None,
+    models: Sequence[Path] = (),
+    hub_dir: str | Path | None = None,
+) -> None:
     """Refuse a folder for results in which pictures, models or other work of the user lie.
 
     Args:
         flag: that sets the folder, for the message.
         dataset: hub id or local folder.
+        models: folders of models, of which every file is known and which the folder may not lie in.
         hub_dir: where given, the folder may hold neither it nor the working directory.
 
     Raises:
-        InputError: the folder is or holds one of them, or lies inside the dataset.
+        InputError: the folder is or holds one of them, or lies inside the dataset or a model.
     """
     remedy = f"Results would be mixed with other files: pass {flag} with a folder of its own."
-    if os.path.exists(dataset):  # False for what can be no path
+    if dataset is not None and os.path.exists(dataset):  # False for what can be no path
         if _holds(folder, dataset):
             raise InputError(f"{flag} '{folder}' is or holds the dataset '{dataset}'. {remedy}")
         if _holds(dataset, folder):
             raise InputError(f"{flag} '{folder}' lies inside the dataset '{dataset}'. {remedy}")
+    for model in models:
+        if _holds(model, folder):
+            raise InputError(f"{flag} '{folder}' is or lies inside the model folder '{model}'. {remedy}")
     if hub_dir is not None:
         for name, place in (("the hub folder", hub_dir), ("the working directory", ".")):
             if _holds(folder, place):
@@ -135,6 +168,11 @@ def _holds(outer: str | Path, inner: str | Path) -> bool:
     """Whether `inner` is `outer` or lies below it, links followed; either need not exist."""
     outer, inner = Path(os.path.realpath(outer)), Path(os.path.realpath(inner))
     # Names may differ in capitals only, where the file system does not tell them apart.
-    return any(
-        path == outer or (path.exists() and outer.exists() and path.samefile(outer)) for path in [inner, *inner.parents]
-    )
+    return any(path == outer or _is_same(path, outer) for path in [inner, *inner.parents])
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:  # it does not exist, or lies where this user may not look
+        return False

@@ -87,7 +87,7 @@ def find_contradictions(arguments: Any) -> list[str]:
 def _without_effect(arguments: Any) -> list[str]:
     """Flags of transformers that hfprobe cannot honour, each with what to use instead."""
     workers = arguments.dataloader_num_workers
-    context = arguments.dataloader_multiprocessing_context
+    context = getattr(arguments, "dataloader_multiprocessing_context", None)
     # Of each: the flag, whether it is set, and why it is refused. Older transformers do not have all of them.
     table = [
         ("remove_unused_columns", True, "finds columns by their names, and hfprobe's batches have none to drop"),

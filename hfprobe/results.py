@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 from hfprobe.cli import script
-from hfprobe.errors import InputError
+from hfprobe.errors import InputError, shorten
 from hfprobe.files import replace_together
 from hfprobe.statistics import calibration, metric_intervals
 
@@ -101,10 +101,10 @@ class EvalResult:
         """
         folder = Path(folder)
         remedy = (
-            f"Make it: python {script('eval')} --model <folder or hub name> --report_dir {shlex.quote(str(folder))}"
+            f"Make it: python {script('eval')} --model <folder or hub name> --report_dir {shlex.quote(shorten(folder))}"
         )
-        if not (folder / METRICS_FILE).is_file():
-            raise InputError(f"'{folder}' holds no evaluation: it has no {METRICS_FILE}. {remedy}")
+        if not os.path.isfile(folder / METRICS_FILE):  # False for a name that is too long, where Path's method raises
+            raise InputError(f"'{shorten(folder)}' holds no evaluation: it has no {METRICS_FILE}. {remedy}")
         try:
             content = json.loads((folder / METRICS_FILE).read_text())
             if not isinstance(content, dict):

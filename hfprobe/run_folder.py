@@ -15,8 +15,9 @@ from hfprobe import checkpoints, hub, provenance
 from hfprobe.cli import is_main_process, require_writable
 from hfprobe.config import RunArguments, RunConfig, spell_flag
 from hfprobe.errors import InputError
+from hfprobe.files import locked
 from hfprobe.models import find_family
-from hfprobe.output_folder import LOCK_FILE, check_places, claim, delete_run, find_run_files
+from hfprobe.output_folder import LOCK_FILE, check_places, claim, delete_run, find_run_files, refuse_overwriting
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +59,9 @@ def check_output_dir(config: RunConfig) -> None:
 
     Raises:
         InputError: it holds another run and neither --resume nor --overwrite was passed; --resume was passed and the
-            settings are not those of the run; another run is writing into it; it cannot be written; it is or holds
-            the dataset, the hub folder or the working directory, or lies inside the dataset.
+            settings are not those of the run; another run is writing into it; it cannot be written; files of another
+            program would be written over or deleted; it is or holds the dataset, the hub folder or the working
+            directory, or lies inside the dataset.
     """
     arguments = config.training
     folder = Path(arguments.output_dir)
@@ -69,6 +71,7 @@ def check_output_dir(config: RunConfig) -> None:
         pushed = {"hub_dir": arguments.hub_dir, "name": find_family(arguments.model).hub_name}
         for place in hub.push_folders(**pushed):
             require_writable(place, flag="--hub_dir")
+        _check_push_lock(hub.push_folders(**pushed)[0] / hub.PUSH_LOCK, hub_dir=arguments.hub_dir)
         if not hub.moves_files(**pushed):
             raise InputError(
                 f"--hub_dir '{arguments.hub_dir}' spans several file systems: a push cannot move files from its .locks "
@@ -81,12 +84,27 @@ def check_output_dir(config: RunConfig) -> None:
         with claim(folder):
             pass
     _refuse_another_run(arguments)
-    if holds_run(folder):
-        find_run_files(folder)  # refuses another one's files where checkpoints are deleted
+    find_run_files(folder)  # refuses another one's files where checkpoints are saved and deleted
+    saves_model = find_family(arguments.model).is_solved(config.model)
+    refuse_overwriting(folder, holds_run=holds_run(folder), saves_model=saves_model)
     if arguments.resume:
         if not holds_run(folder):
             raise InputError(f"Nothing to resume: the output folder '{folder}' holds no run. Leave --resume out.")
         check_same_run(config)
+
+
+def _check_push_lock(lock: Path, *, hub_dir: str) -> None:
+    try:
+        if os.path.lexists(lock):
+            with locked(lock, wait=False):
+                pass
+    except BlockingIOError:
+        pass  # a push is going on, and will have ended
+    except OSError as error:
+        raise InputError(
+            f"--hub_dir '{hub_dir}' cannot be pushed to: '{lock}': {error.strerror or error}. Remove it, or pass "
+            "another --hub_dir."
+        ) from error
 
 
 @cache  # one line, however many seeds are trained
@@ -126,15 +144,18 @@ def _refuse_another_run(arguments: RunArguments) -> None:
 
 def holds_run(folder: str | Path) -> bool:
     """Whether a folder holds a run's record or one of its checkpoints."""
-    saved = [path for path in Path(folder).glob("checkpoint-*") if checkpoints.NAME.fullmatch(path.name)]
-    return bool(saved) or (Path(folder) / RUN_FILE).exists()
+    try:
+        names = os.listdir(folder)
+    except (OSError, ValueError):  # none, or what can be no path
+        names = []
+    return any(name == RUN_FILE or checkpoints.NAME.fullmatch(name) for name in names)
 
 
 def read_result(folder: str | Path) -> dict[str, Any] | None:
     """The result in a run folder's run.json; None where the run has not ended."""
     try:
         return json.loads((Path(folder) / RUN_FILE).read_text()).get("result")
-    except (FileNotFoundError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError):
         return None
 
 

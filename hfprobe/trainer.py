@@ -22,7 +22,7 @@ from hfprobe import checkpoints
 from hfprobe.callbacks import StopOnSignal
 from hfprobe.cli import find_shortage
 from hfprobe.config import RunArguments
-from hfprobe.errors import CheckFailedError, CommandError, InputError, MachineError, StoppedError, first_line
+from hfprobe.errors import CheckFailedError, CommandError, InputError, MachineError, StoppedError, first_line, shorten
 from hfprobe.optimizers import make_optimizer, scale_learning_rates
 from hfprobe.results import write_json
 from hfprobe.schedules import check_rates
@@ -98,6 +98,12 @@ class ProbeTrainer(Trainer):
         prepared = super()._prepare_for_training(*args, **kwargs)
         self._begun = True
         return prepared
+
+    def init_hf_repo(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing. Trainer would make a repository before training; `hfprobe.hub_client` uploads the finished model."""
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Nothing. Trainer would upload output_dir, a pickle included, while a checkpoint is being staged there."""
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0
@@ -279,8 +285,8 @@ def setting_up(until: Callable[[], bool] = lambda: False) -> Iterator[None]:
         if not refused or isinstance(error, CommandError) or until() or find_shortage(error) is not None:
             raise
         raise InputError(
-            f"transformers cannot begin with these flags: {type(error).__name__}: {first_line(error)}. Correct or "
-            "leave out the flag that this is about; HFPROBE_DEBUG=1 shows the traceback."
+            f"transformers cannot begin with these flags: {type(error).__name__}: {shorten(first_line(error))}. "
+            "Correct or leave out the flag that this is about; HFPROBE_DEBUG=1 shows the traceback."
         ) from error
 
 

@@ -269,16 +269,20 @@ def take_best(trainer: ProbeTrainer, checkpoint: Path) -> None:
     trainer._load_from_checkpoint(best or str(checkpoint))
 
 
-def push_best(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits, result: RunResult) -> hub.Revision:
+def push_best(
+    trainer: ProbeTrainer, *, config: RunConfig, splits: Splits, result: RunResult, repository: str | None = None
+) -> hub.Revision:
     """Push the model that the trainer holds to the local hub folder, with a card that says what it can do.
 
-    With `--push_to_hub` it goes to the real hub too.
+    Args:
+        repository: where the revision is to be uploaded afterwards (`hfprobe.hub_client`); the card names it.
     """
     family = find_family(config.training.model)
     effective = config.to_dict()
     card = describe_run(config=config, model=trainer.model, splits=splits) | {
         "summary": inspect.getmodule(family).__doc__.strip(),
         "dataset": config.data.dataset,
+        "local_dataset": Path(config.data.dataset).is_dir(),  # the hub refuses a card that lists it under `datasets`
         "settings": {name: effective["training"][name] for name in CARD_SETTINGS if name in effective["training"]}
         | {"effective_batch_size": config.effective_batch_size, "penalty": trainer.model.config.run.get("penalty")}
         | {name: effective["data"][name] for name in AUGMENTATION if name in effective["data"]}
@@ -286,11 +290,10 @@ def push_best(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits, resul
         | {"precision": PRECISIONS[trainer.accelerator.mixed_precision]}
         | family.describe(trainer.model),
         "result": result,
+        "repository": repository,
     }
     counted = {"epochs": result.epochs, "best_epoch": result.best_epoch, "seconds": result.seconds}
     trainer.model.config.run |= {name: value for name, value in counted.items() if value is not None}
-    if trainer.args.push_to_hub:
-        trainer.push_to_hub()
     return hub.push_model(
         model=trainer.model,
         processor=trainer.processing_class,

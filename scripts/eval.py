@@ -16,7 +16,7 @@ from pathlib import Path
 
 import hfprobe.interruptible  # noqa: F401
 from hfprobe.cli import Parser, number_in, quiet_libraries, require_writable, run_command, script
-from hfprobe.errors import InputError
+from hfprobe.errors import InputError, shorten
 from hfprobe.ranges import IMAGES
 
 
@@ -53,6 +53,9 @@ def main() -> None:
     if arguments.report_only:
         if arguments.report_dir is None:
             raise InputError("--report_only needs --report_dir, the folder of an evaluation.")
+        for flag in ("model", "max_eval_samples", "dataset", "classes", "tta", "temperature"):
+            if getattr(arguments, flag):
+                raise InputError(f"--report_only evaluates nothing, so --{flag} has no effect. Leave one of them out.")
     else:
         if arguments.model is None:
             raise InputError("--model is missing. Give a model folder or a name in the hub folder, such as simple-cnn.")
@@ -113,24 +116,27 @@ def best_epochs(file: Path) -> dict[int, Path]:
             else:
                 found[seed] = Path(run) / "model"  # a head that was solved
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"'{file}' is not what scripts/train.py --seeds writes: {error!r}.") from error
+        raise InputError(
+            f"'{shorten(file)}' is not what {script('train')} --seeds writes: {shorten(repr(error))}."
+        ) from error
     return found
 
 
 def evaluate(arguments) -> None:
     """Run the model over the split, and save what came out in `report_dir` with a report."""
     from hfprobe.hub import resolve_model
+    from hfprobe.output_folder import check_places
 
     folder = resolve_model(model=arguments.model, hub_dir=arguments.hub_dir)
     if arguments.report_dir is None:
         arguments.report_dir = Path("reports") / arguments.model.rstrip("/").split("/")[-1].split("@")[0]
     require_writable(arguments.report_dir, flag="--report_dir")
+    check_places(arguments.report_dir, flag="--report_dir", models=[folder])
 
     from hfprobe.data.arguments import DataArguments
     from hfprobe.data.splits import load_images
     from hfprobe.evaluation import evaluate_model, load_model
     from hfprobe.files import replace_together
-    from hfprobe.output_folder import check_places
     from hfprobe.reporting import write_report
     from hfprobe.results import METRICS_FILE
 

@@ -47,6 +47,9 @@ def main() -> None:
     for name in arguments.models:  # an unknown one is refused before anything slow
         options = find_family(name).Options.__dataclass_fields__
         models[name] = {flag: value for flag, value in own.items() if flag in options}
+    for flag in own:
+        if not any(flag in values for values in models.values()):
+            raise InputError(f"--{flag} is no flag of {' or '.join(models)}. Leave it out, or add --models probe.")
 
     from hfprobe.data.arguments import DataArguments
     from hfprobe.data.splits import load_images

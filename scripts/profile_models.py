@@ -35,8 +35,10 @@ def main() -> None:
     require_writable(arguments.report_dir, flag="--report_dir")
 
     from hfprobe.hub import resolve_model
+    from hfprobe.output_folder import check_places
 
     folders = [resolve_model(model=model, hub_dir=arguments.hub_dir) for model in arguments.models]
+    check_places(arguments.report_dir, flag="--report_dir", models=folders)
 
     from hfprobe.comparison import PROFILE_FILE
     from hfprobe.files import replace_together

@@ -4,6 +4,7 @@
     python scripts/train.py --model cnn --recipe reference --epochs 5
     python scripts/train.py --model cnn --seeds 5        # mean and deviation; run it again with --resume to continue
     python scripts/train.py --model cnn --max_train_samples 1000 --epochs 2      # a look around, seconds
+    python scripts/train.py --model cnn --push_to_hub    # upload the pushed model to huggingface.co too (hf auth login)
 
 Any flag of transformers' TrainingArguments works beside hfprobe's own; `--help` lists both. `--resume` continues a run
 that was stopped, with the settings it was started with. The README's results table says what to expect of each recipe.
@@ -30,6 +31,11 @@ def train_one(config: RunConfig) -> None:
     """Train, push, say where things are."""
     check_output_dir(config)  # whatever is wrong with the folders is said before the slow imports
 
+    from hfprobe.hub_client import check_upload, upload_revision
+
+    uploads = config.training.push_to_hub and is_main_process()
+    repository = check_upload(config.training) if uploads else None
+
     from transformers import enable_full_determinism, set_seed
 
     from hfprobe.data.splits import load_images
@@ -48,7 +54,7 @@ def train_one(config: RunConfig) -> None:
         result = train(trainer, config=config, splits=splits)
     if not is_main_process():
         return
-    revision = push_best(trainer, config=config, splits=splits, result=result)
+    revision = push_best(trainer, config=config, splits=splits, result=result, repository=repository)
     epochs = result.epochs
     done = "solved" if epochs is None else f"{epochs:g} epoch{'s' * (epochs != 1)}, best {result.best_epoch:g},"
     hub_flag = "" if config.training.hub_dir == "hub" else f" --hub_dir {shlex.quote(config.training.hub_dir)}"
@@ -61,6 +67,8 @@ def train_one(config: RunConfig) -> None:
         f"Report:  python {script('eval')} --model {revision.name}{hub_flag} "
         f"--report_dir reports/{config.training.model}"
     )
+    if repository is not None:
+        print(f"On the hub: {upload_revision(revision, repository=repository, arguments=config.training)}")
 
 
 def train_seeds(runs: list[RunConfig]) -> None:

@@ -69,3 +69,11 @@ def own_signals():
     before = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+def pytest_report_collectionfinish(items):
+    """How many wrong or unusual inputs the selected tests try."""
+    tests = [item for item in items if item.get_closest_marker("hostile")]
+    drawn = [item.obj for item in tests if getattr(item.obj, "is_hypothesis_test", False)]
+    examples = sum(test._hypothesis_internal_use_settings.max_examples for test in drawn)
+    return f"hostile inputs: {len(tests) - len(drawn)} by table, {examples} by hypothesis" if tests else None

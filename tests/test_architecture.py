@@ -13,6 +13,7 @@ LEVELS = [
     {"cli"},
     {"checkpoints", "provenance", "hub", "metrics", "optimizers", "output_folder", "preflight", "statistics"},
     {"progress", "results"},
+    {"hub_client"},
     {"data"},
     {"models"},
     {"run_parser"},

@@ -7,11 +7,14 @@ import pytest
 from hfprobe import checkpoints
 from hfprobe.checkpoints import NEEDED, find_fault, find_newest, seal_checkpoint
 
+# What a checkpoint of a run holds besides.
+OTHERS = ("rng_state.pth", "progress-0.json", "config.json", "preprocessor_config.json", "cnn.py")
+
 
 def save(folder, step, *, best=None):
     staged = folder / ".saving" / f"checkpoint-{step}"
     staged.mkdir(parents=True)
-    for name in (*NEEDED, "rng_state.pth"):
+    for name in (*NEEDED, *OTHERS):
         (staged / name).write_bytes(f"{name} {step}".encode() * 10)
     (staged / "trainer_state.json").write_text(json.dumps({"best_model_checkpoint": best}))
     seal_checkpoint(staged, folder / f"checkpoint-{step}")
@@ -26,7 +29,7 @@ def test_a_sealed_checkpoint_is_whole_and_the_newest_is_found(tmp_path):
     assert find_newest(tmp_path / "none") == (None, [])
 
 
-@pytest.mark.parametrize("name", [*NEEDED, "rng_state.pth", "manifest.json"])
+@pytest.mark.parametrize("name", [*NEEDED, *OTHERS, "manifest.json"])
 @pytest.mark.parametrize("how", ["truncated", "emptied", "removed", "changed"])
 def test_a_damaged_part_makes_it_passed_over(tmp_path, name, how):
     good, bad = save(tmp_path, 8), save(tmp_path, 16)

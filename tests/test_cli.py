@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hfprobe.cli import Parser, find_shortage, require_writable, run_command
+from hfprobe.cli import Parser, find_shortage, require_writable, run_command, script
 from hfprobe.errors import CheckFailedError, InputError, MachineError
 
 
@@ -203,3 +203,34 @@ def test_memory_that_a_step_gives_back_is_not_fetched_again_page_by_page():
     command = [sys.executable, "-c", textwrap.dedent(program)]
     faults = [int(subprocess.check_output([*command, how])) for how in ("default", "keep")]
     assert faults[1] < 100 < faults[0]
+
+
+def test_a_working_directory_that_was_removed_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(InputError, match=re.escape("--hub_dir 'hub' cannot be written: No such file or directory.")):
+        require_writable("hub", flag="--hub_dir")
+
+
+def test_a_path_of_very_many_folders_is_one_line(tmp_path):
+    with pytest.raises(InputError, match=re.escape("cannot be written: ")):
+        require_writable(tmp_path / "/".join("a" * 1900), flag="--output_dir")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_listed_is_one_line(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(InputError, match=re.escape(f"--output_dir '{tmp_path}' cannot be written: Permission denied.")):
+        require_writable(tmp_path, flag="--output_dir")
+
+
+def test_a_script_that_lies_in_a_folder_with_spaces_is_quoted(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "my code" / "train.py")])
+    (tmp_path / "my code").mkdir()
+    (tmp_path / "my code" / "eval.py").touch()
+    assert script("eval") == f"'{tmp_path}/my code/eval.py'"
+    assert script("compare") == "scripts/compare.py"

@@ -4,10 +4,12 @@ import re
 
 import numpy as np
 import pytest
+from conftest import CLASSES, load_splits
 from scipy import stats
 from test_results import make_result, without_images
 
 from hfprobe.comparison import compare, load_comparable, save_comparison
+from hfprobe.data.arguments import DataArguments
 from hfprobe.errors import InputError
 from hfprobe.statistics import compare_paired
 
@@ -177,6 +179,59 @@ def test_names_are_the_models_or_else_the_folders(tmp_path):
     pinned = dataclasses.replace(planted(0.8), provenance=planted(0.8).provenance | {"model": "hfprobe/third@0123abc"})
     assert list(load_comparable(saved(tmp_path, a=planted(0.9), e=pinned))) == ["simple-cnn", "third"]
     assert list(load_comparable(saved(tmp_path, c=planted(0.9), d=planted(0.8)))) == ["c", "d"]
+
+
+def renumbered(result, class_names):
+    """The same evaluation by a model whose classes are in another order."""
+    order = [result.class_names.index(name) for name in class_names]
+    return dataclasses.replace(
+        result,
+        class_names=class_names,
+        labels=np.argsort(order)[result.labels],
+        probabilities=result.probabilities[:, order],
+        provenance=result.provenance | {"split_fingerprint": "e" * 64},
+    )
+
+
+def test_classes_in_another_order_give_the_same_comparison_to_the_last_digit(tmp_path):
+    def evaluated(right, seed):
+        result = planted(right, seed=seed)
+        noise = np.random.default_rng(seed).random(result.probabilities.shape).astype(np.float32) / 1000
+        return dataclasses.replace(
+            result,
+            probabilities=result.probabilities + noise,
+            provenance=result.provenance | {"pictures_fingerprint": "d" * 64, "model": f"model-{seed}"},
+        )
+
+    one, other = evaluated(0.9, 1), evaluated(0.8, 2)
+    expected = compare(load_comparable(saved(tmp_path, one=one, other=other)))
+    for number, names in enumerate((["dog", "owl", "cat"], ["owl", "cat", "dog"], ["owl", "dog", "cat"])):
+        changed = saved(tmp_path, **{f"changed{number}": renumbered(other, names)})
+        results = load_comparable([tmp_path / "one", *changed])
+        assert compare(results) == expected
+        np.testing.assert_array_equal(results["model-2"].predictions, other.predictions)
+        np.testing.assert_array_equal(results["model-2"].labels, other.labels)
+
+
+def test_classes_in_another_order_are_compared_on_the_same_pictures_only(tmp_path):
+    one = planted(0.9, seed=1)
+    for name, fingerprints in {"none": [None, None], "other": ["a", "b"]}.items():
+        told = [{} if value is None else {"pictures_fingerprint": value} for value in fingerprints]
+        first = dataclasses.replace(one, provenance=one.provenance | told[0])
+        second = renumbered(dataclasses.replace(one, provenance=one.provenance | told[1]), ["owl", "cat", "dog"])
+        folders = saved(tmp_path, **{f"{name}-first": first, f"{name}-second": second})
+        with pytest.raises(InputError, match="cannot be compared, their images differ: fingerprint eeeeeeeeeeee and"):
+            load_comparable(folders)
+
+
+def test_the_fingerprint_of_pictures_does_not_depend_on_the_order_of_the_classes(dataset_folder):
+    one, other, fewer = (
+        load_splits(DataArguments(dataset=str(dataset_folder), classes=classes), seed=1).test
+        for classes in (CLASSES, CLASSES[::-1], CLASSES[:3])
+    )
+    assert one.pictures_fingerprint == other.pictures_fingerprint != fewer.pictures_fingerprint
+    assert one.fingerprint != other.fingerprint
+    np.testing.assert_array_equal(one.index, other.index)
 
 
 def test_what_cannot_be_compared(tmp_path):

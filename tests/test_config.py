@@ -206,6 +206,7 @@ def test_deterministic_is_short_for_full_determinism():
             ["--max_steps", "3", "--epochs", "2"],
             ["--num_train_epochs/--epochs has no effect: --max_steps ends the run."],
         ),
+        (["--run_name", "x"], ["--run_name has no effect: only services other than TensorBoard show it."]),
         (["--save_steps", "3"], ["--save_steps has no effect: --save_strategy is epoch."]),
         (["--vary_split"], ["--vary_split has no effect: --seeds is 1."]),
         (

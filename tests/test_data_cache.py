@@ -64,6 +64,7 @@ def test_parquet_files_that_are_in_the_cache_are_read_without_writing(dataset_fo
     for split, rows in datasets.load_from_disk(dataset_folder).items():
         rows.to_parquet(tmp_path / "data" / f"{split}.parquet")
     data = DataArguments(dataset=str(tmp_path / "data"))
+    load_splits(DataArguments(dataset=str(dataset_folder)), seed=1)  # torch makes a folder when it is first used
     with monkeypatch.context() as patch:
         patch.setattr(os, "mkdir", refuse_writing)
         expected = f"Cannot keep the images of '{tmp_path}/data/train.parquet' in {place}/parquet/"
@@ -73,7 +74,10 @@ def test_parquet_files_that_are_in_the_cache_are_read_without_writing(dataset_fo
         with pytest.raises(MachineError, match=r"\w{32}: full. Free some space, or set HF_HOME "):
             load_splits(data, seed=1)
     first = load_splits(data, seed=1)
+    for path in place.rglob("*"):
+        path.chmod(path.stat().st_mode & 0o555)  # as for a cache that several people share
     monkeypatch.setattr(datasets, "load_dataset", refuse_writing)
+    monkeypatch.setattr("hfprobe.data.resident.staging_folder", refuse_writing)
     assert load_splits(data, seed=1).fingerprint == first.fingerprint
     save = datasets.load_from_disk(dataset_folder)["train"].select(range(50))
     save.to_parquet(tmp_path / "data" / "train.parquet")

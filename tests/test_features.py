@@ -152,7 +152,7 @@ def test_a_full_disk_is_said_before_an_image_is_computed_and_the_next_call_goes_
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "posix_fallocate", full, raising=False)
-        with pytest.raises(MachineError, match=r"No space left on device\. Free some space and run again\."):
+        with pytest.raises(MachineError, match=r"No space left on device\. Free some space, or set HF_HOME"):
             extract_features(model=model, processor=processor, split=split)
     assert model.calls == 0
     assert list((cache.cache_folder() / "features").iterdir()) == []

@@ -26,6 +26,8 @@ from hfprobe.errors import InputError
 from hfprobe.evaluation import load_model
 from hfprobe.models import build_model, find_family
 
+pytestmark = pytest.mark.hostile
+
 
 class Bomb:
     """A pickle that makes a file when it is loaded."""

@@ -261,6 +261,15 @@ def test_a_push_that_fails_at_its_last_step_publishes_nothing_and_can_be_repeate
     assert hub.resolve_model(model="m", hub_dir=tmp_path) == second.path
 
 
+def test_weights_that_cannot_be_written_for_another_reason_do_not_ask_for_space(tmp_path):
+    def refuse(folder):
+        raise SafetensorError("Error while serializing: I/O error: Permission denied (os error 13)")
+
+    expected = "Permission denied (os error 13). Nothing was published. Pass another --hub_dir, and run"
+    with pytest.raises(MachineError, match=re.escape(expected)):
+        hub.push_files(write=refuse, hub_dir=tmp_path, name="m")
+
+
 def test_weights_that_do_not_fit_on_the_disk_are_one_line(tmp_path):
     def full_disk(folder):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
@@ -367,6 +376,76 @@ def test_a_hub_folder_copied_without_links_is_read_and_pushed_to(pushed, tmp_pat
     assert hub.resolve_model(model="simple-cnn", hub_dir=copy) == newer.path
 
 
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("change", ["older weights", "exchanged", "missing", "added"])
+def test_a_revision_whose_files_are_others_than_the_pushed_ones_is_damaged(tmp_path, change, copied):
+    def write(folder, text):
+        for name in ("config.json", "a.json"):
+            (folder / name).write_text(name + text)
+
+    older, newer = (
+        hub.push_files(write=lambda folder, text=text: write(folder, text), hub_dir=tmp_path / "hub", name="m")
+        for text in "12"
+    )
+    hub_dir = tmp_path / "hub"
+    if copied:
+        copy_without_links(hub_dir, tmp_path / "copy")
+        hub_dir = tmp_path / "copy"
+    hub.resolve_model(model="m", hub_dir=hub_dir)
+    older, newer = (hub_dir / revision.path.relative_to(tmp_path / "hub") for revision in (older, newer))
+    file, other = newer / "config.json", newer / "a.json"
+    if change == "older weights":
+        file.unlink()
+        shutil.copyfile(older / "config.json", file)
+    elif change == "exchanged":
+        for source, target in ((file, newer / "x"), (other, file), (newer / "x", other)):
+            source.rename(target)
+    elif change == "missing":
+        file.unlink()
+    else:
+        shutil.copyfile(other, newer / "b.json")
+    named = {"exchanged": "a.json", "added": "b.json"}.get(change, "config.json")
+    with pytest.raises(InputError, match=re.escape(f"'{named}' of hfprobe/m@{newer.name[:12]} is damaged.")):
+        hub.resolve_model(model="m", hub_dir=hub_dir)
+    assert hub.resolve_model(model=f"m@{older.name}", hub_dir=hub_dir) == older
+
+
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("sums", ["none", "not text", "a folder", "other text"])
+def test_a_revision_of_an_earlier_version_has_no_checksums_of_its_own_and_is_read(tmp_path, copied, sums):
+    hub_dir = tmp_path / "hub"
+    revision = hub.push_files(write=write_text("{}"), hub_dir=hub_dir, name="m")
+    file = hub_dir / "models--hfprobe--m" / "sums" / revision.commit
+    file.unlink()
+    if sums == "a folder":
+        file.mkdir()
+    elif sums != "none":
+        file.write_bytes(b"\xff\xfe" if sums == "not text" else b"x\n")
+    if copied:
+        copy_without_links(hub_dir, tmp_path / "copy")
+        hub_dir = tmp_path / "copy"
+    found = hub.resolve_model(model="m", hub_dir=hub_dir)
+    (found / "config.json").write_text("[]")
+    with pytest.raises(InputError, match=re.escape("'config.json' of hfprobe/m@")):
+        hub.resolve_model(model="m", hub_dir=hub_dir)
+
+
+def test_a_copied_revision_is_read_where_the_one_before_it_and_the_blobs_were_removed(tmp_path):
+    older, _ = (hub.push_files(write=write_text(text), hub_dir=tmp_path / "hub", name="m") for text in "12")
+    copy_without_links(tmp_path / "hub", tmp_path / "copy")
+    repository = tmp_path / "copy" / "models--hfprobe--m"
+    shutil.rmtree(repository / "snapshots" / older.commit)
+    shutil.rmtree(repository / "blobs")
+    assert (hub.resolve_model(model="m", hub_dir=tmp_path / "copy") / "config.json").read_text() == "2"
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="needs sha256sum")
+def test_the_checksums_of_a_revision_are_those_of_sha256sum(pushed):
+    _, _, revision = pushed
+    sums = revision.path.parent.parent / "sums" / revision.commit
+    subprocess.run(["sha256sum", "--check", "--strict", "--quiet", sums], cwd=revision.path, check=True)
+
+
 def test_a_file_system_without_links_gets_copies(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise OSError(errno.EPERM, "Operation not permitted")
@@ -381,6 +460,12 @@ def test_a_file_system_without_links_gets_copies(tmp_path, monkeypatch):
         found = hub.resolve_model(model=f"m@{revision.commit}", hub_dir=tmp_path)
         assert (found / "config.json").read_text() == text
     assert not scan_cache_dir(tmp_path).warnings
+    model, processor = cat_model()
+    hub.push_model(model=model, processor=processor, hub_dir=tmp_path, name="simple-cnn", card=CARD)
+    loaded = AutoModelForImageClassification.from_pretrained(
+        "hfprobe/simple-cnn", cache_dir=tmp_path, local_files_only=True
+    )
+    assert loaded.config.id2label == dict(enumerate(LABELS))
 
 
 @pytest.mark.parametrize(

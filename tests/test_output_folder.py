@@ -217,3 +217,74 @@ def test_a_run_that_is_going_on_is_named_before_what_it_has_written(tmp_path):
 def test_a_name_that_can_be_no_path_is_not_looked_for(tmp_path):
     for name in ("a" * 300, "a\0b"):
         check_places(tmp_path, flag="--output_dir", dataset=name)
+
+
+def test_a_folder_of_another_one_s_where_checkpoints_are_staged_is_refused_for_a_first_run_too(tmp_path):
+    fill(tmp_path, ["out/.saving/1.jpg"])
+    config = make_run(output_dir=str(tmp_path / "out"), hub_dir=str(tmp_path / "hub"))
+    with pytest.raises(InputError, match=re.escape(f"'{tmp_path}/out/.saving/1.jpg' lies where a run keeps its")):
+        check_output_dir(config)
+
+
+@pytest.mark.parametrize("own", ["all_results.json", "train_results.json", "trainer_state.json"])
+def test_results_of_another_program_are_not_written_over(tmp_path, own):
+    fill(tmp_path, [f"out/{own}"])
+    for values in ({}, {"overwrite": True}):
+        config = make_run(output_dir=str(tmp_path / "out"), hub_dir=str(tmp_path / "hub"), **values)
+        with pytest.raises(InputError) as refused:
+            check_output_dir(config)
+        assert str(refused.value) == (
+            f"A run would write over '{tmp_path}/out/{own}', which no run of hfprobe wrote. Move it, or pass another "
+            "--output_dir."
+        )
+    fill(tmp_path, ["out/run.json"])  # of a run, and so all of them
+    check_output_dir(config)
+
+
+@pytest.mark.parametrize("kind", ["config.json", "model.safetensors", "link", "file"])
+def test_a_probe_is_not_written_over_another_model(tmp_path, kind):
+    model = tmp_path / "out" / "model"
+    fill(tmp_path, ["out/notes.txt", "other/config.json"])
+    if kind == "link":  # even to a model of hfprobe: it would be written over
+        model.symlink_to(tmp_path / "other")
+    else:
+        fill(tmp_path, ["out/model" if kind == "file" else f"out/model/{kind}"])
+        if kind == "config.json":
+            (model / kind).write_text('{"model_type": "bert"}')
+    expected = (
+        f"A run would write over '{model}', which no run of hfprobe wrote. Move it, or pass another --output_dir."
+    )
+    places = {"output_dir": str(tmp_path / "out"), "hub_dir": str(tmp_path / "hub")}
+    with pytest.raises(InputError, match=re.escape(expected)):
+        check_output_dir(make_run(model="probe", **places))
+    check_output_dir(make_run(**places))  # a CNN has checkpoints only
+
+
+def test_a_probe_may_lie_beside_other_files_or_replace_its_own(tmp_path):
+    fill(tmp_path, ["a/model/cat/1.jpg", "b/run.json", "b/model/config.json", "b/model/model.safetensors"])
+    for name in "ab":
+        check_output_dir(
+            make_run(model="probe", output_dir=str(tmp_path / name), hub_dir=str(tmp_path / "hub"), overwrite=True)
+        )
+
+
+def test_a_folder_above_that_cannot_be_looked_into_is_passed_over(tmp_path, monkeypatch):
+    original = os.stat
+
+    def refuse(path, *args, **kwargs):
+        if str(path) == str(tmp_path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return original(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    check_places(tmp_path / "out", flag="--output_dir", dataset="a/b", hub_dir=tmp_path / "hub")
+
+
+@pytest.mark.parametrize("place", ["model", "link", "model/report"])
+def test_a_report_is_kept_out_of_the_folder_of_a_model(tmp_path, place):
+    fill(tmp_path, ["model/config.json"])
+    (tmp_path / "link").symlink_to("model")
+    expected = f"--report_dir '{tmp_path}/{place}' is or lies inside the model folder '{tmp_path}/model'. Results would"
+    with pytest.raises(InputError, match=re.escape(expected)):
+        check_places(tmp_path / place, flag="--report_dir", models=[tmp_path / "model"])
+    check_places(tmp_path / "report", flag="--report_dir", models=[tmp_path / "model"])

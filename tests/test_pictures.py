@@ -22,6 +22,8 @@ from hfprobe.evaluation import evaluate_model, load_model
 from hfprobe.models import build_model, find_family
 from hfprobe.models.linear_probe.modeling import LinearProbeImageProcessor
 
+pytestmark = pytest.mark.hostile
+
 CLASSES = ["cat", "dog"]
 SIZES = {"smaller": (20, 20), "larger": (96, 96), "wide": (200, 60), "tall": (61, 150), "odd": (67, 90)}
 TURNED = 6  # EXIF: the picture is to be rotated by 90 degrees clockwise

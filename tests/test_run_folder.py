@@ -12,6 +12,7 @@ from transformers import set_seed
 from hfprobe import run_folder
 from hfprobe.config import RunArguments, make_run
 from hfprobe.errors import InputError
+from hfprobe.files import locked
 from hfprobe.models import build_model
 from hfprobe.run_folder import MAY_DIFFER, check_output_dir, claimed, find_differences, is_finished
 from hfprobe.trainer import ProbeTrainer
@@ -69,7 +70,10 @@ def finished(dataset_folder, tmp_path_factory):
         ({"max_train_samples": 50}, "--max_train_samples was none, is 50"),
         ({"augment": False}, "--augment was true, is false"),
         ({"optimizer": "adam"}, "--optimizer was muon, is adam"),
-        ({"lr_scheduler_kwargs": {"a": 1}}, '--lr_scheduler_kwargs was none, is {"a": 1}'),
+        (
+            {"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycles": 1}},
+            '--lr_scheduler_kwargs was none, is {"num_cycles": 1}; --lr_scheduler_type was linear, is cosine',
+        ),
         ({"patience": 3}, "--patience was 20, is 3"),
         ({"num_train_epochs": 0.5}, "--num_train_epochs/--epochs was 1, is 0.5 (it may only rise)"),
         ({"recipe": "best", "num_train_epochs": 1}, "--patience was 20, is 60; --recipe was fast, is best"),
@@ -301,3 +305,26 @@ def test_a_hub_folder_without_links_is_one_warning_before_training(tmp_path, mon
         check_output_dir(config)
     assert caplog.messages == [f"The file system of --hub_dir '{tmp_path}/hub' has no links: files are copied."]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["file/run", "loop", "a" * 300, "a\0b"])
+def test_a_place_that_can_be_no_folder_holds_no_run(tmp_path, place):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    assert not run_folder.holds_run(tmp_path / place)
+    assert run_folder.read_result(tmp_path / place) is None
+
+
+def test_a_push_lock_that_cannot_be_taken_is_found_before_training(tmp_path):
+    lock = tmp_path / "hub" / ".locks" / "models--hfprobe--simple-cnn" / "push.lock"
+    lock.mkdir(parents=True)
+    message = f"--hub_dir '{tmp_path}/hub' cannot be pushed to: '{lock}': Is a directory. Remove it, or pass another"
+    with pytest.raises(InputError, match=re.escape(message)):
+        check_output_dir(make_run(output_dir=str(tmp_path / "out"), hub_dir=str(tmp_path / "hub")))
+
+
+def test_a_push_that_is_going_on_does_not_stop_a_run_from_starting(tmp_path):
+    lock = tmp_path / "hub" / ".locks" / "models--hfprobe--simple-cnn" / "push.lock"
+    lock.parent.mkdir(parents=True)
+    with locked(lock):
+        check_output_dir(make_run(output_dir=str(tmp_path / "out"), hub_dir=str(tmp_path / "hub")))

@@ -77,7 +77,7 @@ def test_train_then_the_command_it_prints_then_the_same_again(fails, dataset_fol
     assert "(n = 40)" in train.stdout
     command = next(line.removeprefix("Report:").strip() for line in train.stdout.splitlines() if "Report:" in line)
     python, script, *arguments = shlex.split(command)
-    assert (python, script) == ("python", "scripts/eval.py")
+    assert (python, script) == ("python", str(ROOT / "scripts" / "eval.py"))
     evaluated = run(ROOT / script, *arguments, cwd=tmp_path)
     assert evaluated.returncode == 0, evaluated.stderr
     assert "(n = 60)" in evaluated.stdout
@@ -165,9 +165,10 @@ def test_printed_commands_can_be_pasted_where_paths_have_spaces(succeeds, fails,
     said = succeeds("train.py", "--dataset", dataset_folder, "--epochs", 1, "--use_cpu", *places)
     assert printed_command(said, "curves: ")[:3] == ["tensorboard", "--logdir", "my runs/a)"]
     command = printed_command(said, "Report: ")
-    assert command[:6] == ["python", "scripts/eval.py", "--model", "hfprobe/simple-cnn", "--hub_dir", "my hub"]
+    script = str(ROOT / "scripts" / "eval.py")  # the command was typed in another folder
+    assert command[:6] == ["python", script, "--model", "hfprobe/simple-cnn", "--hub_dir", "my hub"]
     said = succeeds("eval.py", *command[2:-1], "it's a [report]")
-    assert printed_command(said, "Compare: ")[:3] == ["python", "scripts/compare.py", "it's a [report]"]
+    assert printed_command(said, "Compare: ")[:3] == ["python", str(ROOT / "scripts" / "compare.py"), "it's a [report]"]
     remedy = fails("eval.py", "--report_only", "--report_dir", "no report").split("Make it: ")[1]
     assert shlex.split(remedy)[-2:] == ["--report_dir", "no report"]
     make_result(seed=1).save(tmp_path / "b")
@@ -224,12 +225,41 @@ def test_bad_flags_of_profile_and_label_efficiency(fails, tmp_path):
     assert fails("label_efficiency.py", "--shots", "0") == (
         "argument --shots: '0' is invalid; allowed: a whole number, 1 to 1,000,000,000"
     )
+    seeds = "0 to 4,294,967,295 (numpy takes no other seeds)"
+    for seed in ("-1", "4294967296", "9" * 5000):
+        message = fails("label_efficiency.py", "--seed", seed)
+        assert message.startswith("argument --seed: '")
+        assert message.endswith(f"' is invalid; allowed: a whole number, {seeds}")
+        assert len(message) < 400
+    assert fails("label_efficiency.py", "--seed", "4294967295", "--seeds", "2") == (
+        f"The last seed is 4294967296; allowed: {seeds}. Pass a smaller --seed."
+    )
+    assert fails("label_efficiency.py", "--models", "cnn", "--backbone", "resnet10t") == (
+        "--backbone is no flag of cnn. Leave it out, or add --models probe."
+    )
+    assert fails("label_efficiency.py", "--seeds", "101").startswith("argument --seeds: '101' is invalid; allowed: ")
+    assert fails("profile_models.py", "none", "--batch_sizes", "1", "9" * 20).endswith("whole number, 1 to 1,000,000")
+    for length in (300, 5000):
+        name = "x" * length
+        for command in (
+            ["profile_models.py", name],
+            ["eval.py", "--model", name],
+            ["eval.py", "--seeds", name],
+            ["eval.py", "--report_only", "--report_dir", name],
+            ["compare.py", name, f"{name}y"],
+            ["label_efficiency.py", "--dataset", name],
+            ["train.py", "--dataset", name],
+        ):
+            assert len(fails(*command)) < 800
+    for script in ("label_efficiency.py", "profile_models.py", "compare.py", "eval.py"):
+        message = fails(script, "--report_dir", "")
+        assert message == "--report_dir has an empty value. Pass a value, or leave the flag out."
     assert fails("compare.py", "a", "b", "--profile", "none").startswith("'a' holds no evaluation")
 
 
 def test_bad_flags_of_eval(fails, tmp_path):
     assert fails("eval.py", "--seeds", "none.json", "--model", "x") == "--seeds excludes --model and --report_only."
-    message = "'none.json' is not what scripts/train.py --seeds writes: FileNotFoundError("
+    message = f"'none.json' is not what {ROOT}/scripts/train.py --seeds writes: FileNotFoundError("
     assert fails("eval.py", "--seeds", "none.json").startswith(message)
     assert fails("eval.py").startswith("--model is missing. Give a model folder or a name in the hub folder")
     assert fails("eval.py", "--model", "x", "--split", "train").startswith(
@@ -238,10 +268,13 @@ def test_bad_flags_of_eval(fails, tmp_path):
     assert fails("eval.py", "--model", "x", "--max_eval_samples", "0") == (
         "argument --max_eval_samples: '0' is invalid; allowed: a whole number, 1 to 1,000,000,000"
     )
+    assert fails("eval.py", "--report_only", "--report_dir", "x", "--tta") == (
+        "--report_only evaluates nothing, so --tta has no effect. Leave one of them out."
+    )
     assert fails("eval.py", "--modle", "x").startswith("Unknown argument '--modle'. Did you mean --model?")
     assert fails("eval.py", "--model", "simple-cnn") == (
         "No model 'simple-cnn': neither a folder nor a name in the hub folder 'hub', which has: nothing yet. "
-        "Train one: python scripts/train.py --model cnn"
+        f"Train one: python {ROOT}/scripts/train.py --model cnn"
     )
     (tmp_path / "empty").mkdir()
     assert fails("eval.py", "--model", "empty").startswith("'empty' is not a model folder: it has no config.json.")
@@ -266,6 +299,41 @@ def test_compare(fails, tmp_path, monkeypatch, capsys):
     assert fails("compare.py", tmp_path / "a").startswith("1 report folder cannot be compared; allowed: two or more")
 
 
+def test_seed_zero_is_a_seed():
+    script = runpy.run_path(str(ROOT / "scripts" / "label_efficiency.py"))
+    assert script["make_parser"]().parse_args(["--seed", "0"]).seed == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--lr", "nan"], "argument --lr: 'nan' is invalid; allowed: more than 0, at most 1,000"),
+        (["--lr", "0"], "argument --lr: '0' is invalid; allowed: more than 0, at most 1,000"),
+        (["--lr", "fast"], "argument --lr: 'fast' is invalid; allowed: more than 0, at most 1,000"),
+        (["--epochs", "0"], "argument --epochs: '0' is invalid; allowed: a whole number, 1 to 10,000"),
+        (["--dropout", "2"], "--dropout is 2.0; allowed: 0 <= dropout < 1."),
+        (["--classes", "cat", ""], "--classes has an empty value. Pass a value, or leave the flag out."),
+        (["--dataset", ""], "--dataset has an empty value. Pass a value, or leave the flag out."),
+        (["--views", "2"], "Unknown argument '--views'. All flags: python "),
+        (["--model", "x" * 5000], "Unknown model 'xxx"),
+        (["--model", "probe", "--backbone", "x" * 5000, "--backbone_weights", "random"], "timm has no backbone 'xxx"),
+    ],
+)
+def test_bad_flags_of_the_sanity_check(fails, flags, message):
+    said = fails("sanity_check.py", *flags)
+    assert said.startswith(message)
+    assert len(said) < 400
+
+
+def test_hints_name_the_scripts_where_they_are(fails):
+    folder = ROOT / "scripts"
+    message = "Unknown argument '--frobnicate'. All flags: python {} --help"
+    assert fails("compare.py", "a", "b", "--frobnicate") == message.format(folder / "compare.py")
+    assert fails("sanity_check.py", "--frobnicate") == message.format(folder / "sanity_check.py")
+    assert f"Make it: python {folder / 'eval.py'} --model" in fails("compare.py", "a", "b")
+    assert f"Train one: python {folder / 'train.py'} --model" in fails("eval.py", "--model", "x")
+
+
 @pytest.mark.parametrize(
     ("model", "flags"), [("cnn", []), ("vit", ["--backbone", "resnet10t", "--backbone_weights", "random"])]
 )
@@ -280,3 +348,11 @@ def test_sanity_check(model, flags, monkeypatch, capsys, dataset_folder):
 def test_sanity_check_that_fails(fails, dataset_folder):
     message = fails("sanity_check.py", "--dataset", dataset_folder, "--epochs", 1, "--lr", "1e-9", code=1)
     assert message.startswith("cnn did not overfit 32 images: ")
+
+
+def test_a_report_into_the_folder_of_the_model_is_refused_before_it_is_loaded(fails, tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text("{}")
+    message = "--report_dir 'm/report' is or lies inside the model folder 'm'. Results would be mixed with other"
+    for command in (["eval.py", "--model", "m"], ["profile_models.py", "m"]):
+        assert fails(*command, "--report_dir", "m/report").startswith(message)

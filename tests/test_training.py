@@ -29,9 +29,11 @@ from hfprobe.training import build_trainer, check_figures, push_best, train
 ROOT = Path(__file__).parent.parent
 
 
-def small_run(dataset_folder, folder, **values):
+def small_run(dataset_folder, folder, *, diverges=False, **values):
     defaults = {"num_train_epochs": 2, "per_device_train_batch_size": 40, "disable_tqdm": True, "use_cpu": True}
     config = make_run(dataset=str(dataset_folder), output_dir=str(folder), **defaults | values)
+    if diverges:  # beyond what a flag may say
+        config.training.learning_rate = config.training.muon_learning_rate = 1e30
     set_seed(config.training.seed)
     model, processor = build_model("cnn", labels=config.data.classes, options=config.model)
     splits = load_splits(config.data, seed=config.training.seed)
@@ -84,18 +86,8 @@ def test_a_run_learns_and_its_folder_explains_itself(dataset_folder, tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"lr_scheduler_type": "cosine_with_min_lr"}, "ValueError: One of min_lr or min_lr_rate should be set"),
-        ({"lr_scheduler_kwargs": {"nosuch": 1}}, "TypeError: get_linear_schedule_with_warmup() got an unexpected"),
-        (
-            {"lr_scheduler_type": "polynomial", "warmup_steps": 2, "lr_scheduler_kwargs": {"power": "x"}},
-            "TypeError: unsupported operand",
-        ),
-        ({"gradient_checkpointing": True}, "ValueError: SimpleCNN does not support "),
-        ({"report_to": "nosuch"}, "ValueError: nosuch is not supported"),
-        ({"report_to": "wandb"}, "RuntimeError: WandbCallback requires wandb to be installed."),
         ({"optim": "lomo", "optimizer": "optim"}, "ImportError: You need to install `lomo_optim`"),
-        ({"neftune_noise_alpha": 5.0}, "NotImplementedError: `get_input_embeddings`"),
-        ({"dataloader_persistent_workers": True}, "ValueError: persistent_workers option needs num_workers > 0"),
+        ({"optim_args": "x", "optimizer": "optim"}, "ValueError: not enough values to unpack"),
     ],
 )
 def test_a_flag_of_transformers_that_does_not_fit_is_one_line(dataset_folder, tmp_path, values, message):
@@ -147,7 +139,7 @@ def test_too_little_memory_is_not_reported_as_a_damaged_checkpoint(shortage):
 
 def test_weights_without_a_histogram_end_the_run_at_its_next_log_entry(dataset_folder, tmp_path):
     with pytest.raises(CheckFailedError, match=r"^The training loss is nan at step 4 \(epoch 1, "):
-        small_run(dataset_folder, tmp_path, learning_rate=1e30, muon_learning_rate=1e30)
+        small_run(dataset_folder, tmp_path, diverges=True)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +299,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_names_what_is_left(dataset_fo
 )
 def test_a_run_that_diverges_without_logging_it_fails_and_saves_nothing(dataset_folder, tmp_path, values):
     with pytest.raises(CheckFailedError, match=r"Use a smaller --lr. No checkpoint was saved before.$"):
-        small_run(dataset_folder, tmp_path, learning_rate=1e30, muon_learning_rate=1e30, report_to="none", **values)
+        small_run(dataset_folder, tmp_path, diverges=True, report_to="none", **values)
     assert not list(tmp_path.glob("checkpoint-*"))
     assert read_result(tmp_path) is None
     for file in tmp_path.rglob("*.json"):

