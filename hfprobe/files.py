@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import DTypeLike
 
 from hfprobe import process
@@ -43,31 +42,31 @@ def sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, timeout: float = -1) -> Iterator[bool]:
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold a lock, which the system frees when the process ends in whatever way; whether the file system has locks.
 
+    filelock's, where the file system has none, waits for ever or leaves a file that outlives a killed process.
+
     Args:
-        timeout: seconds to wait for another process; -1: for ever.
+        path: of the lock's file, which stays.
+        wait: for another process that holds it.
 
     Raises:
-        filelock.Timeout: another process holds it.
-        OSError: the lock's file cannot be made.
+        BlockingIOError: another process holds it, and `wait` is False.
+        OSError: the file cannot be made.
     """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        lock = FileLock(path, fallback_to_soft=False)  # otherwise a mere file, which outlives a killed process
-    except TypeError:  # an older filelock has no such fallback
-        lock = FileLock(path)
-    held = True
-    try:
-        lock.acquire(timeout=timeout)
-    except (NotImplementedError, OSError) as error:
-        if getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
-            raise
-        held = False
-    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            held = True
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            held = False
         yield held
     finally:
-        lock.release()
+        os.close(descriptor)
 
 
 def create_array(file: Path, *, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap:

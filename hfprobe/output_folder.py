@@ -10,8 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from filelock import Timeout
-
 from hfprobe.errors import InputError
 from hfprobe.files import locked
 
@@ -117,8 +115,8 @@ def claim(folder: Path) -> Iterator[None]:
     """
     with ExitStack() as stack:
         try:
-            held = stack.enter_context(locked(folder / LOCK_FILE, timeout=0))
-        except Timeout as error:
+            held = stack.enter_context(locked(folder / LOCK_FILE, wait=False))
+        except BlockingIOError as error:
             raise InputError(
                 f"Another run is writing into '{folder}'. Wait until it has ended, or pass another --output_dir."
             ) from error

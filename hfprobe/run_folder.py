@@ -11,8 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from filelock import Timeout
-
 from hfprobe import checkpoints, hub, provenance
 from hfprobe.cli import is_main_process, require_writable
 from hfprobe.config import RunArguments, RunConfig, spell_flag
@@ -98,9 +96,9 @@ def check_output_dir(config: RunConfig) -> None:
 def _check_push_lock(lock: Path, *, hub_dir: str) -> None:
     try:
         if os.path.lexists(lock):
-            with locked(lock, timeout=0):
+            with locked(lock, wait=False):
                 pass
-    except Timeout:
+    except BlockingIOError:
         pass  # a push is going on, and will have ended
     except OSError as error:
         raise InputError(

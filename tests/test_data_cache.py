@@ -64,6 +64,7 @@ def test_parquet_files_that_are_in_the_cache_are_read_without_writing(dataset_fo
     for split, rows in datasets.load_from_disk(dataset_folder).items():
         rows.to_parquet(tmp_path / "data" / f"{split}.parquet")
     data = DataArguments(dataset=str(tmp_path / "data"))
+    load_splits(DataArguments(dataset=str(dataset_folder)), seed=1)  # torch makes a folder when it is first used
     with monkeypatch.context() as patch:
         patch.setattr(os, "mkdir", refuse_writing)
         expected = f"Cannot keep the images of '{tmp_path}/data/train.parquet' in {place}/parquet/"
