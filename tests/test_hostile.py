@@ -154,7 +154,7 @@ def test_pictures_of_every_kind_become_rgb(mode, format):
     rows = {"image": [{"bytes": content, "path": None}], "label": [0], "index": [0]}
     rows = datasets.Dataset.from_dict(rows, features=features)
     processor = build_model("cnn", labels=["cat"], options=find_family("cnn").recipe_options())[1]
-    split = decode_images(rows, split="train", processor=processor, source_key=f"{mode} {format}")
+    split = decode_images(rows, part="train", split="train", processor=processor, source_key=f"{mode} {format}")
     assert split.images.shape == (1, 32, 32, 3)
     for channel in range(3):
         assert np.abs(split.images[0, :, :, channel].astype(int) - ramp).max() <= 3

@@ -14,6 +14,7 @@ from conftest import load_splits
 from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, f1_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from transformers import EvalPrediction, TrainerControl, TrainerState, set_seed
 from transformers.trainer_utils import PredictionOutput
 
@@ -393,6 +394,23 @@ WORKERS = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
 STEPS = {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 3, "save_steps": 3}
 
 
+@pytest.fixture
+def ended_workers(monkeypatch):
+    """Loader workers end with the test: as garbage, torch may close their queues first, and wait 5 s for each."""
+    started = []
+    start = _MultiProcessingDataLoaderIter.__init__
+
+    def record(self, loader):
+        start(self, loader)
+        started.append(self)
+
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter, "__init__", record)
+    yield
+    for workers in started:
+        workers._shutdown_workers()
+
+
+@pytest.mark.usefixtures("ended_workers")
 @pytest.mark.parametrize("values", [WORKERS, WORKERS | STEPS], ids=["at an epoch's end", "in mid-epoch"])
 def test_resume_with_persistent_workers_ends_where_the_uninterrupted_run_ends(
     dataset_folder, tmp_path, monkeypatch, values

@@ -141,13 +141,14 @@ class ImageBatches(torch.utils.data.Dataset):
         }
 
 
-def decode_images(rows: Dataset, *, split: str, processor: Any, source_key: str) -> ImageSplit:
+def decode_images(rows: Dataset, *, part: str, split: str, processor: Any, source_key: str) -> ImageSplit:
     """Decode every image of `rows` (columns `image` undecoded, `label`, `index`); a second call reads the kept file.
 
     Kept are the images as they are where all have one size and no more pixels than the model takes, else what the
     geometric part of the image processor makes of each. The outcome for an image does not depend on the others.
 
     Args:
+        part: of the split into train, validation and test, for progress.
         split: the source's split, for messages.
         source_key: changes when a file behind the rows does.
 
@@ -169,7 +170,7 @@ def decode_images(rows: Dataset, *, split: str, processor: Any, source_key: str)
                 work = staging / "images"
                 work.mkdir()
                 writer = _Writer(work, count=len(rows), processor=processor)
-                with show_progress(total=len(rows), desc=f"Decoding {split} images", unit="image") as progress:
+                with show_progress(total=len(rows), desc=f"Decoding {part} images", unit="image") as progress:
                     for item, number in zip(_items(rows), index, strict=True):
                         writer.add(_read(item, split=split, number=number))
                         progress.update()
@@ -185,7 +186,7 @@ def decode_images(rows: Dataset, *, split: str, processor: Any, source_key: str)
         except OSError as error:
             raise cache.cannot_keep("decoded images", folder, error) from error
     for note, count in json.loads((kept / RECORD_FILE).read_text())["notes"].items():
-        logger.info("%s (%d of %d %s images).", note, count, len(index), split)
+        logger.info("%s (%d of %d %s images).", note, count, len(index), part)
     return ImageSplit(
         images=np.load(kept / "images.npy", mmap_mode="r"),
         labels=labels,

@@ -70,7 +70,7 @@ class Images:
         for name in names:
             origin = "test" if name == "test" else "train"
             decoded[name] = decode_images(
-                self.parts[name], split=origin, processor=processor, source_key=self.source_keys[origin]
+                self.parts[name], part=name, split=origin, processor=processor, source_key=self.source_keys[origin]
             )
         return Splits(class_names=self.class_names, source=self.source, **decoded)
 
