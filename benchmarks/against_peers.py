@@ -29,9 +29,9 @@ from side_by_side import (
 )
 from train_step import LABELS, make_trainer
 
-from hfprobe.cli import keep_freed_memory, quiet_libraries, use_every_core
-from hfprobe.data.resident import ImageSplit
+from hfprobe.data.store import ImageSplit
 from hfprobe.models import build_model, find_family
+from hfprobe.system.machine import keep_freed_memory, quiet_libraries, use_every_core
 
 BATCH_SIZE = 128
 WORKERS = (0, 2)

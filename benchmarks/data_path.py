@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from side_by_side import describe_machine, describe_ratio, draw_split, image_by_image, make_parser, measure
 
-from hfprobe.cli import keep_freed_memory
-from hfprobe.data.resident import ImageBatches
+from hfprobe.data.store import ImageBatches
 from hfprobe.models import build_model, find_family
+from hfprobe.system.machine import keep_freed_memory
 
 BATCH_SIZE = 128
 

@@ -13,7 +13,7 @@ from side_by_side import describe_machine, describe_ratio, draw_split, make_pars
 from train_step import make_trainer
 from transformers import enable_full_determinism
 
-from hfprobe.cli import keep_freed_memory, quiet_libraries
+from hfprobe.system.machine import keep_freed_memory, quiet_libraries
 
 BATCH_SIZE = 128
 

@@ -1,4 +1,4 @@
-"""A training step of SimpleCNN with and without `hfprobe.cli.keep_freed_memory`, side by side.
+"""A training step of SimpleCNN with and without `hfprobe.system.machine.keep_freed_memory`, side by side.
 
 python benchmarks/freed_memory.py        # a minute on two CPU cores
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from side_by_side import default_memory, describe_machine, describe_ratio, make_parser, measure
 
-from hfprobe.cli import keep_freed_memory, use_every_core
 from hfprobe.models import build_model, find_family
+from hfprobe.system.machine import keep_freed_memory, use_every_core
 
 STEPS, BATCH_SIZE = 12, 128
 

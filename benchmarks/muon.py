@@ -9,9 +9,9 @@ import timm.optim
 import torch
 from side_by_side import describe_machine, describe_ratio, make_parser, measure
 
-from hfprobe.cli import keep_freed_memory, use_every_core
 from hfprobe.models import build_model, find_family
-from hfprobe.optimizers import NEWTON_SCHULZ_STEPS, Muon
+from hfprobe.system.machine import keep_freed_memory, use_every_core
+from hfprobe.training.optimizers import NEWTON_SCHULZ_STEPS, Muon
 
 STEPS = 5
 

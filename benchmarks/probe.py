@@ -20,17 +20,13 @@ import timm
 import torch
 from side_by_side import describe_machine, describe_ratio, draw_split, make_parser, measure
 
-from hfprobe.cli import keep_freed_memory, quiet_libraries, use_every_core
 from hfprobe.data import sources
-from hfprobe.data.resident import ImageBatches, ImageSplit
+from hfprobe.data.store import ImageBatches, ImageSplit
 from hfprobe.data.transforms import fit_images, normalize
 from hfprobe.models import build_model, find_family
-from hfprobe.models.linear_probe.features import (
-    CPU_BATCH_SIZE,
-    GPU_BATCH_SIZE,
-    extract_features,
-)
+from hfprobe.models.linear_probe.features import CPU_BATCH_SIZE, GPU_BATCH_SIZE, extract_features
 from hfprobe.models.linear_probe.head import install_head, solve_head
+from hfprobe.system.machine import keep_freed_memory, quiet_libraries, use_every_core
 
 REFERENCE = find_family("vit").RECIPES["reference"]
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torchvision.transforms import v2
 
-from hfprobe import provenance
-from hfprobe.cli import MALLOC_MMAP_MAX, MALLOC_TRIM_THRESHOLD
-from hfprobe.data.resident import ImageSplit
+from hfprobe.cli.parser import MALLOC_MMAP_MAX, MALLOC_TRIM_THRESHOLD
+from hfprobe.data.store import ImageSplit
+from hfprobe.system import provenance
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
@@ -82,7 +82,7 @@ def image_by_image(processor, side: int):
 
 
 def default_memory() -> None:
-    """Undo `hfprobe.cli.keep_freed_memory`: what glibc does in a program that sets nothing."""
+    """Undo `hfprobe.system.machine.keep_freed_memory`: what glibc does in a program that sets nothing."""
     libc = ctypes.CDLL(None)
     libc.mallopt(MALLOC_MMAP_MAX, 65536)
     libc.mallopt(MALLOC_TRIM_THRESHOLD, 128 * 1024)

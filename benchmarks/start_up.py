@@ -27,7 +27,7 @@ WAYS = {
 FIRST_STEP = """
 import os, runpy, sys, time
 import hfprobe.data.splits, hfprobe.models.simple_cnn.modeling
-from hfprobe.trainer import ProbeTrainer
+from hfprobe.training.trainer import ProbeTrainer
 
 step = ProbeTrainer.training_step
 def first(*arguments):

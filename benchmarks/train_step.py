@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from side_by_side import describe_machine, describe_ratio, draw_split, make_parser, measure
 
-from hfprobe.callbacks import EpochLines
-from hfprobe.cli import keep_freed_memory, quiet_libraries, use_every_core
-from hfprobe.config import make_run
-from hfprobe.data.resident import ImageSplit
+from hfprobe.config.run import make_run
 from hfprobe.data.splits import Splits
+from hfprobe.data.store import ImageSplit
 from hfprobe.models import build_model, find_family
-from hfprobe.trainer import ProbeTrainer
-from hfprobe.training import build_trainer
+from hfprobe.system.machine import keep_freed_memory, quiet_libraries, use_every_core
+from hfprobe.training.callbacks import EpochLines
+from hfprobe.training.run import build_trainer
+from hfprobe.training.trainer import ProbeTrainer
 
 LABELS = list("abcde")
 

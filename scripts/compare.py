@@ -9,8 +9,11 @@ no images. Seconds.
 
 from pathlib import Path
 
-import hfprobe.interruptible  # noqa: F401
-from hfprobe.cli import Parser, require_writable, run_command, script
+import hfprobe.cli.interruptible  # noqa: F401
+from hfprobe.cli.command import run_command
+from hfprobe.cli.parser import Parser
+from hfprobe.system.files import require_writable
+from hfprobe.system.process import script
 
 
 def make_parser() -> Parser:
@@ -27,9 +30,9 @@ def main() -> None:
     arguments = make_parser().parse_args()
     require_writable(arguments.report_dir, flag="--report_dir")
 
-    from hfprobe.comparison import compare, load_comparable, load_profile, save_comparison
-    from hfprobe.files import replace_together
+    from hfprobe.evaluation.comparison import compare, load_comparable, load_profile, save_comparison
     from hfprobe.reporting import write_comparison
+    from hfprobe.system.files import replace_together
 
     results = load_comparable(arguments.folders)
     profile = None if arguments.profile is None else load_profile(arguments.profile)

@@ -14,10 +14,14 @@ import json
 import shlex
 from pathlib import Path
 
-import hfprobe.interruptible  # noqa: F401
-from hfprobe.cli import Parser, number_in, quiet_libraries, require_writable, run_command, script
-from hfprobe.errors import InputError, shorten
-from hfprobe.ranges import IMAGES
+import hfprobe.cli.interruptible  # noqa: F401
+from hfprobe.cli.command import run_command
+from hfprobe.cli.parser import Parser, number_in
+from hfprobe.system.errors import InputError, shorten
+from hfprobe.system.files import require_writable
+from hfprobe.system.machine import quiet_libraries
+from hfprobe.system.process import script
+from hfprobe.system.ranges import IMAGES
 
 
 def make_parser() -> Parser:
@@ -60,8 +64,8 @@ def main() -> None:
         if arguments.model is None:
             raise InputError("--model is missing. Give a model folder or a name in the hub folder, such as simple-cnn.")
         evaluate(arguments)
+    from hfprobe.evaluation.results import EvalResult
     from hfprobe.reporting import write_report
-    from hfprobe.results import EvalResult
 
     page = arguments.report_dir / "report.html"
     if arguments.report_only:
@@ -82,8 +86,9 @@ def evaluate_seeds(arguments) -> None:
         raise InputError("--seeds excludes --model and --report_only.")
     runs = best_epochs(arguments.seeds)
     folder = arguments.report_dir or Path("reports") / arguments.seeds.stem
-    from hfprobe.results import EvalResult, write_json
-    from hfprobe.statistics import summarize_values
+    from hfprobe.evaluation.results import EvalResult
+    from hfprobe.evaluation.statistics import summarize_values
+    from hfprobe.system.files import write_json
 
     found = []
     for seed, model in runs.items():
@@ -124,8 +129,8 @@ def best_epochs(file: Path) -> dict[int, Path]:
 
 def evaluate(arguments) -> None:
     """Run the model over the split, and save what came out in `report_dir` with a report."""
-    from hfprobe.hub import resolve_model
-    from hfprobe.output_folder import check_places
+    from hfprobe.hub.local import resolve_model
+    from hfprobe.training.output_folder import check_places
 
     folder = resolve_model(model=arguments.model, hub_dir=arguments.hub_dir)
     if arguments.report_dir is None:
@@ -135,10 +140,11 @@ def evaluate(arguments) -> None:
 
     from hfprobe.data.arguments import DataArguments
     from hfprobe.data.splits import load_images
-    from hfprobe.evaluation import evaluate_model, load_model
-    from hfprobe.files import replace_together
+    from hfprobe.evaluation.evaluate import evaluate_model
+    from hfprobe.evaluation.results import METRICS_FILE
+    from hfprobe.models.loading import load_model
     from hfprobe.reporting import write_report
-    from hfprobe.results import METRICS_FILE
+    from hfprobe.system.files import replace_together
 
     quiet_libraries()
     model, processor = load_model(folder)

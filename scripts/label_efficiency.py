@@ -10,12 +10,15 @@ quarter of an hour each. Type it again after an interruption: measured points ar
 
 from pathlib import Path
 
-import hfprobe.interruptible  # noqa: F401
-from hfprobe import process
-from hfprobe.cli import Parser, number_in, quiet_libraries, require_writable, run_command, use_every_core
-from hfprobe.errors import InputError
+import hfprobe.cli.interruptible  # noqa: F401
+from hfprobe.cli.command import run_command
+from hfprobe.cli.parser import Parser, number_in
 from hfprobe.models import find_family
-from hfprobe.ranges import IMAGES, SEED, SEEDS
+from hfprobe.system import process
+from hfprobe.system.errors import InputError
+from hfprobe.system.files import require_writable
+from hfprobe.system.machine import quiet_libraries, use_every_core
+from hfprobe.system.ranges import IMAGES, SEED, SEEDS
 
 SHOTS = [10, 25, 50, 100, 250, 500, 1000, 4000]
 
@@ -53,9 +56,9 @@ def main() -> None:
 
     from hfprobe.data.arguments import DataArguments
     from hfprobe.data.splits import load_images
-    from hfprobe.label_efficiency import measure_label_efficiency
-    from hfprobe.output_folder import check_places
     from hfprobe.reporting import write_label_efficiency
+    from hfprobe.training.label_efficiency import measure_label_efficiency
+    from hfprobe.training.output_folder import check_places
 
     quiet_libraries()
     use_every_core()

@@ -11,9 +11,13 @@ ui.perfetto.dev; scripts/compare.py shows the figures beside the accuracies.
 import shlex
 from pathlib import Path
 
-import hfprobe.interruptible  # noqa: F401
-from hfprobe.cli import Parser, number_in, quiet_libraries, require_writable, run_command, script, use_every_core
-from hfprobe.ranges import BATCH, Range
+import hfprobe.cli.interruptible  # noqa: F401
+from hfprobe.cli.command import run_command
+from hfprobe.cli.parser import Parser, number_in
+from hfprobe.system.files import require_writable
+from hfprobe.system.machine import quiet_libraries, use_every_core
+from hfprobe.system.process import script
+from hfprobe.system.ranges import BATCH, Range
 
 ROUNDS = Range(5, 10_000, reason="fewer say nothing about the spread")
 
@@ -34,16 +38,16 @@ def main() -> None:
     arguments = make_parser().parse_args()
     require_writable(arguments.report_dir, flag="--report_dir")
 
-    from hfprobe.hub import resolve_model
-    from hfprobe.output_folder import check_places
+    from hfprobe.hub.local import resolve_model
+    from hfprobe.training.output_folder import check_places
 
     folders = [resolve_model(model=model, hub_dir=arguments.hub_dir) for model in arguments.models]
     check_places(arguments.report_dir, flag="--report_dir", models=folders)
 
-    from hfprobe.comparison import PROFILE_FILE
-    from hfprobe.files import replace_together
-    from hfprobe.profiling import name_models, profile_models, save_profile
+    from hfprobe.evaluation.comparison import PROFILE_FILE
+    from hfprobe.evaluation.profiling import name_models, profile_models, save_profile
     from hfprobe.reporting import write_profile
+    from hfprobe.system.files import replace_together
 
     named = name_models(arguments.models, folders)
     quiet_libraries()

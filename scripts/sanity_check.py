@@ -7,10 +7,12 @@ A model's own flags are taken too.
 Expect 100 % after 10 to 20 epochs, in ten seconds.
 """
 
-import hfprobe.interruptible  # noqa: F401
-from hfprobe.cli import Parser, number_in, quiet_libraries, run_command
-from hfprobe.errors import CheckFailedError
-from hfprobe.ranges import RATE, Range
+import hfprobe.cli.interruptible  # noqa: F401
+from hfprobe.cli.command import run_command
+from hfprobe.cli.parser import Parser, number_in
+from hfprobe.system.errors import CheckFailedError
+from hfprobe.system.machine import quiet_libraries
+from hfprobe.system.ranges import RATE, Range
 
 BATCH_SIZE = 32
 EPOCHS = Range(1, 10_000)
@@ -31,7 +33,7 @@ def make_parser() -> Parser:
 def main() -> None:
     arguments, own_flags = make_parser().parse_known_args()
 
-    from hfprobe.config import parse_options
+    from hfprobe.config.run import parse_options
     from hfprobe.models import find_family
 
     family = find_family(arguments.model)
@@ -40,9 +42,9 @@ def main() -> None:
     from transformers import set_seed
 
     from hfprobe.data.arguments import DataArguments
-    from hfprobe.data.resident import ImageBatches
     from hfprobe.data.splits import load_images
-    from hfprobe.sanity import overfit_batch
+    from hfprobe.data.store import ImageBatches
+    from hfprobe.training.sanity import overfit_batch
 
     quiet_libraries()
     set_seed(42)

@@ -13,10 +13,12 @@ that was stopped, with the settings it was started with. The README's results ta
 import shlex
 from pathlib import Path
 
-import hfprobe.interruptible  # noqa: F401
-from hfprobe.cli import is_main_process, quiet_libraries, run_command, script, use_every_core
-from hfprobe.config import RunConfig, parse_runs
-from hfprobe.run_folder import check_output_dir, claimed, holds_run, is_finished
+import hfprobe.cli.interruptible  # noqa: F401
+from hfprobe.cli.command import run_command
+from hfprobe.config.run import RunConfig, parse_runs
+from hfprobe.system.machine import quiet_libraries, use_every_core
+from hfprobe.system.process import is_main_process, script
+from hfprobe.training.run_folder import check_output_dir, claimed, holds_run, is_finished
 
 
 def main() -> None:
@@ -31,7 +33,7 @@ def train_one(config: RunConfig) -> None:
     """Train, push, say where things are."""
     check_output_dir(config)  # whatever is wrong with the folders is said before the slow imports
 
-    from hfprobe.hub_client import check_upload, upload_revision
+    from hfprobe.hub.client import check_upload, upload_revision
 
     uploads = config.training.push_to_hub and is_main_process()
     repository = check_upload(config.training) if uploads else None
@@ -40,7 +42,7 @@ def train_one(config: RunConfig) -> None:
 
     from hfprobe.data.splits import load_images
     from hfprobe.models import build_model
-    from hfprobe.training import build_trainer, push_best, train
+    from hfprobe.training.run import build_trainer, push_best, train
 
     quiet_libraries(bars=not config.training.disable_tqdm)
     use_every_core()
@@ -73,8 +75,8 @@ def train_one(config: RunConfig) -> None:
 
 def train_seeds(runs: list[RunConfig]) -> None:
     """Train the seeds that are not finished yet, then write what all of them came to."""
-    from hfprobe.results import write_json
-    from hfprobe.training import summarize_seeds
+    from hfprobe.system.files import write_json
+    from hfprobe.training.run import summarize_seeds
 
     finished = []
     for config in runs:  # all of them before the first is trained

@@ -13,12 +13,12 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from hfprobe.cli import quiet_libraries
 from hfprobe.data.splits import load_images
 from hfprobe.models import build_model, find_family
+from hfprobe.system.machine import quiet_libraries
 
 quiet_libraries()
-import_module("hfprobe.training")
+import_module("hfprobe.training.run")
 gc.freeze()  # Trainer.train collects garbage: what was imported is not looked at again, a second each time
 os.environ["TQDM_DISABLE"] = "1"
 

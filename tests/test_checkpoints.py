@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from hfprobe import checkpoints
-from hfprobe.checkpoints import NEEDED, find_fault, find_newest, seal_checkpoint
+from hfprobe.training import checkpoints
+from hfprobe.training.checkpoints import NEEDED, find_fault, find_newest, seal_checkpoint
 
 # What a checkpoint of a run holds besides.
 OTHERS = ("rng_state.pth", "progress-0.json", "config.json", "preprocessor_config.json", "cnn.py")

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from hfprobe.cli import Parser, find_shortage, require_writable, run_command, script
-from hfprobe.errors import CheckFailedError, InputError, MachineError
+from hfprobe.cli.command import run_command
+from hfprobe.cli.parser import Parser
+from hfprobe.system.errors import CheckFailedError, InputError, MachineError, find_shortage
+from hfprobe.system.files import require_writable
+from hfprobe.system.process import script
 
 
 @pytest.mark.parametrize(("error", "code"), [(InputError, 2), (CheckFailedError, 1), (MachineError, 3)])
@@ -178,7 +181,7 @@ def test_a_folder_without_write_permission():
     ],
 )
 def test_a_single_launched_process_uses_every_core(environment, threads):
-    code = "import torch; from hfprobe.cli import use_every_core; use_every_core(); print(torch.get_num_threads())"
+    code = "import torch; from hfprobe.system.machine import *; use_every_core(); print(torch.get_num_threads())"
     clean = {key: value for key, value in os.environ.items() if key != "WORLD_SIZE"}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=clean | environment
@@ -190,7 +193,7 @@ def test_a_single_launched_process_uses_every_core(environment, threads):
 def test_memory_that_a_step_gives_back_is_not_fetched_again_page_by_page():
     program = """
         import resource, sys, torch
-        from hfprobe.cli import keep_freed_memory
+        from hfprobe.system.machine import keep_freed_memory
         if sys.argv[1] == "keep":
             keep_freed_memory()
         for _ in range(20):  # until freed pieces are large enough to be used again

@@ -8,10 +8,10 @@ from conftest import CLASSES, load_splits
 from scipy import stats
 from test_results import make_result, without_images
 
-from hfprobe.comparison import compare, load_comparable, save_comparison
 from hfprobe.data.arguments import DataArguments
-from hfprobe.errors import InputError
-from hfprobe.statistics import compare_paired
+from hfprobe.evaluation.comparison import compare, load_comparable, save_comparison
+from hfprobe.evaluation.statistics import compare_paired
+from hfprobe.system.errors import InputError
 
 COUNT = 600
 

@@ -6,8 +6,8 @@ import textwrap
 import pytest
 from transformers.trainer_utils import SaveStrategy
 
-from hfprobe.config import make_run, parse_run, parse_runs
-from hfprobe.errors import InputError
+from hfprobe.config.run import make_run, parse_run, parse_runs
+from hfprobe.system.errors import InputError
 
 
 def test_the_command_line_wins_over_the_recipe_and_the_recipe_over_the_defaults():
@@ -82,8 +82,8 @@ def test_bad_input(argv, message):
 def test_an_answer_about_flags_waits_for_no_model_and_no_trainer():
     program = """
         import sys
-        from hfprobe.config import parse_run
-        from hfprobe.errors import InputError
+        from hfprobe.config.run import parse_run
+        from hfprobe.system.errors import InputError
         for argv in (["--help"], ["--epocs", "3"], ["--epochs", "-1"], ["--model", "vit", "--views", "x"]):
             try:
                 parse_run(argv)
@@ -97,10 +97,10 @@ def test_an_answer_about_flags_waits_for_no_model_and_no_trainer():
 
 def test_bfloat16_needs_units_for_it(monkeypatch):
     flag = "--bf16"
-    monkeypatch.setattr("hfprobe.config.has_bf16_units", lambda: False)
+    monkeypatch.setattr("hfprobe.config.arguments.has_bf16_units", lambda: False)
     with pytest.raises(InputError, match=re.escape("this one has none and takes several times as long")):
         parse_run([flag, "--use_cpu"])
-    monkeypatch.setattr("hfprobe.config.has_bf16_units", lambda: True)
+    monkeypatch.setattr("hfprobe.config.arguments.has_bf16_units", lambda: True)
     assert parse_run([flag, "--use_cpu"]).training.bf16
     with pytest.raises(InputError, match=r"^--bf16_full_eval rounds the weights after training"):
         parse_run(["--bf16_full_eval", "--use_cpu"])
@@ -108,7 +108,7 @@ def test_bfloat16_needs_units_for_it(monkeypatch):
 
 @pytest.mark.parametrize("flag", ["--fp16", "--fp16_full_eval"])
 def test_float16_needs_a_gpu(monkeypatch, flag):
-    monkeypatch.setattr("hfprobe.config.has_accelerator", lambda: False)
+    monkeypatch.setattr("hfprobe.config.arguments.has_accelerator", lambda: False)
     with pytest.raises(InputError, match=re.escape("--fp16 and --fp16_full_eval need a GPU, and none is here.")):
         parse_run([flag])
 
@@ -130,8 +130,8 @@ def test_float16_needs_a_gpu(monkeypatch, flag):
 )
 @pytest.mark.parametrize("gpu", [False, True])
 def test_a_precision_of_the_accelerate_configuration_that_this_run_cannot_use(monkeypatch, configured, message, gpu):
-    monkeypatch.setattr("hfprobe.config.has_bf16_units", lambda: False)
-    monkeypatch.setattr("hfprobe.config.has_accelerator", lambda: gpu)
+    monkeypatch.setattr("hfprobe.config.arguments.has_bf16_units", lambda: False)
+    monkeypatch.setattr("hfprobe.config.arguments.has_accelerator", lambda: gpu)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", configured)
     for on_cpu in ({"--use_cpu"}, {"ACCELERATE_USE_CPU"}) if gpu else (set(),):
         monkeypatch.setenv("ACCELERATE_USE_CPU", str("ACCELERATE_USE_CPU" in on_cpu))

@@ -9,7 +9,7 @@ from conftest import load_splits
 
 from hfprobe.data import cache
 from hfprobe.data.arguments import DataArguments
-from hfprobe.errors import InputError, MachineError
+from hfprobe.system.errors import InputError, MachineError
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_parquet_files_that_are_in_the_cache_are_read_without_writing(dataset_fo
     for path in place.rglob("*"):
         path.chmod(path.stat().st_mode & 0o555)  # as for a cache that several people share
     monkeypatch.setattr(datasets, "load_dataset", refuse_writing)
-    monkeypatch.setattr("hfprobe.data.resident.staging_folder", refuse_writing)
+    monkeypatch.setattr("hfprobe.data.store.staging_folder", refuse_writing)
     assert load_splits(data, seed=1).fingerprint == first.fingerprint
     save = datasets.load_from_disk(dataset_folder)["train"].select(range(50))
     save.to_parquet(tmp_path / "data" / "train.parquet")

@@ -15,7 +15,7 @@ from huggingface_hub import constants
 from hfprobe.data import cache, sources
 from hfprobe.data.arguments import DEFAULT_DATASET, DataArguments
 from hfprobe.data.sources import load_source, unpack
-from hfprobe.errors import InputError
+from hfprobe.system.errors import InputError
 
 
 def write_image_folder(folder, *, splits=("train", "test"), per_class=3):

@@ -7,7 +7,7 @@ from conftest import CLASSES, load_splits, make_dataset
 
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.splits import keep_classes, split_rows, stratified_subset
-from hfprobe.errors import InputError
+from hfprobe.system.errors import InputError
 
 
 def labelled(labels, names="abcde"):

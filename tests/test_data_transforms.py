@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import draw_images
 
-from hfprobe.data.resident import ImageBatches, ImageSplit
+from hfprobe.data.store import ImageBatches, ImageSplit
 from hfprobe.data.transforms import crop_and_flip, fit_images, keyed_uniform, normalize
 from hfprobe.models import build_model, find_family
 

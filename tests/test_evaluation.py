@@ -8,9 +8,10 @@ import torch
 from conftest import load_splits
 
 from hfprobe.data.arguments import DataArguments
-from hfprobe.errors import InputError
-from hfprobe.evaluation import evaluate_model, load_model
+from hfprobe.evaluation.evaluate import evaluate_model
 from hfprobe.models import build_model, find_family
+from hfprobe.models.loading import load_model
+from hfprobe.system.errors import InputError
 
 
 @pytest.fixture

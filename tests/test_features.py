@@ -9,21 +9,17 @@ import torch
 from conftest import draw_images, load_splits
 from sklearn.linear_model import LogisticRegression
 
-from hfprobe import training
-from hfprobe.config import make_run, parse_run
+from hfprobe.config.run import make_run, parse_run
 from hfprobe.data import cache
-from hfprobe.data.resident import ImageSplit
-from hfprobe.errors import InputError, MachineError
-from hfprobe.evaluation import load_model
+from hfprobe.data.store import ImageSplit
 from hfprobe.models import build_model, find_family
 from hfprobe.models.linear_probe import features
-from hfprobe.models.linear_probe.features import (
-    FeatureBatches,
-    FeatureSplit,
-    extract_features,
-)
+from hfprobe.models.linear_probe.features import FeatureBatches, FeatureSplit, extract_features
 from hfprobe.models.linear_probe.head import PENALTIES, Head, install_head, minimise_cross_entropy, solve_head
-from hfprobe.training import build_trainer, train
+from hfprobe.models.loading import load_model
+from hfprobe.system.errors import InputError, MachineError
+from hfprobe.training import run as training
+from hfprobe.training.run import build_trainer, train
 
 COUNT = 50
 
@@ -261,8 +257,8 @@ def test_a_run_records_the_frozen_backbone(dataset_folder, tmp_path):
 
 
 def test_a_run_says_where_the_temperature_stays_at_one(dataset_folder, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("hfprobe.training.fit_temperature", lambda **_: 1.0)
-    with caplog.at_level("INFO", logger="hfprobe.training"):
+    monkeypatch.setattr("hfprobe.training.run.fit_temperature", lambda **_: 1.0)
+    with caplog.at_level("INFO", logger="hfprobe.training.run"):
         trainer, _ = run_probe(dataset_folder, tmp_path)
     assert trainer.model.config.calibration_temperature == 1
     assert "The calibration temperature stays at 1: the validation images determine no other." in caplog.messages

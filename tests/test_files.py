@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from test_results import make_result
 
-from hfprobe.errors import MachineError
-from hfprobe.files import replace_together, staging_folder
+from hfprobe.evaluation.results import METRICS_FILE, EvalResult
 from hfprobe.reporting import write_report
-from hfprobe.results import METRICS_FILE, EvalResult
+from hfprobe.system.errors import MachineError
+from hfprobe.system.files import replace_together, staging_folder
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -56,7 +56,7 @@ def test_a_kill_between_two_files_leaves_a_folder_that_is_incomplete(tmp_path, m
             raise KeyboardInterrupt
         replace(source, target)
 
-    monkeypatch.setattr("hfprobe.files.os.replace", kill_at_the_second)
+    monkeypatch.setattr("hfprobe.system.files.os.replace", kill_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         make_result(seed=1).save(tmp_path)
     assert not (tmp_path / METRICS_FILE).exists()
@@ -130,7 +130,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_has_is_not(
     program = f"""
 import os, signal, sys
 from pathlib import Path
-from hfprobe.files import staging_folder
+from hfprobe.system.files import staging_folder
 with staging_folder(Path({str(tmp_path)!r}), prefix="part-") as folder:
     (folder / "half").write_text("written")
     print(folder.name, flush=True)

@@ -17,14 +17,14 @@ from safetensors.torch import load_file
 from test_models_loading import save_model
 from test_training import small_run
 
-from hfprobe.checkpoints import seal_checkpoint
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.columns import standard_columns
-from hfprobe.data.resident import decode_images
 from hfprobe.data.splits import keep_classes
-from hfprobe.errors import InputError
-from hfprobe.evaluation import load_model
+from hfprobe.data.store import decode_images
 from hfprobe.models import build_model, find_family
+from hfprobe.models.loading import load_model
+from hfprobe.system.errors import InputError
+from hfprobe.training.checkpoints import seal_checkpoint
 
 pytestmark = pytest.mark.hostile
 

@@ -19,10 +19,10 @@ from test_markdown import AWFUL_NAMES, PARSER, letters, rows
 from transformers import AutoModelForImageClassification
 from transformers.training_args import OptimizerNames
 
-from hfprobe import hub
-from hfprobe.errors import InputError, MachineError
-from hfprobe.markdown import printable
+from hfprobe.hub import local as hub
 from hfprobe.models import build_model, find_family
+from hfprobe.system.errors import InputError, MachineError
+from hfprobe.system.markdown import printable
 
 LABELS = ["airplane", "automobile", "bird", "cat", "dog"]
 CARD = {
@@ -284,7 +284,7 @@ def test_a_push_that_is_killed_leaves_main_and_the_next_one_cleans_up(tmp_path, 
     killed = start_python(
         f"""
         import os, signal
-        from hfprobe import hub
+        from hfprobe.hub import local as hub
 
         replace = os.replace
 
@@ -318,7 +318,7 @@ def test_a_push_that_is_killed_leaves_main_and_the_next_one_cleans_up(tmp_path, 
 def test_pushes_of_two_processes_at_once_all_arrive(tmp_path):
     code = f"""
         import time
-        from hfprobe import hub
+        from hfprobe.hub import local as hub
 
         def write(folder):
             (folder / "config.json").write_text("1")

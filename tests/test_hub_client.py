@@ -22,14 +22,15 @@ from huggingface_hub import HfApi, constants
 from safetensors.torch import save
 from test_hub import CARD, cat_model
 
-from hfprobe import hub, hub_client
-from hfprobe.config import make_run
+from hfprobe.config.run import make_run
 from hfprobe.data import cache, sources
 from hfprobe.data.arguments import DEFAULT_DATASET, DataArguments
 from hfprobe.data.columns import standard_columns
 from hfprobe.data.sources import load_source
-from hfprobe.errors import InputError, MachineError
+from hfprobe.hub import client as hub_client
+from hfprobe.hub import local as hub
 from hfprobe.models.linear_probe.backbones import current_name, load_backbone_weights
+from hfprobe.system.errors import InputError, MachineError
 
 ROOT = Path(__file__).parent.parent
 BACKBONE = "test_vit.r160_in1k"

@@ -8,15 +8,16 @@ import torch
 from conftest import load_splits
 from transformers import TrainerCallback, set_seed
 
-from hfprobe import label_efficiency, training
-from hfprobe.config import make_run
+from hfprobe.config.run import make_run
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.splits import load_images
-from hfprobe.errors import InputError
-from hfprobe.label_efficiency import measure_label_efficiency
 from hfprobe.models import build_model, find_family
 from hfprobe.reporting import write_label_efficiency
 from hfprobe.reporting.label_efficiency import say_crossings, summarize_points
+from hfprobe.system.errors import InputError
+from hfprobe.training import label_efficiency
+from hfprobe.training import run as training
+from hfprobe.training.label_efficiency import measure_label_efficiency
 
 PROBE = {"backbone": "resnet10t", "backbone_weights": "random"}
 

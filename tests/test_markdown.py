@@ -3,7 +3,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from hfprobe.markdown import code_span, escape_markdown, printable
+from hfprobe.system.markdown import code_span, escape_markdown, printable
 
 # Each of them was broken, or broke its page, where names are written into Markdown as they are.
 AWFUL_NAMES = [

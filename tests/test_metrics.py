@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from transformers import EvalPrediction
 
-from hfprobe.metrics import ClassificationMetric, compute_metrics
+from hfprobe.evaluation.metrics import ClassificationMetric, compute_metrics
 
 
 def test_a_class_in_neither_labels_nor_predictions_is_left_out_of_macro_f1():

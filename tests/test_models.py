@@ -13,12 +13,13 @@ import torch
 from conftest import draw_images
 from transformers import AutoModelForImageClassification
 
-from hfprobe.config import RunArguments, make_run
+from hfprobe.config.arguments import RunArguments
+from hfprobe.config.run import make_run
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.resident import ImageBatches, ImageSplit
-from hfprobe.errors import InputError
-from hfprobe.evaluation import load_model
+from hfprobe.data.store import ImageBatches, ImageSplit
 from hfprobe.models import available_models, build_model, check_processor, families, family_of, find_family
+from hfprobe.models.loading import load_model
+from hfprobe.system.errors import InputError
 
 LABELS = ["airplane", "automobile", "bird", "cat", "dog"]
 

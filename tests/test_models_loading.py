@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from hfprobe.errors import InputError
-from hfprobe.evaluation import load_model
 from hfprobe.models import build_model, find_family
+from hfprobe.models.loading import load_model
+from hfprobe.system.errors import InputError
 
 CONFIG, WEIGHTS, PROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
 RUN = {"recipe": "fast", "seed": 42, "split_seed": 42, "dataset": "cifar10", "data_fingerprint": "ab", "seconds": 1.5}

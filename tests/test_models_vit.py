@@ -16,11 +16,11 @@ from torchvision.transforms.v2 import functional as tvF
 from transformers import AutoModelForImageClassification
 
 from hfprobe.data.transforms import fit_images, normalize
-from hfprobe.errors import InputError
-from hfprobe.evaluation import load_model
 from hfprobe.models import build_model, check_processor, family_of, find_family
 from hfprobe.models.linear_probe import modeling
 from hfprobe.models.linear_probe.backbones import RANDOM, inspect_backbone, load_backbone_weights
+from hfprobe.models.loading import load_model
+from hfprobe.system.errors import InputError
 
 LABELS = ["airplane", "automobile", "bird", "cat", "dog"]
 SMALL = "resnet10t"  # has BatchNorm

@@ -3,11 +3,11 @@ import re
 import pytest
 import torch
 
-from hfprobe.config import parse_run
-from hfprobe.errors import InputError
+from hfprobe.config.run import parse_run
 from hfprobe.models import build_model, find_family
-from hfprobe.optimizers import Muon, make_optimizer
-from hfprobe.trainer import ProbeTrainer
+from hfprobe.system.errors import InputError
+from hfprobe.training.optimizers import Muon, make_optimizer
+from hfprobe.training.trainer import ProbeTrainer
 
 LEARNING_RATE = 0.12
 

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from hfprobe.config import make_run
-from hfprobe.errors import InputError
-from hfprobe.output_folder import check_places, claim, delete_run
-from hfprobe.run_folder import check_output_dir, claimed
+from hfprobe.config.run import make_run
+from hfprobe.system.errors import InputError
+from hfprobe.training.output_folder import check_places, claim, delete_run
+from hfprobe.training.run_folder import check_output_dir, claimed
 
 # Of every kind of file that a run writes, one.
 WRITTEN = [
@@ -151,7 +151,7 @@ def test_a_hub_folder_inside_the_dataset_is_refused(tmp_path):
 HOLD = """
 import sys
 from pathlib import Path
-from hfprobe.output_folder import claim
+from hfprobe.training.output_folder import claim
 
 with claim(Path(sys.argv[1])):
     print("held", flush=True)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from hfprobe import preflight
-from hfprobe.config import parse_run
-from hfprobe.errors import InputError, MachineError
-from hfprobe.preflight import find_shortages, refuse
+from hfprobe.config.run import parse_run
+from hfprobe.system.errors import InputError, MachineError, refuse
+from hfprobe.training import preflight
+from hfprobe.training.preflight import find_shortages
 
 CONTRADICTIONS = [
     (

@@ -15,9 +15,9 @@ import pytest
 
 INTERRUPTED = "Interrupted. To start again, run the same command.\n"
 SCRIPT = """
-import hfprobe.interruptible
+import hfprobe.cli.interruptible
 import os, signal, sys, time
-from hfprobe.cli import run_command
+from hfprobe.cli.command import run_command
 def interrupt(): os.kill(os.getpid(), signal.SIGINT)
 """
 
@@ -103,8 +103,8 @@ def test_what_was_printed_before_an_interrupt_is_not_lost():
 def test_an_interrupt_says_what_is_saved_and_removes_what_is_half_written(tmp_path):
     program = f"""
     from pathlib import Path
-    from hfprobe import process
-    from hfprobe.files import staging_folder
+    from hfprobe.system import process
+    from hfprobe.system.files import staging_folder
     process.advice = "Points are kept in 'x'. To continue, run the same command."
     with staging_folder(Path({str(tmp_path)!r}), prefix="part-") as folder:
         (folder / "half").write_text("written")
@@ -156,7 +156,7 @@ def test_the_line_is_not_glued_to_a_progress_bar():
 def test_an_error_is_not_glued_to_a_progress_bar_either():
     program = """
     from tqdm import tqdm
-    from hfprobe.errors import InputError
+    from hfprobe.system.errors import InputError
     def main():
         global bar
         bar = tqdm(total=10)
@@ -188,7 +188,7 @@ def on_terminal(program):
 
 CLOSED = """
     import argparse
-    from hfprobe.errors import InputError
+    from hfprobe.system.errors import InputError
     def printing():
         for _ in range(100_000):
             print("line")

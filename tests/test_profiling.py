@@ -11,12 +11,12 @@ import torch
 from test_comparison import planted
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hfprobe import profiling
-from hfprobe.comparison import compare, load_profile
-from hfprobe.errors import CheckFailedError, InputError
+from hfprobe.evaluation import profiling
+from hfprobe.evaluation.comparison import compare, load_profile
+from hfprobe.evaluation.profiling import count_macs, kind_of, name_models, profile_models, save_profile, time_in_turn
 from hfprobe.models import build_model, find_family
-from hfprobe.profiling import count_macs, kind_of, name_models, profile_models, save_profile, time_in_turn
 from hfprobe.reporting import write_profile
+from hfprobe.system.errors import CheckFailedError, InputError
 
 CPU = torch.device("cpu")
 
@@ -77,7 +77,7 @@ def test_memory_is_measured_after_every_import(profiled):
     script = f"""
         import sys
         from pathlib import Path
-        from hfprobe import profiling
+        from hfprobe.evaluation import profiling
         modules, status = [], profiling._status
         profiling._status = lambda field: modules.append(set(sys.modules)) or status(field)
         profiling._resident_growth(Path({str(folder / "b")!r}), 64, 1)

@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from hfprobe import progress
-from hfprobe.cli import quiet_libraries
-from hfprobe.progress import has_bars, show_progress
+from hfprobe.system import progress
+from hfprobe.system.machine import quiet_libraries
+from hfprobe.system.progress import has_bars, show_progress
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from test_run_parser import PARSERS, attempt, fields_of, values_for
 from transformers.trainer_utils import SchedulerType
 
-from hfprobe.config import parse_runs
+from hfprobe.config.run import parse_runs
+from hfprobe.config.schedules import BY_METRIC
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.splits import keep_classes, split_rows, stratified_subset
 from hfprobe.models import build_model, find_family
-from hfprobe.schedules import BY_METRIC
-from hfprobe.trainer import ProbeTrainer, setting_up
+from hfprobe.training.trainer import ProbeTrainer, setting_up
 
 pytestmark = pytest.mark.hostile
 

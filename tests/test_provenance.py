@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import hfprobe
-from hfprobe import provenance
+from hfprobe.system import provenance
 
 ROOT = Path(__file__).parent.parent
 

@@ -18,11 +18,11 @@ from test_comparison import profile_of
 from test_markdown import AWFUL_NAMES, letters, rows, texts
 from test_results import make_result, without_images
 
-from hfprobe.comparison import compare, save_comparison
-from hfprobe.errors import InputError
-from hfprobe.markdown import printable
+from hfprobe.evaluation.comparison import compare, save_comparison
 from hfprobe.reporting import write_comparison, write_label_efficiency, write_profile, write_report
 from hfprobe.reporting.figures import draw_confusion_matrix
+from hfprobe.system.errors import InputError
+from hfprobe.system.markdown import printable
 
 
 class Page(HTMLParser):

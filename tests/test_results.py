@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
-from hfprobe.errors import InputError
-from hfprobe.results import PROVENANCE_KEYS, EvalResult, summarize_classification, write_json
+from hfprobe.evaluation.results import PROVENANCE_KEYS, EvalResult, summarize_classification
+from hfprobe.system.errors import InputError
+from hfprobe.system.files import write_json
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63606060000000040001f61738550000"
@@ -174,7 +175,7 @@ def test_a_save_that_is_cut_off_leaves_the_older_one(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr("hfprobe.results.write_json", fail)
+    monkeypatch.setattr("hfprobe.evaluation.results.write_json", fail)
     with pytest.raises(OSError, match="no space left"):
         make_result(seed=1).save(tmp_path)
     assert EvalResult.load(tmp_path).metrics == make_result(seed=0).metrics

@@ -9,14 +9,15 @@ import pytest
 from conftest import load_splits
 from transformers import set_seed
 
-from hfprobe import run_folder
-from hfprobe.config import RunArguments, make_run
-from hfprobe.errors import InputError
-from hfprobe.files import locked
+from hfprobe.config.arguments import RunArguments
+from hfprobe.config.run import make_run
 from hfprobe.models import build_model
-from hfprobe.run_folder import MAY_DIFFER, check_output_dir, claimed, find_differences, is_finished
-from hfprobe.trainer import ProbeTrainer
-from hfprobe.training import build_trainer, train
+from hfprobe.system.errors import InputError
+from hfprobe.system.files import locked
+from hfprobe.training import run_folder
+from hfprobe.training.run import build_trainer, train
+from hfprobe.training.run_folder import MAY_DIFFER, check_output_dir, claimed, find_differences, is_finished
+from hfprobe.training.trainer import ProbeTrainer
 
 SMALL = {"num_train_epochs": 1, "per_device_train_batch_size": 40, "disable_tqdm": True, "use_cpu": True}
 

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from hfprobe.config import make_parser, parse_runs
-from hfprobe.errors import InputError
+from hfprobe.config.run import make_parser, parse_runs
 from hfprobe.models import available_models
+from hfprobe.system.errors import InputError
 
 PARSERS = {model: make_parser(model) for model in available_models()}
 NUMBERS = ["-1", "0", "1", "0.5", "2", "nan", "inf", "-inf", "1e30", "1e-30", "9" * 20, "9" * 5000, str(2**32), "x"]

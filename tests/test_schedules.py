@@ -8,10 +8,10 @@ import re
 import pytest
 from transformers.trainer_utils import SchedulerType
 
-from hfprobe.config import make_run, parse_run
-from hfprobe.errors import InputError
+from hfprobe.config.run import make_run, parse_run
 from hfprobe.models import build_model, find_family
-from hfprobe.trainer import ProbeTrainer
+from hfprobe.system.errors import InputError
+from hfprobe.training.trainer import ProbeTrainer
 
 pytestmark = pytest.mark.hostile
 # What a schedule cannot do without.

@@ -6,7 +6,7 @@ from scipy import optimize, special, stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, log_loss
 
-from hfprobe import statistics
+from hfprobe.evaluation import statistics
 
 
 @pytest.fixture(scope="module")

@@ -18,14 +18,14 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from transformers import EvalPrediction, TrainerControl, TrainerState, set_seed
 from transformers.trainer_utils import PredictionOutput
 
-from hfprobe.callbacks import EarlyStopping, StopOnSignal
-from hfprobe.config import make_run
-from hfprobe.errors import CheckFailedError, InputError, StoppedError
-from hfprobe.metrics import ClassificationMetric, compute_metrics
+from hfprobe.config.run import make_run
+from hfprobe.evaluation.metrics import ClassificationMetric, compute_metrics
 from hfprobe.models import build_model
-from hfprobe.run_folder import read_result
-from hfprobe.trainer import ProbeTrainer, reading
-from hfprobe.training import build_trainer, check_figures, push_best, train
+from hfprobe.system.errors import CheckFailedError, InputError, StoppedError
+from hfprobe.training.callbacks import EarlyStopping, StopOnSignal
+from hfprobe.training.run import build_trainer, check_figures, push_best, train
+from hfprobe.training.run_folder import read_result
+from hfprobe.training.trainer import ProbeTrainer, reading
 
 ROOT = Path(__file__).parent.parent
 
@@ -316,7 +316,7 @@ def test_a_gradient_norm_that_is_not_finite_is_not_logged(dataset_folder, tmp_pa
 
 
 def test_bfloat16_of_the_accelerate_configuration_is_used_and_recorded(dataset_folder, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("hfprobe.config.has_bf16_units", lambda: True)
+    monkeypatch.setattr("hfprobe.config.arguments.has_bf16_units", lambda: True)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     seen = []
     forward = torch.nn.Linear.forward
@@ -372,7 +372,7 @@ def test_resume_ends_where_the_uninterrupted_run_ends(dataset_folder, tmp_path):
 
     config = {"num_train_epochs": 3}
     folder = tmp_path / "halves"
-    import hfprobe.training as training
+    import hfprobe.training.run as training
 
     original = training.ProbeTrainer._save_checkpoint
 

@@ -6,8 +6,8 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from hfprobe.errors import InputError, shorten
-from hfprobe.ranges import refuse_out_of_range
+from hfprobe.system.errors import InputError, shorten
+from hfprobe.system.ranges import refuse_out_of_range
 
 # Side in pixels of the images that --crop_shift is counted on.
 CROP_SIDE = 32

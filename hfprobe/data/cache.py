@@ -11,7 +11,7 @@ import datasets
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from hfprobe.errors import CommandError, InputError, MachineError
+from hfprobe.system.errors import CommandError, InputError, MachineError
 
 # What the system says of a place that can never be written, however much room there is.
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)

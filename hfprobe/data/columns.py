@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Image
 
-from hfprobe.errors import InputError
+from hfprobe.system.errors import InputError
 
 NO_LABEL = -1
 

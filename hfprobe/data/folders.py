@@ -18,7 +18,7 @@ from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
 from hfprobe.data import cache
 from hfprobe.data.columns import join_files, normalize_name, standard_columns
-from hfprobe.errors import DISK_FULL, InputError
+from hfprobe.system.errors import DISK_FULL, InputError
 
 SPLITS = ("train", "test")
 # Pillow runs Ghostscript, a program of its own, for the last two.

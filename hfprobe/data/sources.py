@@ -24,15 +24,14 @@ from datasets.naming import camelcase_to_snakecase
 from datasets.packaged_modules.cache.cache import Cache
 from huggingface_hub import constants
 
-from hfprobe import hub_client
-from hfprobe.cli import find_shortage
 from hfprobe.data import cache
 from hfprobe.data.arguments import DEFAULT_DATASET
 from hfprobe.data.columns import standard_columns
 from hfprobe.data.folders import SPLITS, load_folder, require_splits
-from hfprobe.errors import InputError, MachineError
-from hfprobe.files import staging_folder
-from hfprobe.progress import show_progress
+from hfprobe.hub import client as hub_client
+from hfprobe.system.errors import InputError, MachineError, find_shortage
+from hfprobe.system.files import staging_folder
+from hfprobe.system.progress import show_progress
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from sklearn.model_selection import train_test_split
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.cache import source_key
 from hfprobe.data.columns import NO_LABEL, label_numbers, with_labels
-from hfprobe.data.resident import ImageSplit, decode_images
 from hfprobe.data.sources import load_source
-from hfprobe.errors import InputError
+from hfprobe.data.store import ImageSplit, decode_images
+from hfprobe.system.errors import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import pkgutil
 from reprlib import repr as shortened
 from typing import Any
 
-from hfprobe.errors import InputError, shorten
 from hfprobe.models.base import ModelFamily
+from hfprobe.system.errors import InputError, shorten
 
 
 def families() -> list[ModelFamily]:

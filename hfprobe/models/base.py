@@ -13,7 +13,7 @@ from dataclasses import fields
 from reprlib import repr as shortened
 from typing import Any
 
-from hfprobe.errors import InputError, shorten
+from hfprobe.system.errors import InputError, shorten
 
 # What of an image processor decides what a model sees.
 PREPROCESSING = ("image_processor_type", "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale")
@@ -83,7 +83,7 @@ class ModelFamily:
         """Set initial weights that depend on training images; nothing for most models.
 
         Args:
-            images: an `hfprobe.data.resident.ImageBatches` of the training images, not augmented.
+            images: an `hfprobe.data.store.ImageBatches` of the training images, not augmented.
         """
         return
 
@@ -103,7 +103,7 @@ class ModelFamily:
         """A split as Trainer and evaluation read it: pixels here; a model with a frozen part may give cached features.
 
         Args:
-            split: an `hfprobe.data.resident.ImageSplit`.
+            split: an `hfprobe.data.store.ImageSplit`.
             name: of the split in progress bars and log lines, such as "test images".
             options: of the run; None in an evaluation.
             train: whether the inputs are trained on, and augmented.
@@ -116,7 +116,7 @@ class ModelFamily:
             with a leading dimension B, and `labels` (B,) int64. It has `set_epoch(epoch)`, `take(positions)` and
             `preparation_seconds`, what the inputs took to make.
         """
-        from hfprobe.data.resident import ImageBatches
+        from hfprobe.data.store import ImageBatches
 
         return ImageBatches(
             split, processor=processor, augment=augmentation if train else None, seed=seed, mirror=mirror

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor, PretrainedConfig, PreTrainedModel
 
 from hfprobe.models import check_preprocessing, family_of, register_models
+from hfprobe.system.errors import InputError, first_line
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -165,3 +166,38 @@ def load_processor(model: PreTrainedModel, folder: Path) -> Any:
         return AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers has no class of its own for values that it did not expect
         raise ValueError(f"{PROCESSOR_FILE}: {error}") from error
+
+
+def load_model(folder: str | Path) -> tuple[PreTrainedModel, Any]:
+    """The model and the image processor of a folder; no code from the folder is run.
+
+    The model is in evaluation mode. Everything that the files say is checked, see `hfprobe.models.loading`.
+
+    Raises:
+        InputError: the folder does not hold a complete model of hfprobe with valid values, or an image processor of
+            another model.
+    """
+    folder = Path(folder)
+    refuse_strangers(folder)
+    try:
+        config = load_config(folder)
+        model = load_weights(config, folder)
+        processor = load_processor(model, folder)
+    except Exception as error:  # transformers and safetensors raise a dozen kinds for a damaged folder
+        raise InputError(
+            f"'{folder}' does not hold a model that hfprobe can load: {first_line(error)}. Give a folder or a name "
+            "that scripts/train.py printed."
+        ) from error
+    return model.eval().to(memory_format=torch.channels_last), processor
+
+
+def refuse_strangers(folder: Path) -> None:
+    """Raise InputError where a model folder's index of weights names a file outside of it."""
+    for index in folder.glob("*.index.json"):
+        try:
+            names = set(json.loads(index.read_text())["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"'{index}' is damaged. Give another model folder.") from error
+        for name in names:
+            if not isinstance(name, str) or Path(name).name != name or (folder / name).is_symlink():
+                raise InputError(f"'{index}' names '{name}', which is outside of the folder. Do not use this model.")

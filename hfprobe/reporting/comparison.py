@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from hfprobe.comparison import COMPARISON_FILE
-from hfprobe.files import replace_together
+from hfprobe.evaluation.comparison import COMPARISON_FILE
+from hfprobe.evaluation.results import EvalResult
 from hfprobe.reporting.report import make_environment, pictures_of
-from hfprobe.results import EvalResult
+from hfprobe.system.files import replace_together
 
 PICTURES_A_SIDE = 12
 
@@ -20,7 +20,7 @@ def write_comparison(folder: str | Path, results: dict[str, EvalResult]) -> Path
     """Write comparison.md and comparison.html; the page's path.
 
     Args:
-        folder: holds comparison.json (`hfprobe.comparison.save_comparison`).
+        folder: holds comparison.json (`hfprobe.evaluation.comparison.save_comparison`).
         results: the evaluations it compares, by name; their mistakes are the pictures.
     """
     folder = Path(folder)

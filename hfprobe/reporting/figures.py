@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hfprobe.markdown import printable
 from hfprobe.reporting.fonts import quiet_about_missing_glyphs, use_fonts_with_all_characters
+from hfprobe.system.markdown import printable
 
 MOST_CLASSES_WITH_NUMBERS = 20
 LONGEST_NAME = 24

@@ -7,10 +7,10 @@ from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
-from hfprobe.files import replace_together
+from hfprobe.evaluation.statistics import summarize_values
 from hfprobe.reporting.figures import draw_curves
 from hfprobe.reporting.report import make_environment
-from hfprobe.statistics import summarize_values
+from hfprobe.system.files import replace_together
 
 
 def write_label_efficiency(folder: str | Path) -> Path:
@@ -45,7 +45,7 @@ def write_label_efficiency(folder: str | Path) -> Path:
 
 
 def summarize_points(points: list[dict[str, Any]]) -> dict[str, dict[int, dict[str, Any]]]:
-    """model -> shots, rising -> `hfprobe.statistics.summarize_values` over seeds."""
+    """model -> shots, rising -> `hfprobe.evaluation.statistics.summarize_values` over seeds."""
     curves: dict[str, dict[int, list[float]]] = {}
     for point in sorted(points, key=lambda point: point["shots"]):
         curves.setdefault(point["model"], {}).setdefault(point["shots"], []).append(point["accuracy"])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hfprobe.comparison import load_profile
-from hfprobe.files import replace_together
+from hfprobe.evaluation.comparison import load_profile
 from hfprobe.reporting.figures import draw_bars, draw_shares, shorten_names
 from hfprobe.reporting.report import make_environment
+from hfprobe.system.files import replace_together
 
 
 def write_profile(folder: str | Path) -> Path:

@@ -13,17 +13,17 @@ import PIL.Image
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from sklearn.metrics import classification_report
 
-from hfprobe.files import replace_together
-from hfprobe.markdown import make_markdown_environment, printable
-from hfprobe.provenance import describe_hardware
+from hfprobe.evaluation.results import EvalResult
 from hfprobe.reporting.figures import MOST_CLASSES_WITH_NUMBERS, draw_confusion_matrix
-from hfprobe.results import EvalResult
+from hfprobe.system.files import replace_together
+from hfprobe.system.markdown import make_markdown_environment, printable
+from hfprobe.system.provenance import describe_hardware
 
 GALLERY_SIZE = 24
 # The signs also in the wide forms of Chinese, Japanese and Korean keyboards.
 FORMULA_STARTS = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20", "'")
 CONFUSED_PAIRS, PICTURES_A_PAIR = 4, 6
-FEW_IMAGES = 5  # of a class: below, intervals of macro-F1 are too narrow (hfprobe.statistics.draw_macro_f1)
+FEW_IMAGES = 5  # of a class: below, intervals of macro-F1 are too narrow (hfprobe.evaluation.statistics.draw_macro_f1)
 
 
 def write_report(folder: str | Path) -> Path:

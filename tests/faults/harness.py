@@ -55,7 +55,7 @@ class Point:
 
 
 PROBE = "hfprobe.models.linear_probe"
-TRAINER = "hfprobe.trainer:ProbeTrainer"
+TRAINER = "hfprobe.training.trainer:ProbeTrainer"
 POINTS = [
     Point("before the first step", "SimpleCNN", f"{TRAINER}.training_step", 1),
     Point("in the first epoch, nothing saved", "SimpleCNN", f"{TRAINER}.training_step", 3),
@@ -66,21 +66,21 @@ POINTS = [
     Point("in mid-epoch", "SimpleCNN, 2 loader workers", f"{TRAINER}.training_step", 8),
     Point("in mid-epoch", "SimpleCNN, persistent workers", f"{TRAINER}.training_step", 5),
     Point("in mid-epoch", "SimpleCNN, persistent workers", f"{TRAINER}.training_step", 11),
-    Point("at an epoch's edge", "SimpleCNN", "hfprobe.callbacks.epochs:SetEpoch.on_epoch_begin", 2),
+    Point("at an epoch's edge", "SimpleCNN", "hfprobe.training.callbacks.epochs:SetEpoch.on_epoch_begin", 2),
     Point("during an evaluation", "SimpleCNN", f"{TRAINER}.evaluation_loop", 2),
     Point("after an evaluation, before its save", "SimpleCNN", f"{TRAINER}._save_checkpoint", 2),
     Point("in a save, before the weights", "SimpleCNN", f"{TRAINER}.save_model", 2),
     Point("in a save, before the optimizer", "SimpleCNN", f"{TRAINER}._save_optimizer_and_scheduler", 2),
     Point("in a save, before the random state", "SimpleCNN", f"{TRAINER}._save_rng_state", 2),
-    Point("in a save, before the manifest", "SimpleCNN", "hfprobe.checkpoints:sha256", 10),
-    Point("in a save, while syncing", "SimpleCNN", "hfprobe.checkpoints:sync", 15),
-    Point("in a save, before the rename", "SimpleCNN", "hfprobe.checkpoints:os.rename", 2),
-    Point("in a save, before old ones go", "SimpleCNN", "hfprobe.trainer:rotate_checkpoints", 3),
-    Point("in a save, while old ones go", "SimpleCNN", "transformers.trainer_utils:shutil.rmtree", 1),
+    Point("in a save, before the manifest", "SimpleCNN", "hfprobe.training.checkpoints:sha256", 10),
+    Point("in a save, while syncing", "SimpleCNN", "hfprobe.training.checkpoints:sync", 15),
+    Point("in a save, before the rename", "SimpleCNN", "hfprobe.training.checkpoints:os.rename", 2),
+    Point("in a save, before old ones go", "SimpleCNN", "hfprobe.training.checkpoints:delete_old", 3),
+    Point("in a save, while old ones go", "SimpleCNN", "hfprobe.training.checkpoints:shutil.rmtree", 4),
     Point("after the last step", "SimpleCNN", f"{TRAINER}._finalize_training", 1),
-    Point("before the result is written", "SimpleCNN", "hfprobe.training:fit_temperature", 1),
-    Point("during the push", "SimpleCNN", "hfprobe.hub:sync", 3),
-    Point("during the push, before main moves", "SimpleCNN", "hfprobe.hub:os.rename", 1),
+    Point("before the result is written", "SimpleCNN", "hfprobe.training.run:fit_temperature", 1),
+    Point("during the push", "SimpleCNN", "hfprobe.hub.local:sync", 3),
+    Point("during the push, before main moves", "SimpleCNN", "hfprobe.hub.local:os.rename", 1),
     Point(
         "during feature extraction",
         "probe, exact head",
@@ -91,9 +91,9 @@ POINTS = [
     Point(
         "while the head is solved", "probe, exact head", "hfprobe.models.linear_probe.head:minimise_cross_entropy", 4
     ),
-    Point("during the push", "probe, exact head", "hfprobe.hub:_publish", 1),
+    Point("during the push", "probe, exact head", "hfprobe.hub.local:_publish", 1),
     Point("in mid-epoch", "probe, SGD head", f"{TRAINER}.training_step", 6),
-    Point("in a save, before the rename", "probe, SGD head", "hfprobe.checkpoints:os.rename", 2),
+    Point("in a save, before the rename", "probe, SGD head", "hfprobe.training.checkpoints:os.rename", 2),
     Point("in mid-epoch", "probe, no cache", f"{TRAINER}.training_step", 8),
     Point("during an evaluation", "probe, no cache", f"{TRAINER}.evaluation_loop", 2),
 ]
@@ -202,8 +202,8 @@ def difference(folder: Path, expected: dict) -> str | None:
 def prepare() -> None:
     """The imports that every run shares; no tensor is made, because threads do not survive a fork."""
     import hfprobe.data.splits
-    import hfprobe.evaluation
-    import hfprobe.training  # noqa: F401
+    import hfprobe.evaluation.evaluate
+    import hfprobe.training.run  # noqa: F401
     from hfprobe.models import register_models
 
     register_models()

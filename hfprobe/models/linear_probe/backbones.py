@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from hfprobe import hub_client
-from hfprobe.errors import InputError, first_line, shorten
+from hfprobe.hub import client as hub_client
 from hfprobe.models.loading import describe_difference
+from hfprobe.system.errors import InputError, first_line, shorten
 
 logger = logging.getLogger(__name__)
 

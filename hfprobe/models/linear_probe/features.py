@@ -17,10 +17,10 @@ import torch
 from transformers import PreTrainedModel
 
 from hfprobe.data import cache
-from hfprobe.data.resident import ImageBatches, ImageSplit
-from hfprobe.files import create_array, sha256
-from hfprobe.progress import show_progress
-from hfprobe.provenance import versions
+from hfprobe.data.store import ImageBatches, ImageSplit
+from hfprobe.system.files import create_array, sha256
+from hfprobe.system.progress import show_progress
+from hfprobe.system.provenance import versions
 
 logger = logging.getLogger(__name__)
 

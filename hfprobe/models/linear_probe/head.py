@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from hfprobe.models.linear_probe.features import FeatureSplit
-from hfprobe.progress import show_progress
+from hfprobe.system.progress import show_progress
 
 # Weight of the L2 penalty against the mean cross entropy, strongest first: each solution starts the next.
 PENALTIES = np.logspace(0, -6, 13)

@@ -1,0 +1,62 @@
+"""How a command of hfprobe runs and ends: exit codes that mean something, after one line."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from hfprobe.system import process
+from hfprobe.system.errors import CommandError, MachineError, StoppedError, find_shortage
+from hfprobe.system.machine import end_with_parent, keep_freed_memory
+from hfprobe.system.process import is_main_process
+
+
+def run_command(main: Callable[[], None]) -> NoReturn:
+    """Run `main` and exit: 0 when it returns, else the exit code of its error after one line on stderr.
+
+    With HFPROBE_DEBUG=1 in the environment the traceback comes before that line.
+    """
+    keep_freed_memory()
+    if "ACCELERATE_USE_CPU" in os.environ:
+        end_with_parent()  # `accelerate launch` does not pass on the SIGTERM that it gets itself
+    threading.excepthook = _thread_ended
+    try:
+        try:
+            main()
+        finally:
+            process.close_bars()
+            sys.stdout.flush()  # here, where it may fail, and not when the interpreter ends
+    except KeyboardInterrupt:
+        _say(f"Interrupted. {process.advice}")
+        sys.exit(process.INTERRUPTED)
+    except Exception as error:
+        lacking = None if isinstance(error, CommandError) else find_shortage(error)
+        if lacking is None and not isinstance(error, CommandError):
+            raise
+        if os.environ.get("HFPROBE_DEBUG") == "1":
+            traceback.print_exc()
+        if lacking is not None:
+            error = MachineError(lacking)
+        text = " ".join(str(error).split())
+        _say(text if isinstance(error, StoppedError) else f"error: {text}")
+        sys.exit(error.exit_code)
+    sys.exit(0)
+
+
+def _say(text: str) -> None:
+    """The last line of a command, on stderr; where nobody can read it, the exit code still says how it ended."""
+    process.on_unread = lambda: None
+    if is_main_process():
+        with contextlib.suppress(OSError):
+            print(text, file=sys.stderr)
+
+
+def _thread_ended(ended: threading.ExceptHookArgs) -> None:
+    """No traceback from TensorBoard's thread on a full disk: the main thread will meet the same, and says so."""
+    if find_shortage(ended.exc_value) is None:
+        threading.__excepthook__(ended)

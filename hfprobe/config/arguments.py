@@ -1,0 +1,242 @@
+"""The training arguments of a run: transformers' own and what hfprobe adds, with their checks."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import TrainingArguments
+from transformers.utils import strtobool
+
+from hfprobe.config.contradictions import find_contradictions
+from hfprobe.config.schedules import check_schedule, read_table
+from hfprobe.models import find_family
+from hfprobe.system.errors import InputError, refuse, shorten
+from hfprobe.system.ranges import SEED, refuse_out_of_range
+
+# Short names people know -> the TrainingArguments field they stand for.
+SHORT_NAMES = {
+    "--epochs": "num_train_epochs",
+    "--batch_size": "per_device_train_batch_size",
+    "--lr": "learning_rate",
+    "--deterministic": "full_determinism",
+}
+
+# What every recipe starts from: evaluate and save each epoch, keep the best on validation accuracy.
+HOUSE_DEFAULTS: dict[str, Any] = {
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "logging_strategy": "epoch",
+    "save_total_limit": 2,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "accuracy",
+    "greater_is_better": True,
+    "per_device_eval_batch_size": 500,
+    "max_grad_norm": 0.0,
+    "logging_nan_inf_filter": False,
+    "report_to": "tensorboard",
+    "remove_unused_columns": False,
+    "dataloader_pin_memory": False,
+    "disable_tqdm": False,
+    "ddp_find_unused_parameters": False,
+}
+
+
+def spell_flag(name: str) -> str:
+    """A field as its flag, and the short one where it has one: `--learning_rate/--lr`."""
+    return "/".join([f"--{name}", *(short for short, long in SHORT_NAMES.items() if long == name)])
+
+
+def has_accelerator() -> bool:
+    """Whether torch sees a GPU, or what else it computes on beside the CPU."""
+    import torch
+
+    return torch.accelerator.is_available()
+
+
+def has_bf16_units() -> bool:
+    """Whether this machine's CPU computes in bfloat16 without emulation; True where it does not say."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return True
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+
+
+@dataclass
+class RunArguments(TrainingArguments):
+    """transformers' TrainingArguments, and what hfprobe adds."""
+
+    model: str = field(default="cnn", metadata={"help": "Which model: cnn or probe."})
+    recipe: str | None = field(default=None, metadata={"help": "Table of defaults; a flag that you pass wins over it."})
+    learning_rate: float = field(
+        default=5e-5,
+        metadata={
+            "help": "Initial learning rate. With --optimizer muon it is that of the linear layers, biases and norms "
+            "only; convolutions have --muon_learning_rate. To change both at once, pass --lr_scale."
+        },
+    )
+    lr_scale: float = field(
+        default=1.0, metadata={"help": "Factor on every learning rate of the run, on --muon_learning_rate too."}
+    )
+    optimizer: Literal["optim", "adam", "sgd", "muon"] = field(
+        default="optim",
+        metadata={
+            "help": "optim: what --optim names. adam, sgd: torch's, momentum 0.9, L2 weight decay on all. muon: "
+            "orthogonalised momentum for convolutions, AdamW for the rest."
+        },
+    )
+    muon_learning_rate: float = field(
+        default=0.12, metadata={"help": "Of the convolutions under --optimizer muon: relative length of a step."}
+    )
+    muon_momentum: float = field(default=0.6, metadata={"help": "Of the convolutions under --optimizer muon, [0, 1)."})
+    seeds: int = field(
+        default=1,
+        metadata={"help": "Train so many seeds in turn, from --seed on, each into its own folder, on one split."},
+    )
+    vary_split: bool = field(default=False, metadata={"help": "With --seeds: another split for each seed too."})
+    patience: int = field(
+        default=15, metadata={"help": "Stop after this many evaluations without a better validation accuracy."}
+    )
+    histogram_epochs: int = field(
+        default=5, metadata={"help": "Histograms of weights and gradients every so many epochs; 0: none."}
+    )
+    profile: bool = field(
+        default=False,
+        metadata={"help": "torch.profiler over a few steps: a trace and operator tables in the run folder."},
+    )
+    hub_dir: str = field(default="hub", metadata={"help": "Local hub folder that the best model is pushed to."})
+    resume: bool = field(
+        default=False,
+        metadata={
+            "help": "Continue from the newest checkpoint in the output folder. Every setting must be that of the run, "
+            "except those listed with their reasons in hfprobe/training/run_folder.py, such as more --epochs, other "
+            "loader workers, logging."
+        },
+    )
+    overwrite: bool = field(
+        default=False, metadata={"help": "Delete the run that the output folder holds; other files stay."}
+    )
+
+    def __post_init__(self) -> None:
+        self.model = find_family(self.model).name  # an alias stands for it
+        refuse_out_of_range(self, spell=spell_flag)
+        for name in self._VALID_DICT_FIELDS:
+            value = getattr(self, name)
+            # Other texts are names of files, except of settings that have no file.
+            if name.endswith("kwargs") or str(value).startswith("{"):
+                read_table(name, value)
+        self._check_precision()
+        if self.resume and self.overwrite:
+            raise InputError("--resume and --overwrite exclude each other: keep the run, or delete it.")
+        if self.seed + self.seeds - 1 not in SEED:
+            raise InputError(f"--seed {self.seed} with --seeds {self.seeds} passes {SEED.high}. Pass a smaller --seed.")
+        refuse(find_contradictions(self))
+        if self.output_dir is None:
+            self.output_dir = self.default_output_dir
+        super().__post_init__()
+        check_schedule(self)
+        self._check_reporters()
+
+    def _check_reporters(self) -> None:
+        from transformers.integrations import get_available_reporting_integrations  # takes seconds
+
+        installed = get_available_reporting_integrations()
+        lacking = sorted(set(self.report_to) - set(installed))
+        if lacking:
+            raise InputError(
+                f"--report_to is {shorten(', '.join(lacking))}, which is unknown or not installed. Installed: "
+                f"{', '.join(installed)}. Pass one of them, or none."
+            )
+
+    def _check_precision(self) -> None:
+        """Raise InputError for a precision that this machine emulates or ignores."""
+        # `accelerate launch` passes its configuration in the environment; Trainer uses it where no flag says otherwise.
+        configured = "no" if self.bf16 or self.fp16 else os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        if configured not in ("no", "bf16", "fp16"):
+            raise InputError(f"mixed_precision is {configured} in accelerate's configuration. Allowed: no, bf16, fp16.")
+        for kind, flagged in (("bf16", self.bf16 or self.bf16_full_eval), ("fp16", self.fp16 or self.fp16_full_eval)):
+            if not flagged and configured != kind:
+                continue
+            on_cpu = self.use_cpu or strtobool(os.environ.get("ACCELERATE_USE_CPU", "False")) or not has_accelerator()
+            what, remedy = f"--{kind} and --{kind}_full_eval need", "Leave the flag out."
+            if not flagged:
+                what, remedy = f"mixed_precision: {kind} in accelerate's configuration needs", "Set it to 'no'."
+            if on_cpu and kind == "fp16":
+                raise InputError(f"{what} a GPU, and none is here. {remedy}")
+            if on_cpu and not has_bf16_units():
+                raise InputError(
+                    f"{what} a GPU, or a CPU with units for bfloat16; this one has none and takes several times as "
+                    f"long as with float32. {remedy}"
+                )
+
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        """Steps of the warm-up. One that is a share of the run ends before the run's last step, however short."""
+        steps = super().get_warmup_steps(num_training_steps)
+        return min(steps, num_training_steps - 1) if self.warmup_steps < 1 else steps
+
+    @property
+    def default_output_dir(self) -> str:
+        return f"runs/{self.model}-{self.recipe}-seed{self.seed}"
+
+    def ignored_settings(self) -> dict[str, str]:
+        """Setting -> why it has no effect beside the others."""
+        strategies = {name: getattr(self, f"{name}_strategy").value for name in ("eval", "save", "logging")}
+        schedule = self.lr_scheduler_type.value
+        never = "no evaluation is made with --eval_strategy no"
+        table = [
+            (self.max_steps > 0, ("num_train_epochs",), "--max_steps ends the run"),
+            (strategies["eval"] == "no", ("patience", "eval_delay"), never),
+            (strategies["save"] == "no", ("save_total_limit",), "nothing is saved with --save_strategy no"),
+            *(
+                (strategies[name] != "steps", (f"{name}_steps",), f"--{name}_strategy is {strategies[name]}")
+                for name in strategies
+            ),
+            (schedule.startswith("constant"), ("lr_scheduler_kwargs",), f"--lr_scheduler_type {schedule} has none"),
+            (
+                schedule in ("constant", "reduce_lr_on_plateau", "greedy"),
+                ("warmup_steps",),
+                f"--lr_scheduler_type {schedule} has no warm-up",
+            ),
+            (set(self.report_to) <= {"tensorboard"}, ("run_name",), "only services other than TensorBoard show it"),
+            ("tensorboard" not in self.report_to, ("histogram_epochs",), "histograms need --report_to tensorboard"),
+            (
+                not self.push_to_hub,
+                ("hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision"),
+                "it belongs to --push_to_hub",
+            ),
+            (
+                self.push_to_hub,
+                ("hub_strategy", "hub_always_push"),
+                "hfprobe uploads once, at the end, what it pushed to the local hub folder",
+            ),
+            (True, ("do_train", "do_eval", "do_predict"), "hfprobe always trains and validates"),
+            (self.seeds == 1, ("vary_split",), "--seeds is 1"),
+        ]
+        return {name: reason for holds, names, reason in table if holds for name in names}
+
+
+def ignored_by_optimizer(arguments: Any) -> dict[str, str]:
+    """Setting -> why the chosen optimizer makes nothing of it.
+
+    Args:
+        arguments: RunArguments.
+    """
+    ignored = {}
+    if arguments.optimizer != "muon":
+        ignored |= dict.fromkeys(("muon_learning_rate", "muon_momentum"), "only --optimizer muon reads it")
+    if arguments.optimizer != "optim":
+        reason = f"--optimizer {arguments.optimizer} takes the place of --optim"
+        ignored |= dict.fromkeys(("optim", "optim_args", "optim_target_modules"), reason)
+        without_moments = arguments.optimizer == "sgd"
+    else:
+        optim = getattr(arguments.optim, "value", arguments.optim)
+        without_moments = optim.startswith(("sgd", "adagrad", "rmsprop", "adafactor"))
+        if optim in ("adamw_torch", "adamw_torch_fused", "adafactor"):
+            reason = f"--optim {optim} does not read it"
+            ignored |= dict.fromkeys(("optim_args", "optim_target_modules"), reason)
+    if without_moments:
+        ignored |= dict.fromkeys(("adam_beta1", "adam_beta2", "adam_epsilon"), "the chosen optimizer is not an Adam")
+    return ignored

@@ -1,0 +1,109 @@
+"""The schedules of the learning rate, tried before a run begins: transformers meets most wrong settings in mid-run."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from typing import Any
+
+from hfprobe.system.errors import InputError, first_line, shorten
+
+# Steps of the run that a schedule is tried on.
+STEPS = 1000
+# These follow a metric, and take their settings through `**kwargs` of a function.
+BY_METRIC = ("reduce_lr_on_plateau", "greedy")
+# Arguments of a schedule that are no settings: Trainer sets them.
+SET_BY_TRAINER = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch", "verbose")
+
+
+def read_table(flag: str, given: dict[str, Any] | str | None) -> dict[str, Any]:
+    """Settings that a command line gives as JSON.
+
+    Raises:
+        InputError: not a JSON object.
+    """
+    try:
+        table = json.loads(given) if isinstance(given, str) else given or {}
+    except (ValueError, RecursionError):
+        table = None
+    if not isinstance(table, dict):
+        raise InputError(f"--{flag} is {shorten(given, 100)}; allowed: a JSON object, such as '{{\"name\": 1}}'.")
+    return table
+
+
+def check_schedule(arguments: Any) -> None:
+    """Build the schedule for an optimizer of one number and look at its learning rates.
+
+    Args:
+        arguments: RunArguments, once transformers has read the settings of the schedule.
+
+    Raises:
+        InputError: a setting that the schedule does not have, of a wrong type, or without which it does not work; a
+            learning rate that is negative or not finite.
+    """
+    import torch
+    from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, get_scheduler
+
+    kind, given = arguments.lr_scheduler_type, arguments.lr_scheduler_kwargs or {}
+    if kind.value.startswith("constant"):
+        return  # it has no settings, and says so
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=arguments.learning_rate * arguments.lr_scale)
+    function = TYPE_TO_SCHEDULER_FUNCTION[kind]
+    if kind.value in BY_METRIC:
+        function = type(function(optimizer))
+    settings = {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name not in SET_BY_TRAINER
+    }
+    allowed = f"Settings of --lr_scheduler_type {kind.value}: {', '.join(settings) or 'none'}"
+    for name, value in given.items():
+        if name not in settings:
+            raise InputError(f"--lr_scheduler_kwargs has '{shorten(name, 100)}', which is unknown. {allowed}.")
+        like = settings[name]
+        wanted = type(like) if isinstance(like, str | bool) else int | float
+        fits = isinstance(value, wanted) and isinstance(value, bool) == isinstance(like, bool)
+        if not fits or (wanted == int | float and not math.isfinite(value)):
+            kind_of = {str: "a text", bool: "true or false"}.get(wanted, "a finite number")
+            found = shorten(json.dumps(value, default=str), 100)
+            raise InputError(f"--lr_scheduler_kwargs sets {name} to {found}; allowed: {kind_of}.")
+    missing = [name for name, default in settings.items() if default is inspect.Parameter.empty and name not in given]
+    if missing:
+        example = json.dumps(dict.fromkeys(missing, 100))
+        raise InputError(
+            f"--lr_scheduler_type {kind.value} needs a value for {', '.join(missing)}. Pass, for example, "
+            f"--lr_scheduler_kwargs '{example}'."
+        )
+    try:
+        schedule = get_scheduler(kind, optimizer, arguments.get_warmup_steps(STEPS), STEPS, given)
+        if kind.value in BY_METRIC:
+            for _ in range(3):
+                schedule.step(0.5)
+        check_rates(schedule, steps=STEPS, warmup=arguments.get_warmup_steps(STEPS))
+    except InputError:
+        raise
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise InputError(f"--lr_scheduler_kwargs cannot be used: {shorten(first_line(error))}. {allowed}.") from error
+
+
+def check_rates(schedule: Any, *, steps: int, warmup: int) -> None:
+    """Raise InputError where a schedule gives a learning rate that is negative or not a finite number.
+
+    Args:
+        steps: of the run; schedules are asked for one more.
+        warmup: steps among them in which the rate rises.
+    """
+    for rate in getattr(schedule, "lr_lambdas", []):
+        for step in {0, min(warmup, steps), (warmup + steps) // 2, steps - 1, steps}:
+            try:
+                factor = rate(step)
+                usable = 0 <= factor < math.inf
+            except ZeroDivisionError:
+                factor, usable = "undefined", False
+            if not usable:
+                raise InputError(
+                    f"The schedule multiplies the learning rate at step {step:,} of {steps:,} by {factor}, after a "
+                    f"warm-up of {warmup:,} steps; allowed: 0 or more. Change --lr_scheduler_kwargs, or pass fewer "
+                    "--warmup_steps."
+                )

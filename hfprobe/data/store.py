@@ -1,0 +1,281 @@
+"""Images decoded once, kept as uint8 in a memory-mapped file, and served a whole batch at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from datasets import Dataset
+
+from hfprobe.data import cache
+from hfprobe.data.pictures import DIGEST_BYTES, Picture, read_picture
+from hfprobe.data.transforms import crop_and_flip, describe_geometry, fit_images, input_size, normalize
+from hfprobe.system.errors import InputError, first_line
+from hfprobe.system.files import create_array, staging_folder
+from hfprobe.system.progress import show_progress
+
+logger = logging.getLogger(__name__)
+
+FITTED_AT_ONCE = 100
+RECORD_FILE = "record.json"
+
+
+@dataclass(frozen=True)
+class ImageSplit:
+    """Decoded images of one split.
+
+    Attributes:
+        images: (N, H, W, 3) uint8, memory-mapped.
+        labels: (N,) int64.
+        index: (N,) int64, the row of each image in the source's split.
+        fitted: whether `images` are what the geometric part of an image processor made of them.
+        digests: (N, DIGEST_BYTES) uint8, which picture each one is, whatever size it was decoded at; those of the
+            pixels where nothing else is known.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    index: np.ndarray
+    fitted: bool = False
+    digests: np.ndarray = field(default=None)
+
+    def __post_init__(self) -> None:
+        if self.digests is None:
+            found = [hashlib.sha256(image.tobytes()).digest()[:DIGEST_BYTES] for image in self.images]
+            digests = np.frombuffer(b"".join(found), dtype=np.uint8).reshape(-1, DIGEST_BYTES)
+            object.__setattr__(self, "digests", digests)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, positions: np.ndarray) -> ImageSplit:
+        """The images at some positions."""
+        parts = {name: getattr(self, name)[positions] for name in ("images", "labels", "index", "digests")}
+        return ImageSplit(**parts, fitted=self.fitted)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over which pictures these are, their labels and rows: the same at every resolution."""
+        digest = hashlib.sha256()
+        for part in (self.digests, self.labels, self.index):
+            digest.update(np.ascontiguousarray(part))
+        return digest.hexdigest()
+
+    @property
+    def pictures_fingerprint(self) -> str:
+        """SHA-256 over which pictures these are and their rows, in whatever order the classes are numbered."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.digests))
+        digest.update(np.ascontiguousarray(self.index))
+        return digest.hexdigest()
+
+
+class ImageBatches(torch.utils.data.Dataset):
+    """A split as the Trainer reads it: `__getitems__` gives a finished batch, so the collator has nothing to do.
+
+    A batch is `pixel_values` (B, 3, H, W) float32 and `labels` (B,) int64.
+
+    Args:
+        split: the images.
+        processor: the image processor saved with the model; it resizes and normalises.
+        augment: keyword arguments of `crop_and_flip`, drawn for each (seed, epoch, index); None: not augmented.
+        seed: of the augmentation.
+        mirror: every image mirrored.
+    """
+
+    preparation_seconds = 0.0
+
+    def __init__(
+        self,
+        split: ImageSplit,
+        *,
+        processor,
+        augment: dict[str, Any] | None = None,
+        seed: int = 0,
+        mirror: bool = False,
+    ):
+        self.split = split
+        self.processor = processor
+        self.augment = augment
+        self.seed = seed
+        self.mirror = mirror
+        # In shared memory, so that persistent loader workers see the epoch too.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch.fill_(epoch)
+
+    def take(self, positions: np.ndarray) -> ImageBatches:
+        """The images at some positions, augmented as they are here."""
+        few = self.split.take(positions)
+        return ImageBatches(few, processor=self.processor, augment=self.augment, seed=self.seed, mirror=self.mirror)
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
+        return {key: value[0] for key, value in self.__getitems__([position]).items()}
+
+    def __getitems__(self, positions: Sequence[int]) -> dict[str, torch.Tensor]:
+        images = torch.from_numpy(self.split.images[positions])  # (B, H, W, 3) uint8
+        if not self.split.fitted:
+            images = fit_images(images.permute(0, 3, 1, 2), processor=self.processor).permute(0, 2, 3, 1)
+        if self.augment is not None:
+            key = {"seed": self.seed, "epoch": int(self._epoch), "index": self.split.index[positions]}
+            images = crop_and_flip(images, **key, **self.augment)
+        if self.mirror:
+            images = images.flip(2)
+        return {
+            "pixel_values": normalize(images.permute(0, 3, 1, 2), processor=self.processor),
+            "labels": torch.from_numpy(self.split.labels[positions]),
+        }
+
+
+def decode_images(rows: Dataset, *, part: str, split: str, processor: Any, source_key: str) -> ImageSplit:
+    """Decode every image of `rows` (columns `image` undecoded, `label`, `index`); a second call reads the kept file.
+
+    Kept are the images as they are where all have one size and no more pixels than the model takes, else what the
+    geometric part of the image processor makes of each. The outcome for an image does not depend on the others.
+
+    Args:
+        part: of the split into train, validation and test, for progress.
+        split: the source's split, for messages.
+        source_key: changes when a file behind the rows does.
+
+    Raises:
+        InputError: an image that cannot be read, by name.
+        InputError, MachineError: the decoded images cannot be kept.
+    """
+    labels = np.asarray(rows.with_format("numpy")["label"][:], dtype=np.int64)
+    index = np.asarray(rows.with_format("numpy")["index"][:], dtype=np.int64)
+    key = hashlib.sha256(f"{source_key} {split} ".encode() + index.tobytes()).hexdigest()[:32]
+    geometry = hashlib.sha256(describe_geometry(processor).encode()).hexdigest()[:16]
+    folder = cache.cache_folder() / "decoded"
+    original, fitted = folder / key, folder / f"{key}-{geometry}"
+    kept = next((place for place in (original, fitted) if _serves(place, processor)), None)
+    if kept is None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with staging_folder(folder, prefix="part-") as staging:
+                work = staging / "images"
+                work.mkdir()
+                writer = _Writer(work, count=len(rows), processor=processor)
+                with show_progress(total=len(rows), desc=f"Decoding {part} images", unit="image") as progress:
+                    for item, number in zip(_items(rows), index, strict=True):
+                        writer.add(_read(item, split=split, number=number))
+                        progress.update()
+                writer.finish()
+                kept = fitted if writer.fitted else original
+                if kept.exists() and not (kept / RECORD_FILE).is_file():
+                    shutil.rmtree(kept)  # somebody removed a part of it
+                try:
+                    os.rename(work, kept)
+                except OSError:  # another process has decoded the same images meanwhile
+                    if not (kept / RECORD_FILE).is_file():
+                        raise
+        except OSError as error:
+            raise cache.cannot_keep("decoded images", folder, error) from error
+    for note, count in json.loads((kept / RECORD_FILE).read_text())["notes"].items():
+        logger.info("%s (%d of %d %s images).", note, count, len(index), part)
+    return ImageSplit(
+        images=np.load(kept / "images.npy", mmap_mode="r"),
+        labels=labels,
+        index=index,
+        fitted=kept == fitted,
+        digests=np.load(kept / "digests.npy"),
+    )
+
+
+def _serves(place: Path, processor: Any) -> bool:
+    """Whether a folder holds decoded images that are of use for a model: originals only where they are smaller."""
+    if not (place / RECORD_FILE).is_file():
+        return False
+    height, width = np.load(place / "images.npy", mmap_mode="r").shape[1:3]
+    return height * width <= input_size(processor) ** 2
+
+
+class _Writer:
+    """Pictures, one by one, into `images.npy`, `digests.npy` and RECORD_FILE of a folder.
+
+    They are kept as they are until one comes that has another size or is larger than the model's input: then those
+    before it are fitted too.
+    """
+
+    def __init__(self, folder: Path, *, count: int, processor: Any):
+        self.folder = folder
+        self.count = count
+        self.processor = processor
+        self.fitted = False
+        self.images: np.ndarray | None = None
+        self.digests = np.zeros((count, DIGEST_BYTES), dtype=np.uint8)
+        self.notes: Counter[str] = Counter()
+        self.done = 0
+
+    def add(self, picture: Picture) -> None:
+        pixels = np.asarray(picture.image)  # (H, W, 3) uint8
+        if not self.fitted and not self._keeps(pixels.shape):
+            self._fit_earlier()
+        if self.images is None:
+            self.images = self._create("originals.npy", pixels.shape)
+        self.images[self.done] = self._fit(pixels[None])[0] if self.fitted else pixels
+        self.digests[self.done] = np.frombuffer(picture.digest, dtype=np.uint8)
+        if picture.note is not None:
+            self.notes[picture.note] += 1
+        self.done += 1
+
+    def finish(self) -> None:
+        self.images.flush()
+        if not self.fitted:
+            os.rename(self.folder / "originals.npy", self.folder / "images.npy")
+        np.save(self.folder / "digests.npy", self.digests)
+        (self.folder / RECORD_FILE).write_text(json.dumps({"notes": self.notes}))
+
+    def _keeps(self, shape: tuple[int, ...]) -> bool:
+        small = shape[0] * shape[1] <= input_size(self.processor) ** 2
+        return small and (self.images is None or self.images.shape[1:] == shape)
+
+    def _fit_earlier(self) -> None:
+        earlier, self.fitted = self.images, True
+        side = input_size(self.processor)
+        self.images = self._create("images.npy", (side, side, 3))
+        for first in range(0, self.done, FITTED_AT_ONCE):
+            last = min(first + FITTED_AT_ONCE, self.done)
+            self.images[first:last] = self._fit(earlier[first:last])
+        (self.folder / "originals.npy").unlink(missing_ok=True)
+
+    def _fit(self, pixels: np.ndarray) -> np.ndarray:
+        images = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2)
+        return fit_images(images, processor=self.processor).permute(0, 2, 3, 1).numpy()
+
+    def _create(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        return create_array(self.folder / name, dtype=np.uint8, shape=(self.count, *shape))
+
+
+def _items(rows: Dataset) -> Iterator[dict]:
+    for batch in rows.iter(batch_size=100):  # five times as fast as row by row
+        yield from batch["image"]
+
+
+def _read(item: dict | None, *, split: str, number: int) -> Picture:
+    name = f" ({item['path']})" if item and item["path"] else ""
+    try:
+        if item is None or (item["bytes"] is None and item["path"] is None):
+            raise ValueError("the row holds no image")
+        return read_picture(Path(item["path"]).read_bytes() if item["bytes"] is None else item["bytes"])
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow raises a dozen kinds for a damaged file
+        reason = "not an image" if isinstance(error, PIL.UnidentifiedImageError) else first_line(error)
+        raise InputError(
+            f"Image {number} of split '{split}'{name} cannot be read: {reason}. Replace or remove it."
+        ) from error

@@ -1,0 +1,292 @@
+"""EvalResults of the same images -> who is better, by how much, and what the numbers allow to say. No torch."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hfprobe.evaluation.results import EvalResult
+from hfprobe.evaluation.statistics import COVERAGE, compare_paired, mcnemar_exact
+from hfprobe.system.errors import InputError, shorten
+from hfprobe.system.files import write_json
+from hfprobe.system.process import script
+
+COMPARISON_FILE = "comparison.json"
+PROFILE_FILE = "profile.json"
+# Of a profile: where and how it was measured.
+PROFILE_KEYS = ("device", "memory_of", "hardware", "versions", "load_average", "rounds", "warmup_steps")
+# Between two models at most one claim in twenty is false by chance; among more of them Holm's rule keeps it so.
+SIGNIFICANCE = 1 - COVERAGE
+
+
+def load_comparable(folders: list[Path]) -> dict[str, EvalResult]:
+    """The evaluations in report folders, by a name for each: the model's, or the folder's where two share it.
+
+    Raises:
+        InputError: fewer than two; a folder twice; not an evaluation; evaluations that cannot be compared.
+    """
+    if len(folders) < 2:
+        raise InputError(
+            f"{len(folders)} report folder cannot be compared; allowed: two or more, from scripts/eval.py."
+        )
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise InputError("A report folder is named twice. Name each once.")
+    results = [EvalResult.load(folder) for folder in folders]
+    results[1:] = [_order_classes(result, like=results[0]) for result in results[1:]]
+    for folder, result in zip(folders[1:], results[1:], strict=True):
+        _require_same_images(folders[0], results[0], folder, result)
+    models = [result.provenance["model"].removeprefix("hfprobe/").split("@")[0] for result in results]
+    names = models if len(set(models)) == len(models) else [folder.name for folder in folders]
+    if len(set(names)) < len(names):
+        names = [str(folder) for folder in folders]
+    return dict(zip(names, results, strict=True))
+
+
+def _order_classes(result: EvalResult, *, like: EvalResult) -> EvalResult:
+    """A result with its classes numbered as another's are, where both have the same classes.
+
+    The fingerprint of its split depends on the numbers. It becomes the other's where the pictures are the same.
+    """
+    if result.class_names == like.class_names or sorted(result.class_names) != sorted(like.class_names):
+        return result
+    order = [result.class_names.index(name) for name in like.class_names]
+    provenance = dict(result.provenance)
+    pictures = provenance.get("pictures_fingerprint")  # reports of earlier versions have none
+    if pictures is not None and pictures == like.provenance.get("pictures_fingerprint"):
+        provenance["split_fingerprint"] = like.provenance["split_fingerprint"]
+    return replace(
+        result,
+        class_names=like.class_names,
+        labels=np.argsort(order)[result.labels],
+        probabilities=result.probabilities[:, order],
+        provenance=provenance,
+    )
+
+
+def _require_same_images(one: Path, first: EvalResult, other: Path, second: EvalResult) -> None:
+    def refuse(what: str, found: Any, expected: Any) -> None:
+        raise InputError(
+            f"'{other}' and '{one}' cannot be compared, their {what} differ: {found} and {expected}. "
+            f"Evaluate both on the same: python {script('eval')} --model <model> --split test --report_dir <folder>"
+        )
+
+    if first.provenance["split"] != second.provenance["split"]:
+        refuse("splits", second.provenance["split"], first.provenance["split"])
+    if first.class_names != second.class_names:
+        refuse("classes", ", ".join(second.class_names), ", ".join(first.class_names))
+    if len(first.labels) != len(second.labels):
+        refuse("numbers of images", f"{len(second.labels):,}", f"{len(first.labels):,}")
+    same = np.array_equal(first.index, second.index) and np.array_equal(first.labels, second.labels)
+    prints = [result.provenance["split_fingerprint"][:12] for result in (first, second)]
+    if not same or prints[0] != prints[1]:
+        refuse("images", f"fingerprint {prints[1]}", f"fingerprint {prints[0]}")
+
+
+def load_profile(folder: Path) -> dict[str, Any]:
+    """The profile that scripts/profile_models.py wrote.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    path = folder / PROFILE_FILE
+    remedy = f"Make it: python {script('profile_models')} <model> ... --report_dir {shlex.quote(shorten(folder))}"
+    try:
+        profile = json.loads(path.read_text(encoding="utf-8"))
+        for model in profile["models"].values():
+            _costs(model)
+        for key in PROFILE_KEYS:
+            profile[key]
+    except OSError as error:
+        raise InputError(f"'{shorten(folder)}' holds no profile ({path.name}: {error.strerror}). {remedy}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise InputError(f"The profile '{path}' is damaged: {reason}. {remedy}") from error
+    return profile
+
+
+def compare(results: dict[str, EvalResult], *, profile: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Everything a comparison says, JSON-able.
+
+    Args:
+        results: from `load_comparable`, by name.
+        profile: from `load_profile`. A model's figures are those of the same network in it, that is of the same
+            backbone and number of parameters: time does not depend on what the weights are.
+
+    Returns:
+        `class_names`, `split`, `split_fingerprint` of its images, `n`; `models`: of each its metrics, its training cost
+        and its inference cost; `pairs`: of each two the differences (second minus first), intervals and tests;
+        `profile`: where and how costs were measured; `verdict`: sentences.
+
+    Raises:
+        InputError: a model that is not in the profile.
+    """
+    first = next(iter(results.values()))
+    pairs = [_compare_two(one, results[one], other, results[other]) for one, other in combinations(results, 2)]
+    _adjust(pairs)
+    models = {name: _describe(result) for name, result in results.items()}
+    for name, model in models.items():
+        model["cost"] = None if profile is None else _costs(_find_network(name, model, profile))
+    return {
+        "class_names": first.class_names,
+        "split": first.provenance["split"],
+        "split_fingerprint": first.provenance["split_fingerprint"],
+        "n": len(first.labels),
+        "models": models,
+        "pairs": pairs,
+        "profile": None if profile is None else {key: profile[key] for key in PROFILE_KEYS},
+        "verdict": [_judge(pair, n=len(first.labels), of=len(pairs)) for pair in pairs]
+        + _judge_training(models)
+        + _judge_answers(models),
+    }
+
+
+def save_comparison(comparison: dict[str, Any], folder: Path) -> Path:
+    """Write comparison.json; its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / COMPARISON_FILE, comparison)
+    return folder / COMPARISON_FILE
+
+
+def _describe(result: EvalResult) -> dict[str, Any]:
+    metrics, provenance = result.metrics, result.provenance
+    kept = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "intervals", "per_class", "nll", "brier", "ece")
+    told = {
+        "revision": "model_revision",
+        "recipe": "run_recipe",
+        "seed": "run_seed",
+        "epochs": "run_epochs",
+        "best_epoch": "run_best_epoch",
+        "training_seconds": "run_seconds",
+        "parameters": "parameters",
+        "trainable_parameters": "trainable_parameters",
+        "backbone": "backbone",
+        "backbone_weights": "backbone_weights",
+        "evaluation_seconds": "seconds",
+        "hardware": "hardware",
+        "versions": "versions",
+    }
+    return {key: metrics[key] for key in kept} | {key: provenance.get(name) for key, name in told.items()}
+
+
+def _find_network(name: str, model: dict[str, Any], profile: dict[str, Any]) -> dict[str, Any]:
+    for profiled in profile["models"].values():
+        if all(profiled[key] == model[key] for key in ("parameters", "backbone")):
+            return profiled
+    raise InputError(
+        f"The profile measured {', '.join(profile['models'])}, and none of them is the network of {name} "
+        f"({model['parameters']:,} parameters). Measure it too: python {script('profile_models')} <model> ..."
+    )
+
+
+def _costs(profiled: dict[str, Any]) -> dict[str, Any]:
+    """What a comparison shows of a profiled model."""
+    own = profiled["batches"][str(profiled["own_batch_size"])]
+    single = profiled["batches"].get("1")
+    return {
+        "batch_size": profiled["own_batch_size"],
+        "throughput": own["throughput"]["median"],
+        "latency_ms": own["latency_ms"],
+        "single_latency_ms": single and single["latency_ms"],
+        "n": own["n"],
+        "operators": profiled["operators"]["kinds"],
+        **{key: profiled[key] for key in ("peak_memory_bytes", "disk_bytes", "macs", "input")},
+    }
+
+
+def _compare_two(one: str, first: EvalResult, other: str, second: EvalResult) -> dict[str, Any]:
+    right = [result.predictions == result.labels for result in (first, second)]
+    only = [int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())]
+    differences = compare_paired(labels=first.labels, predictions=(first.predictions, second.predictions))
+    return {
+        "first": one,
+        "second": other,
+        "only_first_right": only[0],
+        "only_second_right": only[1],
+        "both_right": int((right[0] & right[1]).sum()),
+        "neither_right": int((~right[0] & ~right[1]).sum()),
+        "mcnemar_p": mcnemar_exact(*only),
+        "differences": differences,
+        "per_class": {
+            name: {
+                key: _subtract(second.metrics["per_class"][name][key], first.metrics["per_class"][name][key])
+                for key in ("precision", "recall", "f1")
+            }
+            for name in first.class_names
+        },
+    }
+
+
+def _subtract(one: float | None, other: float | None) -> float | None:
+    """None where a class occurs in neither the labels nor a model's predictions: it has no scores then."""
+    return None if one is None or other is None else one - other
+
+
+def _adjust(pairs: list[dict[str, Any]]) -> None:
+    """Add `adjusted_p` to each pair: Holm's step-down correction for as many tests as there are pairs (Holm, 1979)."""
+    largest = 0.0
+    for rank, pair in enumerate(sorted(pairs, key=lambda pair: pair["mcnemar_p"])):
+        largest = max(largest, min(1.0, pair["mcnemar_p"] * (len(pairs) - rank)))
+        pair["adjusted_p"] = largest
+
+
+def _judge(pair: dict[str, Any], *, n: int, of: int) -> str:
+    p_value = "p < 0.0001" if pair["adjusted_p"] < 1e-4 else f"p = {pair['adjusted_p']:.4f}"
+    test = f"exact McNemar {p_value}" + (f" after Holm's correction for {of} pairs" if of > 1 else "")
+    difference = pair["differences"]["accuracy"]
+    low, high = (100 * bound for bound in difference["interval"])
+    if pair["adjusted_p"] >= SIGNIFICANCE:
+        return (
+            f"No difference in accuracy between {pair['first']} and {pair['second']} can be shown at n = {n:,} images: "
+            f"{100 * difference['value']:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}, "
+            f"{test}.{_explain_disagreement(pair, of=of) if low > 0 or high < 0 else ''}"
+        )
+    ahead = difference["value"] > 0
+    better, worse = (pair["second"], pair["first"]) if ahead else (pair["first"], pair["second"])
+    bounds = (low, high) if ahead else (-high, -low)
+    return (
+        f"{better} is more accurate than {worse} by {100 * abs(difference['value']):.2f} points on these {n:,} images "
+        f"(95 % interval {bounds[0]:.2f} to {bounds[1]:.2f}, {test})."
+    )
+
+
+def _explain_disagreement(pair: dict[str, Any], *, of: int) -> str:
+    """Why an interval may exclude 0 where the test shows no difference."""
+    if pair["mcnemar_p"] < SIGNIFICANCE:
+        return (
+            f" The interval excludes 0, but it is of this pair alone; the test is corrected for {of} pairs and decides."
+        )
+    return (
+        " The interval excludes 0, but it is an approximation; the exact test decides, because its error rate "
+        "holds for any number of images."
+    )
+
+
+def _judge_training(models: dict[str, dict[str, Any]]) -> list[str]:
+    """A sentence on what two models cost to train, where both say it."""
+    told = {name: model["training_seconds"] for name, model in models.items() if model["training_seconds"]}
+    if len(models) != 2 or len(told) < 2:
+        return []
+    quick, slow = sorted(told, key=told.get)
+    return [
+        f"{quick} took {told[quick]:,.0f} s to train, {slow} {told[slow]:,.0f} s ({told[slow] / told[quick]:.1f} times "
+        "as long). One training run each: another seed may move accuracies by more than other images would."
+    ]
+
+
+def _judge_answers(models: dict[str, dict[str, Any]]) -> list[str]:
+    """A sentence on what two models' answers cost, where both were profiled."""
+    told = {name: model["cost"]["throughput"] for name, model in models.items() if model["cost"]}
+    if len(models) != 2 or len(told) < 2:
+        return []
+    slow, quick = sorted(told, key=told.get)
+    sizes = {name: models[name]["cost"]["batch_size"] for name in told}
+    return [
+        f"{quick} classifies {told[quick]:,.0f} images/s in batches of {sizes[quick]}, {slow} {told[slow]:,.0f} in "
+        f"batches of {sizes[slow]}: {told[quick] / told[slow]:.1f} times the throughput."
+    ]

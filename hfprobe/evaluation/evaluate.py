@@ -1,0 +1,108 @@
+"""From a model folder and a split to an EvalResult."""
+
+from __future__ import annotations
+
+import time
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from transformers import PreTrainedModel
+
+from hfprobe.data.splits import Splits
+from hfprobe.data.store import ImageSplit
+from hfprobe.evaluation.results import EvalResult
+from hfprobe.models import family_of
+from hfprobe.system import provenance
+from hfprobe.system.errors import InputError
+from hfprobe.system.progress import show_progress
+
+BATCH_SIZE = 64
+
+
+def evaluate_model(
+    *,
+    model: PreTrainedModel,
+    processor: Any,
+    splits: Splits,
+    split: str,
+    identity: dict[str, Any],
+    temperature: bool = False,
+    tta: bool = False,
+) -> EvalResult:
+    """Predict every image of one split.
+
+    Args:
+        split: `validation` or `test`.
+        identity: what names the model in the report: `model`, `model_revision`, ...
+        temperature: divide the logits by the temperature that training fitted on validation.
+        tta: average the probabilities of each image and its mirror image.
+
+    Raises:
+        InputError: the model's labels are not the splits' classes; it has no temperature.
+    """
+    labels = [model.config.id2label[number] for number in range(model.config.num_labels)]
+    if labels != splits.class_names:
+        raise InputError(
+            f"The model's labels ({', '.join(labels)}) do not fit the dataset's classes "
+            f"({', '.join(splits.class_names)}). Give --classes in the model's order, or another --dataset."
+        )
+    divisor = 1.0
+    if temperature:
+        divisor = getattr(model.config, "calibration_temperature", None)
+        if divisor is None:
+            raise InputError("This model has no temperature: it was trained by an older hfprobe. Train it again.")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    images: ImageSplit = getattr(splits, split)
+    model.to(device)
+    start = time.perf_counter()
+    family = family_of(model)
+    views = [
+        family.inputs(model, processor, images, name=f"{split} images", mirror=mirror)
+        for mirror in (False, True)[: 2 if tta else 1]
+    ]
+    probabilities = np.zeros((len(images), len(labels)), dtype=np.float32)
+    stage = f"Evaluating on {split}"
+    with show_progress(total=len(images), desc=stage, unit="image") as progress, torch.inference_mode():
+        for first in range(0, len(images), BATCH_SIZE):
+            positions = list(range(first, min(first + BATCH_SIZE, len(images))))
+            for view in views:
+                inputs = {name: value.to(device) for name, value in view.__getitems__(positions).items()}
+                logits = model(**inputs).logits.float() / divisor
+                probabilities[positions] += logits.softmax(-1).cpu().numpy() / len(views)
+            progress.update(len(positions))
+    seconds = time.perf_counter() - start
+    return EvalResult(
+        class_names=labels,
+        index=images.index,
+        labels=images.labels,
+        probabilities=probabilities,
+        mistakes={
+            int(images.index[position]): encode_png(images.images[position])
+            for position in np.flatnonzero(probabilities.argmax(1) != images.labels)
+        },
+        provenance=identity
+        | {
+            "split": split,
+            "source": splits.source,
+            "split_fingerprint": images.fingerprint,
+            "pictures_fingerprint": images.pictures_fingerprint,
+            "parameters": model.num_parameters(),
+            "trainable_parameters": model.num_parameters(only_trainable=True),
+            **family.describe(model),
+            **({"temperature": divisor} if temperature else {}),
+            **({"test_time_augmentation": "mirror image"} if tta else {}),
+            "seconds": round(seconds, 3),
+            "versions": provenance.versions(),
+            "hardware": provenance.hardware(),
+        },
+    )
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """(H, W, 3) uint8 as the bytes of a PNG file."""
+    buffer = BytesIO()
+    PIL.Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,184 @@
+"""EvalResult: what an evaluation found, on disk as JSON and parquet. No torch: reports are made from it alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from dataclasses import dataclass, field
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pyarrow as pa
+import pyarrow.parquet as pq
+from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+
+from hfprobe.evaluation.statistics import calibration, metric_intervals
+from hfprobe.system.errors import InputError, shorten
+from hfprobe.system.files import replace_together, write_json
+from hfprobe.system.process import script
+
+METRICS_FILE = "metrics.json"
+PREDICTIONS_FILE = "predictions.parquet"
+MISTAKES_FILE = "mistakes.parquet"
+# What reports and comparisons ask of every result.
+PROVENANCE_KEYS = ("model", "model_revision", "split", "split_fingerprint", "versions")
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """Predictions of one model on one split.
+
+    Attributes:
+        class_names: in the order of the label numbers.
+        index: (N,) int64, row of each image in the source's split.
+        labels: (N,) int64.
+        probabilities: (N, C) float32.
+        provenance: JSON-able; at least PROVENANCE_KEYS.
+        mistakes: index -> PNG bytes of each wrongly classified picture.
+    """
+
+    class_names: list[str]
+    index: np.ndarray
+    labels: np.ndarray
+    probabilities: np.ndarray
+    provenance: dict[str, Any]
+    mistakes: dict[int, bytes] = field(default_factory=dict)
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """(N,) int64, the most probable class."""
+        return self.probabilities.argmax(axis=1)
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """See `summarize_classification` and `calibration`; 95 % intervals under `intervals`."""
+        metrics = summarize_classification(
+            labels=self.labels, predictions=self.predictions, class_names=self.class_names
+        )
+        return (
+            metrics
+            | {"intervals": metric_intervals(labels=self.labels, predictions=self.predictions)}
+            | calibration(labels=self.labels, probabilities=self.probabilities)
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write metrics.json, predictions.parquet and mistakes.parquet, all of them or none.
+
+        Raises:
+            MachineError: no room. What the folder held is intact.
+        """
+        predictions = pa.table(
+            {
+                "index": self.index,
+                "label": self.labels,
+                "prediction": self.predictions,
+                "probabilities": list(self.probabilities.astype(np.float32)),
+            }
+        )
+        mistakes = pa.table(
+            {
+                "index": pa.array(list(self.mistakes), pa.int64()),
+                "image": pa.array(list(self.mistakes.values()), pa.binary()),
+            }
+        )
+        with replace_together(Path(folder), last=METRICS_FILE) as staging:
+            pq.write_table(predictions, staging / PREDICTIONS_FILE)
+            pq.write_table(mistakes, staging / MISTAKES_FILE)
+            write_json(staging / METRICS_FILE, {"class_names": self.class_names} | self.metrics | self.provenance)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> EvalResult:
+        """What `save` wrote.
+
+        Raises:
+            InputError: not the folder of an evaluation, or a damaged one.
+        """
+        folder = Path(folder)
+        remedy = (
+            f"Make it: python {script('eval')} --model <folder or hub name> --report_dir {shlex.quote(shorten(folder))}"
+        )
+        if not os.path.isfile(folder / METRICS_FILE):  # False for a name that is too long, where Path's method raises
+            raise InputError(f"'{shorten(folder)}' holds no evaluation: it has no {METRICS_FILE}. {remedy}")
+        try:
+            content = json.loads((folder / METRICS_FILE).read_text())
+            if not isinstance(content, dict):
+                raise ValueError(f"{METRICS_FILE} holds no JSON object")
+            predictions = _read_columns(folder / PREDICTIONS_FILE)
+            mistakes = _read_columns(folder / MISTAKES_FILE)
+            result = cls(
+                class_names=content.pop("class_names"),
+                index=predictions["index"].to_numpy(),
+                labels=predictions["label"].to_numpy(),
+                probabilities=np.stack(predictions["probabilities"].to_numpy()),
+                mistakes=dict(zip(mistakes["index"].to_pylist(), mistakes["image"].to_pylist(), strict=True)),
+                provenance=content,
+            )
+            summary = result.metrics
+            recorded = {key: content.pop(key) for key in summary}
+            # Counts, not shares: another version of a library may round a share otherwise.
+            if recorded["confusion_matrix"] != summary["confusion_matrix"]:
+                raise ValueError(f"{PREDICTIONS_FILE} and {METRICS_FILE} are not of the same evaluation")
+            wrong = result.index[result.predictions != result.labels]
+            if missing := set(wrong.tolist()) - set(result.mistakes):
+                raise ValueError(f"{MISTAKES_FILE} lacks image {min(missing)}")
+            if broken := [index for index, png in result.mistakes.items() if not _is_picture(png)]:
+                raise ValueError(f"{MISTAKES_FILE} holds no picture of image {broken[0]}")
+            for key in PROVENANCE_KEYS:
+                if key not in content:
+                    raise KeyError(key)
+        except Exception as error:  # there is no end to what a damaged file can raise
+            reason = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split()).rstrip(".")
+            raise InputError(f"The evaluation in '{folder}' is damaged: {reason}. {remedy}") from error
+        return result
+
+
+def _is_picture(png: bytes) -> bool:
+    try:
+        PIL.Image.open(BytesIO(png)).verify()
+    except Exception:  # Pillow raises half a dozen kinds
+        return False
+    return True
+
+
+def _read_columns(path: Path) -> dict[str, pa.ChunkedArray]:
+    """A dict, because its KeyError names the missing column and pyarrow's is a sentence."""
+    table = pq.read_table(path)
+    return dict(zip(table.column_names, table.columns, strict=True))
+
+
+def summarize_classification(*, labels: np.ndarray, predictions: np.ndarray, class_names: list[str]) -> dict[str, Any]:
+    """Everything a report says of a set of predictions, JSON-able.
+
+    Macro averages are over the classes that occur in labels or predictions, as scikit-learn takes them by default. A
+    class that occurs in neither has no scores: they are None, its support is 0. A share of nothing counts as 0 where
+    a class occurs: the precision of a class never predicted, the recall of a class without an image.
+
+    Args:
+        labels, predictions: (N,) class numbers.
+
+    Returns:
+        `n`, `accuracy`, `macro_precision`, `macro_recall`, `macro_f1` (shares in [0, 1]), `per_class` (name ->
+        precision, recall, f1, support) and `confusion_matrix` (rows: true class, columns: predicted).
+    """
+    numbers = range(len(class_names))
+    *scores, support = precision_recall_fscore_support(labels, predictions, labels=numbers, zero_division=0)
+    occurs = np.isin(numbers, [labels, predictions])
+    keys = ("precision", "recall", "f1")
+    return {
+        "n": len(labels),
+        "accuracy": float(accuracy_score(labels, predictions)),
+        **{f"macro_{key}": float(np.mean(values[occurs])) for key, values in zip(keys, scores, strict=True)},
+        "per_class": {
+            name: {
+                key: float(values[number]) if occurs[number] else None for key, values in zip(keys, scores, strict=True)
+            }
+            | {"support": int(support[number])}
+            for number, name in enumerate(class_names)
+        },
+        "confusion_matrix": confusion_matrix(labels, predictions, labels=numbers).tolist(),
+    }

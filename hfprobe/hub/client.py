@@ -1,0 +1,296 @@
+"""The Hugging Face hub over the network: its errors told apart, public files without a token, uploads."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import shlex
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hfprobe.hub.local import Revision
+from hfprobe.system.errors import InputError, MachineError
+
+logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+# How long the hub may take to answer a first question; shorter where a local copy of the files would do.
+PATIENCE, SHORT_PATIENCE = 10, 3  # seconds
+# The packages whose errors say that there is no connection; huggingface_hub has changed its HTTP library before.
+TRANSPORTS = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "ssl", "socket"}
+LOG_IN = "Log in with `hf auth login`, or correct the environment variable HF_TOKEN or unset it."
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why the hub gave no file, in words.
+
+    Attributes:
+        reason: a clause without a period, to stand after a colon.
+        remedy: a sentence.
+    """
+
+    reason: str
+    remedy: str
+
+
+def explain(error: BaseException, *, what: str) -> Trouble | None:
+    """What went wrong between this machine and the hub; None for an error that is about something else.
+
+    Args:
+        what: that was asked for: `dataset 'owner/name'`.
+    """
+    from huggingface_hub.errors import GatedRepoError, LocalTokenNotFoundError, OfflineModeIsEnabled
+
+    chain = _chain(error)
+    for found in chain:
+        if isinstance(found, OfflineModeIsEnabled):
+            return Trouble("the environment variable HF_HUB_OFFLINE forbids asking the hub", "Unset HF_HUB_OFFLINE.")
+        if isinstance(found, LocalTokenNotFoundError):
+            return Trouble("no token was found", "Log in with `hf auth login`, or set HF_TOKEN.")
+        status = _status(found)
+        if status is None or status < 400:
+            continue
+        said = f"HTTP {status}{_server_message(error)}"
+        if isinstance(found, GatedRepoError):
+            return Trouble(
+                f"only those whom its owner accepts may read {what} ({said})",
+                "Ask for access on its page, then log in with `hf auth login`.",
+            )
+        if refuses_token(found):
+            return Trouble(f"the hub refuses your token ({said}) and has no public {what}", LOG_IN)
+        if status in (401, 404):
+            return Trouble(
+                f"the hub has no public {what} ({said})",
+                "Check the name, or log in with `hf auth login` if it is private.",
+            )
+        if status == 429:
+            return Trouble(
+                f"the hub limits the rate of requests ({said})",
+                "Wait some minutes. With a token (`hf auth login`) more requests are allowed.",
+            )
+        if status >= 500:
+            return Trouble(f"the hub has a fault ({said})", "Try again later; see https://status.huggingface.co.")
+        return Trouble(
+            f"the hub refuses the request ({said})",
+            "Use a token with the permission for it: https://huggingface.co/settings/tokens.",
+        )
+    # The HTTP library's error gives the reason; datasets wraps it in a ConnectionError that does not.
+    by_transport = [found for found in chain if type(found).__module__.partition(".")[0] in TRANSPORTS]
+    for found in [*by_transport, *(found for found in chain if isinstance(found, ConnectionError | TimeoutError))]:
+        return Trouble(
+            f"the hub cannot be reached ({type(found).__name__}: {' '.join(str(found).split()) or 'no answer'})",
+            "Check the network. Behind a proxy set HTTPS_PROXY, and SSL_CERT_FILE if it has its own certificate.",
+        )
+    return None
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An error and those that it came of, nearest first: libraries wrap what the hub said, sometimes `from None`."""
+    found: list[BaseException] = []
+    waiting = [error]
+    while waiting:
+        next_ = waiting.pop(0)
+        if next_ is not None and next_ not in found:
+            found.append(next_)
+            waiting += [next_.__cause__, next_.__context__]
+    return found
+
+
+def _status(error: BaseException) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def _server_message(error: BaseException) -> str:
+    """What the server said, whole, after a comma; empty where it said nothing."""
+    said = next((text for found in _chain(error) if (text := getattr(found, "server_message", None))), "")
+    return f": {' '.join(said.split())}" if said else ""
+
+
+def refuses_token(error: BaseException) -> bool:
+    """Whether the hub refuses the user's token: with a good one, an unknown or forbidden repository is no 401."""
+    from huggingface_hub import get_token
+    from huggingface_hub.errors import GatedRepoError
+
+    return _status(error) == 401 and not isinstance(error, GatedRepoError) and get_token() is not None
+
+
+def ask(request: Callable[[bool | None], Answer], *, seconds: float = PATIENCE) -> tuple[Answer, bool | None]:
+    """The hub's answer about public files, and the token to continue with: None is the user's own, False is none.
+
+    An expired token makes the hub refuse public files too: they are then asked for without it.
+
+    Args:
+        request: sends the question, with the token as its argument.
+        seconds: until TimeoutError. The HTTP library's own limits leave out the time that a dead name server takes.
+    """
+    try:
+        return _within(seconds, request, None), None
+    except Exception as error:
+        if not refuses_token(error):
+            raise
+        with contextlib.suppress(Exception):  # not public either: the first error says more
+            answer = _within(seconds, request, False)
+            _warn_of_token(_server_message(error))
+            return answer, False
+        raise
+
+
+@functools.cache
+def _warn_of_token(said: str) -> None:
+    logger.warning("The hub refuses your token (HTTP 401%s); public files are fetched without it. %s", said, LOG_IN)
+
+
+def _within(seconds: float, request: Callable[[Any], Answer], *arguments: Any) -> Answer:
+    outcome: dict[str, Any] = {}
+
+    def run() -> None:
+        try:
+            outcome["answer"] = request(*arguments)
+        except Exception as error:
+            outcome["error"] = error
+
+    thread = threading.Thread(target=run, daemon=True)  # a hanging one does not keep the process
+    thread.start()
+    thread.join(seconds)
+    if not outcome:
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    if "error" in outcome:
+        raise outcome["error"]
+    return outcome["answer"]
+
+
+@contextlib.contextmanager
+def progress_bars() -> Iterator[None]:
+    """Show the libraries' bars for a download or an upload, on a terminal."""
+    import datasets
+    from huggingface_hub import constants, utils
+
+    if not sys.stderr.isatty() or constants.HF_HUB_DISABLE_PROGRESS_BARS:
+        yield
+        return
+    datasets.enable_progress_bars()
+    utils.enable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.disable_progress_bars()
+        utils.disable_progress_bars()
+
+
+# --- uploads ---------------------------------------------------------------------------------------------------------
+
+
+def check_upload(arguments: Any) -> str:
+    """The hub id that `--push_to_hub` uploads to, once the token has proved to allow it; before a run costs anything.
+
+    Args:
+        arguments: RunArguments.
+
+    Raises:
+        InputError: no valid model id; no token, or one that may not write there; the hub cannot be asked.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+    from huggingface_hub.utils import validate_repo_id
+
+    api = HfApi(token=arguments.hub_token)
+    wanted = arguments.hub_model_id or Path(arguments.output_dir).absolute().name
+    try:
+        validate_repo_id(wanted)
+    except HFValidationError as error:
+        raise InputError(f"--push_to_hub to '{wanted}': {error} Pass --hub_model_id owner/name.") from error
+    try:
+        user = _within(PATIENCE, lambda: api.whoami())
+        repository = wanted if "/" in wanted else f"{user['name']}/{wanted}"
+        _check_permission(user, repository)
+        with contextlib.suppress(RepositoryNotFoundError):  # it is created when there is something to upload
+            _within(PATIENCE, lambda: api.auth_check(repository, write=True))
+    except InputError:
+        raise
+    except Exception as error:
+        trouble = _explain_upload(error, arguments, what=f"model '{wanted}'")
+        raise InputError(
+            f"--push_to_hub cannot be done: {trouble.reason}. {trouble.remedy} Or leave --push_to_hub out: the model "
+            "is pushed to the local hub folder in any case."
+        ) from error
+    return repository
+
+
+def _check_permission(user: dict[str, Any], repository: str) -> None:
+    """Raise InputError where whoami's answer says that the token may not write to a repository."""
+    namespace = repository.partition("/")[0]
+    roles = {user["name"]: "admin"} | {org["name"]: org.get("roleInOrg") for org in user.get("orgs", [])}
+    if namespace not in roles:
+        raise InputError(
+            f"--hub_model_id is {repository}, but the token is of {user['name']}, who cannot write for '{namespace}'. "
+            f"Allowed: {', '.join(name for name, role in roles.items() if role != 'read')}."
+        )
+    if roles[namespace] == "read":
+        raise InputError(
+            f"--hub_model_id is {repository}, and {user['name']} may only read in '{namespace}'. Ask its owner for the "
+            f"role 'write', or use {user['name']}/{repository.partition('/')[2]}."
+        )
+    token = user.get("auth", {}).get("accessToken", {})
+    scopes = token.get("fineGrained", {}).get("scoped", [])
+    writes = [scope["entity"].get("name") for scope in scopes if "repo.write" in scope.get("permissions", [])]
+    if token.get("role") == "read" or ("fineGrained" in token and not {namespace, repository}.intersection(writes)):
+        raise InputError(
+            f"The token '{token.get('displayName', '')}' may not write to {repository}. Make one with the permission "
+            "to write at https://huggingface.co/settings/tokens, and log in with it: hf auth login."
+        )
+
+
+def _explain_upload(error: Exception, arguments: Any, *, what: str) -> Trouble:
+    if any(_status(found) == 401 for found in _chain(error)):
+        return Trouble(
+            f"the hub refuses the token (HTTP 401{_server_message(error)})",
+            "Correct --hub_token." if arguments.hub_token else LOG_IN,
+        )
+    return explain(error, what=what) or Trouble(f"{type(error).__name__}: {' '.join(str(error).split())}", "")
+
+
+def upload_revision(revision: Revision, *, repository: str, arguments: Any) -> str:
+    """Upload the files of a local revision, and nothing else, in one commit; where they are on the hub then.
+
+    Args:
+        repository: of `check_upload`.
+        arguments: RunArguments: `hub_private_repo`, `hub_revision` and `hub_token` are used.
+
+    Raises:
+        MachineError: the upload failed; the local revision stands.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    api = HfApi(token=arguments.hub_token)
+    files = sorted(revision.path.iterdir())
+    megabytes = sum(file.stat().st_size for file in files) / 1e6
+    logger.info("Uploading %d files (%.1f MB) to %s/%s ...", len(files), megabytes, api.endpoint, repository)
+    try:
+        with progress_bars():
+            api.create_repo(repository, private=arguments.hub_private_repo, exist_ok=True)
+            if arguments.hub_revision:
+                api.create_branch(repository, branch=arguments.hub_revision, exist_ok=True)
+            # Not `upload_folder`, which may make several commits of one folder: a revision arrives whole or not at all.
+            api.create_commit(
+                repository,
+                [CommitOperationAdd(file.name, str(file)) for file in files],
+                commit_message=f"{revision.name}@{revision.commit[:12]}",
+                revision=arguments.hub_revision,
+            )
+    except Exception as error:  # the transport's own classes change with huggingface_hub's HTTP library
+        trouble = _explain_upload(error, arguments, what=f"model '{repository}'")
+        again = ["hf", "upload", repository, str(revision.path), "."]
+        again += ["--private"] * bool(arguments.hub_private_repo)
+        again += ["--revision", arguments.hub_revision] if arguments.hub_revision else []
+        raise MachineError(
+            f"The upload to {repository} failed: {trouble.reason}. {trouble.remedy} The model is intact in the local "
+            f"hub folder as {revision.name}@{revision.commit[:12]}. To upload it: {shlex.join(again)}"
+        ) from error
+    page = f"{api.endpoint}/{repository}"
+    return f"{page}/tree/{arguments.hub_revision}" if arguments.hub_revision else page

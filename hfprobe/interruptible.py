@@ -1,5 +1,0 @@
-"""Imported first by every script, for its effect: from here on Ctrl-C is one line, also during the slow imports."""
-
-from hfprobe import process
-
-process.install()

@@ -1,0 +1,68 @@
+"""The machine and the libraries as hfprobe wants them: memory, threads, parent process, one voice on the console."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import warnings
+
+from hfprobe.system.process import is_main_process
+
+# The numbers of malloc.h.
+MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_MAX = -1, -4
+# Of sys/prctl.h.
+PR_SET_PDEATHSIG = 1
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep the memory that tensors give back, instead of returning it to the system at every step.
+
+    The system hands it out again page by page, zeroed: of a training step of SimpleCNN on two CPU cores this was a
+    quarter (benchmarks/freed_memory.py). Without glibc nothing changes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(MALLOC_MMAP_MAX, 0)
+        mallopt(MALLOC_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def end_with_parent() -> None:
+    """Get a SIGTERM when the process that started this one ends. On Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def use_every_core() -> None:
+    """Undo the single thread that `accelerate launch` gives a single process: on a CPU it halves the speed."""
+    import torch
+
+    launched_alone = "ACCELERATE_USE_CPU" in os.environ and os.environ.get("WORLD_SIZE", "1") == "1"
+    if launched_alone and os.environ.get("OMP_NUM_THREADS") == "1":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        torch.set_num_threads(cores)
+
+
+def quiet_libraries(*, bars: bool = True) -> None:
+    """One voice on the console: hfprobe's log lines, without the libraries' progress bars and advice.
+
+    Args:
+        bars: whether hfprobe may draw its own on a terminal.
+    """
+
+    import datasets
+    import huggingface_hub
+    import transformers
+
+    if not bars:
+        os.environ["TQDM_DISABLE"] = "1"
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("hfprobe").setLevel(logging.INFO if is_main_process() else logging.WARNING)
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()  # hfprobe.hub.client says once what these say at each retry
+    huggingface_hub.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")

@@ -1,0 +1,75 @@
+"""How far a long stage is: a bar on a terminal, and lines anywhere else, such as in a log file."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+from hfprobe.system.process import is_main_process
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_LINES = 60
+
+
+def has_bars() -> bool:
+    """Whether bars are drawn: stderr is a terminal, and neither --disable_tqdm nor TQDM_DISABLE turns them off."""
+    return sys.stderr.isatty() and "TQDM_DISABLE" not in os.environ
+
+
+def show_progress(*, total: int, desc: str, unit: str, initial: int = 0, inner: bool = False) -> tqdm | Lines:
+    """A context with `update(count)` and `set_postfix_str(text)`, as tqdm has them.
+
+    Args:
+        inner: a short stage within another one. Its bar disappears, and it has no lines at its start and end.
+    """
+    if has_bars():
+        disable = not is_main_process()
+        return tqdm(total=total, desc=desc, unit=unit, initial=initial, leave=not inner, disable=disable)
+    return Lines(total=total, desc=desc, initial=initial, inner=inner)
+
+
+class Lines:
+    """Log lines at the start, every SECONDS_BETWEEN_LINES and at the end:
+
+    Decoding train images: 12,000 of 20,000 (60 %), 45 s
+    """
+
+    def __init__(self, *, total: int, desc: str, initial: int, inner: bool):
+        self.total, self.desc, self.done, self.inner = total, desc, initial, inner
+        self.note = ""
+        self._start = time.monotonic()
+        self._ended = threading.Event()
+
+    def __enter__(self) -> Lines:
+        if not self.inner:
+            self._tell()
+        # A thread, because one update may take longer than that.
+        threading.Thread(target=self._tell_on, daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self._ended.set()
+        self.note = ""
+        if kind is None and not self.inner:
+            self._tell()
+
+    def update(self, count: int = 1) -> None:
+        self.done += count
+
+    def set_postfix_str(self, text: str) -> None:
+        self.note = f" ({text})"
+
+    def _tell_on(self) -> None:
+        while not self._ended.wait(SECONDS_BETWEEN_LINES):
+            self._tell()
+
+    def _tell(self) -> None:
+        share = f"{self.done:,} of {self.total:,} ({self.done / max(1, self.total):.0%})".replace("%", " %")
+        logger.info("%s: %s, %.0f s%s", self.desc, share, time.monotonic() - self._start, self.note)

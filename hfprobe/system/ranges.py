@@ -1,0 +1,82 @@
+"""Which numbers the settings of a run may have: refused before anything slow or lasting happens.
+
+transformers and torch check some of these themselves, most of them after the images are loaded, and some not at all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hfprobe.system.errors import InputError
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`; the ends belong to it, except where `without` names them."""
+
+    low: float
+    high: float
+    without: tuple[float, ...] = ()
+    reason: str = ""
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high and value not in self.without  # False for NaN
+
+    def __str__(self) -> str:
+        reason = f" ({self.reason})" if self.reason else ""
+        if self.low not in self.without and self.high not in self.without:
+            return f"{self.low:,} to {self.high:,}{reason}"
+        low = f"more than {self.low:,}" if self.low in self.without else f"{self.low:,} or more"
+        high = f"less than {self.high:,}" if self.high in self.without else f"at most {self.high:,}"
+        return f"{low}, {high}{reason}"
+
+
+WORKERS = Range(0, max(8, 2 * (os.cpu_count() or 1)), reason="twice the cores of this machine, at least 8")
+SEED = Range(0, 2**32 - 1, reason="numpy takes no other seeds")
+SEEDS = Range(1, 100, reason="each is a whole run; start more with another --seed")
+IMAGES = Range(1, 10**9)
+BATCH = Range(1, 10**6)
+STEPS = Range(0, 10**9, without=(0,))
+RATE = Range(0, 1000, without=(0,))
+SHARE = Range(0, 1, without=(1,))
+
+# Fields of DataArguments and RunArguments. None is allowed wherever a field has it as its default.
+RANGES = {
+    **dict.fromkeys(("seed", "data_seed", "split_seed"), SEED),
+    "seeds": SEEDS,
+    **dict.fromkeys(("max_train_samples", "max_eval_samples"), IMAGES),
+    **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), BATCH),
+    **dict.fromkeys(("gradient_accumulation_steps", "eval_accumulation_steps"), BATCH),
+    "num_train_epochs": Range(0, 10**6, without=(0,)),
+    "max_steps": Range(-1, 10**9, without=(0,), reason="-1: as --epochs says; not 0"),
+    **dict.fromkeys(("logging_steps", "eval_steps", "save_steps"), STEPS),
+    **dict.fromkeys(("warmup_steps", "eval_delay"), Range(0, 10**9)),
+    "save_total_limit": Range(1, 10**6),
+    "torch_empty_cache_steps": Range(1, 10**9),
+    "patience": Range(1, 10**6),
+    "histogram_epochs": Range(0, 10**6),
+    **dict.fromkeys(("learning_rate", "muon_learning_rate", "lr_scale"), RATE),
+    "weight_decay": Range(0, 1000),
+    **dict.fromkeys(("adam_beta1", "adam_beta2", "muon_momentum", "label_smoothing_factor"), SHARE),
+    "adam_epsilon": Range(0, 1),
+    "max_grad_norm": Range(0, 10**6, reason="0: nothing is clipped"),
+    "dataloader_num_workers": WORKERS,
+    "dataloader_prefetch_factor": Range(1, 1000),
+    "ddp_bucket_cap_mb": Range(1, 10**5),
+    "ddp_timeout": Range(1, 10**7, reason="seconds"),
+}
+
+
+def refuse_out_of_range(settings: Any, *, spell: Callable[[str], str] = "--{}".format) -> None:
+    """Raise InputError for the first field of `settings` whose number is not in `RANGES`.
+
+    Args:
+        spell: the name of a field as its flag.
+    """
+    for name, allowed in RANGES.items():
+        value = getattr(settings, name, None)
+        if value is not None and value not in allowed:
+            raise InputError(f"{spell(name)} is {value}; allowed: {allowed}.")

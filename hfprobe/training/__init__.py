@@ -1,0 +1,1 @@
+"""How a run goes: Trainer, checkpoints, run folder, callbacks."""

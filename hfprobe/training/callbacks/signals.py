@@ -1,0 +1,73 @@
+import os
+import signal
+import threading
+
+import torch
+from transformers import TrainerCallback
+
+from hfprobe.system import process
+
+# SIGHUP is the loss of the terminal.
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class StopOnSignal(TrainerCallback):
+    """On a signal that stops, ask for a checkpoint at the next step; a second SIGINT ends the process at once.
+
+    An output that nobody reads any more counts as SIGPIPE: a run whose reader is gone ends, as every command in a pipe
+    does, but it saves first. `due` is then the signal's number, and the Trainer is to stop. In mid-epoch the step is
+    the point to save; at an epoch's last step it is the epoch's end, where the evaluation belongs to the checkpoint.
+    """
+
+    def __init__(self):
+        self.due = 0
+        self._asked = 0
+        self._interrupted = False
+        self._before = {}
+        self._on_unread = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if threading.current_thread() is threading.main_thread():
+            self._owner = os.getpid()
+            ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()  # nohup
+            for number in set(STOPPING) - ignored:
+                self._before[number] = signal.signal(number, self._ask)
+            self._on_unread, process.on_unread = process.on_unread, lambda: self._ask(signal.SIGPIPE)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self._agreed(args.device) and not float(state.epoch).is_integer():
+            control.should_save, self.due = True, self._asked
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if self._agreed(args.device):
+            control.should_save, self.due = True, self._asked
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.restore()
+        if self._asked:  # after the last step, too late to be saved at one
+            signal.raise_signal(self._asked)
+
+    def restore(self) -> None:
+        """Give the signals back to whoever had them."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self._before:
+            process.on_unread = self._on_unread
+        self._before = {}
+
+    def _ask(self, number, frame=None) -> None:
+        if os.getpid() != self._owner:  # a loader worker, forked with this handler
+            return
+        if number == signal.SIGINT and self._interrupted:
+            self.restore()
+            signal.raise_signal(number)
+        self._interrupted |= number == signal.SIGINT
+        self._asked = self._asked or number  # the launcher adds a SIGTERM when an interrupt ends it
+
+    def _agreed(self, device) -> bool:
+        """Whether any process was asked: all of them save, or none."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            asked = torch.tensor(self._asked, device=device)
+            torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
+            self._asked = int(asked)
+        return self._asked != 0

@@ -1,0 +1,192 @@
+"""Accuracy against the number of labelled images: where a probe is ahead of a network trained from scratch."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel, set_seed
+
+from hfprobe.config.run import RunConfig, make_run
+from hfprobe.data.columns import label_numbers
+from hfprobe.data.splits import VALIDATION_SHARE, Images, Splits
+from hfprobe.data.store import ImageBatches
+from hfprobe.models import build_model, find_family
+from hfprobe.system import provenance
+from hfprobe.system.errors import InputError
+from hfprobe.system.files import write_json
+from hfprobe.system.progress import show_progress
+from hfprobe.training.callbacks import EpochLines, StopOnSignal
+from hfprobe.training.run import assemble_trainer, fit, make_inputs
+
+POINTS_FILE = "label_efficiency.json"
+# A few images make one batch an epoch: so many steps are taken at least, or the network would hardly move.
+LEAST_STEPS = 300
+
+
+def measure_label_efficiency(
+    *, models: dict[str, dict[str, Any]], images: Images, shots: list[int], seeds: list[int], folder: Path
+) -> dict[str, Any]:
+    """Accuracy on the test images of each model at each number of training images per class and each seed.
+
+    A seed draws its own images (more shots contain the fewer), initial weights and augmentation, all within one split
+    into train and validation. A model is fitted by its first recipe, to its end. Of the validation images it gets a
+    quarter of the training images' number, as in the whole split. A model that is solved in closed form is built and
+    given its inputs once for all seeds. Points that the folder holds are not measured again; each is written down once
+    it is there.
+
+    Args:
+        models: name of a model -> values for `make_run`, where they are not those of the first recipe.
+        shots: training images per class.
+
+    Returns:
+        The content of `label_efficiency.json`: `setting`, `points` (`model`, `shots`, `seed`, `accuracy`, `n`,
+        `seconds`), `hardware`, `versions`.
+
+    Raises:
+        InputError: more shots than a class has images; the folder holds points of another setting.
+    """
+    fewest = min(np.bincount(label_numbers(images.parts["train"])))
+    if max(shots) > fewest:
+        raise InputError(f"--shots {max(shots)} is more than the {fewest:,} training images of the smallest class.")
+    models = {find_family(name).name: values for name, values in models.items()}
+    options = {name: make_run(model=name, **values).model for name, values in models.items()}
+    splits = {}
+    for name in models:
+        processor = build_model(name, labels=images.class_names, options=options[name])[1]
+        splits[name] = images.decode("train", "validation", "test", processor=processor)
+    setting = {
+        "class_names": images.class_names,
+        "data_fingerprint": next(iter(splits.values())).fingerprint,  # that of all: they differ in resolution alone
+        "options": {name: vars(value) for name, value in options.items()},
+    }
+    points = _read_points(folder, setting)
+    content = {
+        "setting": setting,
+        "points": points,
+        "hardware": provenance.hardware(),
+        "versions": provenance.versions(),
+    }
+    done = {(point["model"], point["shots"], point["seed"]) for point in content["points"]}
+    wanted = [(name, count, seed) for count in sorted(set(shots)) for name in models for seed in seeds]
+    missing = [key for key in wanted if key not in done]
+    how = {"classes": len(images.class_names), "folder": str(folder)}
+    solved = {  # once for all seeds: the same as where one seed is measured alone
+        name: _prepare(_make_config(models[name] | {"model": name}, count=min(shots), seed=0, **how), splits[name])
+        for name in {name for name, _, _ in missing}
+        if find_family(name).is_solved(options[name])
+    }
+    known = len(wanted) - len(missing)
+    with show_progress(total=len(wanted), initial=known, desc="Label efficiency", unit="point") as progress:
+        for name, count, seed in missing:
+            progress.set_postfix_str(f"{name}, {count} per class, seed {seed}")
+            start = time.perf_counter()
+            with tempfile.TemporaryDirectory() as run_folder:
+                values = models[name] | {"model": name}
+                config = _make_config(values, count=count, seed=seed, **how | {"folder": run_folder})
+                prepared = solved.get(name) or _prepare(config, splits[name])
+                accuracy = _measure(prepared, config=config, splits=splits[name], count=count)
+            content["points"].append(
+                {
+                    "model": name,
+                    "shots": count,
+                    "seed": seed,
+                    "accuracy": accuracy,
+                    "n": len(splits[name].test),
+                    "seconds": round(time.perf_counter() - start, 1),
+                }
+            )
+            write_json(folder / POINTS_FILE, content)
+            progress.update()
+    return content
+
+
+def _read_points(folder: Path, setting: dict[str, Any]) -> list[dict[str, Any]]:
+    """The points that a folder holds; options of models that are not asked for this time are added to `setting`."""
+    path = folder / POINTS_FILE
+    if not path.exists():
+        return []
+    try:
+        content = json.loads(path.read_text())
+        found, points = content["setting"], content["points"]
+        measured = {point["model"] for point in points}
+        others = {name: value for name, value in found["options"].items() if name not in setting["options"]}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"'{path}' is damaged. Delete it, or give another --report_dir.") from error
+    # A model without points may have any options.
+    found["options"] |= {name: value for name, value in setting["options"].items() if name not in measured}
+    setting["options"] |= others
+    if found != json.loads(json.dumps(setting)):
+        differing = next(key for key in setting if found.get(key) != setting[key])
+        raise InputError(
+            f"'{path}' holds points of another setting: its {differing} is {found.get(differing)}, asked for is "
+            f"{setting[differing]}. Give another --report_dir."
+        )
+    return points
+
+
+def _positions(labels: np.ndarray, *, count: int, seed: int) -> np.ndarray:
+    """`count` images of each class."""
+    drawn = np.random.default_rng(seed).permutation(len(labels))
+    return np.sort(np.concatenate([drawn[labels[drawn] == number][:count] for number in np.unique(labels)]))
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A model before it is fitted, and the inputs of each part of the split."""
+
+    model: PreTrainedModel
+    processor: Any
+    inputs: dict[str, Dataset]
+
+
+def _prepare(config: RunConfig, splits: Splits) -> _Prepared:
+    set_seed(config.training.seed)
+    model, processor = build_model(config.training.model, labels=splits.class_names, options=config.model)
+    train, validation = make_inputs(config=config, model=model, processor=processor, splits=splits)
+    test = find_family(config.training.model).inputs(
+        model, processor, splits.test, name="test images", options=config.model
+    )
+    return _Prepared(model, processor, {"train": train, "validation": validation, "test": test})
+
+
+def _make_config(values: dict[str, Any], *, count: int, classes: int, seed: int, folder: str) -> RunConfig:
+    """The first recipe's run with `count` training images per class, to its end."""
+    values = values | {"seed": seed, "output_dir": folder, "report_to": "none", "disable_tqdm": True}
+    recipe = make_run(**values)
+    if find_family(recipe.training.model).is_solved(recipe.model):
+        return recipe
+    steps = math.ceil(count * classes / recipe.training.per_device_train_batch_size)
+    epochs = max(recipe.training.num_train_epochs, math.ceil(LEAST_STEPS / steps))
+    # The last weights are taken: nothing is chosen, so nothing is evaluated or saved on the way.
+    never = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+    return make_run(**values, **never, num_train_epochs=epochs)
+
+
+def _measure(prepared: _Prepared, *, config: RunConfig, splits: Splits, count: int) -> float:
+    """Test accuracy after fitting a model to `count` training images per class."""
+    seed, model, processor = config.training.seed, prepared.model, prepared.processor
+    held_out = math.ceil(count * VALIDATION_SHARE / (1 - VALIDATION_SHARE))
+    train = _positions(splits.train.labels, count=count, seed=seed)
+    validation = _positions(splits.validation.labels, count=held_out, seed=seed)
+    find_family(config.training.model).initialize(
+        model, options=config.model, images=ImageBatches(splits.train.take(train), processor=processor)
+    )
+    trainer = assemble_trainer(
+        config=config,
+        model=model,
+        processor=processor,
+        train=prepared.inputs["train"].take(train),
+        validation=prepared.inputs["validation"].take(validation),
+    )
+    trainer.remove_callback(EpochLines)
+    trainer.remove_callback(StopOnSignal)  # an interrupted point is measured again, not continued
+    fit(trainer, config=config)
+    return trainer.predict(prepared.inputs["test"]).metrics["test_accuracy"]

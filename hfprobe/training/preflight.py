@@ -1,0 +1,50 @@
+"""What would make a run fail, or mislead, after it has cost something: found before it begins, all of it at once."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+# AdamW keeps two moments of each weight beside the weight itself.
+COPIES_A_CHECKPOINT = 3
+
+
+def find_shortages(
+    *, parameters: int, output_dir: Path, kept: int | None, epochs: float, memory: int, memory_remedy: str
+) -> list[str]:
+    """What the machine lacks for a run, each with its remedy.
+
+    Args:
+        parameters: that are trained.
+        kept: checkpoints that stay (`save_total_limit`); None: one an epoch.
+        memory: bytes that fitting takes beside the model.
+        memory_remedy: what to pass where they are not free.
+    """
+    problems = []
+    # One more than are kept: the new one is whole before an old one goes. Those of a resumed run are there already.
+    count = (math.ceil(epochs) if kept is None else kept) + 1 - len(list(output_dir.glob("checkpoint-*")))
+    wanted = count * COPIES_A_CHECKPOINT * 4 * parameters / 1e6
+    nearest = next(path for path in [output_dir, *output_dir.absolute().parents] if path.exists())
+    free = shutil.disk_usage(nearest).free / 1e6
+    if wanted > free:
+        problems.append(
+            f"Checkpoints need {wanted:,.0f} MB in '{output_dir}' ({count} of {wanted / count:,.0f} MB), and "
+            f"{free:,.0f} MB are free. Free some, give another --output_dir, or a smaller --save_total_limit."
+        )
+    available = available_memory()
+    if available is not None and memory > available:
+        problems.append(
+            f"Fitting the model needs {memory / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB are free. Free "
+            f"some, or pass {memory_remedy}."
+        )
+    return problems
+
+
+def available_memory() -> int | None:
+    """Bytes that a process may still take; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return None

@@ -1,0 +1,392 @@
+"""From a RunConfig to a trained model: data, Trainer and callbacks together, and a run folder that explains itself."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel, Trainer
+from transformers.integrations import TensorBoardCallback
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
+from transformers.trainer_utils import PredictionOutput
+
+from hfprobe.config.arguments import RunArguments
+from hfprobe.config.run import RunConfig
+from hfprobe.data.splits import Splits
+from hfprobe.data.store import ImageBatches
+from hfprobe.evaluation.metrics import compute_metrics
+from hfprobe.evaluation.statistics import fit_temperature, summarize_values
+from hfprobe.hub import local as hub
+from hfprobe.models import check_processor, find_family
+from hfprobe.models.base import AUGMENTATION
+from hfprobe.system import process, provenance
+from hfprobe.system.errors import CheckFailedError, refuse
+from hfprobe.system.files import write_json
+from hfprobe.system.progress import has_bars
+from hfprobe.training import checkpoints
+from hfprobe.training.callbacks import Curves, EarlyStopping, EpochLines, Histograms, Profiler, SetEpoch, StepBar
+from hfprobe.training.preflight import find_shortages
+from hfprobe.training.run_folder import RUN_FILE, check_same_run, holds_run, read_result
+from hfprobe.training.trainer import ProbeTrainer, identity, resume_command
+
+logger = logging.getLogger(__name__)
+
+# Of accelerate's mixed_precision, as run.json and the card name them.
+PRECISIONS = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}
+# Settings that the model card shows, each where it has an effect; then those of images and model.
+CARD_SETTINGS = (
+    "optim",
+    "optimizer",
+    "learning_rate",
+    "lr_scale",
+    "muon_learning_rate",
+    "muon_momentum",
+    "weight_decay",
+    "lr_scheduler_type",
+    "lr_scheduler_kwargs",
+    "warmup_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "num_train_epochs",
+    "max_steps",
+    "label_smoothing_factor",
+    "patience",
+)
+
+
+def build_trainer(*, config: RunConfig, model: PreTrainedModel, processor: Any, splits: Splits) -> ProbeTrainer:
+    """The Trainer of a run.
+
+    Args:
+        splits: train and validation are used; test is not touched.
+    """
+    check_before_start(config=config, model=model, splits=splits)
+    check_processor(model, processor)
+    # Travels with the weights, so that an evaluation finds the same images again.
+    model.config.run = {
+        "recipe": config.training.recipe,
+        "seed": config.training.seed,
+        "split_seed": config.split_seed,
+        "dataset": config.data.dataset,
+        "data_fingerprint": splits.fingerprint,
+    }
+    with config.training.main_process_first(desc="preparing inputs"):
+        train, validation = make_inputs(config=config, model=model, processor=processor, splits=splits)
+    find_family(config.training.model).initialize(
+        model, options=config.model, images=ImageBatches(splits.train, processor=processor)
+    )
+    return assemble_trainer(config=config, model=model, processor=processor, train=train, validation=validation)
+
+
+def assemble_trainer(
+    *, config: RunConfig, model: PreTrainedModel, processor: Any, train: Dataset, validation: Dataset
+) -> ProbeTrainer:
+    """A Trainer with hfprobe's callbacks, for what `ModelFamily.inputs` gave of train and validation."""
+    arguments = config.training
+    trainer = ProbeTrainer(
+        model=model.to(memory_format=torch.channels_last),  # the batches come so; a quarter faster on a CPU
+        args=arguments,
+        train_dataset=train,
+        eval_dataset=validation,
+        data_collator=identity,
+        processing_class=processor,
+        compute_metrics=compute_metrics,
+        callbacks=[SetEpoch(train), EarlyStopping(arguments.patience)],
+    )
+    # What the inputs cost when they were made: a comparison is not to depend on what a cache holds.
+    trainer.preparation_seconds = train.preparation_seconds + validation.preparation_seconds
+    trainer.pop_callback(PrinterCallback)
+    trainer.add_callback(EpochLines())
+    if trainer.pop_callback(ProgressCallback) and has_bars():
+        trainer.add_callback(StepBar())
+    folder = Path(arguments.output_dir)
+    if arguments.profile:
+        trainer.add_callback(Profiler(folder / "profile"))
+    if trainer.pop_callback(TensorBoardCallback):
+        curves = Curves(folder / "tensorboard")
+        trainer.add_callback(curves)
+        if arguments.histogram_epochs:
+            trainer.add_callback(Histograms(curves, arguments.histogram_epochs))
+    return trainer
+
+
+def check_before_start(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -> None:
+    """Raise InputError or MachineError with everything that would end the run later, or spoil it."""
+    arguments = config.training
+    if arguments.resume and holds_run(arguments.output_dir):
+        check_same_run(config, class_names=splits.class_names, fingerprint=splits.fingerprint)
+    family = find_family(arguments.model)
+    lacking = find_shortages(
+        parameters=model.num_parameters(only_trainable=True),
+        output_dir=Path(arguments.output_dir),
+        kept=arguments.save_total_limit,
+        epochs=0 if family.is_solved(config.model) else arguments.num_train_epochs,
+        memory=family.memory_needed(model, options=config.model, images=len(splits.train)),
+        memory_remedy=family.memory_remedy,
+    )
+    refuse([], lacking)
+
+
+def make_inputs(
+    *, config: RunConfig, model: PreTrainedModel, processor: Any, splits: Splits
+) -> tuple[Dataset, Dataset]:
+    """Train and validation as the Trainer reads them, see `ModelFamily.inputs`."""
+    model.to(config.training.device, memory_format=torch.channels_last)
+    how = {"options": config.model, "seed": config.training.seed}
+    inputs = partial(find_family(config.training.model).inputs, model, processor, **how)
+    return (
+        inputs(splits.train, name="training images", train=True, augmentation=config.data.augmentation),
+        inputs(splits.validation, name="validation images"),
+    )
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to, on validation.
+
+    Attributes:
+        metrics: `accuracy`, `macro_f1` and `loss` of the weights that the model holds.
+        n_validation: images they are over.
+        epochs: trained until it ended; None where the weights were solved.
+        best_epoch: the one whose weights the model holds; None likewise.
+        seconds: of training, evaluations included, and of feature extraction, also where an earlier run did it.
+    """
+
+    metrics: dict[str, float]
+    n_validation: int
+    epochs: float | None
+    best_epoch: float | None
+    seconds: float
+
+
+def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunResult:
+    """Train, keep the best epoch's weights in the model, write `run.json` and the Trainer's own result files.
+
+    `--resume` continues from the newest checkpoint; a run that was stopped before its first one starts again.
+
+    Raises:
+        CheckFailedError: a loss, a weight or a prediction is not finite; the weights do not give the figures that were
+            logged for them; a frozen backbone changed.
+    """
+    arguments = config.training
+    checkpoint = find_checkpoint(arguments) if arguments.resume else None
+    precision = PRECISIONS[trainer.accelerator.mixed_precision]
+    if precision != "fp32":
+        logger.info("Training in mixed precision: %s.", precision)
+    family = find_family(arguments.model)
+    record = describe_run(config=config, model=trainer.model, splits=splits) | {"precision": precision}
+    # The result of a run that is resumed after its end stays until there is a new one.
+    if trainer.is_world_process_zero() and not (arguments.resume and read_result(arguments.output_dir)):
+        write_json(Path(arguments.output_dir) / RUN_FILE, record)
+    process.advice = f"To continue from what is saved in {arguments.output_dir}, {resume_command(arguments)}."
+    chosen = fit(trainer, config=config, checkpoint=checkpoint)
+    record |= chosen
+    trainer.model.config.run |= chosen
+    trainer.check_finite()
+    logged = held_evaluation(trainer)
+    predicted = trainer.predict(trainer.eval_dataset)
+    evaluated_here = checkpoint is None or logged["step"] > checkpoints.step_of(checkpoint)
+    metrics = check_figures(predicted, logged=logged, evaluated_here=evaluated_here)
+    # Not `temperature`: transformers takes that for a setting of text generation and refuses to save it.
+    temperature = fit_temperature(labels=predicted.label_ids, logits=predicted.predictions)
+    if temperature == 1:
+        logger.info("The calibration temperature stays at 1: the validation images determine no other.")
+    trainer.model.config.calibration_temperature = temperature
+    result = RunResult(
+        metrics=metrics,
+        n_validation=len(splits.validation),
+        epochs=trainer.state.epoch,
+        best_epoch=logged.get("epoch"),
+        seconds=trainer.seconds,
+    )
+    try:
+        family.check_weights(trainer.model)
+    except ValueError as error:
+        raise CheckFailedError(
+            f"Training changed weights that are frozen: {error}. Nothing was pushed; this is a bug, please report it "
+            "with run.json."
+        ) from error
+    if trainer.is_world_process_zero():
+        if family.is_solved(config.model):  # no checkpoint holds the weights
+            trainer.model.save_pretrained(Path(arguments.output_dir) / "model")
+            trainer.processing_class.save_pretrained(Path(arguments.output_dir) / "model")
+        write_json(Path(arguments.output_dir) / RUN_FILE, record | {"result": asdict(result)})
+    return result
+
+
+def fit(trainer: ProbeTrainer, *, config: RunConfig, checkpoint: Path | None = None) -> dict[str, Any]:
+    """Solve the weights in closed form, or let the Trainer take gradient steps; then evaluate them once.
+
+    Returns:
+        What was chosen on validation, by name.
+    """
+    family, chosen, outcome = find_family(config.training.model), {}, None
+    if family.is_solved(config.model):
+        data = {"train": trainer.train_dataset, "validation": trainer.eval_dataset}
+        chosen = family.solve(trainer.model, **data, options=config.model)
+    elif checkpoint is not None and stopped_early(checkpoint, config.training):
+        take_best(trainer, checkpoint)
+    else:
+        outcome = trainer.train(resume_from_checkpoint=checkpoint)
+    if held_evaluation(trainer) is None:  # nothing was evaluated, or the last step was not
+        trainer.evaluate()
+    if outcome is not None:
+        trainer.save_metrics("train", outcome.metrics)
+        trainer.save_state()
+    return chosen
+
+
+def find_checkpoint(arguments: RunArguments) -> Path | None:
+    """The newest intact checkpoint of the run; says which ones were passed over."""
+    found, passed = checkpoints.find_newest(Path(arguments.output_dir))
+    for sentence in passed:
+        logger.warning("%s", sentence)
+    if found is None:
+        logger.info("No intact checkpoint was saved before the run was stopped: it starts again.")
+    else:
+        logger.info("Continuing from %s.", found)
+    return found
+
+
+def stopped_early(checkpoint: Path, arguments: RunArguments) -> bool:
+    """Whether the run that a checkpoint is of has had as many evaluations without a better one as it may."""
+    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    return EarlyStopping(arguments.patience).is_exhausted(arguments, state)
+
+
+def take_best(trainer: ProbeTrainer, checkpoint: Path) -> None:
+    """Bring a trainer to where a run stood that had stopped early: its state, and the weights that it held."""
+    trainer.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    logger.info("The run had stopped early, after epoch %g: nothing is left to train.", trainer.state.epoch)
+    trainer.continue_from(checkpoint)
+    best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
+    trainer._load_from_checkpoint(best or str(checkpoint))
+
+
+def push_best(
+    trainer: ProbeTrainer, *, config: RunConfig, splits: Splits, result: RunResult, repository: str | None = None
+) -> hub.Revision:
+    """Push the model that the trainer holds to the local hub folder, with a card that says what it can do.
+
+    Args:
+        repository: where the revision is to be uploaded afterwards (`hfprobe.hub.client`); the card names it.
+    """
+    family = find_family(config.training.model)
+    effective = config.to_dict()
+    card = describe_run(config=config, model=trainer.model, splits=splits) | {
+        "summary": inspect.getmodule(family).__doc__.strip(),
+        "dataset": config.data.dataset,
+        "local_dataset": Path(config.data.dataset).is_dir(),  # the hub refuses a card that lists it under `datasets`
+        "settings": {name: effective["training"][name] for name in CARD_SETTINGS if name in effective["training"]}
+        | {"effective_batch_size": config.effective_batch_size, "penalty": trainer.model.config.run.get("penalty")}
+        | {name: effective["data"][name] for name in AUGMENTATION if name in effective["data"]}
+        | effective["model"]
+        | {"precision": PRECISIONS[trainer.accelerator.mixed_precision]}
+        | family.describe(trainer.model),
+        "result": result,
+        "repository": repository,
+    }
+    counted = {"epochs": result.epochs, "best_epoch": result.best_epoch, "seconds": result.seconds}
+    trainer.model.config.run |= {name: value for name, value in counted.items() if value is not None}
+    return hub.push_model(
+        model=trainer.model,
+        processor=trainer.processing_class,
+        hub_dir=config.training.hub_dir,
+        name=family.hub_name,
+        card=card,
+    )
+
+
+def summarize_seeds(runs: list[RunConfig]) -> dict[str, Any]:
+    """Mean, standard deviation (of a sample: n - 1) and values over finished runs that differ in their seed."""
+    results = [read_result(run.training.output_dir) for run in runs]
+    values = {
+        "validation_accuracy": [result["metrics"]["accuracy"] for result in results],
+        "validation_macro_f1": [result["metrics"]["macro_f1"] for result in results],
+        "seconds": [result["seconds"] for result in results],
+    }
+    return {
+        "model": runs[0].training.model,
+        "recipe": runs[0].training.recipe,
+        "n": len(runs),
+        "seeds": [run.training.seed for run in runs],
+        "folders": [run.training.output_dir for run in runs],
+        **{name: summarize_values(found) for name, found in values.items()},
+    }
+
+
+def evaluations(trainer: Trainer) -> list[dict[str, float]]:
+    """The log's entries that are evaluations, in their order."""
+    return [entry for entry in trainer.state.log_history if "eval_accuracy" in entry]
+
+
+def held_evaluation(trainer: Trainer) -> dict[str, Any] | None:
+    """The logged evaluation of the step whose weights the model holds after training; None where it was not evaluated.
+
+    That is the step of the best checkpoint where Trainer loads it at the end, otherwise the last step.
+    """
+    best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
+    step = trainer.state.global_step if best is None else checkpoints.step_of(best)
+    return next((entry for entry in reversed(evaluations(trainer)) if entry["step"] == step), None)
+
+
+def check_figures(predicted: PredictionOutput, *, logged: dict[str, Any], evaluated_here: bool) -> dict[str, float]:
+    """`accuracy`, `macro_f1` and `loss` of the weights that are about to be pushed.
+
+    Args:
+        predicted: of the validation images, by these weights.
+        logged: the evaluation that chose the weights.
+        evaluated_here: whether this process logged it. Another machine may round otherwise, so that a figure from an
+            earlier process may differ; what the weights score here is then reported.
+
+    Raises:
+        CheckFailedError: a logit is not finite; this process evaluated the weights and they now score otherwise.
+    """
+    if not np.isfinite(predicted.predictions).all():
+        raise CheckFailedError("The model's predictions are not finite. Nothing was pushed. Use a smaller --lr.")
+    found = {name: predicted.metrics[f"test_{name}"] for name in ("accuracy", "macro_f1", "loss")}
+    expected = {name: logged[f"eval_{name}"] for name in found}
+    counted = all(found[name] == expected[name] for name in ("accuracy", "macro_f1"))
+    if counted and math.isclose(found["loss"], expected["loss"], rel_tol=1e-4, abs_tol=1e-6):
+        return found
+    text = (
+        f"The weights of step {logged['step']} were evaluated with accuracy {expected['accuracy']:.2%}, macro-F1 "
+        f"{expected['macro_f1']:.2%} and loss {expected['loss']:.4f}, and now score {found['accuracy']:.2%}, "
+        f"{found['macro_f1']:.2%} and {found['loss']:.4f}."
+    )
+    if evaluated_here:
+        raise CheckFailedError(f"{text} Nothing was pushed; this is a bug, please report it with run.json.")
+    logger.warning("%s The evaluation is that of an earlier process; the present figures are reported.", text)
+    return found
+
+
+def describe_run(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -> dict[str, Any]:
+    """What `run.json` holds before there is a result."""
+    parameters = list(model.parameters())
+    return {
+        "model": config.training.model,
+        "recipe": config.training.recipe,
+        "seed": config.training.seed,
+        "config": config.to_dict(),
+        "class_names": splits.class_names,
+        "source": splits.source,
+        "data_fingerprint": splits.fingerprint,
+        "images": {name: len(getattr(splits, name)) for name in ("train", "validation")},
+        "parameters": sum(p.numel() for p in parameters),
+        "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        **find_family(config.training.model).describe(model),
+        "processes": config.training.world_size,
+        "effective_batch_size": config.effective_batch_size,
+        "git_sha": provenance.git_sha(),
+        "versions": provenance.versions(),
+        "hardware": provenance.hardware() | {"device": config.training.device.type},
+    }

@@ -1,0 +1,316 @@
+"""The folder of a run: whether a run may have it, and whether `--resume` continues the run that it holds."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hfprobe.config.arguments import RunArguments, spell_flag
+from hfprobe.config.run import RunConfig
+from hfprobe.hub import local as hub
+from hfprobe.models import find_family
+from hfprobe.system import provenance
+from hfprobe.system.errors import InputError
+from hfprobe.system.files import locked, require_writable
+from hfprobe.system.process import is_main_process
+from hfprobe.training import checkpoints
+from hfprobe.training.output_folder import (
+    LOCK_FILE,
+    check_places,
+    claim,
+    delete_run,
+    find_run_files,
+    refuse_overwriting,
+)
+
+logger = logging.getLogger(__name__)
+
+RUN_FILE = "run.json"
+LOADING = "it changes how images are loaded, not which"
+LOGGING = "it changes what is logged, not the training"
+PLACE = "it says where results go"
+SELECTION = "it says which runs are trained, not how"
+# Settings in which a resumed run may differ from the run that it continues, each with the reason. Every other
+# setting that has an effect must be equal.
+MAY_DIFFER = {
+    "num_train_epochs": "it may rise; the log then says what becomes of the learning rate",
+    "dataset": "the folder may have been moved; the images themselves are compared",
+    "use_cpu": "the device is compared like the rest of the hardware, with a warning",
+    "save_total_limit": "the best and the newest checkpoint are always kept",
+    "torch_empty_cache_steps": "it changes the memory in use",
+    "eval_accumulation_steps": "it changes the memory in use",
+    "ddp_timeout": "it changes how long processes wait for each other",
+    **dict.fromkeys(("output_dir", "hub_dir", "push_to_hub", "hub_model_id", "hub_strategy"), PLACE),
+    **dict.fromkeys(("hub_private_repo", "hub_always_push", "hub_revision"), PLACE),
+    **dict.fromkeys(("resume", "overwrite", "seeds", "vary_split", "resume_from_checkpoint"), SELECTION),
+    **dict.fromkeys(("do_train", "do_eval", "do_predict", "local_rank"), SELECTION),
+    **dict.fromkeys(("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers"), LOADING),
+    **dict.fromkeys(("dataloader_prefetch_factor", "dataloader_multiprocessing_context"), LOADING),
+    **dict.fromkeys(("logging_strategy", "logging_steps", "logging_first_step", "logging_nan_inf_filter"), LOGGING),
+    **dict.fromkeys(("log_level", "log_level_replica", "log_on_each_node", "disable_tqdm", "report_to"), LOGGING),
+    **dict.fromkeys(("run_name", "project", "trackio_space_id", "trackio_bucket_id"), LOGGING),
+    **dict.fromkeys(("trackio_static_space_id", "histogram_epochs", "profile", "skip_memory_metrics"), LOGGING),
+    **dict.fromkeys(("debug", "include_num_input_tokens_seen"), LOGGING),
+}
+# What a record must hold to be compared; early versions of hfprobe did not write all of it.
+NEEDED = ("model", "config", "class_names", "data_fingerprint", "processes", "effective_batch_size")
+# Schedules that do not know how many epochs a run has.
+OPEN_SCHEDULES = ("constant", "constant_with_warmup", "inverse_sqrt", "reduce_lr_on_plateau", "greedy")
+
+
+def check_output_dir(config: RunConfig) -> None:
+    """Look whether this run may have its output folder, before any image is loaded; nothing is changed.
+
+    Raises:
+        InputError: it holds another run and neither --resume nor --overwrite was passed; --resume was passed and the
+            settings are not those of the run; another run is writing into it; it cannot be written; files of another
+            program would be written over or deleted; it is or holds the dataset, the hub folder or the working
+            directory, or lies inside the dataset.
+    """
+    arguments = config.training
+    folder = Path(arguments.output_dir)
+    if is_main_process():
+        require_writable(folder, flag="--output_dir")
+        require_writable(arguments.hub_dir, flag="--hub_dir")
+        pushed = {"hub_dir": arguments.hub_dir, "name": find_family(arguments.model).hub_name}
+        for place in hub.push_folders(**pushed):
+            require_writable(place, flag="--hub_dir")
+        _check_push_lock(hub.push_folders(**pushed)[0] / hub.PUSH_LOCK, hub_dir=arguments.hub_dir)
+        if not hub.moves_files(**pushed):
+            raise InputError(
+                f"--hub_dir '{arguments.hub_dir}' spans several file systems: a push cannot move files from its .locks "
+                "to its models. Pass a folder that is on one."
+            )
+        _warn_of_copies(arguments.hub_dir)
+    check_places(folder, flag="--output_dir", dataset=config.data.dataset, hub_dir=arguments.hub_dir)
+    check_places(arguments.hub_dir, flag="--hub_dir", dataset=config.data.dataset)
+    if is_main_process() and os.path.lexists(folder / LOCK_FILE):
+        with claim(folder):
+            pass
+    _refuse_another_run(arguments)
+    find_run_files(folder)  # refuses another one's files where checkpoints are saved and deleted
+    saves_model = find_family(arguments.model).is_solved(config.model)
+    refuse_overwriting(folder, holds_run=holds_run(folder), saves_model=saves_model)
+    if arguments.resume:
+        if not holds_run(folder):
+            raise InputError(f"Nothing to resume: the output folder '{folder}' holds no run. Leave --resume out.")
+        check_same_run(config)
+
+
+def _check_push_lock(lock: Path, *, hub_dir: str) -> None:
+    try:
+        if os.path.lexists(lock):
+            with locked(lock, wait=False):
+                pass
+    except BlockingIOError:
+        pass  # a push is going on, and will have ended
+    except OSError as error:
+        raise InputError(
+            f"--hub_dir '{hub_dir}' cannot be pushed to: '{lock}': {error.strerror or error}. Remove it, or pass "
+            "another --hub_dir."
+        ) from error
+
+
+@cache  # one line, however many seeds are trained
+def _warn_of_copies(hub_dir: str) -> None:
+    if not hub.makes_links(hub_dir):
+        logger.warning("The file system of --hub_dir '%s' has no links: files are copied.", hub_dir)
+
+
+@contextmanager
+def claimed(arguments: RunArguments) -> Iterator[Path]:
+    """Make the output folder, and with --overwrite delete the run it holds; once all else has proved usable.
+
+    Inside the context no other run can have the folder.
+
+    Raises:
+        InputError: another run has taken it meanwhile; --overwrite met a file that no run wrote.
+    """
+    folder = Path(arguments.output_dir)
+    if not is_main_process():
+        yield folder
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with claim(folder):
+        _refuse_another_run(arguments)
+        if arguments.overwrite and holds_run(folder):
+            delete_run(folder)
+        yield folder
+
+
+def _refuse_another_run(arguments: RunArguments) -> None:
+    if holds_run(arguments.output_dir) and not (arguments.resume or arguments.overwrite):
+        raise InputError(
+            f"The output folder '{arguments.output_dir}' holds another run. Continue it: --resume. Delete it: "
+            "--overwrite. Keep it: --output_dir with another name."
+        )
+
+
+def holds_run(folder: str | Path) -> bool:
+    """Whether a folder holds a run's record or one of its checkpoints."""
+    try:
+        names = os.listdir(folder)
+    except (OSError, ValueError):  # none, or what can be no path
+        names = []
+    return any(name == RUN_FILE or checkpoints.NAME.fullmatch(name) for name in names)
+
+
+def read_result(folder: str | Path) -> dict[str, Any] | None:
+    """The result in a run folder's run.json; None where the run has not ended."""
+    try:
+        return json.loads((Path(folder) / RUN_FILE).read_text()).get("result")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The content of a run folder's run.json.
+
+    Raises:
+        InputError: it is missing or damaged, or an older version wrote it, without all that a comparison needs.
+    """
+    remedy = "Start the run again with --overwrite, or keep it and pass another --output_dir."
+    path = folder / RUN_FILE
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError(
+            f"'{folder}' has checkpoints but no {RUN_FILE}, so no one can tell their run. {remedy}"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"'{path}' is damaged, so the run cannot be resumed. {remedy}") from error
+    settings = record.get("config") if isinstance(record, dict) else None
+    lacking = [name for name in NEEDED if not isinstance(record, dict) or name not in record]
+    if not isinstance(settings, dict):
+        settings = {}
+    lacking += [f"config.{name}" for name in ("data", "model", "training") if not isinstance(settings.get(name), dict)]
+    if lacking:
+        raise InputError(
+            f"'{path}' lacks {', '.join(lacking)}: another version of hfprobe wrote it, and --resume cannot tell "
+            f"whether it is the same run. {remedy}"
+        )
+    return record
+
+
+def is_finished(config: RunConfig) -> bool:
+    """Whether the output folder holds this very run, ended.
+
+    Raises:
+        InputError: it holds a run with other settings, see `check_same_run`.
+    """
+    folder = Path(config.training.output_dir)
+    if read_result(folder) is None:
+        return False
+    check_same_run(config)
+    before, now = read_record(folder)["config"], config.to_dict()
+    return all(
+        before[group].get(name) == now[group].get(name)
+        for group, name in (("data", "dataset"), ("training", "num_train_epochs"))
+    )
+
+
+def check_same_run(config: RunConfig, *, class_names: list[str] | None = None, fingerprint: str | None = None) -> None:
+    """Compare a run with the record of the run that its output folder holds.
+
+    Versions and hardware may differ, and so may what MAY_DIFFER lists.
+
+    Args:
+        class_names, fingerprint: of the images, once they are loaded. The log then says what else has changed.
+
+    Raises:
+        InputError: all differences in one line; the record is missing, damaged or of an older version.
+    """
+    folder = Path(config.training.output_dir)
+    record = read_record(folder)
+    differences = find_differences(record, config, folder)
+    if fingerprint is not None:
+        differences += _differing("the classes", record["class_names"], class_names)
+        differences += _differing("the images' fingerprint", record["data_fingerprint"], fingerprint)
+    if differences:
+        raise InputError(
+            f"The run in '{folder}' cannot be resumed with other settings: {'; '.join(differences)}. Pass what the run "
+            "was started with, or start another one: --output_dir with another name."
+        )
+    if fingerprint is not None and is_main_process():
+        _log_allowed_changes(record, config)
+
+
+def find_differences(record: dict[str, Any], config: RunConfig, folder: Path) -> list[str]:
+    """Each setting that has an effect, must be equal and is not, with both values."""
+    now = json.loads(json.dumps(config.to_dict()))  # lists and strings as the record has them
+    family = find_family(config.training.model)
+    if record["model"] not in (family.name, *family.aliases):
+        return _differing("--model", record["model"], config.training.model)  # all else follows from it
+    differences = []
+    for group, values in now.items():
+        before = record["config"][group]
+        # A newer version of a library adds arguments: the run had their defaults.
+        defaults = getattr(config, group).__dataclass_fields__
+        for name in sorted(values.keys() - MAY_DIFFER.keys()):
+            old = before[name] if name in before else getattr(defaults.get(name), "default", None)
+            differences += _differing(spell_flag(name), old, values[name])
+    if config.effective_batch_size is not None:
+        differences += _differing("the number of processes", record["processes"], config.training.world_size)
+        differences += _differing(
+            "the effective batch size", record["effective_batch_size"], config.effective_batch_size
+        )
+    epochs, planned = now["training"].get("num_train_epochs"), _planned_epochs(record, folder)
+    if epochs is not None and epochs < planned:
+        differences += [f"{spell_flag('num_train_epochs')} was {planned:g}, is {epochs:g} (it may only rise)"]
+    return differences
+
+
+def _planned_epochs(record: dict[str, Any], folder: Path) -> float:
+    """Epochs that the run, or a later attempt to make it longer, was to have."""
+    planned = [record["config"]["training"].get("num_train_epochs") or 0]
+    for path in folder.glob("checkpoint-*/trainer_state.json"):
+        try:
+            planned.append(json.loads(path.read_text())["num_train_epochs"])
+        except (OSError, ValueError, TypeError, KeyError):
+            continue  # a damaged checkpoint is passed over later, with a warning
+    return max(planned)
+
+
+def _differing(name: str, before: Any, now: Any) -> list[str]:
+    return [] if before == now else [f"{name} was {_text(before)}, is {_text(now)}"]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "empty"
+    return "none" if value is None else json.dumps(value) if isinstance(value, dict | bool) else str(value)
+
+
+def _log_allowed_changes(record: dict[str, Any], config: RunConfig) -> None:
+    changed = []
+    for name, now in (
+        ("versions", provenance.versions()),
+        ("hardware", provenance.hardware() | {"device": config.training.device.type}),
+        ("git_sha", {"commit of hfprobe": provenance.git_sha()}),
+    ):
+        before = record.get(name)
+        before = before if isinstance(before, dict) else {"commit of hfprobe": before}
+        for key in sorted(before.keys() | now.keys()):
+            changed += _differing(key, before.get(key), now.get(key))
+    if changed:
+        logger.warning(
+            "The last bits of the result may differ from those of an uninterrupted run: %s.", "; ".join(changed)
+        )
+    before, epochs = record["config"]["training"].get("num_train_epochs"), config.training.num_train_epochs
+    schedule = config.training.lr_scheduler_type.value
+    if before is not None and epochs > before:
+        logger.info(
+            "The run is continued to %g epochs instead of %g. %s",
+            epochs,
+            before,
+            f"The {schedule} schedule does not depend on their number."
+            if schedule in OPEN_SCHEDULES and config.training.warmup_steps in (0, None)
+            else f"The {schedule} schedule is that of {epochs:g} epochs from here on: the learning rate jumps to its "
+            f"value there, so the result is neither that of {before:g} nor that of {epochs:g} epochs from the start.",
+        )

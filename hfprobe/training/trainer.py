@@ -1,0 +1,326 @@
+"""The Trainer of every run: HF's, with atomic checkpoints, signals, and without unused per-step bookkeeping."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import Trainer
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers.trainer_callback import TrainerCallback
+
+from hfprobe.config.arguments import RunArguments
+from hfprobe.config.schedules import check_rates
+from hfprobe.system.errors import (
+    CheckFailedError,
+    CommandError,
+    InputError,
+    MachineError,
+    StoppedError,
+    find_shortage,
+    first_line,
+    shorten,
+)
+from hfprobe.system.files import write_json
+from hfprobe.training import checkpoints
+from hfprobe.training.callbacks import StopOnSignal
+from hfprobe.training.optimizers import make_optimizer, scale_learning_rates
+
+# How the system, torch and safetensors say that a file could not be written.
+FULL_DISK = (OSError, RuntimeError, SafetensorError)
+# How transformers and torch refuse a flag; other errors are bugs and keep their traceback.
+REFUSED_FLAG = (ValueError, TypeError, ImportError, NotImplementedError)
+LOGGED_LOSSES = {"loss": "training loss", "train_loss": "mean training loss", "eval_loss": "validation loss"}
+
+
+def identity(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A collator for datasets whose `__getitems__` gives a finished batch."""
+    return batch
+
+
+class ProbeTrainer(Trainer):
+    """HF Trainer with training accuracy in its logs, more optimizers, and without unused per-step bookkeeping.
+
+    Skipped at every step: the count of floating point operations, the gradient norm where nothing is clipped and the
+    search for NaN in the loss. Numbers that are not finite are found when they are logged, and weights that are not
+    finite when a checkpoint is saved; both end the run.
+
+    The validation loss is the mean cross entropy in nats, without the label smoothing of the training loss.
+
+    Checkpoints are atomic (`hfprobe.training.checkpoints`). They hold the sums of the epoch so far, and a signal saves
+    one (`StopOnSignal`).
+    """
+
+    args: RunArguments
+
+    def __init__(self, **kwargs: Any):
+        with setting_up():
+            super().__init__(**kwargs)
+        # On the device and read only when logged: no step waits for it.
+        self._correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
+        self._seen = 0
+        self.preparation_seconds = 0.0  # that the features took, in this run or in an earlier one
+        self._seconds_before = 0.0  # of training, before the run was resumed
+        self._start = time.perf_counter()
+        self._resumed_from: Path | None = None
+        self._begun = False  # True once model, optimizer, schedule and loader are set up
+        self._saved_step: int | None = None
+        self._stopper = StopOnSignal()
+        self.add_callback(self._stopper)
+        self.add_callback(_Continue(self))
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        is_new = self.optimizer is None
+        if self.args.optimizer != "optim" and is_new:
+            self.optimizer = make_optimizer(self.args.optimizer, self.model, self.args)
+        optimizer = super().create_optimizer(model)
+        if is_new:
+            scale_learning_rates(optimizer, self.args.lr_scale)
+        return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        schedule = super().create_scheduler(num_training_steps, optimizer)
+        # Once more with the run's own length: a warm-up may be as long.
+        check_rates(schedule, steps=num_training_steps, warmup=self.args.get_warmup_steps(num_training_steps))
+        return schedule
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        loader = super()._get_dataloader(*args, **kwargs)
+        if self.args.dataloader_persistent_workers:
+            # A loader draws the base seed of its workers whenever they start. Persistent workers start once in a
+            # process, so a resumed run would draw once more, and from the global generator, which draws dropout. The
+            # loader that draws is inside accelerate's.
+            loader.base_dataloader.generator = torch.Generator().manual_seed(self.args.seed)
+        return loader
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        self._begun = True
+        return prepared
+
+    def init_hf_repo(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing. Trainer would make a repository before training; `hfprobe.hub.client` uploads the finished model."""
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Nothing. Trainer would upload output_dir, a pickle included, while a checkpoint is being staged there."""
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        return 0
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        return grad_norm  # what clipping computed
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        labels = inputs["labels"]
+        if not model.training:  # the loss that runs with other label smoothing can be compared by
+            outputs = model(**inputs)
+            loss = torch.nn.functional.cross_entropy(outputs["logits"], labels)
+        else:
+            loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+            self._correct += (outputs["logits"].detach().argmax(-1) == labels).sum()
+            self._seen += len(labels)
+        return (loss, outputs) if return_outputs else loss
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        if self.args.world_size > 1:
+            # BatchNorm's statistics are those of each process's own last batch. The main process saves its own, so all
+            # evaluate with these; before the next training step DistributedDataParallel copies them in the same way.
+            for statistics in self.model.buffers():
+                torch.distributed.broadcast(statistics, src=0)
+        return super().evaluation_loop(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the accuracy since the last entry.
+
+        Raises:
+            CheckFailedError: a number is not finite. Earlier checkpoints stay.
+        """
+        if not math.isfinite(logs.get("grad_norm", 0.0)):
+            del logs["grad_norm"]  # float16 skips such a step; otherwise the next loss is not finite either
+        for name, value in logs.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise self._diverged(f"The {LOGGED_LOSSES.get(name, name)} is {value}")
+        if "loss" in logs and self._seen:
+            counts = torch.stack([self._correct, torch.full_like(self._correct, self._seen)])
+            correct, seen = self.accelerator.gather(counts[None]).sum(0)
+            logs["accuracy"] = (correct / seen).item()
+            self._correct.zero_()
+            self._seen = 0
+        super().log(logs, start_time)
+
+    def check_finite(self) -> None:
+        """Raise CheckFailedError naming the first weight of the model that is not finite."""
+        for name, weight in self.model.state_dict().items():
+            if not weight.isfinite().all():
+                raise self._diverged(f"The weight {name} is not finite")
+
+    def _diverged(self, found: str) -> CheckFailedError:
+        if self.state.global_step == 0:
+            return CheckFailedError(f"{found} before the first training step. Check the images and the backbone.")
+        rate = f", learning rate {self._get_learning_rate():.3g}" if self.lr_scheduler is not None else ""
+        kept, _ = checkpoints.find_newest(Path(self.args.output_dir))
+        return CheckFailedError(
+            f"{found} at step {self.state.global_step} (epoch {self.state.epoch:.3g}{rate}). Use a smaller --lr. "
+            + (f"The last good checkpoint: {kept}" if kept else "No checkpoint was saved before.")
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Of features and training so far, in this process and in those before it."""
+        return self.preparation_seconds + self._seconds_before + time.perf_counter() - self._start
+
+    def train(self, resume_from_checkpoint: Path | None = None, **kwargs: Any) -> Any:
+        self._resumed_from = resume_from_checkpoint
+        try:
+            with setting_up(until=lambda: self._begun):
+                return super().train(resume_from_checkpoint and str(resume_from_checkpoint), **kwargs)
+        finally:
+            self._stopper.restore()
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        if self._stopper.due:
+            if self._saved_step != self.state.global_step:  # --save_strategy best overrules the signal's request
+                self._save_checkpoint(self.model_wrapped, None)
+            number = signal.Signals(self._stopper.due)
+            how = {signal.SIGINT: "Interrupted", signal.SIGPIPE: "Stopped because the output was closed"}
+            text = (
+                f"{how.get(number, f'Stopped by {number.name}')} at step {self.state.global_step:,} of "
+                f"{self.state.max_steps:,}; all is saved in {self.args.output_dir}."
+            )
+            raise StoppedError(f"{text} To continue, {resume_command(self.args)}.", number=number)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        with reading(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with reading(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with reading(checkpoint):
+            super()._load_rng_state(checkpoint)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self.check_finite()
+        if not self._tr_loss.isfinite():
+            raise self._diverged(f"The training loss is {self._tr_loss.item()}")
+        folder = Path(self.args.output_dir)
+        name = f"checkpoint-{self.state.global_step}"
+        staging = folder / checkpoints.STAGING
+        keep, best = self.args.save_total_limit, self.state.best_model_checkpoint
+        if self.args.should_save:
+            shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
+        self.accelerator.wait_for_everyone()
+        # Trainer writes in place and rotates at once: it is shown another place, and rotates nothing.
+        self.args.output_dir, self.args.save_total_limit = str(staging), None
+        try:
+            super()._save_checkpoint(model, trial)
+            self._save_progress(staging / name)
+            if self.state.best_global_step == self.state.global_step:
+                best = str(folder / name)
+            self.state.best_model_checkpoint = best
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                (staging / name / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle that nobody reads
+                self.state.save_to_json(str(staging / name / TRAINER_STATE_NAME))
+                checkpoints.seal_checkpoint(staging / name, folder / name)
+        except FULL_DISK as error:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise MachineError(
+                f"{name} could not be saved in '{folder}': {getattr(error, 'strerror', None) or error}. Earlier "
+                f"checkpoints are intact. Free some space, then {resume_command(self.args)}."
+            ) from error
+        finally:
+            self.args.output_dir, self.args.save_total_limit = str(folder), keep
+        self._saved_step = self.state.global_step
+        if self.args.should_save:
+            staging.rmdir()
+            checkpoints.delete_old(folder, keep=keep, best=best)
+        self.accelerator.wait_for_everyone()
+
+    def _save_progress(self, checkpoint: Path) -> None:
+        """Save what Trainer does not: the sums for this epoch's next log entry, and the seconds so far."""
+        write_json(
+            checkpoint / f"progress-{self.args.process_index}.json",
+            {
+                "correct": int(self._correct),
+                "seen": self._seen,
+                "loss": self._tr_loss.item(),
+                "logged_step": self._globalstep_last_logged,
+                "seconds": self.seconds - self.preparation_seconds,
+            },
+        )
+
+    def continue_from(self, checkpoint: Path) -> None:
+        """Read what `_save_progress` wrote, once Trainer has its state and has reset its own sums."""
+        with reading(checkpoint):
+            progress = json.loads((checkpoint / f"progress-{self.args.process_index}.json").read_text())
+        self._correct.fill_(progress["correct"])
+        self._seen = progress["seen"]
+        loss = float("nan") if progress["loss"] is None else progress["loss"]  # JSON has no NaN
+        self._tr_loss = torch.tensor(loss, device=self.args.device)
+        self._globalstep_last_logged = progress["logged_step"]
+        self._seconds_before = progress["seconds"]
+        # By name: the run folder may have been moved. Without --load_best_model_at_end the best step need not be saved.
+        best = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
+        self.state.best_model_checkpoint = str(best) if best.is_dir() else None
+
+
+def resume_command(arguments: RunArguments) -> str:
+    """What continues a run, as part of a sentence."""
+    return f"run the same command with --resume{' instead of --overwrite' if arguments.overwrite else ''}"
+
+
+@contextlib.contextmanager
+def setting_up(until: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Turn transformers' refusal of a flag, before the first step, into a one-line error."""
+    try:
+        yield
+    except Exception as error:
+        # A reporter that is not installed is a RuntimeError, like most bugs.
+        refused = isinstance(error, REFUSED_FLAG) or "to be installed" in str(error)
+        if not refused or isinstance(error, CommandError) or until() or find_shortage(error) is not None:
+            raise
+        raise InputError(
+            f"transformers cannot begin with these flags: {type(error).__name__}: {shorten(first_line(error))}. "
+            "Correct or leave out the flag that this is about; HFPROBE_DEBUG=1 shows the traceback."
+        ) from error
+
+
+@contextlib.contextmanager
+def reading(checkpoint: str | Path | None) -> Iterator[None]:
+    """Turn any failure to load a checkpoint into a one-line error, except that the memory ran out.
+
+    A manifest holds checksums of what was saved; it does not say who saved it.
+    """
+    try:
+        yield
+    except Exception as error:  # pickle, torch and safetensors raise a dozen kinds
+        if find_shortage(error) is not None:
+            raise
+        raise InputError(
+            f"'{checkpoint}' cannot be loaded: {first_line(error)}. Remove it, and continue from an earlier one with "
+            "--resume."
+        ) from error
+
+
+class _Continue(TrainerCallback):
+    """Called after Trainer has set all up and reset its sums, and before the first step."""
+
+    def __init__(self, trainer: ProbeTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if self.trainer._resumed_from is not None:
+            self.trainer.continue_from(self.trainer._resumed_from)
