@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -45,22 +47,34 @@ def read_picture(content: bytes) -> Picture:
     """
     with PIL.Image.open(BytesIO(content)) as image:
         kind = image.format
-        arguments = image.tile[0][3] if image.tile else ""  # of the decoder: the layout of its values, alone or first
-        raw_mode = arguments if isinstance(arguments, str) else str(arguments[0])
-        PIL.ImageOps.exif_transpose(image, in_place=True)
-        rgb, note = _to_rgb(image, raw_mode=raw_mode)
+        rgb, note = _upright_rgb(image)
     digest = hashlib.sha256(f"{rgb.size}".encode() + rgb.tobytes() if kind in LOSSLESS else content).digest()
     return Picture(rgb, digest[:DIGEST_BYTES], note)
 
 
-def _to_rgb(image: PIL.Image.Image, *, raw_mode: str) -> tuple[PIL.Image.Image, str | None]:
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+def convert_picture(image: PIL.Image.Image) -> PIL.Image.Image:
+    """A picture in memory as `read_picture` would read it from a file: upright, mode RGB, transparent pixels on white.
+
+    Raises:
+        ValueError: values without a stated range, or a kind that cannot be converted to RGB.
+    """
+    return _upright_rgb(image)[0]
+
+
+def _upright_rgb(image: PIL.Image.Image) -> tuple[PIL.Image.Image, str | None]:
+    """A picture turned as its orientation says, mode RGB, and the note of `Picture`."""
+    # A copy loses what only a picture that was read from a file has.
+    kind, tile, tags = image.format, getattr(image, "tile", None), getattr(image, "tag_v2", {})
+    arguments = tile[0][3] if tile else ""  # of the decoder: the layout of its values, alone or first
+    raw_mode = arguments if isinstance(arguments, str) else str(arguments[0])
+    image = PIL.ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM")):
         values = np.asarray(image)
         depth = next(depth for depth in DEPTHS if values.max() < 2**depth)
         note = f"16-bit files with values of at most {2**depth - 1:,} were read as {depth}-bit" if depth < 16 else None
         return _from_values(values, 0, 2**depth - 1), note
     if image.mode in ("I", "F"):
-        low, high = _stated_range(image)
+        low, high = _stated_range(image.mode, tags)
         return _from_values(np.asarray(image), low, high), f"Values from {low:g} to {high:g} were scaled to 0 to 255"
     if "16" in raw_mode and max(high for _, high in _extrema(image)) < 16:
         raise ValueError(
@@ -78,14 +92,13 @@ def _extrema(image: PIL.Image.Image) -> list[tuple[int, int]]:
     return [found] if image.getbands() == (image.mode,) else list(found)
 
 
-def _stated_range(image: PIL.Image.Image) -> tuple[float, float]:
-    tags = getattr(image, "tag_v2", {})
+def _stated_range(mode: str, tags: Mapping[int, Any]) -> tuple[float, float]:
     for low, high in RANGE_TAGS:
         if low in tags and high in tags:
             bounds = [np.ravel(tags[tag]).astype(float) for tag in (low, high)]
             if bounds[0].min() < bounds[1].max():
                 return float(bounds[0].min()), float(bounds[1].max())
-    kind = "floating-point" if image.mode == "F" else "32-bit integer"
+    kind = "floating-point" if mode == "F" else "32-bit integer"
     raise ValueError(
         f"it holds {kind} values and does not state their range (TIFF tags SMinSampleValue and SMaxSampleValue); "
         "convert it to 8 bits"

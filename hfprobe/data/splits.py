@@ -17,6 +17,7 @@ from hfprobe.data.columns import NO_LABEL, label_numbers, with_labels
 from hfprobe.data.sources import load_source
 from hfprobe.data.store import ImageSplit, decode_images
 from hfprobe.system.errors import InputError
+from hfprobe.system.html import render_table
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +53,31 @@ class Images:
         parts: `train`, `validation` and `test` -> rows with the columns `image` (undecoded), `label` and `index`, the
             row in the source's split.
         source_keys: `train` and `test` of the source -> `hfprobe.data.cache.source_key`.
+        arguments: what was asked for.
+        seed: of the split into train and validation.
     """
 
     class_names: list[str]
     source: str
     parts: dict[str, Dataset]
     source_keys: dict[str, str]
+    arguments: DataArguments
+    seed: int
+
+    def counts(self) -> dict[str, list[int]]:
+        """Split -> images of each class, in the order of `class_names`."""
+        return {
+            name: np.bincount(label_numbers(rows), minlength=len(self.class_names)).tolist()
+            for name, rows in self.parts.items()
+        }
+
+    def __repr__(self) -> str:
+        counted = ", ".join(f"{len(rows):,} {name}" for name, rows in self.parts.items())
+        return f"Images of {self.source}: {counted}; classes {', '.join(self.class_names)}"
+
+    def _repr_html_(self) -> str:
+        rows = [(name, *numbers, sum(numbers)) for name, numbers in self.counts().items()]
+        return render_table(["split", *self.class_names, "images"], rows, caption=self.source)
 
     def decode(self, *names: str, processor: Any) -> Splits:
         """Some of the parts as a model with this image processor sees them.
@@ -172,4 +192,11 @@ def load_images(data: DataArguments, *, seed: int) -> Images:
             chosen = stratified_subset(label_numbers(parts[name]), size=limit, seed=seed)
             parts[name] = parts[name].select(chosen)
     keys = {split: source_key(rows) for split, rows in undecoded.items()}
-    return Images(class_names=list(data.classes), source=source.description, parts=parts, source_keys=keys)
+    return Images(
+        class_names=list(data.classes),
+        source=source.description,
+        parts=parts,
+        source_keys=keys,
+        arguments=data,
+        seed=seed,
+    )

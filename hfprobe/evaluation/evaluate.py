@@ -11,7 +11,8 @@ import PIL.Image
 import torch
 from transformers import PreTrainedModel
 
-from hfprobe.data.splits import Splits
+from hfprobe.data.arguments import DataArguments
+from hfprobe.data.splits import Images, Splits, load_images
 from hfprobe.data.store import ImageSplit
 from hfprobe.evaluation.results import EvalResult
 from hfprobe.models import family_of
@@ -49,12 +50,8 @@ def evaluate_model(
             f"The model's labels ({', '.join(labels)}) do not fit the dataset's classes "
             f"({', '.join(splits.class_names)}). Give --classes in the model's order, or another --dataset."
         )
-    divisor = 1.0
-    if temperature:
-        divisor = getattr(model.config, "calibration_temperature", None)
-        if divisor is None:
-            raise InputError("This model has no temperature: it was trained by an older hfprobe. Train it again.")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    divisor = calibration_temperature(model) if temperature else 1.0
+    device = find_device()
     images: ImageSplit = getattr(splits, split)
     model.to(device)
     start = time.perf_counter()
@@ -99,6 +96,48 @@ def evaluate_model(
             "hardware": provenance.hardware(),
         },
     )
+
+
+def calibration_temperature(model: PreTrainedModel) -> float:
+    """The number above 0 that logits are divided by so that probabilities are calibrated; training fits it.
+
+    Raises:
+        InputError: the model has none.
+    """
+    found = getattr(model.config, "calibration_temperature", None)
+    if found is None:
+        raise InputError("This model has no temperature: it was trained by an older hfprobe. Train it again.")
+    return found
+
+
+def find_device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_images_of(
+    model: PreTrainedModel,
+    *,
+    dataset: str | None = None,
+    classes: list[str] | None = None,
+    max_eval_samples: int | None = None,
+) -> Images:
+    """The images that a model was trained and validated on, and its test images, in the same split.
+
+    Args:
+        dataset, classes: in place of the model's own; the split is drawn with the model's seed.
+        max_eval_samples: at most this many images of validation and test, stratified.
+
+    Raises:
+        InputError: no such dataset or class.
+    """
+    run = getattr(model.config, "run", {})
+    data = DataArguments(
+        dataset=dataset or run.get("dataset", DataArguments.dataset),
+        classes=classes or list(model.config.id2label.values()),
+        max_eval_samples=max_eval_samples,
+    )
+    return load_images(data, seed=run.get("split_seed", run.get("seed", 42)))
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
