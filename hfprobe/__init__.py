@@ -1,3 +1,64 @@
-"""Decide between a small CNN trained from scratch and a linear probe on a frozen pretrained backbone."""
+"""Decide between a small CNN trained from scratch and a linear probe on a frozen pretrained backbone.
+
+    import hfprobe
+
+    data = hfprobe.load_images("uoft-cs/cifar10", classes=["cat", "dog"])
+    cnn = hfprobe.train("cnn", data, epochs=20)
+    probe = hfprobe.train("probe", data, backbone="resnet18.a1_in1k")
+    print(hfprobe.compare(cnn.evaluate(), probe.evaluate()).verdict)
+
+Everything is imported at its first use: `import hfprobe` alone takes milliseconds.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from hfprobe.api import Comparison, Model, compare, evaluate, load, load_images, save_report, train
+    from hfprobe.data.splits import Images
+    from hfprobe.evaluation.predict import Predictions
+    from hfprobe.evaluation.results import EvalResult
+    from hfprobe.system.errors import CheckFailedError, InputError, MachineError
+
+# Public name -> the module that has it.
+_HOMES = {
+    **dict.fromkeys(
+        ("Comparison", "Model", "compare", "evaluate", "load", "load_images", "save_report", "train"), "hfprobe.api"
+    ),
+    "Images": "hfprobe.data.splits",
+    "Predictions": "hfprobe.evaluation.predict",
+    "EvalResult": "hfprobe.evaluation.results",
+    **dict.fromkeys(("CheckFailedError", "InputError", "MachineError"), "hfprobe.system.errors"),
+}
+
+__all__ = [
+    "CheckFailedError",
+    "Comparison",
+    "EvalResult",
+    "Images",
+    "InputError",
+    "MachineError",
+    "Model",
+    "Predictions",
+    "compare",
+    "evaluate",
+    "load",
+    "load_images",
+    "save_report",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hfprobe' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -38,14 +39,43 @@ def load_comparable(folders: list[Path]) -> dict[str, EvalResult]:
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise InputError("A report folder is named twice. Name each once.")
     results = [EvalResult.load(folder) for folder in folders]
-    results[1:] = [_order_classes(result, like=results[0]) for result in results[1:]]
-    for folder, result in zip(folders[1:], results[1:], strict=True):
-        _require_same_images(folders[0], results[0], folder, result)
-    models = [result.provenance["model"].removeprefix("hfprobe/").split("@")[0] for result in results]
-    names = models if len(set(models)) == len(models) else [folder.name for folder in folders]
+    names = _model_names(results)
+    if len(set(names)) < len(names):
+        names = [folder.name for folder in folders]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]
-    return dict(zip(names, results, strict=True))
+    return make_comparable(dict(zip(names, results, strict=True)), places=[str(folder) for folder in folders])
+
+
+def name_results(results: Sequence[EvalResult]) -> list[str]:
+    """A name for each evaluation: its model's, and with it the revision, then the position, where two share it."""
+    names = _model_names(results)
+    if len(set(names)) < len(names):
+        revisions = [result.provenance["model_revision"][:7] for result in results]
+        names = [f"{name}@{revision}" for name, revision in zip(names, revisions, strict=True)]
+    if len(set(names)) < len(names):
+        names = [f"{name} ({number})" for number, name in enumerate(names, start=1)]
+    return names
+
+
+def _model_names(results: Sequence[EvalResult]) -> list[str]:
+    return [result.provenance["model"].removeprefix("hfprobe/").split("@")[0] for result in results]
+
+
+def make_comparable(results: dict[str, EvalResult], *, places: Sequence[str]) -> dict[str, EvalResult]:
+    """The evaluations with their classes numbered as in the first.
+
+    Args:
+        places: what messages call each.
+
+    Raises:
+        InputError: they are not of the same images and classes.
+    """
+    first, *others = results.values()
+    ordered = [first, *(_order_classes(result, like=first) for result in others)]
+    for place, result in zip(places[1:], ordered[1:], strict=True):
+        _require_same_images(places[0], first, place, result)
+    return dict(zip(results, ordered, strict=True))
 
 
 def _order_classes(result: EvalResult, *, like: EvalResult) -> EvalResult:
@@ -69,7 +99,7 @@ def _order_classes(result: EvalResult, *, like: EvalResult) -> EvalResult:
     )
 
 
-def _require_same_images(one: Path, first: EvalResult, other: Path, second: EvalResult) -> None:
+def _require_same_images(one: str, first: EvalResult, other: str, second: EvalResult) -> None:
     def refuse(what: str, found: Any, expected: Any) -> None:
         raise InputError(
             f"'{other}' and '{one}' cannot be compared, their {what} differ: {found} and {expected}. "

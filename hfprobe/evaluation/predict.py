@@ -72,8 +72,8 @@ def predict_pictures(
     """Classify pictures; see docs/pictures.md for how each kind of picture is read.
 
     Args:
-        pictures: a path, a PIL image or an array of shape (H, W, 3) or (H, W) with uint8 values; or a sequence of these,
-            such as an array of shape (N, H, W, 3).
+        pictures: a path, a PIL image or an array of shape (H, W, 3) or (H, W) with uint8 values; or a sequence of
+            these, such as an array of shape (N, H, W, 3).
         processor: the image processor that belongs to the model.
         temperature: whether to divide the logits by the temperature that was fitted on validation.
 

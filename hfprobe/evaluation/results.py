@@ -20,6 +20,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_f
 from hfprobe.evaluation.statistics import calibration, metric_intervals
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.files import replace_together, write_json
+from hfprobe.system.html import render_sentences, render_table
 from hfprobe.system.process import script
 
 METRICS_FILE = "metrics.json"
@@ -29,7 +30,7 @@ MISTAKES_FILE = "mistakes.parquet"
 PROVENANCE_KEYS = ("model", "model_revision", "split", "split_fingerprint", "versions")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EvalResult:
     """Predictions of one model on one split.
 
@@ -65,6 +66,23 @@ class EvalResult:
             | {"intervals": metric_intervals(labels=self.labels, predictions=self.predictions)}
             | calibration(labels=self.labels, probabilities=self.probabilities)
         )
+
+    def __repr__(self) -> str:
+        metrics, told = self.metrics, self.provenance
+        (low, high), f1 = metrics["intervals"]["accuracy"], metrics["macro_f1"]
+        return (
+            f"{told['model']} on {metrics['n']:,} {told['split']} images: accuracy {metrics['accuracy']:.2%} (95 % "
+            f"interval {low:.2%} to {high:.2%}), macro-F1 {f1:.2%}, calibration error {metrics['ece']:.2%}"
+        )
+
+    def _repr_html_(self) -> str:
+        keys = ("precision", "recall", "f1")
+        rows = [
+            (name, *(None if scores[key] is None else f"{scores[key]:.2%}" for key in keys), scores["support"])
+            for name, scores in self.metrics["per_class"].items()
+        ]
+        head = ["class", "precision", "recall", "F1", "images"]
+        return render_sentences([repr(self)]) + render_table(head, rows)
 
     def save(self, folder: str | Path) -> None:
         """Write metrics.json, predictions.parquet and mistakes.parquet, all of them or none.

@@ -9,7 +9,7 @@ import threading
 import time
 from types import TracebackType
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from hfprobe.system.process import is_main_process
 
@@ -19,8 +19,14 @@ SECONDS_BETWEEN_LINES = 60
 
 
 def has_bars() -> bool:
-    """Whether bars are drawn: stderr is a terminal, and neither --disable_tqdm nor TQDM_DISABLE turns them off."""
-    return sys.stderr.isatty() and "TQDM_DISABLE" not in os.environ
+    """Whether bars are drawn: in a terminal or a notebook, unless --disable_tqdm or TQDM_DISABLE turns them off."""
+    return (sys.stderr.isatty() or in_notebook()) and "TQDM_DISABLE" not in os.environ
+
+
+def in_notebook() -> bool:
+    """Whether a Jupyter kernel runs this process."""
+    ipython = sys.modules.get("IPython")
+    return type(ipython.get_ipython()).__name__ == "ZMQInteractiveShell" if ipython else False
 
 
 def show_progress(*, total: int, desc: str, unit: str, initial: int = 0, inner: bool = False) -> tqdm | Lines:

@@ -1,0 +1,301 @@
+"""What hfprobe does, for Python: images in, models out, evaluations, comparisons. The command line calls the same code.
+
+Errors are those of the command line, `hfprobe.InputError` (a ValueError), `hfprobe.CheckFailedError` and
+`hfprobe.MachineError` (RuntimeErrors), with the same one-line texts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import PreTrainedModel
+
+from hfprobe import reporting
+from hfprobe.config.run import make_run
+from hfprobe.data import splits
+from hfprobe.data.arguments import DEFAULT_CLASSES, DEFAULT_DATASET, DataArguments
+from hfprobe.data.splits import Images
+from hfprobe.evaluation import comparison
+from hfprobe.evaluation.evaluate import evaluate_model, load_images_of
+from hfprobe.evaluation.predict import Predictions, predict_pictures
+from hfprobe.evaluation.results import METRICS_FILE, EvalResult
+from hfprobe.hub.local import resolve_model
+from hfprobe.models.loading import CONFIG_FILE, load_model
+from hfprobe.system.errors import InputError, shorten
+from hfprobe.system.files import replace_together, require_writable
+from hfprobe.system.html import render_sentences, render_table
+from hfprobe.training.output_folder import check_places
+from hfprobe.training.session import run_training
+
+# Settings of `train` that say which images these are; `load_images` has set them.
+IMAGE_SETTINGS = ("dataset", "classes", "max_train_samples", "max_eval_samples", "split_seed")
+
+
+@dataclass(frozen=True, repr=False)
+class Model:
+    """A trained model, its image processor, and the images that it was trained on.
+
+    Attributes:
+        model: a PreTrainedModel of transformers.
+        processor: its image processor.
+        name: in evaluations and comparisons, such as "hfprobe/simple-cnn".
+        revision: of the model in the hub folder, or the name of its folder.
+        folder: where it is kept.
+        validation: `accuracy`, `macro_f1` and `loss` on the validation images; None for a model that was loaded.
+        images: that it was trained on; None for a model that was loaded, which finds them again by its config.
+    """
+
+    model: PreTrainedModel
+    processor: Any
+    name: str
+    revision: str
+    folder: Path
+    validation: dict[str, float] | None = None
+    images: Images | None = None
+
+    @property
+    def labels(self) -> list[str]:
+        """Class names, in the order of the label numbers."""
+        return [self.model.config.id2label[number] for number in range(self.model.config.num_labels)]
+
+    def __repr__(self) -> str:
+        figures = "" if self.validation is None else f", validation accuracy {self.validation['accuracy']:.2%}"
+        return (
+            f"{self.name} ({type(self.model).__name__}, {self.model.num_parameters():,} parameters, classes "
+            f"{', '.join(self.labels)}{figures}) in {self.folder}"
+        )
+
+    def predict(self, pictures: Any, *, temperature: bool = False) -> Predictions:
+        """Classify new pictures by the preprocessing that evaluation uses.
+
+        Args:
+            pictures: a path, a PIL image or an array of shape (H, W, 3) or (H, W) with uint8 values; or a sequence of
+                these.
+            temperature: whether to calibrate the probabilities with the temperature that training fitted.
+
+        Raises:
+            InputError: there is no picture, or a picture cannot be read.
+        """
+        return predict_pictures(pictures, model=self.model, processor=self.processor, temperature=temperature)
+
+    def evaluate(
+        self,
+        images: Images | None = None,
+        *,
+        split: Literal["test", "validation"] = "test",
+        temperature: bool = False,
+        tta: bool = False,
+    ) -> EvalResult:
+        """Predict every image of a split, and compare with its labels.
+
+        Args:
+            images: None for those that the model was trained with, in the same split.
+            temperature: whether to calibrate the probabilities with the temperature that training fitted.
+            tta: whether to average the probabilities of each image and its mirror image.
+
+        Raises:
+            InputError: the images are not of the model's classes; no such split.
+        """
+        if split not in ("test", "validation"):
+            raise InputError(f"split is {shorten(repr(split))}; allowed: 'test', 'validation'.")
+        images = images or self.images or load_images_of(self.model)
+        run = getattr(self.model.config, "run", {})
+        return evaluate_model(
+            model=self.model,
+            processor=self.processor,
+            splits=images.decode(split, processor=self.processor),
+            split=split,
+            identity={"model": self.name, "model_revision": self.revision}
+            | {f"run_{key}": value for key, value in run.items()},
+            temperature=temperature,
+            tta=tta,
+        )
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model to a folder that `hfprobe.load` and transformers' `from_pretrained` read.
+
+        Args:
+            folder: new, or empty, or holding a model, which is replaced.
+
+        Returns:
+            The folder.
+
+        Raises:
+            InputError: the folder cannot be written, or holds other files.
+            MachineError: the disk is full.
+        """
+        folder = Path(folder)
+        require_writable(folder, flag="folder")
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file():
+            raise InputError(f"'{shorten(folder)}' holds files that are not a model. Pass a new or an empty folder.")
+        with replace_together(folder, last=CONFIG_FILE) as staging:
+            self.model.save_pretrained(staging)
+            self.processor.save_pretrained(staging)
+        return folder
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """What can be said of models that were evaluated on the same images.
+
+    Attributes:
+        results: name -> evaluation.
+        content: what comparison.json holds, see `hfprobe.evaluation.comparison.compare`.
+    """
+
+    results: dict[str, EvalResult]
+    content: dict[str, Any]
+
+    @property
+    def verdict(self) -> str:
+        """The sentences that the figures support, one per line."""
+        return "\n".join(self.content["verdict"])
+
+    def __repr__(self) -> str:
+        return self.verdict
+
+    def _repr_html_(self) -> str:
+        def with_interval(found: dict[str, Any], key: str) -> str:
+            low, high = found["intervals"][key]
+            return f"{found[key]:.2%} ({low:.2%} to {high:.2%})"
+
+        rows = [
+            (name, with_interval(found, "accuracy"), with_interval(found, "macro_f1"), f"{found['parameters']:,}")
+            for name, found in self.content["models"].items()
+        ]
+        caption = f"{self.content['n']:,} {self.content['split']} images, 95 % intervals"
+        table = render_table(["model", "accuracy", "macro-F1", "parameters"], rows, caption=caption)
+        return table + render_sentences(self.content["verdict"])
+
+
+def load_images(
+    dataset: str | Path = DEFAULT_DATASET,
+    *,
+    classes: Sequence[str] | None = None,
+    max_train_samples: int | None = None,
+    max_eval_samples: int | None = None,
+    seed: int = 42,
+) -> Images:
+    """Load images, choose classes, and split the training images into 80 % to train and 20 % to validate.
+
+    Nothing is decoded yet: each model asks for the images at its own resolution.
+
+    Args:
+        dataset: hub id or local folder.
+        classes: to keep, in the order of the label numbers; None: the five of the default task.
+        max_train_samples, max_eval_samples: at most this many images, stratified; None: all.
+        seed: of the split into train and validation, and of subsets.
+
+    Raises:
+        InputError: no such dataset or class; a class with too few images.
+    """
+    chosen = list(DEFAULT_CLASSES if classes is None else classes)
+    limits = {"max_train_samples": max_train_samples, "max_eval_samples": max_eval_samples}
+    # The checks of the command line, before anything is loaded.
+    data = make_run(dataset=str(dataset), classes=chosen, split_seed=seed, **limits).data
+    return splits.load_images(data, seed=seed)
+
+
+def train(model: str, images: Images, *, recipe: str | None = None, **settings: Any) -> Model:
+    """Train a model on the Hugging Face Trainer, as `scripts/train.py` does, and push it to the local hub folder.
+
+    Args:
+        model: "cnn" or "probe".
+        images: from `load_images`.
+        recipe: of the model; None: its first.
+        settings: what `scripts/train.py --help` lists, such as epochs, lr, batch_size, seed, output_dir, overwrite and
+            resume; for the probe also backbone, backbone_weights and head.
+
+    Returns:
+        The model of the best epoch on validation.
+
+    Raises:
+        InputError: a setting that cannot be used; an output folder that holds a run.
+        CheckFailedError: the loss is not finite, or a check of the result failed.
+        MachineError: disk or memory ran out.
+    """
+    told = [name for name in IMAGE_SETTINGS if name in settings]
+    if told:
+        raise InputError(f"{', '.join(told)} cannot be set in train: the images say it. Set it in load_images.")
+    chosen = {field.name: getattr(images.arguments, field.name) for field in fields(DataArguments)}
+    chosen = {name: chosen[name] for name in IMAGE_SETTINGS if name != "split_seed"}
+    config = make_run(model=model, recipe=recipe, **chosen, split_seed=images.seed, **settings)
+    finished = run_training(config, images=images)
+    return Model(
+        model=finished.model.eval(),
+        processor=finished.processor,
+        name=finished.revision.name,
+        revision=finished.revision.commit,
+        folder=finished.revision.path,
+        validation=finished.result.metrics,
+        images=images,
+    )
+
+
+def load(model: str | Path, *, hub_dir: str | Path = "hub") -> Model:
+    """A model from a folder or from the local hub folder; no code from the folder is run.
+
+    Args:
+        model: a folder that `Model.save` or a run wrote, or a name in the hub folder: "hfprobe/simple-cnn", with "@"
+            and a revision where it is not the newest.
+
+    Raises:
+        InputError: no such model; damaged files.
+    """
+    folder = resolve_model(model=str(model), hub_dir=hub_dir)
+    loaded, processor = load_model(folder)
+    name = str(model).rstrip(os.sep)
+    return Model(model=loaded, processor=processor, name=name, revision=folder.name, folder=folder)
+
+
+def evaluate(model: Model | str | Path, images: Images | None = None, **options: Any) -> EvalResult:
+    """`Model.evaluate`, for a model or for what `load` takes."""
+    return (model if isinstance(model, Model) else load(model)).evaluate(images, **options)
+
+
+def compare(*results: EvalResult, names: Sequence[str] | None = None, profile: str | Path | None = None) -> Comparison:
+    """Compare two or more evaluations of the same images: differences, intervals, tests and a verdict.
+
+    Args:
+        names: of the evaluations; None: their models' names.
+        profile: a folder that `scripts/profile_models.py` wrote, for speed and memory.
+
+    Raises:
+        InputError: fewer than two evaluations; evaluations of different images or classes; names that are not distinct.
+    """
+    if len(results) < 2:
+        raise InputError(f"{len(results)} evaluations cannot be compared; allowed: two or more.")
+    called = comparison.name_results(results) if names is None else list(names)
+    if len(set(called)) != len(results) or len(called) != len(results):
+        raise InputError(f"names are {shorten(called)}; allowed: {len(results)} different names.")
+    comparable = comparison.make_comparable(dict(zip(called, results, strict=True)), places=called)
+    costs = None if profile is None else comparison.load_profile(Path(profile))
+    return Comparison(results=comparable, content=comparison.compare(comparable, profile=costs))
+
+
+def save_report(result: EvalResult | Comparison, folder: str | Path) -> Path:
+    """Write an evaluation or a comparison to a folder: its JSON, tables, and a page for a browser.
+
+    Returns:
+        The page, report.html or comparison.html.
+
+    Raises:
+        InputError: the folder cannot be written, or is that of the dataset.
+        MachineError: the disk is full.
+    """
+    folder = Path(folder)
+    require_writable(folder, flag="folder")
+    if isinstance(result, Comparison):
+        with replace_together(folder, last="comparison.html") as staging:
+            comparison.save_comparison(result.content, staging)
+            reporting.write_comparison(staging, result.results)
+        return folder / "comparison.html"
+    check_places(folder, flag="folder", dataset=result.provenance.get("run_dataset"))
+    with replace_together(folder, last=METRICS_FILE) as staging:
+        result.save(staging)
+        reporting.write_report(staging)
+    return folder / "report.html"

@@ -1,0 +1,301 @@
+import json
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from conftest import draw_images
+
+import hfprobe
+
+ROOT = Path(__file__).parent.parent
+PROBE = {"backbone": "resnet10t", "backbone_weights": "random"}
+QUICK = {"use_cpu": True, "disable_tqdm": True}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """The working directory of this module's trainings."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def images(home, dataset_folder):
+    return hfprobe.load_images(dataset_folder, classes=["cat", "dog", "bird"], max_train_samples=60, seed=3)
+
+
+@pytest.fixture(scope="module")
+def cnn(images):
+    return hfprobe.train("cnn", images, epochs=2, batch_size=12, lr=0.003, **QUICK)
+
+
+@pytest.fixture(scope="module")
+def probe(images):
+    return hfprobe.train("probe", images, **PROBE, **QUICK)
+
+
+def test_importing_hfprobe_imports_no_library():
+    code = (
+        "import sys, hfprobe; print(sorted({'numpy', 'torch', 'transformers', 'PIL', 'datasets'} & set(sys.modules)))"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "[]"
+
+
+def test_every_public_name_is_there_documented_and_listed():
+    for name in hfprobe.__all__:
+        assert getattr(hfprobe, name).__doc__
+        assert name in dir(hfprobe)
+    with pytest.raises(AttributeError, match="module 'hfprobe' has no attribute 'nothing'"):
+        _ = hfprobe.nothing
+
+
+def test_images_say_what_they_are(images):
+    assert "60 train, 24 validation, 36 test; classes cat, dog, bird" in repr(images)
+    assert images.counts()["test"] == [12, 12, 12]
+    assert images._repr_html_().count("<tr>") == 4
+
+
+def test_training_uses_the_settings_of_the_command_line(cnn, images):
+    record = json.loads(Path("runs/cnn-fast-seed42/run.json").read_text())
+    training, data = record["config"]["training"], record["config"]["data"]
+    assert (training["num_train_epochs"], training["per_device_train_batch_size"]) == (2, 12)
+    assert (data["classes"], data["max_train_samples"], data["split_seed"]) == (["cat", "dog", "bird"], 60, 3)
+    assert cnn.validation == record["result"]["metrics"]
+    assert cnn.images is images
+    assert cnn.labels == ["cat", "dog", "bird"]
+
+
+def test_a_model_says_what_it_is(cnn):
+    assert repr(cnn).startswith("hfprobe/simple-cnn (SimpleCNN, 2,470,915 parameters, classes cat, dog, bird, valid")
+
+
+@pytest.mark.parametrize("model", ["cnn", "probe"])
+def test_predict_evaluate_and_a_pipeline_give_the_same_probabilities(model, images, tmp_path, request):
+    from transformers import pipeline
+
+    model = request.getfixturevalue(model)
+    result = model.evaluate()
+    pictures = images.decode("test", processor=model.processor).test.images
+    paths = []
+    for number, row in enumerate(images.parts["test"]):
+        paths.append(tmp_path / f"{number}.png")
+        paths[-1].write_bytes(row["image"]["bytes"])
+    by_path, by_array = model.predict(paths), model.predict(pictures)
+    by_image = model.predict([PIL.Image.open(path) for path in paths])
+    np.testing.assert_allclose(by_path.probabilities, result.probabilities, atol=1e-5)
+    np.testing.assert_array_equal(by_image.probabilities, by_path.probabilities)
+    np.testing.assert_allclose(by_array.probabilities, by_path.probabilities, atol=1e-5)
+    classify = pipeline("image-classification", model=model.model, image_processor=model.processor, device="cpu")
+    for found, shares in zip(classify([str(path) for path in paths], top_k=3), by_path.probabilities, strict=True):
+        scores = {entry["label"]: entry["score"] for entry in found}
+        np.testing.assert_allclose([scores[label] for label in model.labels], shares, atol=1e-4)
+
+
+def test_one_picture_alone_and_pictures_of_several_kinds(cnn, tmp_path):
+    PIL.Image.new("L", (50, 40), 200).save(tmp_path / "grey.png")
+    grey = np.full((40, 50), 200, dtype=np.uint8)
+    alone = cnn.predict(tmp_path / "grey.png")
+    assert len(alone) == 1
+    mixed = cnn.predict([str(tmp_path / "grey.png"), grey, np.stack([grey] * 3, axis=2), PIL.Image.fromarray(grey)])
+    np.testing.assert_allclose(mixed.probabilities, np.repeat(alone.probabilities, 4, axis=0), atol=1e-6)
+    assert mixed.names == [str(tmp_path / "grey.png"), "picture 1", "picture 2", "picture 3"]
+    assert mixed.labels == [cnn.labels[mixed.probabilities[0].argmax()]] * 4
+    np.testing.assert_array_equal(mixed.confidences, mixed.probabilities.max(axis=1))
+
+
+def test_a_picture_in_memory_is_read_like_the_file(cnn, tmp_path):
+    image = PIL.Image.fromarray(draw_images(1, classes=1)[0][0]).convert("RGBA")
+    image.putalpha(100)
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    image.save(tmp_path / "turned.png", exif=exif)
+    opened = PIL.Image.open(tmp_path / "turned.png")
+    found = [cnn.predict(item).probabilities for item in (tmp_path / "turned.png", opened)]
+    np.testing.assert_array_equal(found[0], found[1])
+    assert opened.getexif()[0x0112] == 6, "the user's picture is left as it is"
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize(
+    ("pictures", "message"),
+    [
+        ([], "There is no picture to classify. Allowed: paths, PIL images, or uint8 arrays of shape"),
+        (3, "A picture is an object of type int. Allowed: paths"),
+        ([None], "'picture 0' cannot be read: it is an object of type NoneType. Allowed: paths"),
+        ("missing.png", "'missing.png' cannot be read: No such file or directory. Replace it, or leave it out."),
+        (b"bytes", "'picture 0' cannot be read: it is an object of type int. Allowed: paths"),
+        (np.zeros((4, 4, 3)), "'picture 0' cannot be read: it is an array of shape (4, 4, 3) with float64 values."),
+        (np.zeros((4, 4, 4), np.uint8), "'picture 0' cannot be read: it is an array of shape (4, 4) with uint8 values"),
+        ([np.zeros((0, 4), np.uint8)], "'picture 0' cannot be read: it is an array of shape (0, 4) with uint8 values"),
+    ],
+)
+def test_what_is_no_picture_is_refused(cnn, pictures, message):
+    if isinstance(pictures, np.ndarray) and pictures.shape == (4, 4, 4):
+        message = "'picture 0' cannot be read: it is an array of shape (4, 4, 4) with uint8 values. Allowed: paths"
+    with pytest.raises(hfprobe.InputError, match=re.escape(message)):
+        cnn.predict(pictures)
+
+
+def test_a_file_that_is_no_picture_is_named(cnn, tmp_path):
+    (tmp_path / "notes.png").write_text("not a picture")
+    with pytest.raises(hfprobe.InputError, match=re.escape("notes.png' cannot be read: not an image")):
+        cnn.predict([tmp_path / "notes.png"])
+
+
+def test_predictions_show_themselves(cnn):
+    predictions = cnn.predict(draw_images(30, classes=3)[0])
+    assert repr(predictions).splitlines()[-1] == "... and 10 more"
+    assert predictions._repr_html_().count("<tr>") == 21
+    assert "The first 20 of 30 pictures" in predictions._repr_html_()
+
+
+def test_a_temperature_changes_probabilities_and_no_label(cnn, monkeypatch):
+    pictures = draw_images(6, classes=3)[0]
+    monkeypatch.setattr(cnn.model.config, "calibration_temperature", 4.0)
+    plain, calibrated = cnn.predict(pictures), cnn.predict(pictures, temperature=True)
+    assert plain.labels == calibrated.labels
+    assert (calibrated.confidences < plain.confidences).all()
+
+
+def test_a_comparison_has_a_verdict_and_shows_itself(cnn, probe):
+    comparison = hfprobe.compare(cnn.evaluate(), probe.evaluate())
+    assert set(comparison.results) == {"simple-cnn", "linear-probe"}
+    assert "simple-cnn" in comparison.verdict
+    assert "n = 36 images" in comparison.verdict or "these 36 images" in comparison.verdict
+    assert comparison.verdict == repr(comparison)
+    html = comparison._repr_html_()
+    assert html.count("<tr>") == 3
+    assert "36 test images" in html
+
+
+def test_names_are_escaped_in_notebooks(cnn):
+    result = cnn.evaluate()
+    comparison = hfprobe.compare(result, result, names=["<script>", "b"])
+    assert "<script>" not in comparison._repr_html_()
+    assert "&lt;script&gt;" in comparison._repr_html_()
+
+
+def test_two_evaluations_of_one_model_get_two_names(cnn):
+    result = cnn.evaluate()
+    assert set(hfprobe.compare(result, result).results) == {
+        f"simple-cnn@{cnn.revision[:7]} (1)",
+        f"simple-cnn@{cnn.revision[:7]} (2)",
+    }
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda result: hfprobe.compare(result), "1 evaluations cannot be compared; allowed: two or more."),
+        (lambda result: hfprobe.compare(result, result, names=["a", "a"]), "allowed: 2 different names."),
+        (lambda result: hfprobe.compare(result, result, names=["a"]), "allowed: 2 different names."),
+        (lambda result: hfprobe.compare(result, result, profile="nowhere"), "'nowhere' holds no profile"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(cnn, call, message):
+    with pytest.raises(hfprobe.InputError, match=re.escape(message)):
+        call(cnn.evaluate())
+
+
+def test_evaluations_of_different_images_cannot_be_compared(cnn, dataset_folder):
+    fewer = hfprobe.load_images(dataset_folder, classes=["cat", "dog", "bird"], max_eval_samples=12, seed=3)
+    with pytest.raises(hfprobe.InputError, match=re.escape("cannot be compared, their numbers of images differ")):
+        hfprobe.compare(cnn.evaluate(), cnn.evaluate(fewer))
+
+
+def test_an_evaluation_says_what_it_found(cnn):
+    result = hfprobe.evaluate(cnn)
+    assert repr(result).startswith("hfprobe/simple-cnn on 36 test images: accuracy ")
+    assert result._repr_html_().count("<tr>") == 4
+    with pytest.raises(hfprobe.InputError, match=re.escape("split is 'train'; allowed: 'test', 'validation'.")):
+        cnn.evaluate(split="train")
+
+
+def test_the_validation_figures_of_a_training_are_those_of_its_evaluation(cnn):
+    metrics = cnn.evaluate(split="validation").metrics
+    assert metrics["accuracy"] == cnn.validation["accuracy"]
+    assert metrics["macro_f1"] == pytest.approx(cnn.validation["macro_f1"], abs=1e-12)
+
+
+def test_a_saved_model_is_loaded_with_the_same_figures_and_finds_its_images(cnn, tmp_path):
+    folder = cnn.save(tmp_path / "cnn")
+    loaded = hfprobe.load(folder)
+    np.testing.assert_array_equal(loaded.evaluate().probabilities, cnn.evaluate().probabilities)
+    assert loaded.images is None
+    cnn.save(folder)  # a model is replaced
+    named = hfprobe.load("hfprobe/simple-cnn")
+    assert (named.name, named.revision) == (cnn.name, cnn.revision)
+    np.testing.assert_array_equal(hfprobe.evaluate("simple-cnn").labels, cnn.evaluate().labels)
+
+
+@pytest.mark.hostile
+def test_a_model_is_not_saved_among_other_files(cnn, tmp_path):
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(hfprobe.InputError, match=re.escape("holds files that are not a model. Pass a new or an empty")):
+        cnn.save(tmp_path)
+    with pytest.raises(hfprobe.InputError, match=re.escape("photo.jpg' cannot be written")):
+        cnn.save(tmp_path / "photo.jpg")
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
+
+
+def test_reports_of_evaluations_and_comparisons(cnn, probe, tmp_path):
+    page = hfprobe.save_report(cnn.evaluate(), tmp_path / "cnn")
+    assert page.name == "report.html"
+    assert hfprobe.EvalResult.load(tmp_path / "cnn").metrics == cnn.evaluate().metrics
+    page = hfprobe.save_report(hfprobe.compare(cnn.evaluate(), probe.evaluate()), tmp_path / "both")
+    assert "linear-probe" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"classes": ["cat", "dog"]}, "classes cannot be set in train: the images say it. Set it in load_images."),
+        ({"split_seed": 1}, "split_seed cannot be set in train"),
+        ({"epoch": 1}, "epoch"),
+        ({"backbone": "resnet18"}, "backbone"),
+        ({"lr": "fast"}, "fast"),
+        ({"recipe": "none"}, "Unknown recipe 'none' for model 'cnn'. Available: fast, reference, best."),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused_before_training(images, settings, message):
+    with pytest.raises(hfprobe.InputError, match=re.escape(message)):
+        hfprobe.train("cnn", images, output_dir="runs/never", **settings)
+    assert not Path("runs/never").exists()
+
+
+@pytest.mark.hostile
+def test_a_run_is_not_overwritten_unless_asked(cnn, images):
+    with pytest.raises(hfprobe.InputError, match=re.escape("runs/cnn-fast-seed42")):
+        hfprobe.train("cnn", images, epochs=2, batch_size=12, lr=0.003, **QUICK)
+    with pytest.raises(hfprobe.InputError, match=re.escape("Unknown model 'vgg'. Available: cnn, probe.")):
+        hfprobe.train("vgg", images)
+
+
+@pytest.mark.hostile
+def test_images_that_do_not_exist_are_refused(dataset_folder):
+    with pytest.raises(hfprobe.InputError, match=re.escape("Unknown class 'cow'.")):
+        hfprobe.load_images(dataset_folder, classes=["cat", "cow"])
+    with pytest.raises(hfprobe.InputError, match=re.escape("max_train_samples")):
+        hfprobe.load_images(dataset_folder, max_train_samples=0)
+
+
+def test_the_quickstart_runs(home, dataset_folder, monkeypatch, capsys):
+    backbone = ["--backbone", "resnet10t", "--backbone_weights", "random"]
+    monkeypatch.setattr(
+        sys, "argv", ["quickstart.py", "--dataset", str(dataset_folder), "--classes", "cat", "dog", *backbone]
+    )
+    runpy.run_path(str(ROOT / "examples" / "quickstart.py"), run_name="__main__")
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-1] == "['cat', 'dog']"
+    assert printed[-2] == "Page: reports/quickstart/comparison.html"
+    assert Path("reports/quickstart/comparison.html").is_file()
