@@ -11,97 +11,53 @@ that was stopped, with the settings it was started with. The README's results ta
 """
 
 import shlex
-from pathlib import Path
 
 import hfprobe.cli.interruptible  # noqa: F401
 from hfprobe.cli.command import run_command
 from hfprobe.config.run import RunConfig, parse_runs
-from hfprobe.system.machine import quiet_libraries, use_every_core
-from hfprobe.system.process import is_main_process, script
-from hfprobe.training.run_folder import check_output_dir, claimed, holds_run, is_finished
+from hfprobe.system.process import script
+from hfprobe.training.run_training import FinishedRun, run_training
+from hfprobe.training.seeds import FinishedSeeds, train_seeds
 
 
 def main() -> None:
     runs = parse_runs()
     if len(runs) == 1:
-        train_one(runs[0])
+        run = run_training(runs[0])
+        if run is not None:
+            print_run(runs[0], run)
     else:
-        train_seeds(runs)
+        seeds = train_seeds(runs, announce=print_run)
+        if seeds is not None:
+            print_seeds(seeds)
 
 
-def train_one(config: RunConfig) -> None:
-    """Train, push, say where things are."""
-    check_output_dir(config)  # whatever is wrong with the folders is said before the slow imports
-
-    from hfprobe.hub.client import check_upload, upload_revision
-
-    uploads = config.training.push_to_hub and is_main_process()
-    repository = check_upload(config.training) if uploads else None
-
-    from transformers import enable_full_determinism, set_seed
-
-    from hfprobe.data.splits import load_images
-    from hfprobe.models import build_model
-    from hfprobe.training.run import build_trainer, push_best, train
-
-    quiet_libraries(bars=not config.training.disable_tqdm)
-    use_every_core()
-    with config.training.main_process_first(desc="decoding"):
-        images = load_images(config.data, seed=config.split_seed)
-        (enable_full_determinism if config.training.full_determinism else set_seed)(config.training.seed)
-        model, processor = build_model(config.training.model, labels=images.class_names, options=config.model)
-        splits = images.decode("train", "validation", processor=processor)
-    with claimed(config.training) as output_dir:
-        trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
-        result = train(trainer, config=config, splits=splits)
-    if not is_main_process():
+def print_run(config: RunConfig, run: FinishedRun | None) -> None:
+    arguments = config.training
+    if run is None:
+        print(f"Seed {arguments.seed}: finished before, see {arguments.output_dir}.")
         return
-    revision = push_best(trainer, config=config, splits=splits, result=result, repository=repository)
-    epochs = result.epochs
+    result, epochs = run.result, run.result.epochs
     done = "solved" if epochs is None else f"{epochs:g} epoch{'s' * (epochs != 1)}, best {result.best_epoch:g},"
-    hub_flag = "" if config.training.hub_dir == "hub" else f" --hub_dir {shlex.quote(config.training.hub_dir)}"
+    hub_flag = "" if arguments.hub_dir == "hub" else f" --hub_dir {shlex.quote(arguments.hub_dir)}"
     print(
         f"\nDone: {done} in {result.seconds:.0f} s.\n"
         f"Validation accuracy {result.metrics['accuracy']:.2%}, macro-F1 {result.metrics['macro_f1']:.2%} "
         f"(n = {result.n_validation:,}).\n"
-        f"Model:   {revision.path}\n"
-        f"Run:     {output_dir} (curves: tensorboard --logdir {shlex.quote(str(output_dir))})\n"
-        f"Report:  python {script('eval')} --model {revision.name}{hub_flag} "
-        f"--report_dir reports/{config.training.model}"
+        f"Model:   {run.revision.path}\n"
+        f"Run:     {run.output_dir} (curves: tensorboard --logdir {shlex.quote(str(run.output_dir))})\n"
+        f"Report:  python {script('eval')} --model {run.revision.name}{hub_flag} --report_dir reports/{arguments.model}"
     )
-    if repository is not None:
-        print(f"On the hub: {upload_revision(revision, repository=repository, arguments=config.training)}")
+    if run.uploaded is not None:
+        print(f"On the hub: {run.uploaded}")
 
 
-def train_seeds(runs: list[RunConfig]) -> None:
-    """Train the seeds that are not finished yet, then write what all of them came to."""
-    from hfprobe.system.files import write_json
-    from hfprobe.training.run import summarize_seeds
-
-    finished = []
-    for config in runs:  # all of them before the first is trained
-        arguments = config.training
-        arguments.resume = arguments.resume and holds_run(arguments.output_dir)
-        if not arguments.overwrite and is_finished(config):
-            finished.append(config)
-        else:
-            check_output_dir(config)
-    for config in runs:
-        if config in finished:
-            print(f"Seed {config.training.seed}: finished before, see {config.training.output_dir}.")
-        else:
-            train_one(config)
-    if not is_main_process():
-        return
-    summary = summarize_seeds(runs)
-    first = runs[0].training
-    path = Path(first.output_dir).parent / f"{first.model}-{first.recipe}-seeds.json"
-    write_json(path, summary)
-    accuracy = summary["validation_accuracy"]
+def print_seeds(seeds: FinishedSeeds) -> None:
+    accuracy = seeds.summary["validation_accuracy"]
     print(
-        f"\nValidation accuracy {accuracy['mean']:.2%} +/- {accuracy['std']:.2%} (n = {summary['n']} seeds). "
-        f"All values: {path}\n"
-        f"On test: python {script('eval')} --seeds {shlex.quote(str(path))} --report_dir reports/seeds"
+        f"\nValidation accuracy {accuracy['mean']:.2%} +/- {accuracy['std']:.2%} (n = {seeds.summary['n']} seeds). "
+        f"All values: {seeds.path}\n"
+        f"On test: python {script('eval')} --seeds {shlex.quote(str(seeds.path))} --report_dir reports/seeds"
     )
 
 

@@ -24,7 +24,7 @@ from hfprobe.config.run import RunConfig
 from hfprobe.data.splits import Splits
 from hfprobe.data.store import ImageBatches
 from hfprobe.evaluation.metrics import compute_metrics
-from hfprobe.evaluation.statistics import fit_temperature, summarize_values
+from hfprobe.evaluation.statistics import fit_temperature
 from hfprobe.hub import local as hub
 from hfprobe.models import check_processor, find_family
 from hfprobe.models.base import AUGMENTATION
@@ -304,24 +304,6 @@ def push_best(
         name=family.hub_name,
         card=card,
     )
-
-
-def summarize_seeds(runs: list[RunConfig]) -> dict[str, Any]:
-    """Mean, standard deviation (of a sample: n - 1) and values over finished runs that differ in their seed."""
-    results = [read_result(run.training.output_dir) for run in runs]
-    values = {
-        "validation_accuracy": [result["metrics"]["accuracy"] for result in results],
-        "validation_macro_f1": [result["metrics"]["macro_f1"] for result in results],
-        "seconds": [result["seconds"] for result in results],
-    }
-    return {
-        "model": runs[0].training.model,
-        "recipe": runs[0].training.recipe,
-        "n": len(runs),
-        "seeds": [run.training.seed for run in runs],
-        "folders": [run.training.output_dir for run in runs],
-        **{name: summarize_values(found) for name, found in values.items()},
-    }
 
 
 def evaluations(trainer: Trainer) -> list[dict[str, float]]:

@@ -1,0 +1,92 @@
+"""Runs that differ in their seed: train those that are not finished yet, and summarise all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hfprobe.config.run import RunConfig
+from hfprobe.system.files import write_json
+from hfprobe.system.process import is_main_process
+from hfprobe.training.run_folder import check_output_dir, holds_run, is_finished, read_result
+from hfprobe.training.run_training import FinishedRun, run_training
+
+if TYPE_CHECKING:
+    from hfprobe.data.splits import Images
+
+
+@dataclass(frozen=True)
+class FinishedSeeds:
+    """Finished runs that differ in their seed.
+
+    Attributes:
+        summary: see `summarize_seeds`.
+        path: the JSON file that holds it; scripts/eval.py --seeds reads it.
+    """
+
+    summary: dict[str, Any]
+    path: Path
+
+
+def train_seeds(
+    runs: list[RunConfig],
+    *,
+    images: Images | None = None,
+    announce: Callable[[RunConfig, FinishedRun | None], None] = lambda config, run: None,
+) -> FinishedSeeds | None:
+    """Train the runs that are not finished yet, one after the other, and write a summary of all of them.
+
+    Args:
+        runs: of `hfprobe.config.run.parse_runs`.
+        images: see `run_training`; the same for every seed.
+        announce: called in the main process after each run, with None for one that was finished before.
+
+    Returns:
+        The summary; None in every process but the main one.
+
+    Raises:
+        InputError: a folder of any of the runs cannot be used; nothing is trained then.
+        CommandError: see `run_training`.
+    """
+    finished = []
+    for config in runs:  # all of them before the first is trained
+        arguments = config.training
+        arguments.resume = arguments.resume and holds_run(arguments.output_dir)
+        if not arguments.overwrite and is_finished(config):
+            finished.append(config)
+        else:
+            check_output_dir(config)
+    for config in runs:
+        run = None if config in finished else run_training(config, images=images)
+        if is_main_process():
+            announce(config, run)
+        del run  # its model is not kept in memory while the next one is trained
+    if not is_main_process():
+        return None
+    summary = summarize_seeds(runs)
+    first = runs[0].training
+    path = Path(first.output_dir).parent / f"{first.model}-{first.recipe}-seeds.json"
+    write_json(path, summary)
+    return FinishedSeeds(summary, path)
+
+
+def summarize_seeds(runs: list[RunConfig]) -> dict[str, Any]:
+    """Mean, standard deviation (of a sample: n - 1) and values over finished runs that differ in their seed."""
+    from hfprobe.evaluation.statistics import summarize_values  # slow to import
+
+    results = [read_result(run.training.output_dir) for run in runs]
+    values = {
+        "validation_accuracy": [result["metrics"]["accuracy"] for result in results],
+        "validation_macro_f1": [result["metrics"]["macro_f1"] for result in results],
+        "seconds": [result["seconds"] for result in results],
+    }
+    return {
+        "model": runs[0].training.model,
+        "recipe": runs[0].training.recipe,
+        "n": len(runs),
+        "seeds": [run.training.seed for run in runs],
+        "folders": [run.training.output_dir for run in runs],
+        **{name: summarize_values(found) for name, found in values.items()},
+    }
