@@ -28,8 +28,9 @@ from hfprobe.models.loading import CONFIG_FILE, load_model
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.files import replace_together, require_writable
 from hfprobe.system.html import render_sentences, render_table
+from hfprobe.system.machine import quiet_bars
 from hfprobe.training.output_folder import check_places
-from hfprobe.training.session import run_training
+from hfprobe.training.run_training import run_training
 
 # Settings of `train` that say which images these are; `load_images` has set them.
 IMAGE_SETTINGS = ("dataset", "classes", "max_train_samples", "max_eval_samples", "split_seed")
@@ -82,6 +83,7 @@ class Model:
         """
         return predict_pictures(pictures, model=self.model, processor=self.processor, temperature=temperature)
 
+    @quiet_bars()
     def evaluate(
         self,
         images: Images | None = None,
@@ -115,6 +117,7 @@ class Model:
             tta=tta,
         )
 
+    @quiet_bars()
     def save(self, folder: str | Path) -> Path:
         """Write the model to a folder that `hfprobe.load` and transformers' `from_pretrained` read.
 
@@ -172,6 +175,7 @@ class Comparison:
         return table + render_sentences(self.content["verdict"])
 
 
+@quiet_bars()
 def load_images(
     dataset: str | Path = DEFAULT_DATASET,
     *,
@@ -218,13 +222,16 @@ def train(model: str, images: Images, *, recipe: str | None = None, **settings: 
         CheckFailedError: the loss is not finite, or a check of the result failed.
         MachineError: disk or memory ran out.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("hfprobe.train runs in one process. For several, launch scripts/train.py.")
     told = [name for name in IMAGE_SETTINGS if name in settings]
     if told:
         raise InputError(f"{', '.join(told)} cannot be set in train: the images say it. Set it in load_images.")
     chosen = {field.name: getattr(images.arguments, field.name) for field in fields(DataArguments)}
     chosen = {name: chosen[name] for name in IMAGE_SETTINGS if name != "split_seed"}
     config = make_run(model=model, recipe=recipe, **chosen, split_seed=images.seed, **settings)
-    finished = run_training(config, images=images)
+    with quiet_bars(own=not config.training.disable_tqdm):
+        finished = run_training(config, images=images)
     return Model(
         model=finished.model.eval(),
         processor=finished.processor,
@@ -236,6 +243,7 @@ def train(model: str, images: Images, *, recipe: str | None = None, **settings: 
     )
 
 
+@quiet_bars()
 def load(model: str | Path, *, hub_dir: str | Path = "hub") -> Model:
     """A model from a folder or from the local hub folder; no code from the folder is run.
 

@@ -15,6 +15,7 @@ import shlex
 import hfprobe.cli.interruptible  # noqa: F401
 from hfprobe.cli.command import run_command
 from hfprobe.config.run import RunConfig, parse_runs
+from hfprobe.system.machine import quiet_libraries
 from hfprobe.system.process import script
 from hfprobe.training.run_training import FinishedRun, run_training
 from hfprobe.training.seeds import FinishedSeeds, train_seeds
@@ -22,6 +23,7 @@ from hfprobe.training.seeds import FinishedSeeds, train_seeds
 
 def main() -> None:
     runs = parse_runs()
+    quiet_libraries(bars=not runs[0].training.disable_tqdm)
     if len(runs) == 1:
         run = run_training(runs[0])
         if run is not None:

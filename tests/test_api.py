@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import runpy
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from conftest import draw_images
 
 import hfprobe
+from hfprobe.system.machine import quiet_bars
 
 ROOT = Path(__file__).parent.parent
 PROBE = {"backbone": "resnet10t", "backbone_weights": "random"}
@@ -299,3 +301,24 @@ def test_the_quickstart_runs(home, dataset_folder, monkeypatch, capsys):
     assert printed[-1] == "['cat', 'dog']"
     assert printed[-2] == "Page: reports/quickstart/comparison.html"
     assert Path("reports/quickstart/comparison.html").is_file()
+
+
+def test_bars_of_other_libraries_are_as_before_afterwards(monkeypatch):
+    import datasets
+    import transformers
+
+    monkeypatch.delenv("TQDM_DISABLE")
+    for enabled in (True, False):
+        (datasets.enable_progress_bars if enabled else datasets.disable_progress_bars)()
+        with quiet_bars(own=False):
+            assert datasets.are_progress_bars_disabled()
+            assert not transformers.logging.is_progress_bar_enabled()
+            assert os.environ["TQDM_DISABLE"] == "1"
+        assert datasets.are_progress_bars_disabled() is not enabled
+        assert "TQDM_DISABLE" not in os.environ
+
+
+def test_several_processes_are_refused(images, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(hfprobe.InputError, match=re.escape("hfprobe.train runs in one process. For several, launch")):
+        hfprobe.train("cnn", images)

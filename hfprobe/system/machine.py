@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
 import signal
 import sys
 import warnings
+from collections.abc import Iterator
 
 from hfprobe.system.process import is_main_process
 
@@ -33,6 +35,34 @@ def end_with_parent() -> None:
     """Get a SIGTERM when the process that started this one ends. On Linux."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def quiet_bars(*, own: bool = True) -> Iterator[None]:
+    """The progress bars of datasets and transformers are off inside, as in a command; afterwards they are as before.
+
+    Args:
+        own: whether hfprobe may draw its own.
+    """
+    import datasets
+    import transformers
+
+    datasets_had = not datasets.are_progress_bars_disabled()
+    transformers_had = transformers.logging.is_progress_bar_enabled()
+    before = os.environ.get("TQDM_DISABLE")
+    datasets.disable_progress_bars()
+    transformers.logging.disable_progress_bar()
+    if not own:
+        os.environ["TQDM_DISABLE"] = "1"
+    try:
+        yield
+    finally:
+        if datasets_had:
+            datasets.enable_progress_bars()
+        if transformers_had:
+            transformers.logging.enable_progress_bar()
+        if before is None:
+            os.environ.pop("TQDM_DISABLE", None)
 
 
 def use_every_core() -> None:

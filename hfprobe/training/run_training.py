@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfprobe.config.run import RunConfig
-from hfprobe.system.machine import quiet_libraries, use_every_core
+from hfprobe.system.machine import use_every_core
 from hfprobe.system.process import is_main_process
 from hfprobe.training.run_folder import check_output_dir, claimed
 
@@ -74,7 +74,6 @@ def run_training(config: RunConfig, *, images: Images | None = None) -> Finished
     from hfprobe.models import build_model
     from hfprobe.training.run import build_trainer, push_best, train
 
-    quiet_libraries(bars=not config.training.disable_tqdm)
     use_every_core()
     with config.training.main_process_first(desc="decoding"):
         if images is None:
