@@ -15,7 +15,8 @@ from pathlib import Path
 
 import hfprobe.cli.interruptible  # noqa: F401
 from hfprobe.cli.command import run_command
-from hfprobe.config.run import RunConfig, parse_runs
+from hfprobe.cli.run_flags import parse_runs
+from hfprobe.config.run import RunConfig
 from hfprobe.system.machine import quiet_libraries, use_every_core
 from hfprobe.system.process import is_main_process, script
 from hfprobe.training.run_folder import check_output_dir, claimed, holds_run, is_finished
