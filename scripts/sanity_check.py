@@ -33,7 +33,7 @@ def make_parser() -> Parser:
 def main() -> None:
     arguments, own_flags = make_parser().parse_known_args()
 
-    from hfprobe.config.run import parse_options
+    from hfprobe.cli.run_flags import parse_options
     from hfprobe.models import find_family
 
     family = find_family(arguments.model)

@@ -14,7 +14,8 @@ import shlex
 
 import hfprobe.cli.interruptible  # noqa: F401
 from hfprobe.cli.command import run_command
-from hfprobe.config.run import RunConfig, parse_runs
+from hfprobe.cli.run_flags import parse_runs
+from hfprobe.config.run import RunConfig
 from hfprobe.system.machine import quiet_libraries
 from hfprobe.system.process import script
 from hfprobe.training.run_training import FinishedRun, run_training

@@ -6,7 +6,8 @@ import textwrap
 import pytest
 from transformers.trainer_utils import SaveStrategy
 
-from hfprobe.config.run import make_run, parse_run, parse_runs
+from hfprobe.cli.run_flags import parse_run, parse_runs
+from hfprobe.config.run import make_run
 from hfprobe.system.errors import InputError
 
 
@@ -82,7 +83,7 @@ def test_bad_input(argv, message):
 def test_an_answer_about_flags_waits_for_no_model_and_no_trainer():
     program = """
         import sys
-        from hfprobe.config.run import parse_run
+        from hfprobe.cli.run_flags import parse_run
         from hfprobe.system.errors import InputError
         for argv in (["--help"], ["--epocs", "3"], ["--epochs", "-1"], ["--model", "vit", "--views", "x"]):
             try:

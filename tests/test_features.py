@@ -9,7 +9,8 @@ import torch
 from conftest import draw_images, load_splits
 from sklearn.linear_model import LogisticRegression
 
-from hfprobe.config.run import make_run, parse_run
+from hfprobe.cli.run_flags import parse_run
+from hfprobe.config.run import make_run
 from hfprobe.data import cache
 from hfprobe.data.store import ImageSplit
 from hfprobe.models import build_model, find_family

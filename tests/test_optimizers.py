@@ -3,7 +3,7 @@ import re
 import pytest
 import torch
 
-from hfprobe.config.run import parse_run
+from hfprobe.cli.run_flags import parse_run
 from hfprobe.models import build_model, find_family
 from hfprobe.system.errors import InputError
 from hfprobe.training.optimizers import Muon, make_optimizer

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hfprobe.config.run import parse_run
+from hfprobe.cli.run_flags import parse_run
 from hfprobe.system.errors import InputError, MachineError, refuse
 from hfprobe.training import preflight
 from hfprobe.training.preflight import find_shortages

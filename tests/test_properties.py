@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from test_run_parser import PARSERS, attempt, fields_of, values_for
 from transformers.trainer_utils import SchedulerType
 
-from hfprobe.config.run import parse_runs
+from hfprobe.cli.run_flags import parse_runs
 from hfprobe.config.schedules import BY_METRIC
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.splits import keep_classes, split_rows, stratified_subset

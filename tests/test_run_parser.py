@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from hfprobe.config.run import make_parser, parse_runs
+from hfprobe.cli.run_flags import make_parser, parse_runs
 from hfprobe.models import available_models
 from hfprobe.system.errors import InputError
 

@@ -8,7 +8,8 @@ import re
 import pytest
 from transformers.trainer_utils import SchedulerType
 
-from hfprobe.config.run import make_run, parse_run
+from hfprobe.cli.run_flags import parse_run
+from hfprobe.config.run import make_run
 from hfprobe.models import build_model, find_family
 from hfprobe.system.errors import InputError
 from hfprobe.training.trainer import ProbeTrainer

@@ -18,10 +18,10 @@ from hfprobe.system.ranges import SEED, refuse_out_of_range
 
 # Short names people know -> the TrainingArguments field they stand for.
 SHORT_NAMES = {
-    "--epochs": "num_train_epochs",
-    "--batch_size": "per_device_train_batch_size",
-    "--lr": "learning_rate",
-    "--deterministic": "full_determinism",
+    "epochs": "num_train_epochs",
+    "batch_size": "per_device_train_batch_size",
+    "lr": "learning_rate",
+    "deterministic": "full_determinism",
 }
 
 # What every recipe starts from: evaluate and save each epoch, keep the best on validation accuracy.
@@ -46,7 +46,7 @@ HOUSE_DEFAULTS: dict[str, Any] = {
 
 def spell_flag(name: str) -> str:
     """A field as its flag, and the short one where it has one: `--learning_rate/--lr`."""
-    return "/".join([f"--{name}", *(short for short, long in SHORT_NAMES.items() if long == name)])
+    return "/".join([f"--{name}", *(f"--{short}" for short, long in SHORT_NAMES.items() if long == name)])
 
 
 def has_accelerator() -> bool:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
-from hfprobe.cli.parser import Parser, warn_about_repeated
-from hfprobe.cli.run_parser import RunParser
-from hfprobe.config.arguments import HOUSE_DEFAULTS, SHORT_NAMES, RunArguments, ignored_by_optimizer, spell_flag
+from hfprobe.config.arguments import HOUSE_DEFAULTS, RunArguments, ignored_by_optimizer, spell_flag
+from hfprobe.config.values import check_value, check_values, groups_of, one_line_errors
 from hfprobe.data.arguments import DataArguments
 from hfprobe.models import find_family
-from hfprobe.system.process import is_main_process
+from hfprobe.models.base import ModelFamily
 
 logger = logging.getLogger(__name__)
+
+# Where a run goes and which runs are made: no part of what one run is. What ends in `_token` is a secret.
+NOT_REPEATED = ("output_dir", "resume", "overwrite", "seeds", "vary_split", "hub_token")
+# transformers sets them itself.
+DERIVED = ("accelerator_config", "do_eval")
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class RunConfig:
 
     Attributes:
         model: the recipe module's own Options.
-        passed: fields that the user set, on the command line or in Python.
+        passed: fields that the user set, on the command line, in a file or in Python.
     """
 
     data: DataArguments
@@ -78,105 +81,68 @@ class RunConfig:
             for group, values in groups.items()
         }
 
+    def to_settings(self) -> dict[str, Any]:
+        """The settings that repeat this run: model, recipe and seeds, and what is not as the recipe has it.
 
-def make_parser(
-    model: str, recipe: str | None = None, *, schedule: str | None = None, prog: str = "scripts/train.py"
-) -> RunParser:
-    """The flags of a run: data, training and the model's own, with the recipe's values as defaults.
+        JSON-able, for `make_run(**settings)` or a file for `--config`. Of several seeds it is the first one's run;
+        folders and tokens are left out.
+        """
+        family, arguments = find_family(self.training.model), self.training
+        defaults = starting_values(family, arguments.recipe, schedule=arguments.lr_scheduler_type.value)
+        settings = {"model": arguments.model, "recipe": arguments.recipe, "seed": arguments.seed}
+        settings |= {"split_seed": self.split_seed}
+        for part in (self.data, arguments, self.model):
+            values = part.to_dict() if part is arguments else asdict(part)
+            for field in fields(part):
+                name, value = field.name, values.get(field.name)
+                own = field.default if field.default_factory is MISSING else field.default_factory()
+                default = defaults.get(name, own)
+                # transformers makes a list of one text, and an empty list or False of what is not set.
+                differs = value not in (default, [default]) and bool(value or default) and name not in DERIVED
+                if field.init and name not in (*settings, *NOT_REPEATED) and (differs or name in self.passed):
+                    settings[name] = value
+        return json.loads(json.dumps(settings))
+
+
+def starting_values(family: ModelFamily, recipe: str | None, *, schedule: str | None = None) -> dict[str, Any]:
+    """What the settings of a run are where nothing is passed: hfprobe's defaults, and the recipe's.
 
     Args:
         schedule: the `lr_scheduler_type` of the run, where it is set. A recipe's settings of another schedule are left
             out.
-        prog: what the user typed, for hints.
 
     Raises:
-        InputError: no such model, no such recipe.
+        InputError: no such recipe.
     """
-    family = find_family(model)
-    defaults = HOUSE_DEFAULTS | family.recipe_values(recipe) | {"model": family.name}
-    if schedule not in (None, defaults.get("lr_scheduler_type")):
-        defaults.pop("lr_scheduler_kwargs", None)
-    groups = [DataArguments, RunArguments, family.Options]
-    return RunParser(groups, defaults=defaults, short_names=SHORT_NAMES, prog=prog)
+    values = HOUSE_DEFAULTS | family.recipe_values(recipe) | {"model": family.name}
+    if schedule not in (None, values.get("lr_scheduler_type")):
+        values.pop("lr_scheduler_kwargs", None)
+    return values
 
 
-def parse_run(argv: Sequence[str] | None = None) -> RunConfig:
-    """The command line of scripts/train.py as a checked RunConfig.
-
-    Raises:
-        InputError: a flag or a value that cannot be used, in one line.
-    """
-    argv = sys.argv[1:] if argv is None else list(argv)
-    return _parse(_parser_for(argv), argv)
-
-
-def _parser_for(argv: Sequence[str]) -> RunParser:
-    """The parser of a command line: its defaults depend on the model, the recipe and the schedule that are passed."""
-    first = Parser(add_help=False)
-    first.add_argument("--model", default="cnn")
-    first.add_argument("--recipe")
-    first.add_argument("--lr_scheduler_type", "--lr-scheduler-type")
-    chosen, _ = first.parse_known_args(argv)
-    return make_parser(chosen.model, chosen.recipe, schedule=chosen.lr_scheduler_type, prog=sys.argv[0])
-
-
-def _parse(parser: RunParser, argv: Sequence[str]) -> RunConfig:
-    groups, passed = parser.parse(argv)
-    return RunConfig(*groups, passed)
-
-
-def parse_runs(argv: Sequence[str] | None = None) -> list[RunConfig]:
-    """One RunConfig a seed: --seed, --seed + 1, ... for --seeds of them, on one split unless --vary_split.
-
-    Flags without effect are named in a warning, and so are flags that were passed twice.
-
-    Raises:
-        InputError: see `parse_run`.
-    """
-    argv = sys.argv[1:] if argv is None else list(argv)
-    parser = _parser_for(argv)
-    whole = _parse(parser, argv)
-    if is_main_process():
-        warn_about_repeated(parser, argv)
-        whole.warn_about_ignored()
-    arguments = whole.training
-    if arguments.seeds == 1:
-        return [whole]
-    runs = []
-    for seed in range(arguments.seed, arguments.seed + arguments.seeds):
-        own = ["--seeds", "1", "--seed", str(seed)]
-        if not arguments.vary_split:
-            own += ["--split_seed", str(whole.split_seed)]
-        if arguments.output_dir != arguments.default_output_dir:
-            own += ["--output_dir", f"{arguments.output_dir}/seed{seed}"]
-        runs.append(_parse(parser, [*argv, *own]))
-    return runs
+def build_run(*, model: str = "cnn", recipe: str | None = None, **values: Any) -> RunConfig:
+    """`make_run` without its warnings: the one way from settings to a RunConfig."""
+    with one_line_errors():
+        given = check_values(values, model=model)
+        family = find_family(model)
+        recipe = check_value("recipe", recipe, RunArguments)
+        settings = starting_values(family, recipe, schedule=given.get("lr_scheduler_type")) | given
+        parts = []
+        for group in groups_of(family):
+            own = {field.name for field in fields(group)}
+            parts.append(group(**{name: value for name, value in settings.items() if name in own}))
+    return RunConfig(*parts, passed=frozenset(given))
 
 
 def make_run(*, model: str = "cnn", recipe: str | None = None, **values: Any) -> RunConfig:
     """A RunConfig from Python, with the same defaults, checks and warnings as the command line.
 
     Args:
-        values: fields of DataArguments, RunArguments or the model's Options.
+        values: fields of DataArguments, RunArguments or the model's Options, or the short names of SHORT_NAMES.
 
     Raises:
-        InputError: see `parse_run`.
+        InputError: unknown name, wrong type, a value or a combination that cannot be used, in one line.
     """
-    schedule = values.get("lr_scheduler_type")
-    parser = make_parser(model, recipe, schedule=getattr(schedule, "value", schedule))
-    groups, passed = parser.parse(parser.spell(values))
-    config = RunConfig(*groups, passed | values.keys())
+    config = build_run(model=model, recipe=recipe, **values)
     config.warn_about_ignored()
     return config
-
-
-def parse_options(model: str, argv: Sequence[str]) -> Any:
-    """A model's own flags alone, as its Options; its first recipe sets what the flags do not.
-
-    Raises:
-        InputError: unknown model, unknown flag, bad value.
-    """
-    family = find_family(model)
-    parser = RunParser([family.Options], defaults=family.recipe_values(), short_names={}, prog=sys.argv[0])
-    groups, _ = parser.parse(argv)
-    return groups[0]

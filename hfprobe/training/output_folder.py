@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 LOCK_FILE = ".lock"
 # What a run writes into its output folder: files, and folders with the files in them. `.name.part` is a file that was
 # being written when the run was killed.
-_RESULTS = r"\.?(run|trainer_state|(all|train|eval|test)_results)\.json(\.part)?"
+_RESULTS = r"\.?((run|trainer_state|(all|train|eval|test)_results)\.json|config\.yaml)(\.part)?"
 _MODEL = r"config\.json|preprocessor_config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|\w+\.py"
 _STATE = r"(optimizer|scheduler|scaler)\.pt|rng_state(_\d+)?\.pth|progress-\d+\.json|(trainer_state|manifest)\.json"
 _CHECKPOINT = rf"checkpoint-\d+/({_MODEL}|{_STATE}|training_args\.bin)"
@@ -77,7 +77,7 @@ def refuse_overwriting(folder: Path, *, holds_run: bool, saves_model: bool) -> N
     """
     found = []
     if not holds_run:
-        names = ("trainer_state.json", "train_results.json", "all_results.json")
+        names = ("trainer_state.json", "train_results.json", "all_results.json", "config.yaml")
         found += [folder / name for name in names if os.path.lexists(folder / name)]
     model = folder / "model"
     if saves_model and os.path.lexists(model):

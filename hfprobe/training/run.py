@@ -20,6 +20,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback, Tra
 from transformers.trainer_utils import PredictionOutput
 
 from hfprobe.config.arguments import RunArguments
+from hfprobe.config.files import write_config_file
 from hfprobe.config.run import RunConfig
 from hfprobe.data.splits import Splits
 from hfprobe.data.store import ImageBatches
@@ -184,6 +185,8 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
         logger.info("Training in mixed precision: %s.", precision)
     family = find_family(arguments.model)
     record = describe_run(config=config, model=trainer.model, splits=splits) | {"precision": precision}
+    if trainer.is_world_process_zero():
+        write_config_file(Path(arguments.output_dir) / "config.yaml", config.to_settings())
     # The result of a run that is resumed after its end stays until there is a new one.
     if trainer.is_world_process_zero() and not (arguments.resume and read_result(arguments.output_dir)):
         write_json(Path(arguments.output_dir) / RUN_FILE, record)
