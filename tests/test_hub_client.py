@@ -29,6 +29,7 @@ from hfprobe.data.columns import standard_columns
 from hfprobe.data.sources import load_source
 from hfprobe.hub import client as hub_client
 from hfprobe.hub import local as hub
+from hfprobe.hub.model_card import render_card
 from hfprobe.models.linear_probe.backbones import current_name, load_backbone_weights
 from hfprobe.system.errors import InputError, MachineError
 
@@ -500,7 +501,7 @@ def test_train_asks_for_the_permission_before_any_image_is_loaded(server, train,
 def test_the_card_of_a_local_folder_passes_the_hubs_check(server):
     api = HfApi(token="hf_good")
     for local, lists in ((True, False), (False, True)):
-        card = hub.render_card(name="x", card=CARD | {"dataset": "/my pictures", "local_dataset": local})
+        card = render_card(name="hfprobe/x", card=CARD | {"dataset": "/my pictures", "local_dataset": local})
         assert ("datasets:" in card) is lists
         with pytest.raises(ValueError, match="is not valid") if lists else contextlib.nullcontext():
             api.create_repo("someone/x", exist_ok=True)
