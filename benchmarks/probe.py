@@ -20,7 +20,7 @@ import timm
 import torch
 from side_by_side import describe_machine, describe_ratio, draw_split, make_parser, measure
 
-from hfprobe.data import sources
+from hfprobe.data import cache
 from hfprobe.data.store import ImageBatches, ImageSplit
 from hfprobe.data.transforms import fit_images, normalize
 from hfprobe.models import build_model, find_family
@@ -106,7 +106,7 @@ def in_batches(split: ImageSplit, processor, *, size: int, augment: dict | None 
 @contextmanager
 def fresh_cache() -> Iterator[None]:
     """An empty folder as the feature cache, so that nothing is found in it."""
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(sources, "cache_folder", return_value=Path(folder)):
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(cache, "cache_folder", return_value=Path(folder)):
         yield
 
 

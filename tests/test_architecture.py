@@ -1,6 +1,7 @@
 """The arrows of the house: who may import whom."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ def imports(path):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield node.module
-            if node.module == "hfprobe":
-                yield from (f"hfprobe.{alias.name}" for alias in node.names)
+            if node.module.startswith("hfprobe"):
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.glob("*/**/*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -27,6 +28,15 @@ def test_imports_point_one_way(path):
         top, _, inside = module.partition(".")
         if top == "hfprobe" and inside:
             assert ROOMS.index(inside.split(".")[0]) <= ROOMS.index(here), f"{here} imports {module}"
+
+
+def test_no_imports_form_a_loop():
+    paths = {
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in PACKAGE.glob("**/*.py")
+    }
+    graph = {name: (paths.keys() & set(imports(path))) - {name} for name, path in paths.items()}
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the loop
 
 
 def test_reporting_names_no_torch():

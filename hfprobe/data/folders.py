@@ -17,10 +17,9 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
 from hfprobe.data import cache
-from hfprobe.data.columns import join_files, normalize_name, standard_columns
+from hfprobe.data.columns import SPLITS, join_files, normalize_name, require_splits, standard_columns, standard_splits
 from hfprobe.system.errors import DISK_FULL, InputError
 
-SPLITS = ("train", "test")
 # Pillow runs Ghostscript, a program of its own, for the last two.
 PICTURE_ENDINGS = set(ImageFolder.EXTENSIONS) - {".eps", ".ps"}
 
@@ -49,23 +48,12 @@ def load_folder(folder: Path) -> DatasetDict:
     return DatasetDict({split: _read_class_folders(folder, split) for split in SPLITS})
 
 
-def require_splits(name: object, splits: list[str]) -> None:
-    """Raise InputError where train or test is missing."""
-    missing = [split for split in SPLITS if split not in splits]
-    if missing:
-        raise InputError(
-            f"Dataset '{name}' lacks the split {' and '.join(missing)}; it has: {', '.join(splits) or 'none'}. "
-            "Both train and test are needed."
-        )
-
-
 def _load_saved(folder: Path) -> DatasetDict:
     try:
         saved = datasets.load_from_disk(folder)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"Dataset folder '{folder}' is damaged: {error}. Save it again.") from error
-    require_splits(folder, list(saved))
-    return DatasetDict({split: standard_columns(saved[split], dataset=str(folder)) for split in SPLITS})
+    return standard_splits(saved, dataset=str(folder))
 
 
 def _parquet_files(folder: Path, split: str) -> list[Path]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hfprobe.hub.local import Revision
+from hfprobe.hub.revision import Revision
 from hfprobe.system.errors import InputError, MachineError
 
 logger = logging.getLogger(__name__)
