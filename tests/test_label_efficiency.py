@@ -159,15 +159,15 @@ def curve(*means):
         (
             curve(0.1, 0.5, 0.9),
             curve(0.4, 0.6, 0.7),
-            "probe has the higher mean accuracy at 10 images per class, then cnn from 1,000 on (between 100 and 1,000 "
-            "they cross).",
+            "probe has the higher mean accuracy at 10 images per class, then cnn from 1,000 on (the curves cross "
+            "between 100 and 1,000).",
         ),
         (
             curve(0.1, 0.5),
             curve(0.4, 0.6, 0.7),
-            "probe has the higher mean accuracy at every number of images measured, 10 to 100 per class.",
+            "probe has the higher mean accuracy at every measured number of images, 10 to 100 per class.",
         ),
-        (curve(), curve(0.4), "cnn and probe were measured at no common number of images."),
+        (curve(), curve(0.4), "cnn and probe have no common number of images per class."),
     ],
 )
 def test_where_curves_cross(cnn, probe, expected):
