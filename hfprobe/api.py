@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 from transformers import PreTrainedModel
 
-from hfprobe import reporting
 from hfprobe.config.run import make_run
 from hfprobe.data import splits
 from hfprobe.data.arguments import DEFAULT_CLASSES, DEFAULT_DATASET, DataArguments
@@ -25,6 +24,7 @@ from hfprobe.evaluation.predict import Predictions, predict_pictures
 from hfprobe.evaluation.results import METRICS_FILE, EvalResult
 from hfprobe.hub.local import resolve_model
 from hfprobe.models.loading import CONFIG_FILE, load_model
+from hfprobe.reporting import write_comparison, write_report
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.files import replace_together, require_writable
 from hfprobe.system.html import render_sentences, render_table
@@ -300,10 +300,10 @@ def save_report(result: EvalResult | Comparison, folder: str | Path) -> Path:
     if isinstance(result, Comparison):
         with replace_together(folder, last="comparison.html") as staging:
             comparison.save_comparison(result.content, staging)
-            reporting.write_comparison(staging, result.results)
+            write_comparison(staging, result.results)
         return folder / "comparison.html"
     check_places(folder, flag="folder", dataset=result.provenance.get("run_dataset"))
     with replace_together(folder, last=METRICS_FILE) as staging:
         result.save(staging)
-        reporting.write_report(staging)
+        write_report(staging)
     return folder / "report.html"

@@ -33,7 +33,7 @@ def test_imports_point_one_way(path):
 def test_no_imports_form_a_loop():
     paths = {
         ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
-        for path in PACKAGE.glob("**/*.py")
+        for path in PACKAGE.glob("*/**/*.py")  # hfprobe/__init__.py imports at first use
     }
     graph = {name: (paths.keys() & set(imports(path))) - {name} for name, path in paths.items()}
     list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the loop

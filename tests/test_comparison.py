@@ -61,7 +61,7 @@ def test_a_model_is_not_better_than_itself():
     assert pair["mcnemar_p"] == pair["adjusted_p"] == 1
     # Not 0 to 0: 600 images without a disagreement leave 0.64 points to either side (Tango, 1998).
     assert comparison["verdict"] == [
-        "No difference in accuracy between one and same can be shown at n = 600 images: +0.00 points, 95 % interval "
+        "The accuracies of one and same do not differ significantly on these 600 images: +0.00 points, 95 % interval "
         "-0.64 to +0.64, exact McNemar p = 1.0000."
     ]
     low, high = pair["differences"]["macro_f1"]["interval"]
@@ -81,15 +81,15 @@ def disagreeing(only_first, only_second, n=50):
 def test_the_verdict_says_why_an_interval_may_exclude_zero_where_the_test_shows_nothing():
     one, other = disagreeing(0, 5)
     assert compare({"one": one, "other": other})["verdict"][0] == (
-        "No difference in accuracy between one and other can be shown at n = 50 images: +10.00 points, 95 % interval "
-        "+2.15 to +21.36, exact McNemar p = 0.0625. The interval excludes 0, but it is an approximation; the exact "
+        "The accuracies of one and other do not differ significantly on these 50 images: +10.00 points, 95 % interval "
+        "+2.15 to +21.36, exact McNemar p = 0.0625. The interval excludes 0, but it is an approximation. The exact "
         "test decides, because its error rate holds for any number of images."
     )
     one, other = disagreeing(0, 6)
     verdict = compare({"one": one, "other": other, "third": one})["verdict"][0]
     assert verdict.endswith(
-        "exact McNemar p = 0.0938 after Holm's correction for 3 pairs. The interval excludes 0, but it is of this pair "
-        "alone; the test is corrected for 3 pairs and decides."
+        "exact McNemar p = 0.0938 after Holm's correction for 3 pairs. The interval excludes 0, but it is not "
+        "corrected for 3 pairs. The test is corrected, and it decides."
     )
 
 

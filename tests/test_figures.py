@@ -70,9 +70,9 @@ def test_characters_of_no_installed_font_are_named_once_with_what_to_install(onl
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
         (
             logging.WARNING,
-            "No installed font has these characters of names, which are boxes in a picture: नि (Devanagari); "
-            "デモル犬猫 (Chinese, Japanese, Korean). Install a font that has them, for example Noto Sans (Debian: "
-            "fonts-noto-core) and Noto Sans CJK (Debian: fonts-noto-cjk), and make the report again.",
+            "No installed font contains these characters, so the figures show boxes instead: नि (Devanagari); "
+            "デモル犬猫 (Chinese, Japanese, Korean). Install a font that contains them, for example Noto Sans (Debian: "
+            "fonts-noto-core) and Noto Sans CJK (Debian: fonts-noto-cjk), and write the report again.",
         )
     ]
 

@@ -54,7 +54,9 @@ def test_names_with_markup_are_text_in_the_card():
     (data,) = [token for token in PARSER.parse(body) if token.type == "inline" and "Fingerprint" in token.content]
     assert {child.type for child in data.children} == {"text", "softbreak", "code_inline"}
     said = letters("".join(child.content for child in data.children if child.type == "text"))
-    assert f"Classes:{','.join(letters(printable(name)) for name in AWFUL_NAMES)}.Source:folder<x>|`y`;8images" in said
+    assert (
+        f"Classes:{','.join(letters(printable(name)) for name in AWFUL_NAMES)}.Source:folder<x>|`y`.Images:8for" in said
+    )
 
 
 def test_a_name_with_underscores_is_not_escaped_in_code():

@@ -121,9 +121,7 @@ def test_points_of_a_model_with_unknown_options_are_refused(measure, tmp_path):
     content = measure(models={"cnn": {}}, shots=[2], seeds=[1])
     content["setting"]["options"] = {}
     (tmp_path / "label_efficiency.json").write_text(json.dumps(content))
-    with pytest.raises(
-        InputError, match=re.escape("holds points of another setting: its options is {}, asked for is ")
-    ):
+    with pytest.raises(InputError, match=re.escape("contains points with other settings: its options is {}, but ")):
         measure(models={"cnn": {}}, shots=[2], seeds=[1])
 
 
@@ -138,14 +136,14 @@ def test_each_class_gets_its_shots_and_more_contain_fewer():
 
 def test_what_is_refused(measure, tmp_path):
     with pytest.raises(
-        InputError, match=re.escape("--shots 33 is more than the 32 training images of the smallest class.")
+        InputError, match=re.escape("--shots is 33; allowed: at most 32, the training images of the smallest class.")
     ):
         measure(shots=[2, 33], seeds=[1])
     measure(models={"probe": PROBE}, shots=[2], seeds=[1])
-    with pytest.raises(InputError, match=re.escape("holds points of another setting: its options is {'probe': ")):
+    with pytest.raises(InputError, match=re.escape("contains points with other settings: its options is {'probe': ")):
         measure(models={"probe": PROBE | {"views": 2}}, shots=[2], seeds=[1])
     (tmp_path / "label_efficiency.json").write_text("{")
-    with pytest.raises(InputError, match=re.escape("is damaged. Delete it, or give another --report_dir.")):
+    with pytest.raises(InputError, match=re.escape("is damaged. Delete it, or pass another --report_dir.")):
         measure(models={"probe": PROBE}, shots=[2], seeds=[1])
 
 
@@ -159,15 +157,15 @@ def curve(*means):
         (
             curve(0.1, 0.5, 0.9),
             curve(0.4, 0.6, 0.7),
-            "probe has the higher mean accuracy at 10 images per class, then cnn from 1,000 on (between 100 and 1,000 "
-            "they cross).",
+            "probe has the higher mean accuracy at 10 images per class, then cnn from 1,000 on (the curves cross "
+            "between 100 and 1,000).",
         ),
         (
             curve(0.1, 0.5),
             curve(0.4, 0.6, 0.7),
-            "probe has the higher mean accuracy at every number of images measured, 10 to 100 per class.",
+            "probe has the higher mean accuracy at every measured number of images, 10 to 100 per class.",
         ),
-        (curve(), curve(0.4), "cnn and probe were measured at no common number of images."),
+        (curve(), curve(0.4), "cnn and probe have no common number of images per class."),
     ],
 )
 def test_where_curves_cross(cnn, probe, expected):

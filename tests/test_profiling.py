@@ -200,7 +200,7 @@ def test_the_table_says_what_was_measured(profiled):
     for name, model in profile["models"].items():
         assert f"| {name} | {' x '.join(map(str, model['input']))} | {model['parameters']:,} " in text
         for size, batch in model["batches"].items():
-            own = " (own)" if int(size) == model["own_batch_size"] else ""
+            own = " (default)" if int(size) == model["own_batch_size"] else ""
             assert re.search(rf"\| {name} \| {size}{re.escape(own)} \| .*\| {batch['n']} \|", text)
     for picture in re.findall(r"!\[.+\]\((.+)\)", text):
         assert (folder / picture).read_bytes().startswith(b"\x89PNG")

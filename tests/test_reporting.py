@@ -48,7 +48,11 @@ def report(tmp_path):
 
 
 def section(report, name):
-    page = (report / "report.html").read_text()
+    return section_of(report / "report.html", name)
+
+
+def section_of(path, name):
+    page = path.read_text()
     start = page.index(f'<section aria-labelledby="{name}">')
     return page[start : page.index("</section>", start)]
 
@@ -84,8 +88,8 @@ def test_page_stands_alone_and_says_what_it_should(report):
 def test_headings_are_in_the_language_of_the_field(report):
     headings = re.findall(r"<h2 id=.*?>(.*?)</h2>", (report / "report.html").read_text())
     assert headings == [
-        "Results per class", "Confusion matrix", "Most confused pairs", "Can its confidence be believed?",
-        "Most confident mistakes", "Where this comes from",
+        "Results per class", "Confusion matrix", "Most confused pairs", "Calibration", "Most confident mistakes",
+        "Provenance",
     ]  # fmt: skip
 
 
@@ -106,13 +110,15 @@ def test_pairs_are_counted_both_ways_and_show_their_most_confident_mistakes(repo
         for a in range(3)
         for b in range(a + 1, 3)
     }
-    found = re.findall(r"<h3>(.*?): (\d+) ", re.sub("</?bdi>", "", section(report, "pairs")))
+    found = re.findall(r"<h3>(.*?): (\d+) mistakes? ", re.sub("</?bdi>", "", section(report, "pairs")))
     assert [(name, int(count)) for name, count in found] == sorted(both.items(), key=lambda item: -item[1])
 
 
 def test_the_reliability_diagram_has_a_dot_for_every_bin(report):
     metrics = make_result().metrics
-    dots = re.findall(r"<title>(\d+) images: confidence ([\d.]+).*?, accuracy ([\d.]+)", section(report, "trust"))
+    dots = re.findall(
+        r"<title>(\d+) images: mean confidence ([\d.]+).*?, accuracy ([\d.]+)", section(report, "calibration")
+    )
     assert [int(count) for count, _, _ in dots] == [row["n"] for row in metrics["reliability"]]
     for (_, confidence, accuracy), row in zip(dots, metrics["reliability"], strict=True):
         assert float(confidence) == pytest.approx(100 * row["confidence"], abs=0.051)
@@ -161,7 +167,7 @@ def test_pages_say_that_a_class_has_no_image(tmp_path):
     assert re.search(rf"macro avg .* {results['one'].metrics['macro_f1']:.4f} ", text)
     save_comparison(compare(results), tmp_path)
     page = Page(write_comparison(tmp_path, results).read_text())
-    assert "No test image belongs to owl: " in page.text
+    assert "No test image belongs to owl. A dash marks a score that is not defined." in page.text
     assert "| owl | \u2013 | \u2013 | \u2013 |" in (tmp_path / "comparison.md").read_text()
 
 
@@ -169,8 +175,11 @@ def test_pages_say_which_intervals_they_show(tmp_path):
     result = make_result(count=10)
     result.save(tmp_path)
     page = " ".join(Page(write_report(tmp_path).read_text()).text.split())
-    assert "of accuracy the exact binomial interval (Clopper-Pearson), of macro-F1 the interval of a Bayesian" in page
-    assert "3 classes have fewer than 5 images; the interval of macro-F1 can be too narrow with so few." in page
+    assert (
+        "The interval of accuracy is the exact binomial interval (Clopper-Pearson). The interval of macro-F1 comes"
+        in page
+    )
+    assert "3 classes have fewer than 5 images; the interval of macro-F1 can be too narrow with so few images." in page
     save_comparison(compare({"one": result, "other": result}), tmp_path)
     page = Page(write_comparison(tmp_path, {"one": result, "other": result}).read_text()).text
     assert "Tango's score interval" in page
@@ -178,7 +187,10 @@ def test_pages_say_which_intervals_they_show(tmp_path):
 
 
 def test_a_temperature_that_stayed_at_one_is_said(tmp_path):
-    for temperature, expected in ((1.0, "The temperature stays at 1: "), (1.25, "Logits were divided by 1.250, ")):
+    for temperature, expected in (
+        (1.0, "The temperature stays at 1, "),
+        (1.25, "The logits were divided by the temperature 1.250, "),
+    ):
         result = make_result()
         dataclasses.replace(result, provenance=result.provenance | {"temperature": temperature}).save(tmp_path)
         assert expected in write_report(tmp_path).read_text()
@@ -306,6 +318,19 @@ def test_the_costs_are_on_the_page_and_in_the_table(compared):
         assert f"| {kind} |" in markdown
 
 
+def test_memory_that_was_not_measured_is_said(tmp_path):
+    results = {name: make_result() for name in ("one", "two")}
+    for result in results.values():
+        result.provenance.update(parameters=1000, run_seconds=10.0)
+    profile = profile_of(network=(1000, 1.0))
+    profile["models"]["network"]["peak_memory_bytes"] = None  # on systems without /proc
+    save_comparison(compare(results, profile=profile), tmp_path)
+    page = write_comparison(tmp_path, results)
+    cells = re.findall(r'<td data-value="0">(.*?)</td>', section_of(page, "costs"))
+    assert cells == ["not measured"] * 2
+    assert page.with_suffix(".md").read_text().count("| not measured |") == 2
+
+
 def test_the_best_at_their_price_are_filled_marks(compared):
     results, comparison, page = compared
     accuracy = [result.metrics["accuracy"] for result in results.values()]  # of the quickest first
@@ -338,8 +363,8 @@ def test_the_comparison_says_its_numbers_and_shows_who_alone_is_right(tmp_path):
             assert name in written
             assert f"{100 * model['accuracy']:.2f}\u00a0%" in written
     pair = comparison["pairs"][0]
-    assert f"Only one is right: {pair['only_first_right']} images, predictions of two & co below" in text
-    assert f"Only two & co is right: {pair['only_second_right']} images, predictions of one below" in text
+    for name, count in (("one", pair["only_first_right"]), ("two & co", pair["only_second_right"])):
+        assert f"Images that only {name} classifies correctly ({count})" in text
 
 
 def shown(name):
@@ -370,10 +395,10 @@ def test_names_with_markup_are_text_in_every_cell_of_a_comparison(awful):
         "model", first, second, "model", first, second, "shareoftime", "convolution", first, second, "class", *names
     ]  # fmt: skip
     assert table[6] == ["shareoftime", first, second]
-    assert table[10] == ["class", f"F1{first}", f"F1{second}", "difference,points"]
+    assert table[10] == ["class", f"F1{first}", f"F1{second}", "differenceinF1,points"]
     others = "".join(letters(text) for text in texts(markdown))  # fails where one is not text
-    assert f"{first}or{second}?" in others
-    assert f"classes{','.join(names)}.Intervals" in others
+    assert f"Comparisonof{first}and{second}" in others
+    assert f"Classes:{','.join(names)}.The95%" in others
     assert f"{first}took10stotrain" in others
 
 
@@ -395,7 +420,7 @@ def test_names_with_markup_are_text_in_profile_and_label_efficiency(awful, tmp_p
     profile["versions"] = dict.fromkeys(("python", "torch", "transformers", "timm"), "1")
     (tmp_path / "profile.json").write_text(json.dumps(profile))
     table = rows(write_profile(tmp_path).read_text())
-    assert [letters(row[0]) for row in table if row[1] in ("1", "64", "64 (own)")] == [
+    assert [letters(row[0]) for row in table if row[1] in ("1", "64", "64 (default)")] == [
         shown(name) for name in models for _ in range(2)
     ]
     assert [row for row in table if row[0] == "a`b|c"] == 4 * [["a`b|c", "50.0\u00a0%", "2"]]

@@ -272,8 +272,8 @@ def _judge(pair: dict[str, Any], *, n: int, of: int) -> str:
     low, high = (100 * bound for bound in difference["interval"])
     if pair["adjusted_p"] >= SIGNIFICANCE:
         return (
-            f"No difference in accuracy between {pair['first']} and {pair['second']} can be shown at n = {n:,} images: "
-            f"{100 * difference['value']:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}, "
+            f"The accuracies of {pair['first']} and {pair['second']} do not differ significantly on these {n:,} "
+            f"images: {100 * difference['value']:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}, "
             f"{test}.{_explain_disagreement(pair, of=of) if low > 0 or high < 0 else ''}"
         )
     ahead = difference["value"] > 0
@@ -289,10 +289,10 @@ def _explain_disagreement(pair: dict[str, Any], *, of: int) -> str:
     """Why an interval may exclude 0 where the test shows no difference."""
     if pair["mcnemar_p"] < SIGNIFICANCE:
         return (
-            f" The interval excludes 0, but it is of this pair alone; the test is corrected for {of} pairs and decides."
+            f" The interval excludes 0, but it is not corrected for {of} pairs. The test is corrected, and it decides."
         )
     return (
-        " The interval excludes 0, but it is an approximation; the exact test decides, because its error rate "
+        " The interval excludes 0, but it is an approximation. The exact test decides, because its error rate "
         "holds for any number of images."
     )
 
@@ -305,7 +305,7 @@ def _judge_training(models: dict[str, dict[str, Any]]) -> list[str]:
     quick, slow = sorted(told, key=told.get)
     return [
         f"{quick} took {told[quick]:,.0f} s to train, {slow} {told[slow]:,.0f} s ({told[slow] / told[quick]:.1f} times "
-        "as long). One training run each: another seed may move accuracies by more than other images would."
+        "as long). Each model was trained once; another seed may change its accuracy by more than other images would."
     ]
 
 
@@ -317,6 +317,6 @@ def _judge_answers(models: dict[str, dict[str, Any]]) -> list[str]:
     slow, quick = sorted(told, key=told.get)
     sizes = {name: models[name]["cost"]["batch_size"] for name in told}
     return [
-        f"{quick} classifies {told[quick]:,.0f} images/s in batches of {sizes[quick]}, {slow} {told[slow]:,.0f} in "
-        f"batches of {sizes[slow]}: {told[quick] / told[slow]:.1f} times the throughput."
+        f"{quick} classifies {told[quick]:,.0f} images/s in batches of {sizes[quick]}, {slow} {told[slow]:,.0f} "
+        f"images/s in batches of {sizes[slow]}: {told[quick] / told[slow]:.1f} times the throughput."
     ]

@@ -1,4 +1,4 @@
-"""Pages, tables and pictures from what evaluations and measurements left on disk. Imports no torch."""
+"""Write pages, tables and figures from the results that evaluations and measurements saved. Does not import torch."""
 
 from hfprobe.reporting.comparison import write_comparison
 from hfprobe.reporting.label_efficiency import write_label_efficiency

@@ -1,4 +1,4 @@
-"""The pages of a comparison, made from comparison.json and the evaluations' own pictures."""
+"""Write the pages of a comparison from comparison.json and the images that the evaluations saved."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ PICTURES_A_SIDE = 12
 
 
 def write_comparison(folder: str | Path, results: dict[str, EvalResult]) -> Path:
-    """Write comparison.md and comparison.html; the page's path.
+    """Write comparison.md and comparison.html.
 
     Args:
-        folder: holds comparison.json (`hfprobe.evaluation.comparison.save_comparison`).
-        results: the evaluations it compares, by name; their mistakes are the pictures.
+        folder: contains comparison.json, written by `hfprobe.evaluation.comparison.save_comparison`.
+        results: the evaluations that it compares, by name. Their mistakes are shown as images.
+
+    Returns:
+        The path of comparison.html.
     """
     folder = Path(folder)
     comparison = json.loads((folder / COMPARISON_FILE).read_text())
@@ -51,7 +54,10 @@ def write_comparison(folder: str | Path, results: dict[str, EvalResult]) -> Path
 
 
 def _only_one_right(pair: dict[str, Any], results: dict[str, EvalResult]) -> list[dict[str, Any]]:
-    """Of each of two models: images that it alone gets right, those first in which the other was most confident."""
+    """For each of two models, the images that only this model classifies correctly.
+
+    At most PICTURES_A_SIDE images per model, those with the highest confidence of the other model first.
+    """
     sides = []
     for name, other in ((pair["first"], pair["second"]), (pair["second"], pair["first"])):
         mine, theirs = results[name], results[other]
@@ -62,9 +68,12 @@ def _only_one_right(pair: dict[str, Any], results: dict[str, EvalResult]) -> lis
 
 
 def _place_pareto(models: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
-    """Where each model stands in a square of side 100: latency of one image to the right, accuracy upwards.
+    """Coordinates of the scatter plot of accuracy against the latency of one image, in a square of side 100.
 
-    None where the latency of a single image was not measured.
+    The latency axis is logarithmic. The origin is the upper left corner, as in SVG.
+
+    Returns:
+        Points and axis marks, or None if the latency of one image was not measured for every model.
     """
     if not all(model["cost"] and model["cost"]["single_latency_ms"] for model in models.values()):
         return None

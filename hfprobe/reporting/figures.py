@@ -1,4 +1,4 @@
-"""Pictures, drawn with matplotlib's object interface so that nothing global changes."""
+"""Figures, drawn with matplotlib's object-oriented interface, which changes no global state."""
 
 from __future__ import annotations
 
@@ -16,17 +16,21 @@ from hfprobe.system.markdown import printable
 
 MOST_CLASSES_WITH_NUMBERS = 20
 LONGEST_NAME = 24
-# Told apart by readers who see colours differently, and in grey (after Okabe and Ito, 2008).
+# Distinguishable with colour vision deficiencies and in greyscale (after Okabe and Ito, 2008).
 COLOURS = ("#1f6f8b", "#d98a29", "#5b9e6f", "#b5544a", "#7a6aa8", "#8a8f98", "#3f4a5a", "#c5b34a")
 
 
 def draw_confusion_matrix(matrix: np.ndarray, *, class_names: list[str], title: str) -> bytes:
-    """PNG bytes: in each cell the count and its share of the row, shaded by the share.
+    """Draw a confusion matrix whose cells show the count and its share of the row, and are shaded by that share.
 
-    Above MOST_CLASSES_WITH_NUMBERS classes the shading alone: numbers would be too small to read and take minutes.
+    With more than MOST_CLASSES_WITH_NUMBERS classes, cells are only shaded: numbers would be too small to read, and
+    drawing them would take minutes.
 
     Args:
-        matrix: (C, C) counts, rows true classes, columns predicted ones.
+        matrix: (C, C) counts; rows are true classes, columns predicted classes.
+
+    Returns:
+        The bytes of a PNG file.
     """
     matrix = np.asarray(matrix)
     shares = matrix / matrix.sum(axis=1, keepdims=True).clip(min=1)
@@ -34,10 +38,10 @@ def draw_confusion_matrix(matrix: np.ndarray, *, class_names: list[str], title: 
     names = shorten_names(class_names)
     slanted = classes > 6 or max(map(_columns, names)) > 12
     numbered = classes <= MOST_CLASSES_WITH_NUMBERS
-    inches = 1.0 if numbered else 14 / classes  # a cell's side
+    inches = 1.0 if numbered else 14 / classes  # side of a cell
     figure = Figure(figsize=(1.15 * inches * classes + 2.2, inches * classes + 1.9), dpi=150, layout="constrained")
     axes = figure.subplots()
-    # The square root spreads the small shares, where the mistakes are.
+    # The square root makes small shares, which are the mistakes, easier to tell apart.
     axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1.15)
     for row, column in np.ndindex(matrix.shape if numbered else (0, 0)):
         colour = "white" if shares[row, column] > 0.45 else "#1b2733"
@@ -45,7 +49,7 @@ def draw_confusion_matrix(matrix: np.ndarray, *, class_names: list[str], title: 
         axes.text(column, row - 0.1, f"{matrix[row, column]:,}", ha="center", va="center", color=colour, weight=weight)
         share = f"{shares[row, column]:.1%}"
         axes.text(column, row + 0.2, share, ha="center", va="center", color=colour, fontsize=8)
-    # A name or a path may hold a dollar sign, which is no formula.
+    # A dollar sign in a name or a path does not start a formula.
     style = {"parse_math": False, "fontsize": min(10, 50 * inches)}
     slant = {"rotation": 30 if numbered else 90, "ha": "right" if numbered else "center"} if slanted else {}
     axes.set_xticks(range(classes), names, **style, **slant)
@@ -55,8 +59,8 @@ def draw_confusion_matrix(matrix: np.ndarray, *, class_names: list[str], title: 
     axes.grid(which="minor", color="white", linewidth=2 * inches)
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
-    axes.set_xlabel("predicted", labelpad=8)
-    axes.set_ylabel("true", labelpad=8)
+    axes.set_xlabel("predicted class", labelpad=8)
+    axes.set_ylabel("true class", labelpad=8)
     axes.set_title(title, loc="left", fontsize=11, pad=12, parse_math=False)
     return _png(figure)
 
@@ -64,12 +68,15 @@ def draw_confusion_matrix(matrix: np.ndarray, *, class_names: list[str], title: 
 def draw_bars(
     series: dict[str, dict[str, float]], *, title: str, unit: str, upper: dict[str, dict[str, float]] | None = None
 ) -> bytes:
-    """PNG bytes: bars side by side in groups, on a logarithmic axis, each with its value.
+    """Draw a grouped bar chart with a logarithmic axis; each bar is labelled with its value.
 
     Args:
-        series: name in the legend -> group -> value above zero.
-        unit: of the values.
-        upper: like `series`; a thin line goes up to it.
+        series: name in the legend -> group -> value, greater than 0.
+        unit: the unit of the values, used as axis label.
+        upper: same keys as `series`; a thin line extends each bar to this value.
+
+    Returns:
+        The bytes of a PNG file.
     """
     groups = list(dict.fromkeys(group for values in series.values() for group in values))
     figure = Figure(figsize=(1.6 + 0.55 * len(groups) * len(series), 4), dpi=150, layout="constrained")
@@ -92,10 +99,13 @@ def draw_bars(
 
 
 def draw_shares(shares: dict[str, dict[str, float]], *, title: str) -> bytes:
-    """PNG bytes: one bar per row, divided into shares.
+    """Draw one stacked horizontal bar per row.
 
     Args:
         shares: row -> part -> share in [0, 1].
+
+    Returns:
+        The bytes of a PNG file.
     """
     parts = list(dict.fromkeys(part for row in shares.values() for part in row))
     figure = Figure(figsize=(8, 1.5 + 0.55 * len(shares)), dpi=150, layout="constrained")
@@ -120,12 +130,15 @@ def draw_shares(shares: dict[str, dict[str, float]], *, title: str) -> bytes:
 def draw_curves(
     series: dict[str, list[tuple[float, float, float]]], *, title: str, across: str, unit: str, scale: float = 1
 ) -> bytes:
-    """PNG bytes: curves over a logarithmic axis, each with a band of one deviation.
+    """Draw curves over a logarithmic x axis, each with a band of one standard deviation to either side.
 
     Args:
-        series: name in the legend -> points (x, mean, deviation), x rising.
-        across: what x is.
-        unit: of the values after they are multiplied by `scale`.
+        series: name in the legend -> points (x, mean, standard deviation), sorted by x.
+        across: label of the x axis.
+        unit: the unit of the values after multiplication by `scale`, used as label of the y axis.
+
+    Returns:
+        The bytes of a PNG file.
     """
     figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
     axes = figure.subplots()
@@ -147,7 +160,10 @@ def draw_curves(
 
 
 def _finish(axes: Axes, *, title: str, names: list[str]) -> None:
-    """Add the title and a legend of names; artists carry their number as label, since `_name` would be left out."""
+    """Add the title and the legend.
+
+    Artists are labelled with their number and renamed here, because matplotlib omits labels that start with `_`.
+    """
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, loc="left", fontsize=11, pad=12, parse_math=False)
     legend = axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
@@ -156,10 +172,10 @@ def _finish(axes: Axes, *, title: str, names: list[str]) -> None:
 
 
 def shorten_names(names: Iterable[str]) -> list[str]:
-    """Names as a picture has room for, LONGEST_NAME columns each; different names get different labels.
+    """Shorten names to at most LONGEST_NAME columns each; different names get different labels.
 
-    A long name loses its middle. Where that leaves several names the same, they lose their common beginning instead;
-    where even that does, each keeps its number among `names`, from 0 on.
+    The middle of a long name is omitted. If several names become equal, their common beginning is omitted instead. If
+    they are still equal, each gets its position in `names`, counted from 0, as a suffix.
     """
     names = list(names)
     labels = [_cut(name) for name in names]
@@ -167,7 +183,7 @@ def shorten_names(names: Iterable[str]) -> list[str]:
         letters = zip(*(names[number] for number in group), strict=False)
         skipped = next((place for place, found in enumerate(letters) if len(set(found)) > 1), 0)
         for number in group:
-            # A few of the common characters stay, so that the eye finds the place.
+            # Keeps four of the common characters as context.
             labels[number] = _cut(f"...{names[number][max(0, skipped - 4) :]}", keep_end=False)
     while groups := _same(labels):
         for number in chain.from_iterable(groups):
@@ -176,7 +192,7 @@ def shorten_names(names: Iterable[str]) -> list[str]:
 
 
 def _same(labels: list[str]) -> list[list[int]]:
-    """The positions of each label that stands at more than one."""
+    """The positions of each label that occurs more than once."""
     positions: dict[str, list[int]] = {}
     for number, label in enumerate(labels):
         positions.setdefault(label, []).append(number)
@@ -184,15 +200,15 @@ def _same(labels: list[str]) -> list[list[int]]:
 
 
 def _cut(name: str, columns: int = LONGEST_NAME, *, keep_end: bool = True) -> str:
-    """A printable name of at most so many columns, "..." for what is left out."""
-    name = unicodedata.normalize("NFC", printable(name)).strip()  # names that look the same are the same here
+    """A printable form of a name with at most `columns` columns; "..." replaces the omitted part."""
+    name = unicodedata.normalize("NFC", printable(name)).strip()  # names that look equal are equal here
     if _columns(name) <= columns:
         return name
     room = columns - 3
     end = ""
     if keep_end:
         end = _first(name[::-1], room // 2)[::-1]
-        while end and _columns(end[0]) == 0:  # an accent whose letter is left out
+        while end and _columns(end[0]) == 0:  # a combining accent whose letter is omitted
             end = end[1:]
     return f"{_first(name, room - _columns(end))}...{end}"
 
@@ -203,7 +219,7 @@ def _first(name: str, columns: int) -> str:
 
 
 def _columns(text: str) -> int:
-    """Its width: two for a wide character of Chinese, Japanese or Korean, none for an accent of its own."""
+    """The width of a text: 2 per wide Chinese, Japanese or Korean character, 0 per combining accent, 1 per other."""
     return sum(
         0
         if unicodedata.category(character) in ("Mn", "Me", "Cf")
@@ -216,5 +232,5 @@ def _png(figure: Figure) -> bytes:
     buffer = BytesIO()
     use_fonts_with_all_characters(figure)
     with quiet_about_missing_glyphs():
-        figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.15)  # a long title widens the picture
+        figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.15)  # a long title widens the figure
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Fonts for names in any script: matplotlib draws a box for each character that no font of a text has."""
+"""Fonts for names in any script: matplotlib draws a box for each character that the fonts of a text lack."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib.text import Text
 
 logger = logging.getLogger(__name__)
 
-# One draws boxes by design, the others hold bitmaps, which matplotlib cannot draw.
+# Last-resort fonts contain only boxes; colour emoji fonts contain bitmaps, which matplotlib cannot draw.
 NO_OUTLINES = ("last resort", "lastresort", "color emoji")
 MOST_CHARACTERS_NAMED = 20
 CJK, SYMBOLS = "Chinese, Japanese, Korean", "symbols, emoji"
@@ -24,10 +24,10 @@ OTHER_REMEDY = "Noto Sans (Debian: fonts-noto-core)"
 
 
 def use_fonts_with_all_characters(figure: Figure) -> None:
-    """Give each text of a figure further fonts for characters that the configured ones lack.
+    """Add fallback fonts to the texts of a figure for characters that the configured fonts lack.
 
-    Fonts are those installed on this machine, judged by what they hold and not by their names. Characters that none
-    has are named in one warning, which says what to install; the picture shows them as boxes.
+    The fallback fonts are fonts installed on this machine, chosen by the characters they contain. Characters that no
+    font contains are drawn as boxes; one warning names them and says which fonts to install.
     """
     texts = figure.findobj(Text)
     characters = {character for text in texts for character in text.get_text() if _is_drawn(character)}
@@ -44,7 +44,7 @@ def use_fonts_with_all_characters(figure: Figure) -> None:
         families.append(best)
         missing = left
     for text in texts:
-        # The others may be bold, which a further font need not have.
+        # Other texts may be bold, a weight that a fallback font may lack.
         if wanted & set(text.get_text()):
             text.set_fontfamily(families)
     if missing:
@@ -53,9 +53,9 @@ def use_fonts_with_all_characters(figure: Figure) -> None:
 
 @contextmanager
 def quiet_about_missing_glyphs() -> Iterator[None]:
-    """Without matplotlib's warning for each missing character: `use_fonts_with_all_characters` names them all once."""
+    """Suppress matplotlib's warning per missing character: `use_fonts_with_all_characters` names all of them once."""
     with warnings.catch_warnings():
-        # What is missing is said once per picture; early versions also warn of scripts whose letters they do not join.
+        # Early versions also warn about scripts whose letters they do not join.
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .*missing from|Matplotlib currently does not support")
         yield
 
@@ -65,7 +65,7 @@ def _is_drawn(character: str) -> bool:
 
 
 def _lacking(families: list[str], characters: set[str]) -> set[str]:
-    """Those characters that are in none of the fonts which matplotlib takes for the families."""
+    """The characters that none of the fonts which matplotlib selects for the families contains."""
     for family in families:
         characters = _not_in(findfont(FontProperties(family=[family])), characters)
     return characters
@@ -80,10 +80,10 @@ def _not_in(path: str, characters: set[str]) -> set[str]:
 
 
 def _families_with_any(characters: set[str]) -> list[str]:
-    """Installed families of upright, regular weight that have at least one of the characters."""
+    """Installed font families of upright style and regular weight that contain at least one of the characters."""
     known = {entry.fname for entry in fontManager.ttflist}
     for path in set(findSystemFonts()) - known:  # installed since matplotlib listed its fonts
-        with suppress(Exception):  # a font that cannot be read is none
+        with suppress(Exception):  # skips a font that cannot be read
             fontManager.addfont(path)
     return sorted(
         {
@@ -106,13 +106,13 @@ def _describe_missing(characters: set[str]) -> str:
     )
     remedies = " and ".join(dict.fromkeys(REMEDIES.get(kind, OTHER_REMEDY) for kind in kinds))
     return (
-        f"No installed font has these characters of names, which are boxes in a picture: {named}. "
-        f"Install a font that has them, for example {remedies}, and make the report again."
+        f"No installed font contains these characters, so the figures show boxes instead: {named}. "
+        f"Install a font that contains them, for example {remedies}, and write the report again."
     )
 
 
 def _kind(character: str) -> str:
-    """The kind of characters that one font has together: a script (`Devanagari`), CJK or SYMBOLS."""
+    """The group of characters that one font usually covers: a script (`Devanagari`), CJK or SYMBOLS."""
     if unicodedata.category(character).startswith("S"):
         return SYMBOLS
     if unicodedata.east_asian_width(character) in "WFH":

@@ -1,4 +1,4 @@
-"""Table and curves of accuracy against the number of labelled images, made from label_efficiency.json alone."""
+"""Write the table and the curves of accuracy against the number of labelled images, from label_efficiency.json."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hfprobe.system.files import replace_together
 
 
 def write_label_efficiency(folder: str | Path) -> Path:
-    """Write label_efficiency.png and label_efficiency.md; the path of the latter."""
+    """Write label_efficiency.png and label_efficiency.md; return the path of the latter."""
     folder = Path(folder)
     content = json.loads((folder / "label_efficiency.json").read_text())
     curves = summarize_points(content["points"])
@@ -23,7 +23,7 @@ def write_label_efficiency(folder: str | Path) -> Path:
             name: [(shots, point["mean"], point["std"]) for shots, point in curve.items()]
             for name, curve in curves.items()
         },
-        title="Test accuracy by training images per class (mean, band: one deviation over seeds)",
+        title="Test accuracy by training images per class (mean; band: one standard deviation over seeds)",
         across="training images per class",
         unit="%",
         scale=100,
@@ -45,7 +45,7 @@ def write_label_efficiency(folder: str | Path) -> Path:
 
 
 def summarize_points(points: list[dict[str, Any]]) -> dict[str, dict[int, dict[str, Any]]]:
-    """model -> shots, rising -> `hfprobe.evaluation.statistics.summarize_values` over seeds."""
+    """Model -> shots, sorted -> `hfprobe.evaluation.statistics.summarize_values` over seeds."""
     curves: dict[str, dict[int, list[float]]] = {}
     for point in sorted(points, key=lambda point: point["shots"]):
         curves.setdefault(point["model"], {}).setdefault(point["shots"], []).append(point["accuracy"])
@@ -53,18 +53,18 @@ def summarize_points(points: list[dict[str, Any]]) -> dict[str, dict[int, dict[s
 
 
 def say_crossings(one: str, other: str, curves: dict[str, dict[int, dict[str, float]]]) -> str:
-    """Which of two models has the higher mean where, as a sentence."""
+    """A sentence that says which of two models has the higher mean accuracy at which numbers of images."""
     common = [shots for shots in curves[one] if shots in curves[other]]
     if not common:
-        return f"{one} and {other} were measured at no common number of images."
+        return f"{one} and {other} have no common number of images per class."
     ahead = [one if curves[one][shots]["mean"] > curves[other][shots]["mean"] else other for shots in common]
     if len(set(ahead)) == 1:
         return (
-            f"{ahead[0]} has the higher mean accuracy at every number of images measured, "
+            f"{ahead[0]} has the higher mean accuracy at every measured number of images, "
             f"{common[0]:,} to {common[-1]:,} per class."
         )
     turns = [
-        f"{after} from {there:,} on (between {here:,} and {there:,} they cross)"
+        f"{after} from {there:,} on (the curves cross between {here:,} and {there:,})"
         for (before, here), (after, there) in pairwise(zip(ahead, common, strict=True))
         if before != after
     ]

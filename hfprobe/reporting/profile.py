@@ -1,4 +1,4 @@
-"""Tables and bar charts of a profile, made from profile.json alone."""
+"""Write the tables and bar charts of a profile from profile.json."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from hfprobe.system.files import replace_together
 
 
 def write_profile(folder: str | Path) -> Path:
-    """Write profile.md, throughput.png, latency.png, memory.png and operators.png; the path of profile.md.
+    """Write profile.md, throughput.png, latency.png, memory.png and operators.png; return the path of profile.md.
 
     Raises:
-        InputError: the folder holds no profile, or a damaged one.
+        InputError: the folder contains no profile, or a damaged one.
     """
     folder = Path(folder)
     profile = load_profile(folder)
@@ -36,7 +36,9 @@ def write_profile(folder: str | Path) -> Path:
             title="Throughput (median)",
             unit="images/s",
         ),
-        "latency.png": draw_bars(latency, upper=upper, title="Latency (p50, line up to p95)", unit="ms per batch"),
+        "latency.png": draw_bars(
+            latency, upper=upper, title="Latency (bar: p50, line: up to p95)", unit="ms per batch"
+        ),
         "memory.png": draw_bars(
             {
                 name: ({"peak memory\n(MB)": model["peak_memory_bytes"] / 1e6} if model["peak_memory_bytes"] else {})
@@ -56,7 +58,7 @@ def write_profile(folder: str | Path) -> Path:
                 for what in ("time", "memory")
                 for name, model in models.items()
             },
-            title="Shares of operators in time and memory",
+            title="Time and memory by kind of operator",
         ),
     }
     text = make_environment(markdown=True).get_template("profile.md.j2").render(profile=profile, models=models)

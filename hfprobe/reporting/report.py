@@ -1,4 +1,4 @@
-"""The report of one evaluation, made from what EvalResult.save wrote and from nothing else."""
+"""Write the report of one evaluation from the files that `EvalResult.save` wrote."""
 
 from __future__ import annotations
 
@@ -20,18 +20,22 @@ from hfprobe.system.markdown import make_markdown_environment, printable
 from hfprobe.system.provenance import describe_hardware
 
 GALLERY_SIZE = 24
-# The signs also in the wide forms of Chinese, Japanese and Korean keyboards.
+# The last four signs are the full-width forms that Chinese, Japanese and Korean keyboards produce.
 FORMULA_STARTS = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20", "'")
 CONFUSED_PAIRS, PICTURES_A_PAIR = 4, 6
-FEW_IMAGES = 5  # of a class: below, intervals of macro-F1 are too narrow (hfprobe.evaluation.statistics.draw_macro_f1)
+# With fewer images per class, intervals of macro-F1 can be too narrow (hfprobe.evaluation.statistics.draw_macro_f1).
+FEW_IMAGES = 5
 
 
 def write_report(folder: str | Path) -> Path:
-    """Write per_class_metrics.csv, classification_report.txt, confusion_matrix.png and report.html; the page's path.
+    """Write per_class_metrics.csv, classification_report.txt, confusion_matrix.png and report.html.
+
+    Returns:
+        The path of report.html.
 
     Raises:
-        InputError: the folder holds no evaluation, or a damaged one.
-        MachineError: no room. The report that the folder held is intact.
+        InputError: the folder contains no evaluation, or a damaged one.
+        MachineError: the disk is full. A report that the folder contained before is intact.
     """
     folder = Path(folder)
     result = EvalResult.load(folder)
@@ -42,7 +46,7 @@ def write_report(folder: str | Path) -> Path:
         title=f"{printable(result.provenance['model'])} on {result.provenance['split']}\n"
         f"accuracy {metrics['accuracy']:.2%} (n = {metrics['n']:,})",
     )
-    occurring = np.union1d(result.labels, result.predictions)  # what the macro averages are over
+    occurring = np.union1d(result.labels, result.predictions)  # the classes of the macro averages
     text = classification_report(
         result.labels,
         result.predictions,
@@ -79,7 +83,7 @@ def write_report(folder: str | Path) -> Path:
 
 
 def make_environment(*, markdown: bool) -> Environment:
-    """Jinja over this package's templates, which escapes every value for Markdown or for HTML."""
+    """A Jinja environment with this package's templates; it escapes every value for Markdown or for HTML."""
     loader = PackageLoader("hfprobe.reporting")
     if markdown:
         environment = make_markdown_environment(loader)
@@ -101,11 +105,11 @@ def make_environment(*, markdown: bool) -> Environment:
 
 
 def _write_per_class(path: Path, per_class: dict[str, dict[str, float | None]]) -> None:
-    """One row per class, its scores empty where there are none; docs/reports.md says how to read it.
+    """Write one row per class; a score that is not defined is an empty cell. docs/reports.md says how to read the file.
 
-    A spreadsheet takes a cell that begins with one of FORMULA_STARTS for a formula and runs it, quoted or not (OWASP,
-    "CSV Injection"). Such a name gets an apostrophe in front. So does a name that begins with an apostrophe, so that
-    removing one apostrophe gives every name back exactly. Numbers are written as they are.
+    A spreadsheet runs a cell that begins with one of FORMULA_STARTS as a formula, quoted or not (OWASP, "CSV
+    Injection"), so an apostrophe is added in front of such a name. It is also added to a name that begins with an
+    apostrophe, so that removing one apostrophe restores every name exactly. Numbers are written unchanged.
     """
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
         writer = csv.writer(stream)
@@ -116,17 +120,20 @@ def _write_per_class(path: Path, per_class: dict[str, dict[str, float | None]]) 
 
 
 def _confusion_rows(matrix: list[list[int]]) -> list[list[tuple[int, float]]]:
-    """Each cell as its count and its share of the row."""
+    """The cells of a confusion matrix, each as its count and its share of the row."""
     return [[(count, count / max(1, sum(row))) for count in row] for row in matrix]
 
 
 def _worst_mistakes(result: EvalResult) -> list[dict[str, Any]]:
-    """The mistakes that the model was most confident about, the most confident first."""
+    """The GALLERY_SIZE most confident mistakes, the most confident first."""
     return pictures_of(result, _mistakes(result)[:GALLERY_SIZE])
 
 
 def _confused_pairs(result: EvalResult) -> list[dict[str, Any]]:
-    """The pairs of classes confused most often, in both directions, with the most confident mistakes of each pair."""
+    """The CONFUSED_PAIRS most confused pairs of classes, each with its most confident mistakes.
+
+    Mistakes in both directions are counted together.
+    """
     mistakes = _mistakes(result)
     pairs = np.sort(np.stack([result.labels[mistakes], result.predictions[mistakes]], axis=1), axis=1)
     kinds, counts = np.unique(pairs, axis=0, return_counts=True)
@@ -149,7 +156,7 @@ def _mistakes(result: EvalResult) -> np.ndarray:
 
 
 def pictures_of(result: EvalResult, positions: np.ndarray) -> list[dict[str, Any]]:
-    """What a gallery shows of some wrongly classified images."""
+    """The values that a gallery shows for the misclassified images at these positions."""
     pictures = []
     for position in positions:
         index = int(result.index[position])

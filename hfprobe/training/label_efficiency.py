@@ -55,7 +55,9 @@ def measure_label_efficiency(
     """
     fewest = min(np.bincount(label_numbers(images.parts["train"])))
     if max(shots) > fewest:
-        raise InputError(f"--shots {max(shots)} is more than the {fewest:,} training images of the smallest class.")
+        raise InputError(
+            f"--shots is {max(shots)}; allowed: at most {fewest:,}, the training images of the smallest class."
+        )
     models = {find_family(name).name: values for name, values in models.items()}
     options = {name: make_run(model=name, **values).model for name, values in models.items()}
     splits = {}
@@ -119,15 +121,15 @@ def _read_points(folder: Path, setting: dict[str, Any]) -> list[dict[str, Any]]:
         measured = {point["model"] for point in points}
         others = {name: value for name, value in found["options"].items() if name not in setting["options"]}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"'{path}' is damaged. Delete it, or give another --report_dir.") from error
+        raise InputError(f"'{path}' is damaged. Delete it, or pass another --report_dir.") from error
     # A model without points may have any options.
     found["options"] |= {name: value for name, value in setting["options"].items() if name not in measured}
     setting["options"] |= others
     if found != json.loads(json.dumps(setting)):
         differing = next(key for key in setting if found.get(key) != setting[key])
         raise InputError(
-            f"'{path}' holds points of another setting: its {differing} is {found.get(differing)}, asked for is "
-            f"{setting[differing]}. Give another --report_dir."
+            f"'{path}' contains points with other settings: its {differing} is {found.get(differing)}, but "
+            f"{setting[differing]} was requested. Pass another --report_dir."
         )
     return points
 
