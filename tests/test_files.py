@@ -15,7 +15,7 @@ from test_results import make_result
 from hfprobe.evaluation.results import METRICS_FILE, EvalResult
 from hfprobe.reporting import write_report
 from hfprobe.system.errors import MachineError
-from hfprobe.system.files import replace_together, staging_folder
+from hfprobe.system.files import locked, replace_together, staging_folder
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -159,3 +159,26 @@ def test_a_file_system_without_locks_is_written_and_what_lies_there_stays(tmp_pa
     with staging_folder(tmp_path, prefix="part-") as mine:
         assert {path.name for path in tmp_path.iterdir()} == {"part-of-another", mine.name}
     assert [path.name for path in tmp_path.iterdir()] == ["part-of-another"]
+
+
+def test_a_lock_ends_with_its_process_although_a_child_lives_on(tmp_path):
+    script = f"""
+import os, time
+from pathlib import Path
+from hfprobe.system.files import locked
+with locked(Path({str(tmp_path / "lock")!r})):
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
+        child = int(parent.stdout.readline())
+        try:
+            with pytest.raises(BlockingIOError), locked(tmp_path / "lock", wait=False):
+                pass  # the child let go of its copy, not of the lock
+            parent.kill()
+            parent.wait()
+            with locked(tmp_path / "lock", wait=False) as held:
+                assert held
+        finally:
+            os.kill(child, signal.SIGKILL)

@@ -58,6 +58,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
         OSError: the file cannot be made.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    _locks.add(descriptor)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -68,7 +69,22 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
             held = False
         yield held
     finally:
+        _locks.discard(descriptor)
         os.close(descriptor)
+
+
+# Descriptors of the locks that this process holds.
+_locks: set[int] = set()
+
+
+def _drop_locks() -> None:
+    """Close a forked child's copies: a loader worker that outlives its parent by seconds would keep the lock."""
+    for descriptor in _locks:
+        os.close(descriptor)
+    _locks.clear()
+
+
+os.register_at_fork(after_in_child=_drop_locks)
 
 
 def create_array(file: Path, *, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap:

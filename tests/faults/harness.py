@@ -54,7 +54,6 @@ class Point:
     count: int = 1
 
 
-PROBE = "hfprobe.models.linear_probe"
 TRAINER = "hfprobe.training.trainer:ProbeTrainer"
 POINTS = [
     Point("before the first step", "SimpleCNN", f"{TRAINER}.training_step", 1),
