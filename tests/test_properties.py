@@ -8,7 +8,7 @@ import pytest
 from conftest import CLASSES, load_splits
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from test_run_parser import PARSERS, attempt, fields_of, values_for
+from test_run_flags import PARSERS, attempt, fields_of, values_for
 from transformers.trainer_utils import SchedulerType
 
 from hfprobe.cli.run_flags import parse_runs
