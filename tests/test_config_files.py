@@ -12,6 +12,7 @@ from hfprobe.cli.run_flags import parse_run, parse_runs
 from hfprobe.config.files import read_config_file, write_config_file
 from hfprobe.config.run import NOT_REPEATED, make_run
 from hfprobe.system.errors import InputError
+from hfprobe.training.run_folder import check_same_run
 
 
 @pytest.fixture
@@ -227,6 +228,10 @@ def test_a_training_run_leaves_its_file_in_its_folder(dataset_folder, tmp_path):
     assert again.data.dataset == str(dataset_folder)
     assert again.training.num_train_epochs == 1
     assert "learning_rate" not in read_config_file(tmp_path / "run" / "config.yaml")
+    same = ["--config", str(tmp_path / "run" / "config.yaml"), "--output_dir", str(tmp_path / "run"), "--resume"]
+    check_same_run(parse_run(same))
+    with pytest.raises(InputError, match=r"cannot be resumed with other settings: --patience was \d+, is 3\."):
+        check_same_run(parse_run([*same, "--patience", "3"]))
 
 
 @pytest.mark.hostile
