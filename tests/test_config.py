@@ -240,34 +240,6 @@ def test_a_run_lists_the_settings_that_have_an_effect():
     assert make_run().to_dict()["training"]["adam_epsilon"] == 1e-8
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"flips": "sometimes"}, "invalid choice: 'sometimes' (choose from "),
-        ({"optimizer": "muoon"}, "argument --optimizer: invalid choice: 'muoon' (choose from "),
-        ({"model": "vit", "head": "svm"}, "argument --head: invalid choice: 'svm' (choose from "),
-        ({"first_filters": None}, "argument --first_filters: invalid value: None"),
-        ({"dropuot": 0.1}, "Unknown argument '--dropuot'. Did you mean --dropout? All flags: python scripts/train.py"),
-        ({"dropuot": None}, "Unknown argument '--dropuot'. Did you mean --dropout?"),
-        ({"views": 2}, "Unknown argument '--views'."),
-        ({"seed": 1.5}, "argument --seed: invalid int value: '1.5'"),
-        ({"seed": True}, "argument --seed: invalid int value: 'True'"),
-        ({"learning_rate": "fast"}, "invalid float value: 'fast'"),
-        ({"learning_rate": [1, 2]}, "Unknown argument '2'."),
-        ({"augment": "perhaps"}, "argument --augment"),
-        ({"classes": []}, "argument --classes: expected at least one argument"),
-        ({"classes": "cat"}, "--classes names only cat; allowed: two classes or more."),
-        ({"epochs": 0}, "--num_train_epochs/--epochs is 0.0; allowed: more than 0, at most 1,000,000."),
-        ({"lr_scale": 0}, "--lr_scale is 0.0; allowed: more than 0, at most 1,000."),
-        ({"model": "resnet"}, "Unknown model 'resnet'. Available: cnn"),
-        ({"recipe": "slow"}, "Unknown recipe 'slow' for model 'cnn'. Available: fast, reference, best."),
-    ],
-)
-def test_python_values_pass_the_checks_of_the_command_line(values, message):
-    with pytest.raises(InputError, match=re.escape(message)):
-        make_run(**values)
-
-
 def test_python_values_may_say_what_a_command_line_cannot(tmp_path):
     config = make_run(
         output_dir=tmp_path, classes=("cat", "dog"), max_train_samples=None, save_total_limit=None, augment=False,

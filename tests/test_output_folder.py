@@ -15,6 +15,7 @@ from hfprobe.training.run_folder import check_output_dir, claimed
 # Of every kind of file that a run writes, one.
 WRITTEN = [
     *("run.json", ".run.json.part", "trainer_state.json", "all_results.json", "train_results.json"),
+    *("config.yaml", ".config.yaml.part"),
     *("checkpoint-20/model.safetensors", "checkpoint-20/optimizer.pt", "checkpoint-20/rng_state_1.pth"),
     *("checkpoint-20/manifest.json", "checkpoint-20/modeling.py", "checkpoint-20/progress-0.json"),
     *(".saving/checkpoint-30/config.json", "model/config.json", "model/preprocessor_config.json"),
@@ -226,7 +227,7 @@ def test_a_folder_of_another_one_s_where_checkpoints_are_staged_is_refused_for_a
         check_output_dir(config)
 
 
-@pytest.mark.parametrize("own", ["all_results.json", "train_results.json", "trainer_state.json"])
+@pytest.mark.parametrize("own", ["all_results.json", "train_results.json", "trainer_state.json", "config.yaml"])
 def test_results_of_another_program_are_not_written_over(tmp_path, own):
     fill(tmp_path, [f"out/{own}"])
     for values in ({}, {"overwrite": True}):

@@ -8,10 +8,12 @@ import pytest
 from conftest import CLASSES, load_splits
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from test_run_parser import PARSERS, attempt, fields_of, values_for
+from test_config_files import assert_same_run
+from test_run_flags import PARSERS, attempt, fields_of, values_for
 from transformers.trainer_utils import SchedulerType
 
-from hfprobe.cli.run_flags import parse_runs
+from hfprobe.cli.run_flags import parse_run, parse_runs
+from hfprobe.config.files import write_config_file
 from hfprobe.config.schedules import BY_METRIC
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.splits import keep_classes, split_rows, stratified_subset
@@ -80,6 +82,14 @@ def test_a_command_line_is_refused_in_one_line_or_makes_runs_that_begin(network,
         return
     arguments.output_dir = str(tmp_path)
     attempt(lambda: begin(network, arguments))
+
+
+@settings(slow_inputs, max_examples=200)
+@given(flags())
+def test_the_file_of_any_run_repeats_it(tmp_path, argv):
+    for run in attempt(lambda: parse_runs(argv)) or []:
+        write_config_file(tmp_path / "run.yaml", run.to_settings())
+        assert_same_run(run, parse_run(["--config", str(tmp_path / "run.yaml")]))
 
 
 @pytest.fixture(scope="module")

@@ -89,19 +89,21 @@ def check_value(given: str, value: Any, group: type) -> Any:
     fitted = _fit(value, wanted)
     if fitted is UNFIT or (choices and fitted is not None and fitted not in choices):
         allowed = ", ".join(map(str, choices)) if choices else _describe(wanted)
-        raise InputError(f"{given} is {_show(value)}; allowed: {allowed}.")
+        raise InputError(shorten(f"{given} is {_show(value)}; allowed: {allowed}.", 400))
     return fitted
 
 
 @cache
 def _types(group: type) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """Field -> its type, and the choices that its metadata lists."""
-    hints = get_type_hints(group)
-    return {
-        field.name: (hints[field.name], tuple(field.metadata.get("choices", ())))
-        for field in fields(group)
-        if field.init
-    }
+    hints, found = get_type_hints(group), {}
+    for field in fields(group):
+        if field.init:
+            wanted = hints[field.name]
+            if "const" in field.metadata:  # the value of a flag without one: --fsdp is True
+                wanted = Union[wanted, Literal[field.metadata["const"]]]  # noqa: UP007
+            found[field.name] = wanted, tuple(field.metadata.get("choices", ()))
+    return found
 
 
 def _alternatives(wanted: Any) -> list[Any]:

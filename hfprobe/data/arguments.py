@@ -61,7 +61,7 @@ class DataArguments:
                 "system takes. Pass the dataset's folder or hub id."
             )
         if not 0 <= self.crop_shift < CROP_SIDE:
-            raise InputError(f"--crop_shift is {self.crop_shift}; allowed: 0 to {CROP_SIDE - 1}.")
+            raise InputError(f"--crop_shift is {shorten(self.crop_shift)}; allowed: 0 to {CROP_SIDE - 1}.")
         self.classes = [unicodedata.normalize("NFC", name) for name in self.classes]  # as sources do
         twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
         if twice:

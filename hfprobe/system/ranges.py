@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hfprobe.system.errors import InputError
+from hfprobe.system.errors import InputError, shorten
 
 
 @dataclass(frozen=True)
@@ -79,4 +79,4 @@ def refuse_out_of_range(settings: Any, *, spell: Callable[[str], str] = "--{}".f
     for name, allowed in RANGES.items():
         value = getattr(settings, name, None)
         if value is not None and value not in allowed:
-            raise InputError(f"{spell(name)} is {value}; allowed: {allowed}.")
+            raise InputError(f"{spell(name)} is {shorten(value)}; allowed: {allowed}.")

@@ -185,11 +185,11 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
         logger.info("Training in mixed precision: %s.", precision)
     family = find_family(arguments.model)
     record = describe_run(config=config, model=trainer.model, splits=splits) | {"precision": precision}
-    if trainer.is_world_process_zero():
-        write_config_file(Path(arguments.output_dir) / "config.yaml", config.to_settings())
     # The result of a run that is resumed after its end stays until there is a new one.
     if trainer.is_world_process_zero() and not (arguments.resume and read_result(arguments.output_dir)):
         write_json(Path(arguments.output_dir) / RUN_FILE, record)
+    if trainer.is_world_process_zero():  # after run.json, which tells that the folder is a run's
+        write_config_file(Path(arguments.output_dir) / "config.yaml", config.to_settings())
     process.advice = f"To continue from what is saved in {arguments.output_dir}, {resume_command(arguments)}."
     chosen = fit(trainer, config=config, checkpoint=checkpoint)
     record |= chosen

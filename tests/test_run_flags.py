@@ -6,6 +6,7 @@ import re
 import pytest
 
 from hfprobe.cli.run_flags import make_parser, parse_runs
+from hfprobe.config.run import build_run
 from hfprobe.models import available_models
 from hfprobe.system.errors import InputError
 
@@ -15,7 +16,7 @@ WORDS = ["x", "true", "None", "..", "{", "[]", "\u202e\u0394", "x" * 300, "x" * 
 
 
 def fields_of(model):
-    return sorted({action.dest for action in PARSERS[model]._actions} - {"help"})
+    return sorted({action.dest for action in PARSERS[model]._actions} - {"help", "config"})
 
 
 def values_for(model, field):
@@ -53,7 +54,7 @@ CASES = {
 )
 def test_a_flag_with_any_value_is_taken_or_refused_in_one_line(model, field, value):
     argv = [f"--{field}"] if value is None else [f"--{field}={value}"]
-    attempt(lambda: PARSERS[model].parse(argv))
+    attempt(lambda: build_run(**{"model": model} | PARSERS[model].read(argv)))
 
 
 @pytest.mark.hostile
