@@ -2,12 +2,13 @@
 
     accelerate launch --quiet --config_file accelerate_config.yaml scripts/train.py --model cnn
     python scripts/train.py --model cnn --recipe reference --epochs 5
-    python scripts/train.py --model cnn --seeds 5        # mean and deviation; run it again with --resume to continue
-    python scripts/train.py --model cnn --max_train_samples 1000 --epochs 2      # a look around, seconds
-    python scripts/train.py --model cnn --push_to_hub    # upload the pushed model to huggingface.co too (hf auth login)
+    python scripts/train.py --model cnn --seeds 5        # mean and deviation over five seeds
+    python scripts/train.py --model cnn --max_train_samples 1000 --epochs 2      # a quick trial that takes seconds
+    python scripts/train.py --model cnn --resume         # continue after an interruption, with the settings of the run
+    python scripts/train.py --model cnn --push_to_hub    # also upload the model to huggingface.co (hf auth login first)
 
-Any flag of transformers' TrainingArguments works beside hfprobe's own; `--help` lists both. `--resume` continues a run
-that was stopped, with the settings it was started with. The README's results table says what to expect of each recipe.
+All flags of transformers' TrainingArguments work in addition to hfprobe's own; `--help` lists both. The results table
+of the README shows the accuracy and the time to expect of each recipe.
 """
 
 import shlex
@@ -30,8 +31,8 @@ def main() -> None:
 
 
 def train_one(config: RunConfig) -> None:
-    """Train, push, say where things are."""
-    check_output_dir(config)  # whatever is wrong with the folders is said before the slow imports
+    """Train one model, push it to the local hub folder, and print where the results are."""
+    check_output_dir(config)  # before the slow imports
 
     from hfprobe.hub.client import check_upload, upload_revision
 
@@ -74,12 +75,12 @@ def train_one(config: RunConfig) -> None:
 
 
 def train_seeds(runs: list[RunConfig]) -> None:
-    """Train the seeds that are not finished yet, then write what all of them came to."""
+    """Train the seeds that are not finished yet, then write the mean and deviation over all seeds."""
     from hfprobe.system.files import write_json
     from hfprobe.training.run import summarize_seeds
 
     finished = []
-    for config in runs:  # all of them before the first is trained
+    for config in runs:  # checks every folder before the first training
         arguments = config.training
         arguments.resume = arguments.resume and holds_run(arguments.output_dir)
         if not arguments.overwrite and is_finished(config):
