@@ -1,10 +1,11 @@
-"""One epoch of SimpleCNN: hfprobe against the Trainer of the examples and the loop of a course, side by side.
+"""Compare one epoch of SimpleCNN in hfprobe, in a plain HF Trainer and in a plain PyTorch loop.
 
     python benchmarks/against_peers.py        # ten minutes on two CPU cores
 
-Same network, images, batch size, optimizer and epochs. (a) plain HF Trainer over `with_transform` and torchvision's
-transforms image by image; (b) plain PyTorch loop, DataLoader, torchvision's transforms on PIL images. Each first
-tries 0 and 2 workers and keeps the faster; both run with the allocator's defaults, as they would alone.
+Network, images, batch size, optimizer and number of epochs are the same. The plain HF Trainer uses `with_transform`
+with torchvision's transforms, image by image. The plain PyTorch loop uses a DataLoader with torchvision's transforms on
+PIL images. Each of the two first tries 0 and 2 workers and keeps the faster setting. Both run with the default settings
+of the memory allocator, as they would outside this benchmark.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def main() -> None:
 
 
 def at_its_best(make):
-    """The peer with the number of workers that is faster in one epoch."""
+    """Return the baseline with the number of workers that is faster in one epoch."""
     default_memory()
     tried = {}
     for workers in WORKERS:
@@ -130,7 +131,7 @@ def plain_loop(split: ImageSplit, workers: int):
 
 
 class PictureDataset(torch.utils.data.Dataset):
-    """PIL images in memory, transformed one by one, as torchvision's own CIFAR10 class does it."""
+    """PIL images in memory, transformed one by one, as in torchvision's CIFAR10 class."""
 
     def __init__(self, split: ImageSplit, transform):
         self.split, self.transform = split, transform

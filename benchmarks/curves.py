@@ -1,4 +1,4 @@
-"""Training and validation accuracy of runs, epoch by epoch, in one picture.
+"""Plot training and validation accuracy of runs per epoch in one figure.
 
 python benchmarks/curves.py runs/cnn-fast-seed42 runs/cnn-reference-seed42 --out docs/curves.png
 """
@@ -37,7 +37,7 @@ def main() -> None:
     axes.legend(title="validation solid, training dashed", frameon=False)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(arguments.out)
-    print(f"Picture: {arguments.out}")
+    print(f"Figure: {arguments.out}")
 
 
 if __name__ == "__main__":

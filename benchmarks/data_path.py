@@ -1,4 +1,4 @@
-"""Images/s of the data path: resident batches against `with_transform`, image by image, at 32 x 32 and 224 x 224.
+"""Compare the speed of batches from images in memory with `with_transform`, image by image, at 32 x 32 and 224 x 224.
 
 python benchmarks/data_path.py        # two minutes on two CPU cores
 """

@@ -1,4 +1,4 @@
-"""What `--deterministic` costs: training steps of SimpleCNN with torch's deterministic algorithms and without.
+"""Measure the cost of `--deterministic`: training steps of SimpleCNN with and without deterministic algorithms.
 
 python benchmarks/deterministic.py        # two minutes on one thread of a CPU
 """
@@ -20,15 +20,15 @@ BATCH_SIZE = 128
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--steps", type=int, default=10, help="of 128 images; default: 10")
-    parser.add_argument("--threads", type=int, default=1, help="on a CPU; default: 1")
+    parser.add_argument("--steps", type=int, default=10, help="training steps of 128 images per round; default: 10")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch; default: 1")
     arguments = parser.parse_args()
     quiet_libraries(bars=False)
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(draw_split(arguments.steps * BATCH_SIZE, seed=0), folder=folder)
-        enable_full_determinism(42)  # it sets environment variables of CUDA too, which count from the first operation
+        enable_full_determinism(42)  # also sets environment variables that CUDA reads at its first operation
         ways = {"deterministic": lambda: train(trainer, True), "default": lambda: train(trainer, False)}
         seconds = measure(ways, rounds=arguments.rounds)
     print(
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def train(trainer, deterministic: bool) -> None:
-    """One epoch, with the switches that `enable_full_determinism` sets in torch turned on or off."""
+    """Train one epoch with the torch settings of `enable_full_determinism` turned on or off."""
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = False

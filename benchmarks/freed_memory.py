@@ -1,4 +1,4 @@
-"""A training step of SimpleCNN with and without `hfprobe.system.machine.keep_freed_memory`, side by side.
+"""Compare training steps of SimpleCNN with and without `hfprobe.system.machine.keep_freed_memory`.
 
 python benchmarks/freed_memory.py        # a minute on two CPU cores
 """

@@ -1,4 +1,6 @@
-"""One step of hfprobe's Muon on SimpleCNN against AdamW and timm's Muon, three iterations on the convolutions alone.
+"""Compare optimizer steps of hfprobe's Muon on SimpleCNN with AdamW and with timm's Muon.
+
+Both Muons run three Newton-Schulz iterations, on the convolutions only.
 
 python benchmarks/muon.py        # a minute on two CPU cores
 """

@@ -1,10 +1,10 @@
-"""The probe's two speeds: extraction against a bare timm loop, and the whole probe against the way without a cache.
+"""Compare feature extraction with a plain timm loop, and the complete probe with training without a cache.
 
-    python benchmarks/probe.py                          # ViT-Tiny, random weights: time does not depend on them
+    python benchmarks/probe.py                          # ViT-Tiny with random weights; the time does not depend on them
     python benchmarks/probe.py --backbone tf_efficientnet_lite0 --images 512
 
-The way without a cache is timed for one epoch a round and multiplied by --epochs, those that `--head sgd --recipe
-reference` took on the whole data (docs/results.md). Some ten minutes on two CPU cores.
+Training without a cache is measured for one epoch per round and multiplied by --epochs, the number of epochs that
+`--head sgd --recipe reference` took on all images (docs/results.md). Takes about ten minutes on two CPU cores.
 """
 
 from __future__ import annotations
@@ -34,8 +34,13 @@ REFERENCE = find_family("vit").RECIPES["reference"]
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--backbone", default="vit_tiny_patch16_224")
-    parser.add_argument("--images", type=int, default=320, help="training images; a quarter as many validate")
-    parser.add_argument("--epochs", type=int, required=True, help="that the reference recipe took")
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=320,
+        help="training images; a quarter as many are used for validation; default: 320",
+    )
+    parser.add_argument("--epochs", type=int, required=True, help="number of epochs that the reference recipe took")
     arguments = parser.parse_args()
     quiet_libraries()
     use_every_core()
@@ -105,7 +110,7 @@ def in_batches(split: ImageSplit, processor, *, size: int, augment: dict | None 
 
 @contextmanager
 def fresh_cache() -> Iterator[None]:
-    """An empty folder as the feature cache, so that nothing is found in it."""
+    """Use an empty folder as the feature cache, so that every feature is computed."""
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(cache, "cache_folder", return_value=Path(folder)):
         yield
 

@@ -1,8 +1,8 @@
-"""Seconds an epoch and peak memory of `scripts/train.py --model cnn` at four sizes of the training set.
+"""Measure seconds per epoch and peak memory of `scripts/train.py --model cnn` for four sizes of the training set.
 
     python benchmarks/scaling.py        # a quarter of an hour on two CPU cores
 
-Each size runs in a process of its own, all sizes once a round.
+Each size runs in its own process; each round runs all sizes once.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def one_epoch(size: int) -> tuple[float, float]:
-    """Seconds of training, and the peak of the process's resident set in MB."""
+    """Return the training time in seconds and the peak resident set of the process in MB."""
     with tempfile.TemporaryDirectory() as folder:
         flags = [
             "--max_train_samples",

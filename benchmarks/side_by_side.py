@@ -1,4 +1,4 @@
-"""Measure several ways in turn, round after round, so that a machine's drift hits them alike."""
+"""Measure several implementations in turn, in rounds, so that drift of the machine affects all of them equally."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ from hfprobe.system import provenance
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
-    """A benchmark's parser, with `--rounds`."""
+    """The argument parser of a benchmark, with the flag `--rounds`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds, 5 or more; default: 5")
     return parser
 
 
 def measure(ways: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, np.ndarray]:
-    """Wall seconds of each way: (rounds,). Every way runs once before, unmeasured; the order turns each round."""
+    """Measure the wall time of each implementation in seconds, as an array of shape (rounds,).
+
+    Each one first runs once without being measured. The order rotates from round to round.
+    """
     if rounds < 5:
-        raise SystemExit(f"--rounds is {rounds}; allowed: 5 or more, or the medians say nothing.")
+        raise SystemExit(f"--rounds is {rounds}; allowed: 5 or more. Medians of fewer rounds are not reliable.")
     for way in ways.values():
         way()
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -42,27 +45,27 @@ def measure(ways: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[st
 
 
 def describe_ratio(slow: np.ndarray, fast: np.ndarray) -> str:
-    """How many times faster `fast` is, round by round: median and range."""
+    """The speed of `fast` relative to `slow` per round, as median and range."""
     ratio = slow / fast
     return f"{np.median(ratio):.2f} ({ratio.min():.2f} to {ratio.max():.2f}, n = {len(ratio)})"
 
 
 def describe_machine() -> str:
-    """Hardware, versions and load of this moment, in a line."""
+    """The hardware, the versions and the current load average, in one line."""
     device, versions = provenance.describe_hardware(provenance.hardware()), provenance.versions()
     libraries = ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "transformers", "timm"))
     return f"{device}; {libraries}; load average {os.getloadavg()[0]:.1f}"
 
 
 def draw_split(count: int, *, seed: int) -> ImageSplit:
-    """Noise of CIFAR-10's shape, five classes in turn: time does not depend on what is in the pictures."""
+    """Random images of CIFAR-10's shape in five classes; times do not depend on the content of the images."""
     generator = np.random.default_rng(seed)
     images = generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
     return ImageSplit(images=images, labels=np.arange(count) % 5, index=np.arange(count))
 
 
 def image_by_image(processor, side: int):
-    """What an example script does: torchvision's transforms on each PIL image."""
+    """The transform of a typical example script: torchvision's transforms on each PIL image."""
     resize = [] if side == 32 else [v2.Resize(248, interpolation=v2.InterpolationMode.BICUBIC), v2.CenterCrop(224)]
     transform = v2.Compose(
         [
@@ -82,7 +85,7 @@ def image_by_image(processor, side: int):
 
 
 def default_memory() -> None:
-    """Undo `hfprobe.system.machine.keep_freed_memory`: what glibc does in a program that sets nothing."""
+    """Restore glibc's default settings: undo `hfprobe.system.machine.keep_freed_memory`."""
     libc = ctypes.CDLL(None)
     libc.mallopt(MALLOC_MMAP_MAX, 65536)
     libc.mallopt(MALLOC_TRIM_THRESHOLD, 128 * 1024)

@@ -1,5 +1,7 @@
-"""How long `scripts/train.py` takes to answer `--help`, a wrong flag and a wrong value, against one import; and to end
-its first step on cached CIFAR-10, from the end of the imports.
+"""Measure the start-up time of `scripts/train.py`: `--help`, an unknown flag, an invalid value, the first step.
+
+The first three are compared with the import of `TrainingArguments`. The time to the end of the first step on cached
+CIFAR-10 is measured from the end of the imports.
 
 python benchmarks/start_up.py        # three minutes
 """
@@ -20,10 +22,10 @@ IMPORT = "import of TrainingArguments"
 WAYS = {
     IMPORT: ["-c", "from transformers import TrainingArguments"],
     "--help": [TRAIN, "--help"],
-    "a wrong flag": [TRAIN, "--epocs", "3"],
-    "a wrong value": [TRAIN, "--epochs", "-1"],
+    "an unknown flag": [TRAIN, "--epocs", "3"],
+    "an invalid value": [TRAIN, "--epochs", "-1"],
 }
-# Prints the seconds and leaves the run.
+# Prints the seconds and ends the run.
 FIRST_STEP = """
 import os, runpy, sys, time
 import hfprobe.data.splits, hfprobe.models.simple_cnn.modeling

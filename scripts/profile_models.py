@@ -1,11 +1,11 @@
-"""Measure models: throughput, latency, memory, multiply-accumulates, operators.
+"""Measure throughput, latency, memory, multiply-accumulates and operators of models.
 
     python scripts/profile_models.py simple-cnn linear-probe
     python scripts/profile_models.py simple-cnn --batch_sizes 1 512 --rounds 40
 
-Some three minutes for two models on two CPU cores; leave the machine alone meanwhile. The forward pass is measured, on
-images that are already resized and normalised. Writes profile.json, profile.md, bar charts and traces for
-ui.perfetto.dev; scripts/compare.py shows the figures beside the accuracies.
+Takes about three minutes for two models on two CPU cores. Do not run other programs meanwhile. The forward pass is
+measured on images that are already resized and normalised. Writes profile.json, profile.md, bar charts, and traces for
+ui.perfetto.dev. scripts/compare.py --profile shows the results beside the accuracies.
 """
 
 import shlex
@@ -19,18 +19,24 @@ from hfprobe.system.machine import quiet_libraries, use_every_core
 from hfprobe.system.process import script
 from hfprobe.system.ranges import BATCH, Range
 
-ROUNDS = Range(5, 10_000, reason="fewer say nothing about the spread")
+ROUNDS = Range(5, 10_000, reason="fewer rounds do not show the spread")
 
 
 def make_parser() -> Parser:
     parser = Parser(description=__doc__)
     parser.add_argument("models", nargs="+", metavar="MODEL", help="model folders, or names in the hub folder")
-    parser.add_argument("--hub_dir", default="hub", help="default: hub")
-    parser.add_argument("--report_dir", type=Path, default=Path("reports/profile"), help="default: reports/profile")
+    parser.add_argument("--hub_dir", default="hub", help="local hub folder; default: hub")
     parser.add_argument(
-        "--batch_sizes", type=number_in(BATCH), nargs="+", default=[1, 8, 32], help="beside each model's own: 1 8 32"
+        "--report_dir", type=Path, default=Path("reports/profile"), help="output folder; default: reports/profile"
     )
-    parser.add_argument("--rounds", type=number_in(ROUNDS), default=20, help="5 or more, default: 20")
+    parser.add_argument(
+        "--batch_sizes",
+        type=number_in(BATCH),
+        nargs="+",
+        default=[1, 8, 32],
+        help="batch sizes to measure, in addition to the default one of each model; default: 1 8 32",
+    )
+    parser.add_argument("--rounds", type=number_in(ROUNDS), default=20, help="measured rounds, 5 or more; default: 20")
     return parser
 
 
@@ -61,7 +67,7 @@ def main() -> None:
     page = arguments.report_dir / "profile.md"
     print("\n" + page.read_text(encoding="utf-8").split("\n\n![")[0])
     print(
-        f"\nProfile: {page}, bar charts and traces beside it\n"
+        f"\nProfile: {page} (with bar charts and traces in the same folder)\n"
         f"Compare: python {script('compare')} <report folders> --profile {shlex.quote(str(arguments.report_dir))}"
     )
 

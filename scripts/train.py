@@ -2,15 +2,15 @@
 
     accelerate launch --quiet --config_file accelerate_config.yaml scripts/train.py --model cnn
     python scripts/train.py --model cnn --recipe reference --epochs 5
-    python scripts/train.py --model cnn --seeds 5        # mean and deviation; run it again with --resume to continue
-    python scripts/train.py --model cnn --max_train_samples 1000 --epochs 2      # a look around, seconds
+    python scripts/train.py --model cnn --seeds 5        # mean and deviation over five seeds
+    python scripts/train.py --model cnn --max_train_samples 1000 --epochs 2      # a quick trial that takes seconds
+    python scripts/train.py --model cnn --resume         # continue after an interruption, with the settings of the run
     python scripts/train.py --config runs/cnn-fast-seed42/config.yaml --output_dir runs/again     # repeat a run
-    python scripts/train.py --model cnn --push_to_hub    # upload the pushed model to huggingface.co too (hf auth login)
+    python scripts/train.py --model cnn --push_to_hub    # also upload the model to huggingface.co (hf auth login first)
 
-Any flag of transformers' TrainingArguments works beside hfprobe's own; `--help` lists both. `--config` reads settings
-from a YAML file, one per line and named as the flags (`epochs: 5`); a flag that you pass wins over it. `--resume`
-continues a run that was stopped, with the settings it was started with. The README's results table says what to expect
-of each recipe.
+All flags of transformers' TrainingArguments work in addition to hfprobe's own; `--help` lists both. `--config` reads
+settings from a YAML file, one per line and named like the flags (`epochs: 5`); a flag that you pass wins over it. The
+results table of the README shows the accuracy and the time to expect of each recipe.
 """
 
 import shlex

@@ -86,6 +86,13 @@ def test_torchs_words_for_too_little_memory_are_known():
     assert find_shortage(error.value) == "The memory ran out. Give smaller batches, or free some."
 
 
+def test_only_an_error_of_the_system_tells_of_a_full_disk():
+    error = ValueError("not from the system")
+    error.errno = errno.ENOSPC
+    assert find_shortage(error) is None
+    assert find_shortage(OSError(errno.ENOSPC, "No space")) == "No space. Free some space, and run again."
+
+
 def test_unknown_flag_offers_the_nearest():
     parser = Parser(prog="scripts/x.py")
     parser.add_argument("--split")

@@ -63,3 +63,9 @@ def test_a_git_hooks_own_repository_is_not_taken(copy_package, monkeypatch):
     expected = copy_package(".", tracked=True, setup=OWN)
     monkeypatch.setenv("GIT_DIR", str(ROOT / ".git"))
     assert provenance.git_sha() == expected
+
+
+def test_a_system_that_does_not_count_its_processors_has_one(monkeypatch):
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: None)
+    assert provenance.hardware()["cores"] == 1

@@ -196,6 +196,15 @@ def test_a_temperature_that_stayed_at_one_is_said(tmp_path):
         assert expected in write_report(tmp_path).read_text()
 
 
+def test_provenance_shows_numbers_without_needless_digits(tmp_path):
+    result = make_result()
+    values = {"parameters": 3377413, "trainable_parameters": 6405, "run_best_epoch": 20.0, "run_seconds": 2281.4}
+    dataclasses.replace(result, provenance=result.provenance | values).save(tmp_path)
+    write_report(tmp_path)
+    shown = dict(re.findall(r"<th scope=\"row\">(.*?)</th><td>(.*?)</td>", section(tmp_path, "provenance")))
+    assert [shown[key.replace("_", " ")] for key in values] == ["3,377,413", "6,405", "20", "2281.4"]
+
+
 def test_a_dollar_sign_in_a_name_is_no_formula(tmp_path):
     result = make_result(class_names=("$\\frac$", "a$b$", "owl"))
     dataclasses.replace(result, provenance=result.provenance | {"model": "runs/$x_{$"}).save(tmp_path)

@@ -219,7 +219,7 @@ def test_bad_flags_of_profile_and_label_efficiency(fails, tmp_path):
         "No model 'none': neither a folder nor a name in the hub folder"
     )
     assert fails("profile_models.py", "none", "--rounds", "4") == (
-        "argument --rounds: '4' is invalid; allowed: a whole number, 5 to 10,000 (fewer say nothing about the spread)"
+        "argument --rounds: '4' is invalid; allowed: a whole number, 5 to 10,000 (fewer rounds do not show the spread)"
     )
     assert fails("label_efficiency.py", "--models", "resnet").startswith("Unknown model 'resnet'. Available: ")
     assert fails("label_efficiency.py", "--shots", "0") == (
@@ -235,7 +235,7 @@ def test_bad_flags_of_profile_and_label_efficiency(fails, tmp_path):
         f"The last seed is 4294967296; allowed: {seeds}. Pass a smaller --seed."
     )
     assert fails("label_efficiency.py", "--models", "cnn", "--backbone", "resnet10t") == (
-        "--backbone is no flag of cnn. Leave it out, or add --models probe."
+        "--backbone is not a flag of cnn. Leave it out, or add probe to --models."
     )
     assert fails("label_efficiency.py", "--seeds", "101").startswith("argument --seeds: '101' is invalid; allowed: ")
     assert fails("profile_models.py", "none", "--batch_sizes", "1", "9" * 20).endswith("whole number, 1 to 1,000,000")
@@ -258,10 +258,12 @@ def test_bad_flags_of_profile_and_label_efficiency(fails, tmp_path):
 
 
 def test_bad_flags_of_eval(fails, tmp_path):
-    assert fails("eval.py", "--seeds", "none.json", "--model", "x") == "--seeds excludes --model and --report_only."
-    message = f"'none.json' is not what {ROOT}/scripts/train.py --seeds writes: FileNotFoundError("
+    assert fails("eval.py", "--seeds", "none.json", "--model", "x") == (
+        "--seeds cannot be combined with --model or --report_only. Leave them out."
+    )
+    message = f"'none.json' is not a summary of {ROOT}/scripts/train.py --seeds: FileNotFoundError("
     assert fails("eval.py", "--seeds", "none.json").startswith(message)
-    assert fails("eval.py").startswith("--model is missing. Give a model folder or a name in the hub folder")
+    assert fails("eval.py").startswith("--model is missing. Pass a model folder or a name in the hub folder")
     assert fails("eval.py", "--model", "x", "--split", "train").startswith(
         "argument --split: invalid choice: 'train' (choose from"
     )
@@ -269,7 +271,7 @@ def test_bad_flags_of_eval(fails, tmp_path):
         "argument --max_eval_samples: '0' is invalid; allowed: a whole number, 1 to 1,000,000,000"
     )
     assert fails("eval.py", "--report_only", "--report_dir", "x", "--tta") == (
-        "--report_only evaluates nothing, so --tta has no effect. Leave one of them out."
+        "--report_only does not evaluate the model, so --tta has no effect. Leave one of them out."
     )
     assert fails("eval.py", "--modle", "x").startswith("Unknown argument '--modle'. Did you mean --model?")
     assert fails("eval.py", "--model", "simple-cnn") == (

@@ -22,35 +22,37 @@ class DataArguments:
 
     dataset: str = field(
         default=DEFAULT_DATASET,
-        metadata={"help": "Hub id, or a local folder: save_to_disk, parquet files, or train/ and test/ image folders."},
+        metadata={"help": "Hub id, or local folder: save_to_disk, parquet files, or image folders train/ and test/."},
     )
     classes: list[str] = field(
         default_factory=lambda: list(DEFAULT_CLASSES),
-        metadata={"help": "Classes to keep; their order gives the label numbers."},
+        metadata={"help": "Classes to keep. Their order defines the label numbers."},
     )
     max_train_samples: int | None = field(
-        default=None, metadata={"help": "Train on at most this many images, stratified. Default: all."}
+        default=None, metadata={"help": "Train on at most this many images, stratified by class. Default: all."}
     )
     max_eval_samples: int | None = field(
-        default=None, metadata={"help": "Validate on at most this many images, stratified. Default: all."}
+        default=None, metadata={"help": "Validate on at most this many images, stratified by class. Default: all."}
     )
     split_seed: int | None = field(
-        default=None, metadata={"help": "Seed of the split into train and validation, and of subsets. Default: --seed."}
+        default=None,
+        metadata={"help": "Seed of the split into train and validation and of the subsets. Default: --seed."},
     )
-    augment: bool = field(default=True, metadata={"help": "Random crops and mirror images in training."})
+    augment: bool = field(default=True, metadata={"help": "Use random crops and mirror images in training."})
     crop_shift: int = field(
         default=4,
         metadata={
-            "help": "Pixels that random crops reach beyond the edge of an image of 32 x 32, less than 32; for other "
-            "sizes the same share of the side."
+            "help": "Maximum shift of random crops in pixels, 0 to 31, for images of 32 x 32. It is scaled in "
+            "proportion for other sizes."
         },
     )
     crop_padding: Literal["black", "reflect"] = field(
-        default="black", metadata={"help": "What random crops see beyond the image's edge."}
+        default="black",
+        metadata={"help": "How random crops fill the area outside the image: black pixels or a reflection."},
     )
     flips: Literal["random", "alternating"] = field(
         default="random",
-        metadata={"help": "Mirror images: drawn anew each epoch, or drawn once and turned round every epoch."},
+        metadata={"help": "Mirror images: sampled in each epoch, or sampled once, then inverted every epoch."},
     )
 
     def __post_init__(self) -> None:

@@ -302,7 +302,7 @@ def _judge_training(models: dict[str, dict[str, Any]]) -> list[str]:
     told = {name: model["training_seconds"] for name, model in models.items() if model["training_seconds"]}
     if len(models) != 2 or len(told) < 2:
         return []
-    quick, slow = sorted(told, key=told.get)
+    quick, slow = sorted(told, key=lambda name: told[name])
     return [
         f"{quick} took {told[quick]:,.0f} s to train, {slow} {told[slow]:,.0f} s ({told[slow] / told[quick]:.1f} times "
         "as long). Each model was trained once; another seed may change its accuracy by more than other images would."
@@ -314,7 +314,7 @@ def _judge_answers(models: dict[str, dict[str, Any]]) -> list[str]:
     told = {name: model["cost"]["throughput"] for name, model in models.items() if model["cost"]}
     if len(models) != 2 or len(told) < 2:
         return []
-    slow, quick = sorted(told, key=told.get)
+    slow, quick = sorted(told, key=lambda name: told[name])
     sizes = {name: models[name]["cost"]["batch_size"] for name in told}
     return [
         f"{quick} classifies {told[quick]:,.0f} images/s in batches of {sizes[quick]}, {slow} {told[slow]:,.0f} "

@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Iterable
 from io import BytesIO
 from itertools import accumulate, chain
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -50,9 +51,9 @@ def draw_confusion_matrix(matrix: np.ndarray, *, class_names: list[str], title: 
         share = f"{shares[row, column]:.1%}"
         axes.text(column, row + 0.2, share, ha="center", va="center", color=colour, fontsize=8)
     # A dollar sign in a name or a path does not start a formula.
-    style = {"parse_math": False, "fontsize": min(10, 50 * inches)}
+    style: dict[str, Any] = {"parse_math": False, "fontsize": min(10, 50 * inches)}
     slant = {"rotation": 30 if numbered else 90, "ha": "right" if numbered else "center"} if slanted else {}
-    axes.set_xticks(range(classes), names, **style, **slant)
+    axes.set_xticks(range(classes), names, **style | slant)
     axes.set_yticks(range(classes), names, **style)
     axes.set_xticks(np.arange(classes - 1) + 0.5, minor=True)
     axes.set_yticks(np.arange(classes - 1) + 0.5, minor=True)

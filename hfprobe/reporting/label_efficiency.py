@@ -25,7 +25,7 @@ def write_label_efficiency(folder: str | Path) -> Path:
         },
         title="Test accuracy by training images per class (mean; band: one standard deviation over seeds)",
         across="training images per class",
-        unit="%",
+        unit="test accuracy, %",
         scale=100,
     )
     text = (

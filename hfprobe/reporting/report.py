@@ -115,7 +115,8 @@ def _write_per_class(path: Path, per_class: dict[str, dict[str, float | None]]) 
         writer = csv.writer(stream)
         writer.writerow(["class", "precision", "recall", "f1", "support"])
         for name, scores in per_class.items():
-            shares = ["" if scores[key] is None else round(scores[key], 6) for key in ("precision", "recall", "f1")]
+            found = [scores[key] for key in ("precision", "recall", "f1")]
+            shares = ["" if score is None else round(score, 6) for score in found]
             writer.writerow(["'" * name.startswith(FORMULA_STARTS) + name, *shares, scores["support"]])
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Sequence
 
 # Characters of a message: a value that somebody passed may have thousands.
 LONGEST = 2000
@@ -66,7 +67,7 @@ OUT_OF_MEMORY = "out of memory|can('t|not) allocate memory|bad_alloc"
 
 def find_shortage(error: Exception) -> str | None:
     """What the machine lacks, where an error is the system's or torch's word for that; None for any other error."""
-    if getattr(error, "errno", None) in DISK_FULL:
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
         return f"{error.strerror}{f': {error.filename!r}' if error.filename else ''}. Free some space, and run again."
     # torch raises RuntimeError, in different words for each device.
     if isinstance(error, MemoryError) or re.search(OUT_OF_MEMORY, str(error), re.IGNORECASE):
@@ -74,7 +75,7 @@ def find_shortage(error: Exception) -> str | None:
     return None
 
 
-def refuse(wrong: list[str], lacking: list[str] = ()) -> None:
+def refuse(wrong: Sequence[str], lacking: Sequence[str] = ()) -> None:
     """Raise one error with everything that was found, numbered where it is several things.
 
     Raises:

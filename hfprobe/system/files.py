@@ -191,7 +191,8 @@ def require_writable(folder: str | Path, *, flag: str) -> None:
         MachineError: its disk is full.
     """
     try:
-        nearest, missing = Path(folder).absolute(), []
+        nearest = Path(folder).absolute()
+        missing: list[str] = []
         while not os.path.lexists(nearest):
             missing.insert(0, nearest.name)
             nearest = nearest.parent

