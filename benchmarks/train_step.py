@@ -16,8 +16,8 @@ from hfprobe.data.splits import Splits
 from hfprobe.data.store import ImageSplit
 from hfprobe.models import build_model, find_family
 from hfprobe.system.machine import keep_freed_memory, quiet_libraries, use_every_core
+from hfprobe.training.assembly import build_trainer
 from hfprobe.training.callbacks import EpochLines
-from hfprobe.training.run import build_trainer
 from hfprobe.training.trainer import ProbeTrainer
 
 LABELS = list("abcde")

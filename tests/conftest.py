@@ -18,7 +18,8 @@ from hfprobe.models import build_model, find_family
 from hfprobe.system.machine import quiet_libraries
 
 quiet_libraries()
-import_module("hfprobe.training.run")
+import_module("hfprobe.training.assembly")
+import_module("hfprobe.training.publish")
 gc.freeze()  # Trainer.train collects garbage: what was imported is not looked at again, a second each time
 os.environ["TQDM_DISABLE"] = "1"
 

@@ -19,8 +19,9 @@ from hfprobe.models.linear_probe.features import FeatureBatches, FeatureSplit, e
 from hfprobe.models.linear_probe.head import PENALTIES, Head, install_head, minimise_cross_entropy, solve_head
 from hfprobe.models.loading import load_model
 from hfprobe.system.errors import InputError, MachineError
-from hfprobe.training import run as training
-from hfprobe.training.run import build_trainer, train
+from hfprobe.training import assembly
+from hfprobe.training.assembly import build_trainer
+from hfprobe.training.run import train
 
 COUNT = 50
 
@@ -277,7 +278,7 @@ def test_exact_and_sgd_heads_agree_on_the_same_features(dataset_folder, tmp_path
     for split in data:
         split.features[..., 1] /= 100  # SGD alone minds the scale
         split.features[..., 40:] = 0  # few enough for both to find the same optimum
-    monkeypatch.setattr(training, "make_inputs", lambda **_: tuple(FeatureBatches(split) for split in data))
+    monkeypatch.setattr(assembly, "make_inputs", lambda **_: tuple(FeatureBatches(split) for split in data))
     _, exact = run_probe(dataset_folder, tmp_path / "exact")
     _, sgd = run_probe(dataset_folder, tmp_path / "sgd", head="sgd", recipe="reference", num_train_epochs=10)
     assert 0.8 < exact.metrics["accuracy"] < 0.99

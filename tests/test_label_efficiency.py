@@ -15,9 +15,9 @@ from hfprobe.models import build_model, find_family
 from hfprobe.reporting import write_label_efficiency
 from hfprobe.reporting.label_efficiency import say_crossings, summarize_points
 from hfprobe.system.errors import InputError
-from hfprobe.training import label_efficiency
-from hfprobe.training import run as training
+from hfprobe.training import assembly, label_efficiency
 from hfprobe.training.label_efficiency import measure_label_efficiency
+from hfprobe.training.run import train
 
 PROBE = {"backbone": "resnet10t", "backbone_weights": "random"}
 
@@ -89,7 +89,7 @@ def test_a_network_is_the_one_that_train_trains(images, splits, tmp_path, monkey
         trainers[-1].add_callback(FirstEpoch)
         return trainers[-1]
 
-    for module in (label_efficiency, training):
+    for module in (label_efficiency, assembly):
         monkeypatch.setattr(module, "assemble_trainer", watch)
     measure_label_efficiency(models={"cnn": {}}, images=images, shots=[8], seeds=[3], folder=tmp_path)
 
@@ -99,8 +99,8 @@ def test_a_network_is_the_one_that_train_trains(images, splits, tmp_path, monkey
     model, processor = build_model("cnn", labels=splits.class_names, options=config.model)
     positions = label_efficiency._positions(splits.train.labels, count=8, seed=3)
     few = replace(splits, train=splits.train.take(positions))
-    trainer = training.build_trainer(config=config, model=model, processor=processor, splits=few)
-    training.train(trainer, config=config, splits=few)
+    trainer = assembly.build_trainer(config=config, model=model, processor=processor, splits=few)
+    train(trainer, config=config, splits=few)
 
     measured, trained = trainers
     for trainer in trainers:

@@ -15,7 +15,8 @@ from hfprobe.models import build_model
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import locked
 from hfprobe.training import run_folder
-from hfprobe.training.run import build_trainer, train
+from hfprobe.training.assembly import build_trainer
+from hfprobe.training.run import train
 from hfprobe.training.run_folder import MAY_DIFFER, check_output_dir, claimed, find_differences, is_finished
 from hfprobe.training.trainer import ProbeTrainer
 

@@ -39,7 +39,7 @@ def test_images_that_are_passed_are_not_loaded_and_give_the_same_result(dataset_
 
 def test_a_process_other_than_the_main_one_trains_and_returns_nothing(dataset_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr("hfprobe.training.run.push_best", lambda *_, **__: pytest.fail("a model was pushed"))
+    monkeypatch.setattr("hfprobe.training.publish.push_best", lambda *_, **__: pytest.fail("a model was pushed"))
     assert run_training(small_config(dataset_folder, tmp_path)) is None
 
 

@@ -22,8 +22,10 @@ from hfprobe.config.run import make_run
 from hfprobe.evaluation.metrics import ClassificationMetric, compute_metrics
 from hfprobe.models import build_model
 from hfprobe.system.errors import CheckFailedError, InputError, StoppedError
+from hfprobe.training.assembly import build_trainer
 from hfprobe.training.callbacks import EarlyStopping, StopOnSignal
-from hfprobe.training.run import build_trainer, check_figures, push_best, train
+from hfprobe.training.publish import push_best
+from hfprobe.training.run import check_figures, train
 from hfprobe.training.run_folder import read_result
 from hfprobe.training.trainer import ProbeTrainer, reading
 
@@ -372,16 +374,14 @@ def test_resume_ends_where_the_uninterrupted_run_ends(dataset_folder, tmp_path):
 
     config = {"num_train_epochs": 3}
     folder = tmp_path / "halves"
-    import hfprobe.training.run as training
-
-    original = training.ProbeTrainer._save_checkpoint
+    original = ProbeTrainer._save_checkpoint
 
     def stop_after_saving(self, *args, **kwargs):
         original(self, *args, **kwargs)
         raise Interrupted
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.ProbeTrainer, "_save_checkpoint", stop_after_saving)
+        patch.setattr(ProbeTrainer, "_save_checkpoint", stop_after_saving)
         with pytest.raises(Interrupted):
             small_run(dataset_folder, folder, **config)
     resumed, _ = small_run(dataset_folder, folder, **config, resume=True)

@@ -23,8 +23,9 @@ from hfprobe.system import provenance
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import write_json
 from hfprobe.system.progress import show_progress
+from hfprobe.training.assembly import assemble_trainer, make_inputs
 from hfprobe.training.callbacks import EpochLines, StopOnSignal
-from hfprobe.training.run import assemble_trainer, fit, make_inputs
+from hfprobe.training.run import fit
 
 POINTS_FILE = "label_efficiency.json"
 # A few images make one batch an epoch: so many steps are taken at least, or the network would hardly move.

@@ -1,153 +1,35 @@
-"""From a RunConfig to a trained model: data, Trainer and callbacks together, and a run folder that explains itself."""
+"""The training itself: fit the weights, check the figures that they give, write the result to the run folder."""
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset
-from transformers import PreTrainedModel, Trainer
-from transformers.integrations import TensorBoardCallback
+from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
+from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PredictionOutput
 
 from hfprobe.config.arguments import RunArguments
 from hfprobe.config.files import write_config_file
 from hfprobe.config.run import RunConfig
 from hfprobe.data.splits import Splits
-from hfprobe.data.store import ImageBatches
-from hfprobe.evaluation.metrics import compute_metrics
 from hfprobe.evaluation.statistics import fit_temperature
-from hfprobe.hub import local as hub
-from hfprobe.models import check_processor, find_family
-from hfprobe.models.base import AUGMENTATION
-from hfprobe.system import process, provenance
-from hfprobe.system.errors import CheckFailedError, refuse
+from hfprobe.models import find_family
+from hfprobe.system import process
+from hfprobe.system.errors import CheckFailedError
 from hfprobe.system.files import write_json
-from hfprobe.system.progress import has_bars
 from hfprobe.training import checkpoints
-from hfprobe.training.callbacks import Curves, EarlyStopping, EpochLines, Histograms, Profiler, SetEpoch, StepBar
-from hfprobe.training.preflight import find_shortages
-from hfprobe.training.run_folder import RUN_FILE, check_same_run, holds_run, read_result
-from hfprobe.training.trainer import ProbeTrainer, identity, resume_command
+from hfprobe.training.callbacks import EarlyStopping
+from hfprobe.training.describe import PRECISIONS, describe_run
+from hfprobe.training.run_folder import RUN_FILE, read_result
+from hfprobe.training.trainer import ProbeTrainer, resume_command
 
 logger = logging.getLogger(__name__)
-
-# Of accelerate's mixed_precision, as run.json and the card name them.
-PRECISIONS = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}
-# Settings that the model card shows, each where it has an effect; then those of images and model.
-CARD_SETTINGS = (
-    "optim",
-    "optimizer",
-    "learning_rate",
-    "lr_scale",
-    "muon_learning_rate",
-    "muon_momentum",
-    "weight_decay",
-    "lr_scheduler_type",
-    "lr_scheduler_kwargs",
-    "warmup_steps",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "num_train_epochs",
-    "max_steps",
-    "label_smoothing_factor",
-    "patience",
-)
-
-
-def build_trainer(*, config: RunConfig, model: PreTrainedModel, processor: Any, splits: Splits) -> ProbeTrainer:
-    """The Trainer of a run.
-
-    Args:
-        splits: train and validation are used; test is not touched.
-    """
-    check_before_start(config=config, model=model, splits=splits)
-    check_processor(model, processor)
-    # Travels with the weights, so that an evaluation finds the same images again.
-    model.config.run = {
-        "recipe": config.training.recipe,
-        "seed": config.training.seed,
-        "split_seed": config.split_seed,
-        "dataset": config.data.dataset,
-        "data_fingerprint": splits.fingerprint,
-    }
-    with config.training.main_process_first(desc="preparing inputs"):
-        train, validation = make_inputs(config=config, model=model, processor=processor, splits=splits)
-    find_family(config.training.model).initialize(
-        model, options=config.model, images=ImageBatches(splits.train, processor=processor)
-    )
-    return assemble_trainer(config=config, model=model, processor=processor, train=train, validation=validation)
-
-
-def assemble_trainer(
-    *, config: RunConfig, model: PreTrainedModel, processor: Any, train: Dataset, validation: Dataset
-) -> ProbeTrainer:
-    """A Trainer with hfprobe's callbacks, for what `ModelFamily.inputs` gave of train and validation."""
-    arguments = config.training
-    trainer = ProbeTrainer(
-        model=model.to(memory_format=torch.channels_last),  # the batches come so; a quarter faster on a CPU
-        args=arguments,
-        train_dataset=train,
-        eval_dataset=validation,
-        data_collator=identity,
-        processing_class=processor,
-        compute_metrics=compute_metrics,
-        callbacks=[SetEpoch(train), EarlyStopping(arguments.patience)],
-    )
-    # What the inputs cost when they were made: a comparison is not to depend on what a cache holds.
-    trainer.preparation_seconds = train.preparation_seconds + validation.preparation_seconds
-    trainer.pop_callback(PrinterCallback)
-    trainer.add_callback(EpochLines())
-    if trainer.pop_callback(ProgressCallback) and has_bars():
-        trainer.add_callback(StepBar())
-    folder = Path(arguments.output_dir)
-    if arguments.profile:
-        trainer.add_callback(Profiler(folder / "profile"))
-    if trainer.pop_callback(TensorBoardCallback):
-        curves = Curves(folder / "tensorboard")
-        trainer.add_callback(curves)
-        if arguments.histogram_epochs:
-            trainer.add_callback(Histograms(curves, arguments.histogram_epochs))
-    return trainer
-
-
-def check_before_start(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -> None:
-    """Raise InputError or MachineError with everything that would end the run later, or spoil it."""
-    arguments = config.training
-    if arguments.resume and holds_run(arguments.output_dir):
-        check_same_run(config, class_names=splits.class_names, fingerprint=splits.fingerprint)
-    family = find_family(arguments.model)
-    lacking = find_shortages(
-        parameters=model.num_parameters(only_trainable=True),
-        output_dir=Path(arguments.output_dir),
-        kept=arguments.save_total_limit,
-        epochs=0 if family.is_solved(config.model) else arguments.num_train_epochs,
-        memory=family.memory_needed(model, options=config.model, images=len(splits.train)),
-        memory_remedy=family.memory_remedy,
-    )
-    refuse([], lacking)
-
-
-def make_inputs(
-    *, config: RunConfig, model: PreTrainedModel, processor: Any, splits: Splits
-) -> tuple[Dataset, Dataset]:
-    """Train and validation as the Trainer reads them, see `ModelFamily.inputs`."""
-    model.to(config.training.device, memory_format=torch.channels_last)
-    how = {"options": config.model, "seed": config.training.seed}
-    inputs = partial(find_family(config.training.model).inputs, model, processor, **how)
-    return (
-        inputs(splits.train, name="training images", train=True, augmentation=config.data.augmentation),
-        inputs(splits.validation, name="validation images"),
-    )
 
 
 @dataclass(frozen=True)
@@ -275,40 +157,6 @@ def take_best(trainer: ProbeTrainer, checkpoint: Path) -> None:
     trainer._load_from_checkpoint(best or str(checkpoint))
 
 
-def push_best(
-    trainer: ProbeTrainer, *, config: RunConfig, splits: Splits, result: RunResult, repository: str | None = None
-) -> hub.Revision:
-    """Push the model that the trainer holds to the local hub folder, with a card that says what it can do.
-
-    Args:
-        repository: where the revision is to be uploaded afterwards (`hfprobe.hub.client`); the card names it.
-    """
-    family = find_family(config.training.model)
-    effective = config.to_dict()
-    card = describe_run(config=config, model=trainer.model, splits=splits) | {
-        "summary": inspect.getmodule(family).__doc__.strip(),
-        "dataset": config.data.dataset,
-        "local_dataset": Path(config.data.dataset).is_dir(),  # the hub refuses a card that lists it under `datasets`
-        "settings": {name: effective["training"][name] for name in CARD_SETTINGS if name in effective["training"]}
-        | {"effective_batch_size": config.effective_batch_size, "penalty": trainer.model.config.run.get("penalty")}
-        | {name: effective["data"][name] for name in AUGMENTATION if name in effective["data"]}
-        | effective["model"]
-        | {"precision": PRECISIONS[trainer.accelerator.mixed_precision]}
-        | family.describe(trainer.model),
-        "result": result,
-        "repository": repository,
-    }
-    counted = {"epochs": result.epochs, "best_epoch": result.best_epoch, "seconds": result.seconds}
-    trainer.model.config.run |= {name: value for name, value in counted.items() if value is not None}
-    return hub.push_model(
-        model=trainer.model,
-        processor=trainer.processing_class,
-        hub_dir=config.training.hub_dir,
-        name=family.hub_name,
-        card=card,
-    )
-
-
 def evaluations(trainer: Trainer) -> list[dict[str, float]]:
     """The log's entries that are evaluations, in their order."""
     return [entry for entry in trainer.state.log_history if "eval_accuracy" in entry]
@@ -352,26 +200,3 @@ def check_figures(predicted: PredictionOutput, *, logged: dict[str, Any], evalua
         raise CheckFailedError(f"{text} Nothing was pushed; this is a bug, please report it with run.json.")
     logger.warning("%s The evaluation is that of an earlier process; the present figures are reported.", text)
     return found
-
-
-def describe_run(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -> dict[str, Any]:
-    """What `run.json` holds before there is a result."""
-    parameters = list(model.parameters())
-    return {
-        "model": config.training.model,
-        "recipe": config.training.recipe,
-        "seed": config.training.seed,
-        "config": config.to_dict(),
-        "class_names": splits.class_names,
-        "source": splits.source,
-        "data_fingerprint": splits.fingerprint,
-        "images": {name: len(getattr(splits, name)) for name in ("train", "validation")},
-        "parameters": sum(p.numel() for p in parameters),
-        "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
-        **find_family(config.training.model).describe(model),
-        "processes": config.training.world_size,
-        "effective_batch_size": config.effective_batch_size,
-        "git_sha": provenance.git_sha(),
-        "versions": provenance.versions(),
-        "hardware": provenance.hardware() | {"device": config.training.device.type},
-    }

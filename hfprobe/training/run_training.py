@@ -72,7 +72,9 @@ def run_training(config: RunConfig, *, images: Images | None = None) -> Finished
 
     from hfprobe.data.splits import load_images
     from hfprobe.models import build_model
-    from hfprobe.training.run import build_trainer, push_best, train
+    from hfprobe.training.assembly import build_trainer
+    from hfprobe.training.publish import push_best
+    from hfprobe.training.run import train
 
     use_every_core()
     with config.training.main_process_first(desc="decoding"):

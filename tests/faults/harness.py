@@ -202,7 +202,8 @@ def prepare() -> None:
     """The imports that every run shares; no tensor is made, because threads do not survive a fork."""
     import hfprobe.data.splits
     import hfprobe.evaluation.evaluate
-    import hfprobe.training.run  # noqa: F401
+    import hfprobe.training.assembly
+    import hfprobe.training.publish  # noqa: F401
     from hfprobe.models import register_models
 
     register_models()

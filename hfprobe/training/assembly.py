@@ -1,0 +1,111 @@
+"""The Trainer of a run, assembled: inputs, model, callbacks, and the checks before anything starts."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel
+from transformers.integrations import TensorBoardCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from hfprobe.config.run import RunConfig
+from hfprobe.data.splits import Splits
+from hfprobe.data.store import ImageBatches
+from hfprobe.evaluation.metrics import compute_metrics
+from hfprobe.models import check_processor, find_family
+from hfprobe.system.errors import refuse
+from hfprobe.system.progress import has_bars
+from hfprobe.training.callbacks import Curves, EarlyStopping, EpochLines, Histograms, Profiler, SetEpoch, StepBar
+from hfprobe.training.preflight import find_shortages
+from hfprobe.training.run_folder import check_same_run, holds_run
+from hfprobe.training.trainer import ProbeTrainer, identity
+
+
+def build_trainer(*, config: RunConfig, model: PreTrainedModel, processor: Any, splits: Splits) -> ProbeTrainer:
+    """The Trainer of a run.
+
+    Args:
+        splits: train and validation are used; test is not touched.
+    """
+    check_before_start(config=config, model=model, splits=splits)
+    check_processor(model, processor)
+    # Travels with the weights, so that an evaluation finds the same images again.
+    model.config.run = {
+        "recipe": config.training.recipe,
+        "seed": config.training.seed,
+        "split_seed": config.split_seed,
+        "dataset": config.data.dataset,
+        "data_fingerprint": splits.fingerprint,
+    }
+    with config.training.main_process_first(desc="preparing inputs"):
+        train, validation = make_inputs(config=config, model=model, processor=processor, splits=splits)
+    find_family(config.training.model).initialize(
+        model, options=config.model, images=ImageBatches(splits.train, processor=processor)
+    )
+    return assemble_trainer(config=config, model=model, processor=processor, train=train, validation=validation)
+
+
+def assemble_trainer(
+    *, config: RunConfig, model: PreTrainedModel, processor: Any, train: Dataset, validation: Dataset
+) -> ProbeTrainer:
+    """A Trainer with hfprobe's callbacks, for what `ModelFamily.inputs` gave of train and validation."""
+    arguments = config.training
+    trainer = ProbeTrainer(
+        model=model.to(memory_format=torch.channels_last),  # the batches come so; a quarter faster on a CPU
+        args=arguments,
+        train_dataset=train,
+        eval_dataset=validation,
+        data_collator=identity,
+        processing_class=processor,
+        compute_metrics=compute_metrics,
+        callbacks=[SetEpoch(train), EarlyStopping(arguments.patience)],
+    )
+    # What the inputs cost when they were made: a comparison is not to depend on what a cache holds.
+    trainer.preparation_seconds = train.preparation_seconds + validation.preparation_seconds
+    trainer.pop_callback(PrinterCallback)
+    trainer.add_callback(EpochLines())
+    if trainer.pop_callback(ProgressCallback) and has_bars():
+        trainer.add_callback(StepBar())
+    folder = Path(arguments.output_dir)
+    if arguments.profile:
+        trainer.add_callback(Profiler(folder / "profile"))
+    if trainer.pop_callback(TensorBoardCallback):
+        curves = Curves(folder / "tensorboard")
+        trainer.add_callback(curves)
+        if arguments.histogram_epochs:
+            trainer.add_callback(Histograms(curves, arguments.histogram_epochs))
+    return trainer
+
+
+def check_before_start(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -> None:
+    """Raise InputError or MachineError with everything that would end the run later, or spoil it."""
+    arguments = config.training
+    if arguments.resume and holds_run(arguments.output_dir):
+        check_same_run(config, class_names=splits.class_names, fingerprint=splits.fingerprint)
+    family = find_family(arguments.model)
+    lacking = find_shortages(
+        parameters=model.num_parameters(only_trainable=True),
+        output_dir=Path(arguments.output_dir),
+        kept=arguments.save_total_limit,
+        epochs=0 if family.is_solved(config.model) else arguments.num_train_epochs,
+        memory=family.memory_needed(model, options=config.model, images=len(splits.train)),
+        memory_remedy=family.memory_remedy,
+    )
+    refuse([], lacking)
+
+
+def make_inputs(
+    *, config: RunConfig, model: PreTrainedModel, processor: Any, splits: Splits
+) -> tuple[Dataset, Dataset]:
+    """Train and validation as the Trainer reads them, see `ModelFamily.inputs`."""
+    model.to(config.training.device, memory_format=torch.channels_last)
+    how = {"options": config.model, "seed": config.training.seed}
+    inputs = partial(find_family(config.training.model).inputs, model, processor, **how)
+    return (
+        inputs(splits.train, name="training images", train=True, augmentation=config.data.augmentation),
+        inputs(splits.validation, name="validation images"),
+    )

@@ -1,0 +1,69 @@
+"""The model that a run chose, pushed to the local hub folder with its model card."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+from hfprobe.config.run import RunConfig
+from hfprobe.data.splits import Splits
+from hfprobe.hub import local as hub
+from hfprobe.models import find_family
+from hfprobe.models.base import AUGMENTATION
+from hfprobe.training.describe import PRECISIONS, describe_run
+from hfprobe.training.run import RunResult
+from hfprobe.training.trainer import ProbeTrainer
+
+# Settings that the model card shows, each where it has an effect; then those of images and model.
+CARD_SETTINGS = (
+    "optim",
+    "optimizer",
+    "learning_rate",
+    "lr_scale",
+    "muon_learning_rate",
+    "muon_momentum",
+    "weight_decay",
+    "lr_scheduler_type",
+    "lr_scheduler_kwargs",
+    "warmup_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "num_train_epochs",
+    "max_steps",
+    "label_smoothing_factor",
+    "patience",
+)
+
+
+def push_best(
+    trainer: ProbeTrainer, *, config: RunConfig, splits: Splits, result: RunResult, repository: str | None = None
+) -> hub.Revision:
+    """Push the model that the trainer holds to the local hub folder, with a card that says what it can do.
+
+    Args:
+        repository: where the revision is to be uploaded afterwards (`hfprobe.hub.client`); the card names it.
+    """
+    family = find_family(config.training.model)
+    effective = config.to_dict()
+    card = describe_run(config=config, model=trainer.model, splits=splits) | {
+        "summary": inspect.getmodule(family).__doc__.strip(),
+        "dataset": config.data.dataset,
+        "local_dataset": Path(config.data.dataset).is_dir(),  # the hub refuses a card that lists it under `datasets`
+        "settings": {name: effective["training"][name] for name in CARD_SETTINGS if name in effective["training"]}
+        | {"effective_batch_size": config.effective_batch_size, "penalty": trainer.model.config.run.get("penalty")}
+        | {name: effective["data"][name] for name in AUGMENTATION if name in effective["data"]}
+        | effective["model"]
+        | {"precision": PRECISIONS[trainer.accelerator.mixed_precision]}
+        | family.describe(trainer.model),
+        "result": result,
+        "repository": repository,
+    }
+    counted = {"epochs": result.epochs, "best_epoch": result.best_epoch, "seconds": result.seconds}
+    trainer.model.config.run |= {name: value for name, value in counted.items() if value is not None}
+    return hub.push_model(
+        model=trainer.model,
+        processor=trainer.processing_class,
+        hub_dir=config.training.hub_dir,
+        name=family.hub_name,
+        card=card,
+    )
