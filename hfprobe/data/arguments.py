@@ -1,4 +1,4 @@
-"""Which images a run is made of, as flags."""
+"""The flags that choose the images of a run."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, Literal
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.ranges import refuse_out_of_range
 
-# Side in pixels of the images that --crop_shift is counted on.
+# --crop_shift is counted in pixels of an image of this side.
 CROP_SIDE = 32
-LONGEST_NAME = 255  # bytes
+LONGEST_NAME = 255  # bytes: the limit of file systems
 DEFAULT_DATASET = "uoft-cs/cifar10"
 DEFAULT_CLASSES = ["airplane", "automobile", "bird", "cat", "dog"]
 
 
 @dataclass
 class DataArguments:
-    """Which images, which classes, how many."""
+    """Which images, which classes, how many, and how they are augmented."""
 
     dataset: str = field(
         default=DEFAULT_DATASET,
@@ -26,7 +26,7 @@ class DataArguments:
     )
     classes: list[str] = field(
         default_factory=lambda: list(DEFAULT_CLASSES),
-        metadata={"help": "Classes to keep; their order gives the label numbers."},
+        metadata={"help": "Classes to keep; their order sets the label numbers."},
     )
     max_train_samples: int | None = field(
         default=None, metadata={"help": "Train on at most this many images, stratified. Default: all."}
@@ -37,32 +37,32 @@ class DataArguments:
     split_seed: int | None = field(
         default=None, metadata={"help": "Seed of the split into train and validation, and of subsets. Default: --seed."}
     )
-    augment: bool = field(default=True, metadata={"help": "Random crops and mirror images in training."})
+    augment: bool = field(default=True, metadata={"help": "Train on random crops and mirror images."})
     crop_shift: int = field(
         default=4,
         metadata={
-            "help": "Pixels that random crops reach beyond the edge of an image of 32 x 32, less than 32; for other "
-            "sizes the same share of the side."
+            "help": "How far random crops reach beyond the edge of a 32 x 32 image, in pixels, from 0 to 31. Images of "
+            "another size are shifted by the same share of their side."
         },
     )
     crop_padding: Literal["black", "reflect"] = field(
-        default="black", metadata={"help": "What random crops see beyond the image's edge."}
+        default="black", metadata={"help": "What fills a random crop beyond the edge of the image."}
     )
     flips: Literal["random", "alternating"] = field(
         default="random",
-        metadata={"help": "Mirror images: drawn anew each epoch, or drawn once and turned round every epoch."},
+        metadata={"help": "Mirror images: sampled in each epoch, or sampled once and then inverted every epoch."},
     )
 
     def __post_init__(self) -> None:
         refuse_out_of_range(self)
         if any(len(part.encode(errors="replace")) > LONGEST_NAME for part in self.dataset.split("/")):
             raise InputError(
-                f"--dataset '{shorten(self.dataset)}' has a name of more than {LONGEST_NAME} bytes, which no file "
-                "system takes. Pass the dataset's folder or hub id."
+                f"--dataset '{shorten(self.dataset)}' contains a name of more than {LONGEST_NAME} bytes; allowed: at "
+                f"most {LONGEST_NAME} bytes. Pass the folder or the hub id of a dataset."
             )
         if not 0 <= self.crop_shift < CROP_SIDE:
             raise InputError(f"--crop_shift is {self.crop_shift}; allowed: 0 to {CROP_SIDE - 1}.")
-        self.classes = [unicodedata.normalize("NFC", name) for name in self.classes]  # as sources do
+        self.classes = [unicodedata.normalize("NFC", name) for name in self.classes]  # as class names of a dataset
         twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
         if twice:
             raise InputError(f"--classes names {shorten(', '.join(twice))} twice; allowed: each class once.")
@@ -72,12 +72,12 @@ class DataArguments:
 
     @property
     def augmentation(self) -> dict[str, Any] | None:
-        """What `hfprobe.data.transforms.crop_and_flip` is to do; None: nothing."""
+        """Keyword arguments of `hfprobe.data.transforms.crop_and_flip`; None without augmentation."""
         values = {"shift": self.crop_shift, "padding": self.crop_padding, "flips": self.flips}
         return values if self.augment else None
 
     def ignored_settings(self) -> dict[str, str]:
-        """Setting -> why it has no effect."""
+        """Setting that has no effect -> the reason."""
         if not self.augment:
             return dict.fromkeys(("crop_shift", "crop_padding", "flips"), "--augment false turns crops and flips off")
         return {} if self.crop_shift else {"crop_padding": "with --crop_shift 0, crops stay inside the image"}
