@@ -43,7 +43,7 @@ def test_debugging_shows_the_traceback_before_the_line(capsys, monkeypatch, erro
     assert lines[-1] == (
         "error: wrong"
         if isinstance(error, InputError)
-        else "error: The memory ran out. Give smaller batches, or free some."
+        else "error: Out of memory. Pass a smaller batch size, or free memory."
     )
 
 
@@ -60,8 +60,8 @@ def test_a_bug_keeps_its_traceback(bug):
     ("error", "line"),
     [
         (OSError(28, "No space left", "runs/x"), "No space left: 'runs/x'. Free some space, and run again."),
-        (MemoryError(), "The memory ran out. Give smaller batches, or free some."),
-        (torch.OutOfMemoryError("CUDA out of memory."), "The memory ran out. Give smaller batches, or free some."),
+        (MemoryError(), "Out of memory. Pass a smaller batch size, or free memory."),
+        (torch.OutOfMemoryError("CUDA out of memory."), "Out of memory. Pass a smaller batch size, or free memory."),
     ],
 )
 def test_a_machine_that_gives_out_is_one_line_in_every_thread(capsys, error, line):
@@ -83,7 +83,7 @@ def test_a_machine_that_gives_out_is_one_line_in_every_thread(capsys, error, lin
 def test_torchs_words_for_too_little_memory_are_known():
     with pytest.raises(RuntimeError) as error:
         torch.empty(10**15)
-    assert find_shortage(error.value) == "The memory ran out. Give smaller batches, or free some."
+    assert find_shortage(error.value) == "Out of memory. Pass a smaller batch size, or free memory."
 
 
 def test_only_an_error_of_the_system_tells_of_a_full_disk():
@@ -116,10 +116,10 @@ def test_a_folder_below_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("place", "reason"),
     [
-        ("loop", "'{}/loop' is a link that leads nowhere or to itself"),
-        ("loop/run", "'{}/loop' is a link that leads nowhere or to itself"),
-        ("nowhere", "'{}/nowhere' is a link that leads nowhere or to itself"),
-        ("nowhere/run", "'{}/nowhere' is a link that leads nowhere or to itself"),
+        ("loop", "'{}/loop' is a link to itself or to a path that does not exist"),
+        ("loop/run", "'{}/loop' is a link to itself or to a path that does not exist"),
+        ("nowhere", "'{}/nowhere' is a link to itself or to a path that does not exist"),
+        ("nowhere/run", "'{}/nowhere' is a link to itself or to a path that does not exist"),
         ("a" * 256, "File name too long"),
         ("new/" + "a" * 256, "File name too long"),
         ("/".join(["a" * 200] * 25), "File name too long"),

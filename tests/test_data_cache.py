@@ -11,14 +11,25 @@ from hfprobe.data import cache
 from hfprobe.data.arguments import DataArguments
 from hfprobe.system.errors import InputError, MachineError
 
+OTHER_FOLDER = "Set HF_HOME (or HF_DATASETS_CACHE) to a folder that you can write to."
+FREE_SPACE = "Free some space, or set HF_HOME (or HF_DATASETS_CACHE) to a folder with free space."
+
 
 @pytest.mark.parametrize(
     ("number", "kind", "remedy"),
     [
-        (errno.EROFS, InputError, "Set HF_HOME (or HF_DATASETS_CACHE) to a folder that you may write."),
-        (errno.EACCES, InputError, "Set HF_HOME (or HF_DATASETS_CACHE) to a folder that you may write."),
-        (errno.ENOSPC, MachineError, "Free some space, or set HF_HOME (or HF_DATASETS_CACHE) to a folder with room."),
-        (errno.EDQUOT, MachineError, "Free some space, or set HF_HOME (or HF_DATASETS_CACHE) to a folder with room."),
+        (errno.EROFS, InputError, OTHER_FOLDER),
+        (errno.EACCES, InputError, OTHER_FOLDER),
+        (
+            errno.ENOSPC,
+            MachineError,
+            FREE_SPACE,
+        ),
+        (
+            errno.EDQUOT,
+            MachineError,
+            FREE_SPACE,
+        ),
     ],
 )
 def test_a_cache_that_cannot_be_written_names_its_variable(dataset_folder, tmp_path, monkeypatch, number, kind, remedy):

@@ -104,5 +104,5 @@ def test_a_test_split_may_lack_a_class_and_says_so(known, caplog):
 
 
 def test_subset_smaller_than_the_classes():
-    with pytest.raises(InputError, match=re.escape("3 images for 5 classes; allowed: one a class or more.")):
+    with pytest.raises(InputError, match=re.escape("3 images for 5 classes; allowed: at least one image per class.")):
         stratified_subset(np.arange(100) % 5, size=3, seed=0)

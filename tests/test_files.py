@@ -68,9 +68,7 @@ def test_a_kill_between_two_files_leaves_a_folder_that_is_incomplete(tmp_path, m
 @pytest.mark.parametrize("failure", [OSError(28, "full"), OSError(122, "quota"), OSError(27, "large")])
 def test_no_room_leaves_what_was_there_and_is_one_line(tmp_path, failure):
     (tmp_path / "last").write_text("old")
-    expected = (
-        f"The results could not be written to '{tmp_path}': {os.strerror(failure.errno)}. What it held before is "
-    )
+    expected = f"The results could not be written to '{tmp_path}': {os.strerror(failure.errno)}. Its earlier files are "
 
     def write():
         with replace_together(tmp_path, last="last") as staging:
@@ -93,10 +91,10 @@ def test_a_disk_that_is_full_at_any_point_leaves_the_old_report(tmp_path):
     old = content(tmp_path)
     largest = max(len(data) for data in old.values())
     for size in sorted({0, largest // 2, *(len(data) - 1 for data in old.values() if len(data) < largest)}):
-        with no_file_larger_than(size), pytest.raises(MachineError, match="What it held before is intact"):
+        with no_file_larger_than(size), pytest.raises(MachineError, match="Its earlier files are intact"):
             write(tmp_path, seed=1)
         assert content(tmp_path) == old
-        with no_file_larger_than(0), pytest.raises(MachineError, match="What it held before is intact"):
+        with no_file_larger_than(0), pytest.raises(MachineError, match="Its earlier files are intact"):
             write_report(tmp_path)
         assert content(tmp_path) == old
     write(tmp_path, seed=1)
@@ -119,7 +117,7 @@ def test_a_command_on_a_full_disk_is_one_line_and_exit_code_3(script, tmp_path, 
     assert stopped.value.code == 3
     assert capsys.readouterr() == (
         "",
-        f"error: The results could not be written to '{folder}': File too large. What it held before is intact. "
+        f"error: The results could not be written to '{folder}': File too large. Its earlier files are intact. "
         "Free some space, and run again.\n",
     )
     assert content(tmp_path / "a") == before

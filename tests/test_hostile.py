@@ -125,7 +125,9 @@ def test_labels_that_are_none_are_left_out():
 
 @pytest.mark.parametrize("label", [2, 10**12, -2])
 def test_labels_out_of_range(label):
-    message = f"Row 1 of dataset 'data' has label {float(label):g}; allowed: 0 to 1, or none. Fix or remove it."
+    message = (
+        f"Row 1 of dataset 'data' has label {float(label):g}; allowed: 0 to 1, or no label. Fix or remove this row."
+    )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         labelled([0, label, 1])
 

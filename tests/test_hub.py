@@ -578,11 +578,12 @@ def test_damaged_links_and_unreadable_files_of_a_revision_are_named(tmp_path, mo
     if copied:
         copy_without_links(hub_dir, tmp_path / "copy")
         file, hub_dir = tmp_path / "copy" / file.relative_to(hub_dir), tmp_path / "copy"
+
+    def refuse(file):
+        raise PermissionError(errno.EACCES, "Permission denied", file)
+
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "hfprobe.hub.revision.sha256",
-            lambda file: (_ for _ in ()).throw(PermissionError(13, "Permission denied", file)),
-        )
+        patch.setattr("hfprobe.hub.revision.sha256", refuse)
         expected = f"'{file}' in the hub folder cannot be read: Permission denied. Make it readable, or pass another"
         with pytest.raises(InputError, match=re.escape(expected)):
             hub.resolve_model(model="m", hub_dir=hub_dir)

@@ -143,7 +143,7 @@ def test_what_was_done_to_the_values_is_said():
     [
         (lambda: tiff(ramp(8, 8, top=1).astype("f4")), "it holds floating-point values and does not state their range"),
         (lambda: tiff(ramp(8, 8).astype("i4")), "it holds 32-bit integer values and does not state their range"),
-        (lambda: tiff(np.full((8, 8), np.nan, "f4"), _340=0.0, _341=1.0), "it holds values that are not numbers"),
+        (lambda: tiff(np.full((8, 8), np.nan, "f4"), _340=0.0, _341=1.0), "it holds NaN or infinite values"),
     ],
 )
 def test_values_without_a_range_are_refused_by_name(content, reason, tmp_path):

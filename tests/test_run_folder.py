@@ -279,7 +279,7 @@ def test_nothing_to_resume(tmp_path):
 def test_a_hub_folder_with_a_part_that_cannot_be_written_is_refused_before_training(tmp_path, part):
     (tmp_path / "hub" / part).parent.mkdir(parents=True)
     (tmp_path / "hub" / part).touch()
-    message = f"cannot be written: '{tmp_path}/hub/{part}' is a file. Pass a folder that you may write."
+    message = f"cannot be written: '{tmp_path}/hub/{part}' is a file. Pass a folder that you can write to."
     with pytest.raises(InputError, match=re.escape(message)):
         check_output_dir(make_run(output_dir=str(tmp_path / "out"), hub_dir=str(tmp_path / "hub")))
 

@@ -209,7 +209,7 @@ def test_train_into_a_folder_it_may_not_write(fails, tmp_path):
     message = fails("train.py", "--output_dir", tmp_path / "file" / "run")
     assert message == (
         f"--output_dir '{tmp_path}/file/run' cannot be written: '{tmp_path}/file' is a file. "
-        "Pass a folder that you may write."
+        "Pass a folder that you can write to."
     )
     assert fails("train.py", "--hub_dir", tmp_path / "file" / "hub").startswith("--hub_dir '")
 

@@ -1,1 +1,1 @@
-"""Images in, normalised batches out: sources -> splits -> resident arrays -> transforms."""
+"""From a dataset to normalised batches: sources -> splits -> decoded images -> transforms."""

@@ -1,4 +1,4 @@
-"""Which images a run is made of, as flags."""
+"""The flags that choose the images of a run."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, Literal
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.ranges import refuse_out_of_range
 
-# Side in pixels of the images that --crop_shift is counted on.
+# --crop_shift is counted in pixels of an image of this side.
 CROP_SIDE = 32
-LONGEST_NAME = 255  # bytes
+LONGEST_NAME = 255  # bytes: the limit of file systems
 DEFAULT_DATASET = "uoft-cs/cifar10"
 DEFAULT_CLASSES = ["airplane", "automobile", "bird", "cat", "dog"]
 
 
 @dataclass
 class DataArguments:
-    """Which images, which classes, how many."""
+    """Which images, which classes, how many, and how they are augmented."""
 
     dataset: str = field(
         default=DEFAULT_DATASET,
@@ -59,8 +59,8 @@ class DataArguments:
         refuse_out_of_range(self)
         if any(len(part.encode(errors="replace")) > LONGEST_NAME for part in self.dataset.split("/")):
             raise InputError(
-                f"--dataset '{shorten(self.dataset)}' has a name of more than {LONGEST_NAME} bytes, which no file "
-                "system takes. Pass the dataset's folder or hub id."
+                f"--dataset '{shorten(self.dataset)}' contains a name of more than {LONGEST_NAME} bytes; allowed: at "
+                f"most {LONGEST_NAME} bytes. Pass the folder or the hub id of a dataset."
             )
         if not 0 <= self.crop_shift < CROP_SIDE:
             raise InputError(f"--crop_shift is {shorten(self.crop_shift)}; allowed: 0 to {CROP_SIDE - 1}.")
@@ -74,12 +74,12 @@ class DataArguments:
 
     @property
     def augmentation(self) -> dict[str, Any] | None:
-        """What `hfprobe.data.transforms.crop_and_flip` is to do; None: nothing."""
+        """Keyword arguments of `hfprobe.data.transforms.crop_and_flip`; None without augmentation."""
         values = {"shift": self.crop_shift, "padding": self.crop_padding, "flips": self.flips}
         return values if self.augment else None
 
     def ignored_settings(self) -> dict[str, str]:
-        """Setting -> why it has no effect."""
+        """Setting that has no effect -> the reason."""
         if not self.augment:
             return dict.fromkeys(("crop_shift", "crop_padding", "flips"), "--augment false turns crops and flips off")
         return {} if self.crop_shift else {"crop_padding": "with --crop_shift 0, crops stay inside the image"}

@@ -22,7 +22,7 @@ NO_LABEL = -1
 
 
 def normalize_name(name: str) -> str:
-    """A class name in composed Unicode (NFC): file systems and editors write the same letters in two ways."""
+    """A class name in composed Unicode (NFC): file systems and editors encode the same letter in two ways."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -52,10 +52,12 @@ def standard_splits(images: DatasetDict, *, dataset: str) -> DatasetDict:
 
 
 def standard_columns(rows: Dataset, *, dataset: str) -> Dataset:
-    """The rows with the columns `image` and `label`, class names from the values where the column has none.
+    """The rows with the columns `image` (datasets.Image) and `label` (datasets.ClassLabel).
+
+    A label column without class names gets them from its values.
 
     Raises:
-        InputError: no image or label column; labels that are not one value for each image.
+        InputError: no image or label column; labels that are not one value per image.
     """
     image = _find_column(rows, dataset, "image", ("image", "img"), Image)
     label = _find_column(rows, dataset, "label", ("label", "labels", "fine_label"), ClassLabel)
@@ -66,19 +68,19 @@ def standard_columns(rows: Dataset, *, dataset: str) -> Dataset:
 
 
 def with_labels(rows: Dataset, names: list[str], labels: np.ndarray) -> Dataset:
-    """The rows with another label column: `labels` (N,) number the `names`, NO_LABEL is none."""
+    """The rows with another label column: `labels` (N,) are indices into `names`; NO_LABEL means no label."""
     rows = rows.remove_columns("label") if "label" in rows.column_names else rows
     return rows.add_column("label", labels, feature=ClassLabel(names=names))
 
 
 def join_files(files: list[Dataset]) -> Dataset:
-    """Several files as one: the class names of all of them, in the order in which they first occur."""
+    """Concatenate several files; the class names are those of all files, in the order in which they first occur."""
     names = list(dict.fromkeys(name for rows in files for name in rows.features["label"].names))
     joined = []
     for rows in files:
         own = rows.features["label"].names
         if own != names:
-            renumber = np.array([*map(names.index, own), NO_LABEL])  # the last slot takes NO_LABEL
+            renumber = np.array([*map(names.index, own), NO_LABEL])  # the last entry keeps NO_LABEL
             rows = with_labels(rows, names, renumber[label_numbers(rows)])
         joined.append(rows)
     return joined[0] if len(joined) == 1 else datasets.concatenate_datasets(joined)
@@ -90,7 +92,7 @@ def label_numbers(rows: Dataset) -> np.ndarray:
 
 
 def _read_labels(rows: Dataset, *, dataset: str, column: str) -> tuple[list[str], np.ndarray]:
-    """Class names, each once in composed Unicode, and (N,) numbers of them; NO_LABEL where there is none."""
+    """Class names, each once and in composed Unicode, and (N,) indices into them; NO_LABEL for a missing label."""
     feature = rows.features["label"]
     values = rows.with_format("arrow")["label"][:]
     values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
@@ -100,7 +102,7 @@ def _read_labels(rows: Dataset, *, dataset: str, column: str) -> tuple[list[str]
         if len(several):
             raise InputError(
                 f"Row {several[0]} of dataset '{dataset}' has {counts[several[0]]} labels in column '{column}'; "
-                "allowed: one for each image. Choose another dataset, or save one label for each image."
+                "allowed: one per image. Choose another dataset, or save one label per image."
             )
         feature, values = feature.feature, pc.list_element(values, 0)
     if isinstance(feature, ClassLabel):
@@ -110,17 +112,17 @@ def _read_labels(rows: Dataset, *, dataset: str, column: str) -> tuple[list[str]
         if len(invalid):
             raise InputError(
                 f"Row {invalid[0]} of dataset '{dataset}' has label {numbers[invalid[0]]:g}; allowed: 0 to "
-                f"{len(feature.names) - 1}, or none. Fix or remove it."
+                f"{len(feature.names) - 1}, or no label. Fix or remove this row."
             )
         return _merge_names(feature.names, numbers.astype(np.int64))
     if pa.types.is_nested(values.type):
         raise InputError(
-            f"Column '{column}' of dataset '{dataset}' holds {values.type}, not a class for each image. Name the "
+            f"Column '{column}' of dataset '{dataset}' holds {values.type}; allowed: one class per image. Name the "
             "column of the classes 'label'."
         )
     kinds = values.dictionary_encode()
     kinds = kinds.combine_chunks() if isinstance(kinds, pa.ChunkedArray) else kinds
-    ordered = pc.sort_indices(kinds.dictionary).to_pylist()  # numbers by value, text by letter
+    ordered = pc.sort_indices(kinds.dictionary).to_pylist()  # numbers by value, text in alphabetical order
     text = kinds.dictionary.cast(pa.string()).to_pylist()
     place = np.empty(len(ordered) + 1, dtype=np.int64)
     place[ordered], place[-1] = np.arange(len(ordered)), NO_LABEL

@@ -1,7 +1,7 @@
 """Local folders: save_to_disk, parquet files, or train/ and test/ with one folder per class.
 
-A split is exactly what stands in its own folder or file; no name below it means anything else. The builders of
-`datasets` look for words such as train and test at any depth of a path, so the lists of files are made here.
+A split consists of exactly the images in its own folder or files; names of subfolders never change the split. The
+builders of `datasets` search for words such as train and test at any depth of a path, so files are listed here instead.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from hfprobe.data import cache
 from hfprobe.data.columns import SPLITS, join_files, normalize_name, require_splits, standard_columns, standard_splits
 from hfprobe.system.errors import DISK_FULL, InputError
 
-# Pillow runs Ghostscript, a program of its own, for the last two.
+# Pillow runs Ghostscript, another program, to read EPS and PS files.
 PICTURE_ENDINGS = set(ImageFolder.EXTENSIONS) - {".eps", ".ps"}
 
 
 def load_folder(folder: Path) -> DatasetDict:
-    """Train and test of a local folder, with the columns `image` and `label`.
+    """The splits `train` and `test` of a local folder, with the columns `image` and `label`.
 
     Raises:
-        InputError: no dataset, a split is missing or empty, a file cannot be read.
+        InputError: the folder holds no dataset; a split is missing or empty; a file cannot be read.
+        MachineError: the cache has no free space.
     """
     if (folder / "dataset_dict.json").is_file():
         return _load_saved(folder)
@@ -64,14 +65,14 @@ def _parquet_files(folder: Path, split: str) -> list[Path]:
     for file in files:
         if other in file.relative_to(folder).parent.parts:
             raise InputError(
-                f"'{file}' is named after the split {split} and lies in a folder named after {other}. Move or rename "
-                "it."
+                f"'{file}' belongs to two splits: its name says {split}, a folder above it says {other}. Move or "
+                "rename it."
             )
     return files
 
 
 def _read_parquet(file: Path, folder: Path) -> Dataset:
-    # A cache folder for each state of the file: datasets' own cache goes by the time of its content alone.
+    # One cache folder per state of the file: the cache of datasets identifies a file by its mtime alone.
     state = hashlib.sha256(repr(cache.file_stamp(file)).encode()).hexdigest()[:32]
     place = cache.cache_folder() / "parquet" / state
     try:
@@ -88,7 +89,7 @@ def _read_parquet(file: Path, folder: Path) -> Dataset:
                 f"Dataset folder '{folder}' cannot be read: {file.relative_to(folder)}: {reason}. Fix or remove the "
                 "file."
             ) from error
-        # datasets writes locks even where it reads its cache alone.
+        # datasets writes lock files even if it only reads its cache.
         prepared = [found for found in sorted(place.rglob("*.arrow")) if ".incomplete" not in str(found)]
         if not prepared:
             raise cache.cannot_keep(f"the images of '{file}'", place, reason) from error
@@ -116,16 +117,19 @@ def _read_class_folders(folder: Path, split: str) -> Dataset:
 
 
 def _pictures(place: Path) -> Iterator[Path]:
-    """The picture files below a class's folder by their ending, hidden ones left out, sorted; links are followed.
+    """The image files in the folder of a class and its subfolders, sorted; hidden files are skipped, links followed.
 
     Raises:
-        InputError: a link leads back to a folder that it lies in.
+        InputError: a link points to a folder that contains it.
     """
     for here, folders, files in os.walk(place, followlinks=True):
         folders.sort()
         for name in folders:
             if Path(here).resolve().is_relative_to((Path(here) / name).resolve()):
-                raise InputError(f"The link '{Path(here) / name}' leads back to a folder that it lies in. Remove it.")
+                raise InputError(
+                    f"The link '{Path(here) / name}' points to a folder that contains it. Remove the link."
+                )
         for name in sorted(files):
-            if Path(name).suffix.lower() in PICTURE_ENDINGS and not name.startswith("."):  # ._cat.jpg is not a picture
+            # Hidden files are skipped because macOS writes ._cat.jpg files, which are not images.
+            if Path(name).suffix.lower() in PICTURE_ENDINGS and not name.startswith("."):
                 yield Path(here) / name

@@ -1,4 +1,4 @@
-"""One picture file -> upright RGB pixels of 8 bits, and what identifies it; docs/pictures.md lists every kind."""
+"""From one image file to upright 8-bit RGB pixels and a digest of the image; docs/pictures.md lists every format."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-# Formats that store pixels exactly: such a picture is its pixels, however they are packed. Decoders of the others may
-# differ by a grey level from version to version, so there the file's bytes say which picture it is.
+# Lossless formats: the decoded pixels identify such an image, whatever its compression. For other formats, decoders may
+# differ by a grey level between versions, so the bytes of the file identify the image.
 LOSSLESS = {"PNG", "BMP", "PPM", "GIF"}
 DIGEST_BYTES = 16
-# TIFF tags of the range that sample values lie in: SMinSampleValue and SMaxSampleValue, or for unsigned integers
+# TIFF tags of the range of sample values: SMinSampleValue and SMaxSampleValue, or for unsigned integers
 # MinSampleValue and MaxSampleValue (TIFF 6.0, sections 8 and 19).
 RANGE_TAGS = ((340, 341), (280, 281))
-# Bits that 16-bit files are known to hold: bytes, cameras and scanners, all of them.
+# Bit depths that 16-bit files are known to use: bytes, cameras and scanners, the full range.
 DEPTHS = (8, 12, 16)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as it was read.
+    """A decoded image.
 
     Attributes:
         image: mode RGB, upright.
-        digest: DIGEST_BYTES that depend on the picture alone, not on where it is stored.
-        note: what was done to its values beyond the usual, as a sentence about several pictures; None: nothing.
+        digest: DIGEST_BYTES bytes that depend on the image alone, not on where it is stored.
+        note: an unusual conversion of its values, as a sentence in the plural for the log; None: none.
     """
 
     image: PIL.Image.Image
@@ -39,11 +39,14 @@ class Picture:
 
 
 def read_picture(content: bytes) -> Picture:
-    """The first frame of a picture file, turned as its EXIF orientation says, transparent pixels on white.
+    """Decode the first frame of an image file, rotated by its EXIF orientation, with transparent pixels on white.
+
+    Args:
+        content: the bytes of the file.
 
     Raises:
-        ValueError: values without a stated range, or a kind that cannot be converted to RGB.
-        Exception: whatever Pillow raises for a file that it cannot read.
+        ValueError: the range of the values is unknown, or the mode cannot be converted to RGB.
+        Exception: any error that Pillow raises for a file that it cannot read.
     """
     with PIL.Image.open(BytesIO(content)) as image:
         kind = image.format
@@ -65,7 +68,8 @@ def _upright_rgb(image: PIL.Image.Image) -> tuple[PIL.Image.Image, str | None]:
     """A picture turned as its orientation says, mode RGB, and the note of `Picture`."""
     # A copy loses what only a picture that was read from a file has.
     kind, tile, tags = image.format, getattr(image, "tile", None), getattr(image, "tag_v2", {})
-    arguments = tile[0][3] if tile else ""  # of the decoder: the layout of its values, alone or first
+    # Arguments of the decoder: the layout of the values, alone or as the first of several.
+    arguments = tile[0][3] if tile else ""
     raw_mode = arguments if isinstance(arguments, str) else str(arguments[0])
     image = PIL.ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM")):
@@ -78,7 +82,8 @@ def _upright_rgb(image: PIL.Image.Image) -> tuple[PIL.Image.Image, str | None]:
         return _from_values(np.asarray(image), low, high), f"Values from {low:g} to {high:g} were scaled to 0 to 255"
     if "16" in raw_mode and max(high for _, high in _extrema(image)) < 16:
         raise ValueError(
-            "it holds colours of at most 12 bits in 16-bit values, of which Pillow keeps 4 bits; convert it to 8 bits"
+            "it stores colours of at most 12 bits in 16-bit values, and Pillow keeps only 4 bits of them; "
+            "convert it to 8 bits"
         )
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -106,9 +111,9 @@ def _stated_range(mode: str, tags: Mapping[int, Any]) -> tuple[float, float]:
 
 
 def _from_values(values: np.ndarray, low: float, high: float) -> PIL.Image.Image:
-    """Grey pixels: `low` becomes black, `high` white."""
+    """A grey image from `values` (H, W): `low` becomes black, `high` becomes white."""
     values = values.astype(np.float64)
     if not np.isfinite(values).all():
-        raise ValueError("it holds values that are not numbers; convert it to 8 bits")
+        raise ValueError("it holds NaN or infinite values; convert it to 8 bits")
     grey = ((values - low) * (255 / (high - low))).round().clip(0, 255).astype(np.uint8)
     return PIL.Image.fromarray(grey).convert("RGB")

@@ -1,4 +1,4 @@
-"""From a source's images to train, validation and test of the chosen classes."""
+"""From the images of a source to the parts train, validation and test of the chosen classes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,13 @@ VALIDATION_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Splits:
-    """Images of the chosen classes, decoded for one model; the parts that were not asked for are None."""
+    """Images of the chosen classes, decoded for one model.
+
+    Attributes:
+        class_names: in the order of the label numbers.
+        source: description of where the images come from.
+        train, validation, test: the parts; None for a part that was not requested.
+    """
 
     class_names: list[str]
     source: str
@@ -36,7 +42,7 @@ class Splits:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over class names and the fingerprint of each part: the same images, wherever they are kept."""
+        """SHA-256 of the class names and the fingerprints of the parts; where the images are stored does not matter."""
         digest = hashlib.sha256("\0".join(self.class_names).encode())
         for part in (self.train, self.validation, self.test):
             digest.update(b"none" if part is None else part.fingerprint.encode())
@@ -45,13 +51,13 @@ class Splits:
 
 @dataclass(frozen=True)
 class Images:
-    """Images of the chosen classes, divided but not decoded: each model asks for them at its own resolution.
+    """Images of the chosen classes, split but not decoded, because each model decodes them at its own resolution.
 
     Attributes:
         class_names: in the order of the label numbers.
-        source: where they come from, in words.
+        source: description of where the images come from.
         parts: `train`, `validation` and `test` -> rows with the columns `image` (undecoded), `label` and `index`, the
-            row in the source's split.
+            row number in the split of the source.
         source_keys: `train` and `test` of the source -> `hfprobe.data.cache.source_key`.
         arguments: what was asked for.
         seed: of the split into train and validation.
@@ -80,11 +86,15 @@ class Images:
         return render_table(["split", *self.class_names, "images"], rows, caption=self.source)
 
     def decode(self, *names: str, processor: Any) -> Splits:
-        """Some of the parts as a model with this image processor sees them.
+        """Decode some of the parts for a model with this image processor.
+
+        Args:
+            names: of the parts: `train`, `validation`, `test`.
+            processor: image processor of the model.
 
         Raises:
-            InputError: an image that cannot be read, by name.
-            MachineError: no room to keep the decoded images.
+            InputError: an image cannot be read; the message names it.
+            InputError, MachineError: the decoded images cannot be written to the cache.
         """
         decoded = {}
         for name in names:
@@ -96,13 +106,18 @@ class Images:
 
 
 def keep_classes(rows: Dataset, *, classes: list[str], split: str) -> Dataset:
-    """The rows of the chosen classes, labels renumbered in the order of `classes`.
+    """The rows of the chosen classes, with labels renumbered in the order of `classes`.
 
-    The result has `image`, `label` (a ClassLabel of `classes`) and `index`, the row number in the source's split. The
-    test split may lack a class, which is logged: nothing is said of it then.
+    The test split may lack some of the classes; a warning is logged then, and reports leave their rows empty.
+
+    Args:
+        split: name of the split in the source: `train` or `test`.
+
+    Returns:
+        Rows with the columns `image`, `label` (a ClassLabel of `classes`) and `index`, the row number in `rows`.
 
     Raises:
-        InputError: a class without images in the training split; no images are left.
+        InputError: a class has no images in the training split, or no class has images in the test split.
     """
     names = rows.features["label"].names
     renumber = np.array([*(classes.index(name) if name in classes else NO_LABEL for name in names), NO_LABEL])
@@ -118,27 +133,36 @@ def keep_classes(rows: Dataset, *, classes: list[str], split: str) -> Dataset:
 
 
 def stratified_subset(labels: np.ndarray, *, size: int, seed: int) -> np.ndarray:
-    """Sorted positions of `size` items, each class in its share; a smaller subset is part of a larger one.
+    """Choose `size` items so that each class keeps its share; a smaller subset is contained in a larger one.
+
+    Args:
+        labels: (N,) class numbers.
+        size: number of items; N or more chooses all.
+
+    Returns:
+        (size,) sorted positions.
 
     Raises:
         InputError: fewer items than classes.
     """
     _, numbers, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if size < min(len(counts), len(labels)):
-        raise InputError(f"{size} images for {len(counts)} classes; allowed: one a class or more.")
+        raise InputError(f"{size} images for {len(counts)} classes; allowed: at least one image per class.")
     order = np.random.default_rng(seed).permutation(len(labels))
-    # The n-th of a class's N items stands at n / N: the first `size` on that line are a fair share of each class.
-    place = np.empty(len(labels))
+    # The n-th of the N items of a class gets the rank n / N: the items of lowest rank have each class in its share.
+    rank = np.empty(len(labels))
     for number, count in enumerate(counts):
-        place[order[numbers[order] == number]] = np.arange(count) / count
-    return np.sort(order[np.argsort(place[order], kind="stable")][:size])
+        rank[order[numbers[order] == number]] = np.arange(count) / count
+    return np.sort(order[np.argsort(rank[order], kind="stable")][:size])
 
 
 def split_rows(rows: Dataset, *, seed: int) -> tuple[Dataset, Dataset]:
-    """80 % train, 20 % validation, stratified, disjoint, the same for the same seed; every class is in both.
+    """Split rows into 80 % train and 20 % validation: stratified, disjoint, and the same for the same seed.
+
+    Every class occurs in both parts.
 
     Raises:
-        InputError: a class with a single image.
+        InputError: a class has a single image.
     """
     labels = label_numbers(rows)
     smallest = np.bincount(labels).min()
@@ -146,7 +170,7 @@ def split_rows(rows: Dataset, *, seed: int) -> tuple[Dataset, Dataset]:
         raise InputError("A class has a single training image; allowed: two or more, one to train and one to validate.")
     size = max(round(VALIDATION_SHARE * len(labels)), len(np.unique(labels)))
     train, validation = train_test_split(np.arange(len(labels)), test_size=size, stratify=labels, random_state=seed)
-    for number in np.unique(labels):  # stratifying rounds a class of a few images away
+    for number in np.unique(labels):  # stratification rounds the share of a class with few images to zero
         if number not in labels[validation]:
             train, validation = _move_one(labels, number, source=train, target=validation)
         elif number not in labels[train]:
@@ -157,22 +181,23 @@ def split_rows(rows: Dataset, *, seed: int) -> tuple[Dataset, Dataset]:
 def _move_one(
     labels: np.ndarray, number: int, *, source: np.ndarray, target: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both without and with the first position of a class in `source`."""
+    """Move the first position of a class from `source` to `target`; returns both."""
     at = np.flatnonzero(labels[source] == number)[0]
     return np.delete(source, at), np.append(target, source[at])
 
 
 def load_images(data: DataArguments, *, seed: int) -> Images:
-    """Load, choose classes, split and subset; nothing is decoded.
+    """Load a dataset, choose its classes, split it and take subsets; nothing is decoded.
 
     Args:
-        seed: of the train/validation split and the subsets.
+        seed: seed of the split into train and validation, and of the subsets.
 
     Returns:
-        With the defaults 4,000 / 1,000 / 1,000 images per class. Test is the source's own test split.
+        The parts `train`, `validation` and `test`; with the defaults, 4,000 / 1,000 / 1,000 images per class. `test` is
+        the test split of the source.
 
     Raises:
-        InputError: no such dataset or class; a class with too few images.
+        InputError: a dataset or class does not exist; a class has too few images.
     """
     source = load_source(data.dataset)
     known = list(dict.fromkeys(name for rows in source.images.values() for name in rows.features["label"].names))

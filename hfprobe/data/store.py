@@ -1,4 +1,4 @@
-"""Images decoded once, kept as uint8 in a memory-mapped file, and served a whole batch at a time."""
+"""Images that are decoded once, cached as uint8 in a memory-mapped file, and read one batch at a time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from hfprobe.system.progress import show_progress
 
 logger = logging.getLogger(__name__)
 
-FITTED_AT_ONCE = 100
+FITTED_AT_ONCE = 100  # images
 RECORD_FILE = "record.json"
 
 
@@ -38,10 +38,10 @@ class ImageSplit:
     Attributes:
         images: (N, H, W, 3) uint8, memory-mapped.
         labels: (N,) int64.
-        index: (N,) int64, the row of each image in the source's split.
-        fitted: whether `images` are what the geometric part of an image processor made of them.
-        digests: (N, DIGEST_BYTES) uint8, which picture each one is, whatever size it was decoded at; those of the
-            pixels where nothing else is known.
+        index: (N,) int64, the row number of each image in the split of the source.
+        fitted: whether the geometric part of an image processor has already been applied to `images`.
+        digests: (N, DIGEST_BYTES) uint8, which identify each image at whatever size it was decoded. Default: digests of
+            the pixels.
     """
 
     images: np.ndarray
@@ -60,13 +60,13 @@ class ImageSplit:
         return len(self.labels)
 
     def take(self, positions: np.ndarray) -> ImageSplit:
-        """The images at some positions."""
+        """The images at `positions`, (B,) integers."""
         parts = {name: getattr(self, name)[positions] for name in ("images", "labels", "index", "digests")}
         return ImageSplit(**parts, fitted=self.fitted)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over which pictures these are, their labels and rows: the same at every resolution."""
+        """SHA-256 of the digests, labels and row numbers of the images; it is the same at every resolution."""
         digest = hashlib.sha256()
         for part in (self.digests, self.labels, self.index):
             digest.update(np.ascontiguousarray(part))
@@ -74,23 +74,24 @@ class ImageSplit:
 
     @property
     def pictures_fingerprint(self) -> str:
-        """SHA-256 over which pictures these are and their rows, in whatever order the classes are numbered."""
+        """SHA-256 of the digests and row numbers of the images; it does not depend on the numbering of the classes."""
         digest = hashlib.sha256(np.ascontiguousarray(self.digests))
         digest.update(np.ascontiguousarray(self.index))
         return digest.hexdigest()
 
 
 class ImageBatches(torch.utils.data.Dataset):
-    """A split as the Trainer reads it: `__getitems__` gives a finished batch, so the collator has nothing to do.
+    """A split as the Trainer reads it: `__getitems__` returns a complete batch, so the collator has nothing to do.
 
     A batch is `pixel_values` (B, 3, H, W) float32 and `labels` (B,) int64.
 
     Args:
         split: the images.
-        processor: the image processor saved with the model; it resizes and normalises.
-        augment: keyword arguments of `crop_and_flip`, drawn for each (seed, epoch, index); None: not augmented.
-        seed: of the augmentation.
-        mirror: every image mirrored.
+        processor: the image processor saved with the model, which resizes and normalises.
+        augment: keyword arguments of `crop_and_flip`, which samples for each (seed, epoch, index); None: no
+            augmentation.
+        seed: seed of the augmentation.
+        mirror: whether every image is mirrored.
     """
 
     preparation_seconds = 0.0
@@ -109,16 +110,17 @@ class ImageBatches(torch.utils.data.Dataset):
         self.augment = augment
         self.seed = seed
         self.mirror = mirror
-        # In shared memory, so that persistent loader workers see the epoch too.
+        # In shared memory, so that persistent loader workers see a new epoch too.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
+        """Set the epoch that the augmentation depends on."""
         self._epoch.fill_(epoch)
 
     def take(self, positions: np.ndarray) -> ImageBatches:
-        """The images at some positions, augmented as they are here."""
-        few = self.split.take(positions)
-        return ImageBatches(few, processor=self.processor, augment=self.augment, seed=self.seed, mirror=self.mirror)
+        """The images at `positions`, (B,) integers, with the same augmentation."""
+        subset = self.split.take(positions)
+        return ImageBatches(subset, processor=self.processor, augment=self.augment, seed=self.seed, mirror=self.mirror)
 
     def __len__(self) -> int:
         return len(self.split)
@@ -142,19 +144,22 @@ class ImageBatches(torch.utils.data.Dataset):
 
 
 def decode_images(rows: Dataset, *, part: str, split: str, processor: Any, source_key: str) -> ImageSplit:
-    """Decode every image of `rows` (columns `image` undecoded, `label`, `index`); a second call reads the kept file.
+    """Decode every image of `rows` into the cache; a second call reads the cache.
 
-    Kept are the images as they are where all have one size and no more pixels than the model takes, else what the
-    geometric part of the image processor makes of each. The outcome for an image does not depend on the others.
+    If all images have the same size and no more pixels than the input of the model, they are cached unchanged.
+    Otherwise, the geometric part of the image processor is applied to each of them first. What the model sees of an
+    image does not depend on the other images.
 
     Args:
-        part: of the split into train, validation and test, for progress.
-        split: the source's split, for messages.
-        source_key: changes when a file behind the rows does.
+        rows: columns `image` (undecoded), `label` and `index`.
+        part: `train`, `validation` or `test`, for the progress bar.
+        split: split of the source, for error messages.
+        processor: image processor of the model.
+        source_key: text that changes when a source file changes.
 
     Raises:
-        InputError: an image that cannot be read, by name.
-        InputError, MachineError: the decoded images cannot be kept.
+        InputError: an image cannot be read; the message names it.
+        InputError, MachineError: the cache cannot be written.
     """
     labels = np.asarray(rows.with_format("numpy")["label"][:], dtype=np.int64)
     index = np.asarray(rows.with_format("numpy")["index"][:], dtype=np.int64)
@@ -177,10 +182,10 @@ def decode_images(rows: Dataset, *, part: str, split: str, processor: Any, sourc
                 writer.finish()
                 kept = fitted if writer.fitted else original
                 if kept.exists() and not (kept / RECORD_FILE).is_file():
-                    shutil.rmtree(kept)  # somebody removed a part of it
+                    shutil.rmtree(kept)  # incomplete: a part of it was removed
                 try:
                     os.rename(work, kept)
-                except OSError:  # another process has decoded the same images meanwhile
+                except OSError:  # another process has decoded the same images in the meantime
                     if not (kept / RECORD_FILE).is_file():
                         raise
         except OSError as error:
@@ -197,7 +202,7 @@ def decode_images(rows: Dataset, *, part: str, split: str, processor: Any, sourc
 
 
 def _serves(place: Path, processor: Any) -> bool:
-    """Whether a folder holds decoded images that are of use for a model: originals only where they are smaller."""
+    """Whether a folder holds decoded images that a model can use: no image has more pixels than its input."""
     if not (place / RECORD_FILE).is_file():
         return False
     height, width = np.load(place / "images.npy", mmap_mode="r").shape[1:3]
@@ -205,10 +210,10 @@ def _serves(place: Path, processor: Any) -> bool:
 
 
 class _Writer:
-    """Pictures, one by one, into `images.npy`, `digests.npy` and RECORD_FILE of a folder.
+    """Write images one by one into `images.npy`, `digests.npy` and RECORD_FILE of a folder.
 
-    They are kept as they are until one comes that has another size or is larger than the model's input: then those
-    before it are fitted too.
+    Images are stored unchanged until one differs in size from the first or is larger than the input of the model. From
+    then on, images are fitted before they are stored, and those stored earlier are fitted too.
     """
 
     def __init__(self, folder: Path, *, count: int, processor: Any):
@@ -262,7 +267,7 @@ class _Writer:
 
 
 def _items(rows: Dataset) -> Iterator[dict]:
-    for batch in rows.iter(batch_size=100):  # five times as fast as row by row
+    for batch in rows.iter(batch_size=100):  # five times as fast as reading row by row
         yield from batch["image"]
 
 
@@ -274,7 +279,7 @@ def _read(item: dict | None, *, split: str, number: int) -> Picture:
         return read_picture(Path(item["path"]).read_bytes() if item["bytes"] is None else item["bytes"])
     except MemoryError:
         raise
-    except Exception as error:  # Pillow raises a dozen kinds for a damaged file
+    except Exception as error:  # Pillow raises many types of errors for a damaged file
         reason = "not an image" if isinstance(error, PIL.UnidentifiedImageError) else first_line(error)
         raise InputError(
             f"Image {number} of split '{split}'{name} cannot be read: {reason}. Replace or remove it."

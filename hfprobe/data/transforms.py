@@ -1,5 +1,5 @@
-"""Batched transforms: an image is fitted as the model's image processor says, augmented by crops and mirror images
-keyed by (seed, epoch, index), then normalised. None of the three has another implementation.
+"""Batched transforms: an image is fitted by the model's image processor, augmented by crops and mirror images that
+depend on (seed, epoch, index), then normalised. This is the only implementation of each of the three steps.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ CROP_SHIFT = 4
 
 
 def keyed_uniform(*, seed: int, epoch: int, index: np.ndarray, draws: int) -> np.ndarray:
-    """Uniform numbers in [0, 1) that depend on nothing but (seed, epoch, index).
+    """Uniform random numbers in [0, 1) that depend only on (seed, epoch, index).
 
-    No generator carries state from one batch to the next, so worker count, batch order and resume points cannot
-    change what an image looks like in an epoch. The hash is the output function of SplitMix64 (Steele, Lea and
-    Flood, OOPSLA 2014).
+    There is no generator whose state passes from one batch to the next, so the number of workers, the order of batches
+    and the point of resuming cannot change how an image looks in an epoch. The hash is the output function of
+    SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
 
     Args:
         index: (B,) integers.
-        draws: numbers an image.
+        draws: random numbers per image.
 
     Returns:
         (B, draws) float64.
@@ -36,7 +36,7 @@ def keyed_uniform(*, seed: int, epoch: int, index: np.ndarray, draws: int) -> np
         return value ^ (value >> np.uint64(31))
 
     golden = np.uint64(0x9E3779B97F4A7C15)
-    with np.errstate(over="ignore"):  # wrap-around is what the hash is made of
+    with np.errstate(over="ignore"):  # the hash relies on overflow
         state = np.zeros(1, dtype=np.uint64)
         for part in (seed, epoch):
             state = mix(state + golden * np.uint64(part + 1))
@@ -56,16 +56,17 @@ def crop_and_flip(
     padding: Literal["black", "reflect"] = "black",
     flips: Literal["random", "alternating"] = "random",
 ) -> torch.Tensor:
-    """Random crop of the same size, and a mirror image for half of them.
+    """Crop each image at a random position, without a change of size, and mirror it with probability 1/2.
 
     Args:
         images: (B, H, W, 3) uint8, square.
-        index: (B,) key of each image.
-        shift: how far a crop reaches beyond the image's edge at the most, in pixels of an image of CROP_SIDE; on other
-            sizes it is the same share of the side.
-        padding: what it sees there: black, or the image reflected at its edge.
-        flips: sampled in each epoch; or sampled in epoch 0, then inverted every epoch, so that two epochs show both
-            sides of every image (airbench: Jordan, "94% on CIFAR-10 in 3.29 seconds", 2024).
+        seed, epoch: the random numbers depend on them and on `index`.
+        index: (B,) integers that identify the images.
+        shift: largest distance that a crop reaches beyond the edge, in pixels of an image of side CROP_SIDE; images of
+            another size are shifted by the same share of their side.
+        padding: what fills a crop beyond the edge: black, or the image reflected at its edge.
+        flips: `random`: sampled in each epoch. `alternating`: sampled in epoch 0, then inverted every epoch, so that
+            two epochs show both sides of every image (airbench: Jordan, "94% on CIFAR-10 in 3.29 seconds", 2024).
 
     Returns:
         (B, H, W, 3) uint8.
@@ -74,7 +75,7 @@ def crop_and_flip(
     draws = keyed_uniform(seed=seed, epoch=epoch, index=index, draws=3)
     shift = round(shift * height / CROP_SIDE)
     offsets = torch.from_numpy((draws[:, :2] * (2 * shift + 1)).astype(np.int64)) - shift
-    rows = offsets[:, :1] + torch.arange(height)  # (B, H) in the image, beyond its edges too
+    rows = offsets[:, :1] + torch.arange(height)  # (B, H) row numbers in the image; outside [0, H) beyond its edge
     columns = offsets[:, 1:] + torch.arange(width)
     mirrored = draws[:, 2] < 0.5
     if flips == "alternating":
@@ -89,19 +90,19 @@ def crop_and_flip(
 
 
 def input_size(processor) -> int:
-    """Side in pixels of the square pictures that a model with this image processor sees."""
+    """Side in pixels of the square images that a model with this image processor reads."""
     return (processor.crop_size if processor.do_center_crop else processor.size)["height"]
 
 
 def fit_images(images: torch.Tensor, *, processor) -> torch.Tensor:
-    """The geometric part of an image processor, for a batch of images of one size: what it scales and crops.
+    """Apply the geometric part of an image processor, resize and centre crop, to a batch of images of one size.
 
     Args:
         images: (B, 3, H, W) uint8.
         processor: a torchvision-backed image processor of transformers.
 
     Returns:
-        (B, 3, h, w) uint8: what the model sees before it is normalised.
+        (B, 3, h, w) uint8: the input of the model before normalisation.
     """
     if processor.do_resize and dict(processor.size) != {"height": images.shape[2], "width": images.shape[3]}:
         images = processor.resize(image=images, size=processor.size, resample=processor.resample)
@@ -111,14 +112,22 @@ def fit_images(images: torch.Tensor, *, processor) -> torch.Tensor:
 
 
 def describe_geometry(processor) -> str:
-    """Everything that `fit_images` depends on, as the key of what it made."""
+    """Every setting that `fit_images` depends on, as JSON; part of the cache key of fitted images."""
     names = ("do_resize", "size", "resample", "do_center_crop", "crop_size")
     found = {name: getattr(processor, name, None) for name in names}
     return json.dumps({"class": type(processor).__name__} | found, default=dict, sort_keys=True)
 
 
 def normalize(images: torch.Tensor, *, processor) -> torch.Tensor:
-    """The arithmetic part of an image processor: (B, 3, h, w) uint8 to float32, in the memory format of `images`."""
+    """Apply the arithmetic part of an image processor: rescale and normalise.
+
+    Args:
+        images: (B, 3, h, w) uint8.
+        processor: a torchvision-backed image processor of transformers.
+
+    Returns:
+        (B, 3, h, w) float32, in the memory format of `images`.
+    """
     return processor.rescale_and_normalize(
         images,
         processor.do_rescale,

@@ -1,1 +1,1 @@
-"""What every room stands on: errors, files, processes, the machine."""
+"""The base of all other subpackages: errors, files, processes, the machine."""

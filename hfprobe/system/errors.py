@@ -1,6 +1,6 @@
-"""The ways a command ends before its time, and the exit code of each.
+"""The errors that end a command, and the exit code of each.
 
-Every message is one line: what was found, what is allowed, what to do.
+Each message is one line: what was found, what is allowed, and what to do.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import errno
 import re
 from collections.abc import Sequence
 
-# Characters of a message: a value that somebody passed may have thousands.
+# Longest message in characters: a value that a user passes may have thousands.
 LONGEST = 2000
-# How a write fails where there is no room: on the disk, in a quota, within the largest file size (`ulimit -f`).
+# Errors of a write when there is no free space: on the disk, in a quota, within the file size limit (`ulimit -f`).
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class CommandError(Exception):
-    """What `hfprobe.cli.command.run_command` makes one line of."""
+    """An error that `hfprobe.cli.command.run_command` reports as a one-line message."""
 
     exit_code: int
 
@@ -25,25 +25,25 @@ class CommandError(Exception):
 
 
 class InputError(CommandError, ValueError):
-    """The user gave something that cannot be used. Exit code 2."""
+    """Invalid input: a flag, a file or a folder that cannot be used. Exit code 2."""
 
     exit_code = 2
 
 
 class CheckFailedError(CommandError, RuntimeError):
-    """The work was done and its check did not hold. Exit code 1."""
+    """The work was done, but a check of its result failed. Exit code 1."""
 
     exit_code = 1
 
 
 class MachineError(CommandError, RuntimeError):
-    """Disk or memory ran out, a device failed, or an upload broke off. Exit code 3."""
+    """Out of disk space or memory, a failed device, or an interrupted upload. Exit code 3."""
 
     exit_code = 3
 
 
 class StoppedError(CommandError):
-    """A signal stopped the work, and everything is saved. Exit code as of shells: 128 and the signal's number."""
+    """A signal stopped the work after everything was saved. Exit code, as in shells: 128 + the number of the signal."""
 
     def __init__(self, message: str, *, number: int):
         super().__init__(message)
@@ -51,36 +51,40 @@ class StoppedError(CommandError):
 
 
 def first_line(error: Exception) -> str:
-    """What a library's error says first, without its period, to be quoted in one line of ours."""
+    """The first line of a library's error without its final period, to be quoted in a one-line message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
 
 
 def shorten(text: object, limit: int = 200) -> str:
-    """Text for a message; of a long one the beginning and the end."""
+    """`text` for a message; if it has more than `limit` characters, its beginning and its end."""
     text = str(text)
     return text if len(text) <= limit else f"{text[: limit // 2]}...{text[-limit // 2 :]}"
 
 
-# Of torch, of safetensors and the system, of C++.
+# Words of torch, of safetensors and the operating system, and of C++.
 OUT_OF_MEMORY = "out of memory|can('t|not) allocate memory|bad_alloc"
 
 
 def find_shortage(error: Exception) -> str | None:
-    """What the machine lacks, where an error is the system's or torch's word for that; None for any other error."""
+    """A message for an error that means out of disk space or memory; None for any other error."""
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return f"{error.strerror}{f': {error.filename!r}' if error.filename else ''}. Free some space, and run again."
-    # torch raises RuntimeError, in different words for each device.
+    # torch raises a RuntimeError, with different words for each device.
     if isinstance(error, MemoryError) or re.search(OUT_OF_MEMORY, str(error), re.IGNORECASE):
-        return "The memory ran out. Give smaller batches, or free some."
+        return "Out of memory. Pass a smaller batch size, or free memory."
     return None
 
 
 def refuse(wrong: Sequence[str], lacking: Sequence[str] = ()) -> None:
-    """Raise one error with everything that was found, numbered where it is several things.
+    """Raise one error with all problems that were found; several problems are numbered. Without problems, do nothing.
+
+    Args:
+        wrong: problems of the input.
+        lacking: shortages of the machine.
 
     Raises:
-        InputError: something of it is `wrong`.
-        MachineError: the machine is `lacking` something, and nothing is wrong.
+        InputError: there is a problem of the input.
+        MachineError: there are shortages of the machine only.
     """
     found = [*wrong, *lacking]
     if found:

@@ -1,4 +1,4 @@
-"""Files that are whole: their sums, their way to the disk, and locks."""
+"""Intact files: checksums, atomic writes, and locks."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from hfprobe.system import process
 from hfprobe.system.errors import DISK_FULL, InputError, MachineError, find_shortage, shorten
 
 WRITING = ".writing-"
-# How the system says that a file system knows no locks.
+# Errors of a file system that does not support locks.
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def sha256(file: Path) -> str:
-    """64 hex digits over a file's content."""
+    """SHA-256 of the content of a file, as 64 hex digits."""
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while block := stream.read(1 << 22):
@@ -35,7 +35,7 @@ def sha256(file: Path) -> str:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the entries of a folder, are on the disk and not only in the system's memory."""
+    """Wait until a file, or the list of entries of a folder, has been written from memory to the disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -45,17 +45,21 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold a lock, which the system frees when the process ends in whatever way; whether the file system has locks.
+    """Hold a lock inside the context. The operating system releases it when the process ends, even if it is killed.
 
-    filelock's, where the file system has none, waits for ever or leaves a file that outlives a killed process.
+    The package filelock is not used: on a file system without locks, it waits forever or leaves a lock file behind
+    when the process is killed.
 
     Args:
-        path: of the lock's file, which stays.
-        wait: for another process that holds it.
+        path: lock file; it is created if it does not exist, and is not removed.
+        wait: whether to wait for another process that holds the lock.
+
+    Yields:
+        Whether the file system supports locks; if not, nothing is locked.
 
     Raises:
-        BlockingIOError: another process holds it, and `wait` is False.
-        OSError: the file cannot be made.
+        BlockingIOError: another process holds the lock, and `wait` is False.
+        OSError: the file cannot be created.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     _locks.add(descriptor)
@@ -88,12 +92,12 @@ os.register_at_fork(after_in_child=_drop_locks)
 
 
 def create_array(file: Path, *, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap:
-    """A new .npy file to be filled through memory, its room on the disk taken at once.
+    """Create a .npy file as a writable memory map, and allocate its space on the disk at once.
 
-    Without that the file would be a hole: a disk that is full later ends the process by SIGBUS, without a word.
+    Otherwise the file would be sparse: when the disk is full later, SIGBUS ends the process without a message.
 
     Raises:
-        OSError: no room; nothing is left of the file.
+        OSError: not enough free space; the file is removed.
     """
     array = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
     if hasattr(os, "posix_fallocate"):  # Linux
@@ -108,10 +112,10 @@ def create_array(file: Path, *, dtype: DTypeLike, shape: tuple[int, ...]) -> np.
 
 @contextlib.contextmanager
 def staging_folder(parent: Path, *, prefix: str) -> Iterator[Path]:
-    """A new folder in `parent`, removed after the block, also at an interrupt.
+    """A new folder in `parent`, which is removed after the block, also after an interrupt.
 
-    A process that is killed leaves its own behind. It is locked while its process lives, so that the next call with
-    this `parent` and `prefix` can tell and remove it.
+    A process that is killed leaves its folder behind. The folder is locked while its process is alive, so the next call
+    with the same `parent` and `prefix` finds and removes folders that are no longer in use.
     """
     with _locked(parent):
         for left in parent.glob(f"{prefix}*"):
@@ -136,7 +140,7 @@ def _locked(folder: Path, flags: int = 0) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
         except OSError as error:
-            if flags or error.errno not in NO_LOCKS:  # without locks, no one can tell what a killed process left
+            if flags or error.errno not in NO_LOCKS:  # without locks, folders in use cannot be told apart
                 raise
         yield
     finally:
@@ -145,17 +149,17 @@ def _locked(folder: Path, flags: int = 0) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replace_together(folder: Path, *, last: str) -> Iterator[Path]:
-    """A staging folder; after the block, its files replace those of their names in `folder`, all of them or none.
+    """A staging folder; after the block, its files replace the files of the same names in `folder`, all or none.
 
-    Within another such block, `folder` may be its staging folder: then it is yielded itself.
+    Blocks can be nested: if `folder` is the staging folder of an outer block, `folder` itself is yielded.
 
     Args:
-        folder: made where it does not exist.
-        last: the file that says that the others are there. It is removed first and comes last, so that a process that
-            is killed in between leaves a folder that is incomplete, and not a mixture of old and new files.
+        folder: created if it does not exist.
+        last: name of the file whose presence marks the folder as complete. It is removed first and written last, so
+            that a process that is killed in between leaves an incomplete folder, not a mixture of old and new files.
 
     Raises:
-        MachineError: no room. The files in `folder` are what they were.
+        MachineError: not enough free space; the files in `folder` are unchanged.
     """
     if folder.name.startswith(WRITING):
         yield folder
@@ -174,20 +178,23 @@ def replace_together(folder: Path, *, last: str) -> Iterator[Path]:
         if error.errno not in DISK_FULL:
             raise
         raise MachineError(
-            f"The results could not be written to '{folder}': {os.strerror(error.errno)}. What it held before is "
-            "intact. Free some space, and run again."
+            f"The results could not be written to '{folder}': {os.strerror(error.errno)}. Its earlier files are intact. "
+            "Free some space, and run again."
         ) from error
 
 
-# Of what is written into a folder, with the folders in between, and some more.
+# Upper limit of the length of the names that hfprobe writes into a folder, subfolders included.
 LONGEST_NAME = 120
 
 
 def require_writable(folder: str | Path, *, flag: str) -> None:
-    """Make sure that `folder` can be made and written; nothing is left behind.
+    """Check that `folder` can be created and written to; nothing is left behind.
+
+    Args:
+        flag: the flag that named the folder, for the error message.
 
     Raises:
-        InputError: it cannot.
+        InputError: the folder cannot be created or written to.
         MachineError: its disk is full.
     """
     try:
@@ -198,22 +205,23 @@ def require_writable(folder: str | Path, *, flag: str) -> None:
             nearest = nearest.parent
         if not nearest.is_dir():
             if nearest.is_symlink():
-                raise FileNotFoundError(errno.ENOENT, f"'{nearest}' is a link that leads nowhere or to itself")
+                found = f"'{nearest}' is a link to itself or to a path that does not exist"
+                raise FileNotFoundError(errno.ENOENT, found)
             raise NotADirectoryError(errno.ENOTDIR, f"'{nearest}' is a file")
         if not missing:
-            os.listdir(nearest)  # what it holds has to be known too
+            os.listdir(nearest)  # its entries must be readable too
         with tempfile.TemporaryDirectory(dir=nearest) as trial:
             inside = [part for part in missing if part != ".."]
             Path(trial, *inside, "x" * LONGEST_NAME).mkdir(parents=True)
-    except (OSError, ValueError, RecursionError) as error:  # a null character; a thousand folders
+    except (OSError, ValueError, RecursionError) as error:  # the last two: a null character, a thousand folders
         found = f"{flag} '{shorten(folder)}' cannot be written: {getattr(error, 'strerror', None) or error}."
         if find_shortage(error) is not None:
             raise MachineError(f"{found} Free some space, or pass another folder.") from error
-        raise InputError(f"{found} Pass a folder that you may write.") from error
+        raise InputError(f"{found} Pass a folder that you can write to.") from error
 
 
 def write_beside(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write to a file beside `path` and rename it, so that a reader sees the old content or the new."""
+    """Write a temporary file in the same folder and rename it to `path`: readers see the old content or the new one."""
     beside = path.with_name(f".{path.name}.part")
     try:
         write(beside)
@@ -223,6 +231,6 @@ def write_beside(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """`content` as indented JSON, whole or not at all; NaN and infinities, which JSON does not have, become null."""
+    """Write `content` atomically as indented JSON; NaN and infinity, which JSON does not have, become null."""
     content = json.loads(json.dumps(content), parse_constant=lambda _: None)
     write_beside(path, lambda beside: beside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n"))

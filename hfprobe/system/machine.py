@@ -1,4 +1,4 @@
-"""The machine and the libraries as hfprobe wants them: memory, threads, parent process, one voice on the console."""
+"""Settings of the process and the libraries: memory allocator, threads, parent process, console output."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from collections.abc import Iterator
 
 from hfprobe.system.process import is_main_process
 
-# The numbers of malloc.h.
+# From malloc.h.
 MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_MAX = -1, -4
-# Of sys/prctl.h.
+# From sys/prctl.h.
 PR_SET_PDEATHSIG = 1
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep the memory that tensors give back, instead of returning it to the system at every step.
+    """Make glibc keep the memory of freed tensors, instead of returning it to the operating system at every step.
 
-    The system hands it out again page by page, zeroed: of a training step of SimpleCNN on two CPU cores this was a
-    quarter (benchmarks/freed_memory.py). Without glibc nothing changes.
+    Otherwise the system must provide the same memory again, as zeroed pages, which took a quarter of a training step of
+    SimpleCNN on two CPU cores (benchmarks/freed_memory.py). No effect without glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
@@ -32,7 +32,7 @@ def keep_freed_memory() -> None:
 
 
 def end_with_parent() -> None:
-    """Get a SIGTERM when the process that started this one ends. On Linux."""
+    """Let this process receive SIGTERM when its parent process ends; only on Linux."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -66,7 +66,10 @@ def quiet_bars(*, own: bool = True) -> Iterator[None]:
 
 
 def use_every_core() -> None:
-    """Undo the single thread that `accelerate launch` gives a single process: on a CPU it halves the speed."""
+    """Use all cores, although `accelerate launch` limits a single process to one thread.
+
+    On a CPU, one thread halves the speed.
+    """
     import torch
 
     launched_alone = "ACCELERATE_USE_CPU" in os.environ and os.environ.get("WORLD_SIZE", "1") == "1"
@@ -76,12 +79,11 @@ def use_every_core() -> None:
 
 
 def quiet_libraries(*, bars: bool = True) -> None:
-    """One voice on the console: hfprobe's log lines, without the libraries' progress bars and advice.
+    """Show only hfprobe's log lines on the console, without progress bars and advice of the libraries.
 
     Args:
-        bars: whether hfprobe may draw its own on a terminal.
+        bars: whether hfprobe may draw its own progress bars on a terminal.
     """
-
     import datasets
     import huggingface_hub
     import transformers
@@ -91,7 +93,7 @@ def quiet_libraries(*, bars: bool = True) -> None:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hfprobe").setLevel(logging.INFO if is_main_process() else logging.WARNING)
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity_error()  # hfprobe.hub.client says once what these say at each retry
+    datasets.logging.set_verbosity_error()  # they repeat at each retry what hfprobe.hub.client reports once
     huggingface_hub.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()

@@ -1,8 +1,8 @@
-"""How the process of a script ends before its time: interrupts, and outputs that nobody reads any more.
+"""How the process of a script ends early: after an interrupt, or when its output is closed.
 
-Everything that lasts is written atomically and survives a SIGKILL, so an interrupt ends the process at once, wherever
-it is: nothing is unwound, so nothing can swallow the interrupt or print a traceback. During a training
-`hfprobe.training.callbacks.StopOnSignal` takes over, and saves a checkpoint first.
+All lasting files are written atomically and survive a SIGKILL. Therefore an interrupt ends the process immediately: no
+exception is raised, so that no code can suppress the interrupt or print a traceback. During training,
+`hfprobe.training.callbacks.StopOnSignal` handles interrupts instead, and saves a checkpoint first.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from pathlib import Path
 from typing import Any
 
 INTERRUPTED, UNREAD = 128 + signal.SIGINT, 128 + signal.SIGPIPE
-# How a write fails when the reader of a pipe is gone, or the terminal.
+# Errors of a write when the reader of a pipe has ended, or the terminal was closed.
 READER_GONE = (errno.EPIPE, errno.EIO)
 
-# What follows "Interrupted.": what is saved, and what to type next. Commands set it as they go.
+# Printed after "Interrupted.": what is saved, and which command to run next. Commands update it while they run.
 advice = "To start again, run the same command."
-# Folders to be removed at an interrupt; see `hfprobe.system.files.staging_folder`.
+# Folders to remove after an interrupt; see `hfprobe.system.files.staging_folder`.
 unfinished: set[str] = set()
 
 
 def install() -> None:
-    """From here on SIGINT ends this process with one line and exit code 130, a closed output with exit code 141.
+    """From now on, SIGINT ends this process with a one-line message and exit code 130, a closed output with 141.
 
-    The latter is what a shell reports of a Unix tool that SIGPIPE ended. A child that multiprocessing spawns imports
-    the script too, and leaves interrupts to its parent.
+    141 is the exit code that a shell reports for a tool that was ended by SIGPIPE. A process that multiprocessing
+    spawns imports the script too; it ignores interrupts, because its parent handles them.
     """
     multiprocessing = sys.modules.get("multiprocessing.process")
     if multiprocessing and getattr(multiprocessing.current_process(), "_inheriting", False):
@@ -41,54 +41,54 @@ def install() -> None:
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(descriptor)
-        except OSError:  # closed, as by `>&-`: the next file to be opened would get its number, and what is printed
+        except OSError:  # closed, as by `>&-`: the next opened file would get its number, and printed text
             os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, os.fdopen(descriptor, "r" if name == "stdin" else "w", closefd=False))
     sys.stdout, sys.stderr = Output(sys.stdout), Output(sys.stderr)
     owner = os.getpid()
 
     def interrupted(number: int, frame: Any) -> None:
-        if os.getpid() == owner:  # a forked child leaves interrupts to its parent too
+        if os.getpid() == owner:  # a forked process ignores interrupts too: its parent handles them
             end_now(INTERRUPTED, f"Interrupted. {advice}")
 
     signal.signal(signal.SIGINT, interrupted)
-    # At its very end an interpreter runs no handlers any more, and would be killed.
+    # While the interpreter shuts down it runs no handlers, and an interrupt would kill it.
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
 
 
 def end_now(code: int, text: str = "") -> None:
-    """End this process and its children, with `text` on a line of its own on stderr."""
+    """End this process and its children immediately, after printing `text` on a separate line of stderr."""
     global on_unread
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # one line, however often Ctrl-C is pressed
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # one message, however often Ctrl-C is pressed
         on_unread = lambda: None  # noqa: E731
         if text and os.environ.get("RANK", "0") == "0":
             start = "\n" if bar_is_drawn() else ""
-            # Past sys.stderr: the interrupted code may be in the middle of writing to it.
+            # Not through sys.stderr: the interrupted code may be writing to it.
             os.write(2, f"{start}{text}\n".encode())
         for folder in unfinished:
             shutil.rmtree(folder, ignore_errors=True)
         multiprocessing = sys.modules.get("multiprocessing.process")
         for child in multiprocessing.active_children() if multiprocessing else ():
             child.kill()
-        signal.signal(signal.SIGINT, lambda *_: os._exit(code))  # a reader may have stopped reading
+        signal.signal(signal.SIGINT, lambda *_: os._exit(code))  # flush blocks if a reader no longer reads
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         sys.stdout.flush()
     finally:
         os._exit(code)
 
 
-# Called when the reader of stdout or stderr is gone.
+# Called when stdout or stderr was closed by its reader.
 on_unread: Callable[[], None] = lambda: end_now(UNREAD)  # noqa: E731
 
 
 def bar_is_drawn() -> bool:
-    """Whether the cursor stands behind a progress bar."""
+    """Whether the cursor is on the line of a progress bar."""
     return bool(_bars()) and os.isatty(2)
 
 
 def close_bars() -> None:
-    """Leave every progress bar as it is, and put the cursor on a line of its own."""
+    """Close all progress bars, which stay visible, and move the cursor to a new line."""
     for bar in list(_bars()):
         bar.close()
 
@@ -99,9 +99,9 @@ def _bars() -> Collection[Any]:
 
 
 class Output:
-    """A standard stream. From the first failure on, what is written to it is dropped.
+    """A standard stream that discards all output after the first failed write.
 
-    Where the reader is gone `on_unread` is called; any other failure, such as a full disk, is raised.
+    If the reader has closed the stream, `on_unread` is called; any other failure, such as a full disk, is raised.
     """
 
     def __init__(self, stream: Any):
@@ -130,11 +130,11 @@ class Output:
 
 
 def is_main_process() -> bool:
-    """Whether this process speaks for the run (the launchers set RANK)."""
+    """Whether this process logs and writes for all processes of the run: rank 0 (launchers set RANK)."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def script(name: str) -> str:
-    """A script of hfprobe as the user can type it: beside the one that runs, or as seen from the repository."""
+    """The path of a script for commands in messages: next to the running script, or relative to the repository."""
     beside = Path(sys.argv[0]).with_name(f"{name}.py")
     return shlex.quote(str(beside)) if beside.is_file() else f"scripts/{name}.py"

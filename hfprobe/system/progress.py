@@ -1,4 +1,4 @@
-"""How far a long stage is: a bar on a terminal, and lines anywhere else, such as in a log file."""
+"""Progress of a long stage: a bar on a terminal, otherwise log lines, such as in a log file."""
 
 from __future__ import annotations
 
@@ -30,10 +30,15 @@ def in_notebook() -> bool:
 
 
 def show_progress(*, total: int, desc: str, unit: str, initial: int = 0, inner: bool = False) -> tqdm | Lines:
-    """A context with `update(count)` and `set_postfix_str(text)`, as tqdm has them.
+    """A context manager with tqdm's methods `update(count)` and `set_postfix_str(text)`.
 
     Args:
-        inner: a short stage within another one. Its bar disappears, and it has no lines at its start and end.
+        total: number of units in the stage.
+        desc: name of the stage.
+        unit: name of a unit, such as "image"; shown by bars only.
+        initial: units that are already done.
+        inner: whether the stage is a short part of another one. Its bar disappears at its end, and no lines are logged
+            at its start and end.
     """
     if has_bars():
         disable = not is_main_process()
@@ -42,7 +47,7 @@ def show_progress(*, total: int, desc: str, unit: str, initial: int = 0, inner: 
 
 
 class Lines:
-    """Log lines at the start, every SECONDS_BETWEEN_LINES and at the end:
+    """Progress as log lines: at the start, every SECONDS_BETWEEN_LINES, and at the end. Example:
 
     Decoding train images: 12,000 of 20,000 (60 %), 45 s
     """
@@ -55,16 +60,16 @@ class Lines:
 
     def __enter__(self) -> Lines:
         if not self.inner:
-            self._tell()
-        # A thread, because one update may take longer than that.
-        threading.Thread(target=self._tell_on, daemon=True).start()
+            self._log()
+        # A thread, because a single update may take longer than SECONDS_BETWEEN_LINES.
+        threading.Thread(target=self._log_regularly, daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         self._ended.set()
         self.note = ""
         if kind is None and not self.inner:
-            self._tell()
+            self._log()
 
     def update(self, count: int = 1) -> None:
         self.done += count
@@ -72,10 +77,10 @@ class Lines:
     def set_postfix_str(self, text: str) -> None:
         self.note = f" ({text})"
 
-    def _tell_on(self) -> None:
+    def _log_regularly(self) -> None:
         while not self._ended.wait(SECONDS_BETWEEN_LINES):
-            self._tell()
+            self._log()
 
-    def _tell(self) -> None:
+    def _log(self) -> None:
         share = f"{self.done:,} of {self.total:,} ({self.done / max(1, self.total):.0%})".replace("%", " %")
         logger.info("%s: %s, %.0f s%s", self.desc, share, time.monotonic() - self._start, self.note)

@@ -1,4 +1,4 @@
-"""Where a result comes from: code, versions, hardware."""
+"""The provenance of a result: code, versions, hardware."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def versions() -> dict[str, str]:
 
 
 def git_sha() -> str | None:
-    """The commit of hfprobe's own checkout, with `-dirty` where it has changes; None where it runs from elsewhere.
+    """The commit of the git checkout of hfprobe, followed by `-dirty` if it has changes; None outside a checkout.
 
-    An installed copy may lie inside a repository of the user's, whose commit says nothing about hfprobe.
+    An installed copy may be inside another repository of the user, whose commit says nothing about hfprobe.
     """
     package = Path(hfprobe.__file__).resolve().parent
     setup = configparser.ConfigParser()
@@ -32,21 +32,21 @@ def git_sha() -> str | None:
         is_own = setup.get("metadata", "name", fallback=None) == "hfprobe"
         if not is_own or _git(package, "rev-parse", "--show-cdup") != "../":
             return None
-        _git(package, "ls-files", "--error-unmatch", Path(hfprobe.__file__).name)  # fails where it is not tracked
+        _git(package, "ls-files", "--error-unmatch", Path(hfprobe.__file__).name)  # fails if the file is not tracked
         return _git(package, "describe", "--always", "--dirty", "--abbrev=40")
     except (OSError, UnicodeDecodeError, configparser.Error, subprocess.CalledProcessError):
         return None
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    # In a git hook, GIT_DIR and its like name the repository of the hook.
+    # In a git hook, variables such as GIT_DIR name the repository of the hook.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.strip()
 
 
 def hardware() -> dict[str, str | int]:
-    """Processor, cores this process may use, torch threads, and the GPU where there is one."""
+    """`processor`, `cores` that this process may use, `torch_threads`, and `gpu` if there is one."""
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -57,7 +57,7 @@ def hardware() -> dict[str, str | int]:
 
 
 def describe_hardware(found: dict[str, str | int]) -> str:
-    """What `hardware` found, in a few words."""
+    """The result of `hardware` as a short text."""
     return str(found.get("gpu") or f"{found['cores']} cores of an {found['processor']}, no GPU")
 
 

@@ -1,6 +1,7 @@
-"""Which numbers the settings of a run may have: refused before anything slow or lasting happens.
+"""The allowed ranges of the numeric settings of a run, which are checked before anything slow or lasting happens.
 
-transformers and torch check some of these themselves, most of them after the images are loaded, and some not at all.
+transformers and torch check some of these settings themselves, most of them only after the images are loaded, and some
+not at all.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from hfprobe.system.errors import InputError, shorten
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`; the ends belong to it, except where `without` names them."""
+    """The numbers from `low` to `high`, without those in `without`; `reason` is added to error messages."""
 
     low: float
     high: float
@@ -43,7 +44,7 @@ STEPS = Range(0, 10**9, without=(0,))
 RATE = Range(0, 1000, without=(0,))
 SHARE = Range(0, 1, without=(1,))
 
-# Fields of DataArguments and RunArguments. None is allowed wherever a field has it as its default.
+# Fields of DataArguments and RunArguments. None is allowed if it is the default of the field.
 RANGES = {
     **dict.fromkeys(("seed", "data_seed", "split_seed"), SEED),
     "seeds": SEEDS,
@@ -71,10 +72,14 @@ RANGES = {
 
 
 def refuse_out_of_range(settings: Any, *, spell: Callable[[str], str] = "--{}".format) -> None:
-    """Raise InputError for the first field of `settings` whose number is not in `RANGES`.
+    """Check the fields of `settings` that are in RANGES.
 
     Args:
-        spell: the name of a field as its flag.
+        settings: object with such fields, for example RunArguments.
+        spell: name of a field -> its flag.
+
+    Raises:
+        InputError: a field is out of range; the first one is named.
     """
     for name, allowed in RANGES.items():
         value = getattr(settings, name, None)

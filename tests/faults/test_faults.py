@@ -166,7 +166,7 @@ for name in names:
             ["profile.json", "profile.md", "throughput.png", "trace-simple-cnn.json"],
             [
                 ("hfprobe.evaluation.profiling:peak_memory", 1),
-                ("hfprobe.evaluation.profiling:_timed", 20),
+                ("hfprobe.evaluation.measurements:_timed", 20),
                 ("hfprobe.evaluation.profiling:profile_operators", 1),
                 ("hfprobe.system.files:os.replace", 1),
                 ("hfprobe.system.files:os.replace", 2),
