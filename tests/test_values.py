@@ -86,6 +86,7 @@ def test_wrong_values_from_python(values, message):
         ({"output_dir": Path("x")}, "output_dir", "x"),
         ({"classes": ("cat", "dog")}, "classes", ["cat", "dog"]),
         ({"save_strategy": SaveStrategy.BEST}, "save_strategy", "best"),
+        ({"optimizer": np.str_("adam")}, "optimizer", "adam"),
         ({"debug": [DebugOption.UNDERFLOW_OVERFLOW]}, "debug", ["underflow_overflow"]),
         ({"report_to": ["tensorboard"]}, "report_to", ["tensorboard"]),
         ({"lr_scheduler_kwargs": {"mode": "max"}}, "lr_scheduler_kwargs", {"mode": "max"}),

@@ -127,7 +127,7 @@ def _fit(value: Any, wanted: Any) -> Any:
     for one in _alternatives(wanted):
         fitted, origin = UNFIT, get_origin(one) or one
         if _is_enum(one) or origin is Literal:
-            same = (choice for choice in _choices(one) if type(choice) is type(value) and choice == value)
+            same = (choice for choice in _choices(one) if isinstance(value, type(choice)) and choice == value)
             fitted = next(same, UNFIT)
         elif origin is list:
             if isinstance(value, list | tuple):

@@ -55,6 +55,7 @@ RANGES = {
     "max_steps": Range(-1, 10**9, without=(0,), reason="-1: as --epochs says; not 0"),
     **dict.fromkeys(("logging_steps", "eval_steps", "save_steps"), STEPS),
     **dict.fromkeys(("warmup_steps", "eval_delay"), Range(0, 10**9)),
+    "warmup_ratio": Range(0, 1),  # older versions of transformers make it warmup_steps
     "save_total_limit": Range(1, 10**6),
     "torch_empty_cache_steps": Range(1, 10**9),
     "patience": Range(1, 10**6),
