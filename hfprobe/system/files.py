@@ -162,8 +162,8 @@ def replace_together(folder: Path, *, last: str) -> Iterator[Path]:
         if error.errno not in DISK_FULL:
             raise
         raise MachineError(
-            f"The results could not be written to '{folder}': {os.strerror(error.errno)}. Its earlier files are intact. "
-            "Free some space, and run again."
+            f"The results could not be written to '{folder}': {os.strerror(error.errno)}. Its earlier files are "
+            "intact. Free some space, and run again."
         ) from error
 
 
