@@ -55,7 +55,7 @@ def profile_of(**networks):
     return {"models": models, **measured, "warmup_steps": 10, "hardware": hardware, "versions": versions}
 
 
-def test_a_model_is_not_better_than_itself():
+def test_comparison_of_a_model_with_itself_shows_no_difference():
     comparison = compare({"one": planted(0.8), "same": planted(0.8)})
     (pair,) = comparison["pairs"]
     assert pair["mcnemar_p"] == pair["adjusted_p"] == 1
@@ -78,7 +78,7 @@ def disagreeing(only_first, only_second, n=50):
     return [dataclasses.replace(base, probabilities=np.eye(3, dtype=np.float32)[answer]) for answer in answers]
 
 
-def test_the_verdict_says_why_an_interval_may_exclude_zero_where_the_test_shows_nothing():
+def test_verdict_explains_an_interval_without_zero_if_the_test_shows_no_difference():
     one, other = disagreeing(0, 5)
     assert compare({"one": one, "other": other})["verdict"][0] == (
         "The accuracies of one and other do not differ significantly on these 50 images: +10.00 points, 95 % interval "
@@ -93,7 +93,7 @@ def test_the_verdict_says_why_an_interval_may_exclude_zero_where_the_test_shows_
     )
 
 
-def test_a_split_that_lacks_a_class_is_compared():
+def test_comparison_accepts_a_split_without_images_of_a_class():
     results = {"a": without_images(planted(0.9, seed=1), of=2), "b": without_images(planted(0.8, seed=2), of=2)}
     never = results["b"].probabilities.copy()
     never[:, 2] = 0  # calls nothing an owl
@@ -127,7 +127,7 @@ def test_a_planted_better_model_is_found_in_either_order(order):
     assert value == pytest.approx(100 * (accuracies[0] - accuracies[1]), abs=0.006)
 
 
-def test_the_interval_of_a_difference_is_scipys_paired_bootstrap():
+def test_interval_of_a_difference_equals_the_paired_bootstrap_of_scipy():
     one, other = planted(0.9, seed=1), planted(0.85, seed=2)
     found = compare_paired(labels=one.labels, predictions=(one.predictions, other.predictions))
     gain = (other.predictions == other.labels).astype(float) - (one.predictions == one.labels)
@@ -147,7 +147,7 @@ def test_several_pairs_are_corrected_after_holm():
     assert all("after Holm's correction for 3 pairs" in sentence for sentence in compare(results)["verdict"])
 
 
-def test_chance_alone_is_seldom_called_a_difference():
+def test_rate_of_false_differences_is_within_the_significance_level():
     called = 0
     for seed in range(40):
         pair = compare({"a": planted(0.8, seed=2 * seed), "b": planted(0.8, seed=2 * seed + 1)})["pairs"][0]
@@ -173,7 +173,7 @@ def test_the_keys_are_stable(tmp_path):
     assert sum(pair[f"{who}_right"] for who in ("both", "neither", "only_first", "only_second")) == content["n"]
 
 
-def test_names_are_the_models_or_else_the_folders(tmp_path):
+def test_names_are_those_of_the_models_or_else_of_the_folders(tmp_path):
     named = dataclasses.replace(planted(0.8), provenance=planted(0.8).provenance | {"model": "hfprobe/other"})
     assert list(load_comparable(saved(tmp_path, a=planted(0.9), b=named))) == ["simple-cnn", "other"]
     pinned = dataclasses.replace(planted(0.8), provenance=planted(0.8).provenance | {"model": "hfprobe/third@0123abc"})
@@ -234,7 +234,7 @@ def test_the_fingerprint_of_pictures_does_not_depend_on_the_order_of_the_classes
     np.testing.assert_array_equal(one.index, other.index)
 
 
-def test_what_cannot_be_compared(tmp_path):
+def test_evaluations_that_cannot_be_compared_are_refused(tmp_path):
     base = planted(0.8)
     others = {
         "split": (
@@ -258,7 +258,7 @@ def test_what_cannot_be_compared(tmp_path):
             load_comparable([folder, second])
     with pytest.raises(InputError, match=re.escape("1 report folder cannot be compared; allowed: two or more")):
         load_comparable([folder])
-    with pytest.raises(InputError, match=re.escape("A report folder is named twice. Name each once.")):
+    with pytest.raises(InputError, match=re.escape("A report folder is named twice. Pass each folder once.")):
         load_comparable([folder, folder])
     with pytest.raises(InputError, match=re.escape("holds no evaluation")):
         load_comparable([folder, tmp_path])

@@ -32,7 +32,7 @@ FREE_SPACE = "Free some space, or set HF_HOME (or HF_DATASETS_CACHE) to a folder
         ),
     ],
 )
-def test_a_cache_that_cannot_be_written_names_its_variable(dataset_folder, tmp_path, monkeypatch, number, kind, remedy):
+def test_error_for_an_unwritable_cache_names_the_variable(dataset_folder, tmp_path, monkeypatch, number, kind, remedy):
     monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path)
 
     def refuse(*args, **kwargs):
@@ -44,14 +44,14 @@ def test_a_cache_that_cannot_be_written_names_its_variable(dataset_folder, tmp_p
         load_splits(DataArguments(dataset=str(dataset_folder)), seed=1)
 
 
-def test_a_cache_below_a_file_is_an_input_error(dataset_folder, tmp_path, monkeypatch):
+def test_cache_path_below_a_file_is_an_input_error(dataset_folder, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path / "file" / "cache")
     with pytest.raises(InputError, match=re.escape("file/cache/decoded: Not a directory. Set HF_HOME (or HF_DATASETS")):
         load_splits(DataArguments(dataset=str(dataset_folder)), seed=1)
 
 
-def test_images_that_are_in_the_cache_are_read_without_writing(dataset_folder, tmp_path, monkeypatch):
+def test_cached_images_are_read_without_writing(dataset_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path)
     data = DataArguments(dataset=str(dataset_folder))
     first = load_splits(data, seed=1)
@@ -69,7 +69,7 @@ def refuse_writing(*args, **kwargs):
     raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
 
-def test_parquet_files_that_are_in_the_cache_are_read_without_writing(dataset_folder, tmp_path, monkeypatch):
+def test_cached_parquet_files_are_read_without_writing(dataset_folder, tmp_path, monkeypatch):
     place = tmp_path / "cache [1]"
     monkeypatch.setattr(cache, "cache_folder", lambda: place)
     for split, rows in datasets.load_from_disk(dataset_folder).items():

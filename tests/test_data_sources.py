@@ -40,7 +40,7 @@ def test_save_to_disk_parquet_and_image_folders_give_the_same_columns(dataset_fo
             assert isinstance(rows[0]["image"], PIL.Image.Image)
 
 
-def test_images_of_different_sizes_are_brought_to_one(tmp_path):
+def test_images_of_different_sizes_are_resized_to_one_size(tmp_path):
     data = DataArguments(dataset=str(write_image_folder(tmp_path / "folder", per_class=5)), classes=["dog", "cat"])
     splits = load_splits(data, seed=0)
     assert splits.train.images.shape == (8, 32, 32, 3)
@@ -62,15 +62,15 @@ def refused(dataset, message):
         load_splits(DataArguments(dataset=str(dataset), classes=["cat", "dog"]), seed=0)
 
 
-def test_folder_that_is_not_there():
+def test_missing_folder_is_an_input_error():
     refused("./nowhere", "--dataset './nowhere' is not a folder. Pass a hub id or a folder that exists.")
 
 
-def test_empty_folder(tmp_path):
+def test_empty_folder_is_an_input_error(tmp_path):
     refused(tmp_path, f"Dataset folder '{tmp_path}' holds no dataset. Allowed: a save_to_disk folder, train*.parquet")
 
 
-def test_empty_split(tmp_path):
+def test_empty_split_is_an_input_error(tmp_path):
     write_image_folder(tmp_path, splits=("train",))
     (tmp_path / "test").mkdir()
     refused(
@@ -78,7 +78,7 @@ def test_empty_split(tmp_path):
     )
 
 
-def test_missing_split(tmp_path):
+def test_missing_split_is_an_input_error(tmp_path):
     write_image_folder(tmp_path, splits=("train",))
     refused(tmp_path, f"Dataset '{tmp_path}' lacks the split test; it has: train. Both train and test are needed.")
 
@@ -96,20 +96,20 @@ def test_required_splits_do_not_depend_on_the_mirror(tmp_path, monkeypatch):
         ("img", "has no image column; its columns: label. Name it 'image' and make it a datasets.Image."),
     ],
 )
-def test_missing_column(tmp_path, dropped, message):
+def test_missing_column_is_an_input_error(tmp_path, dropped, message):
     make_dataset(train=20, test=10).remove_columns(dropped).save_to_disk(tmp_path / "data")
     refused(tmp_path / "data", message)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a picture", None])
-def test_unreadable_image_is_named(tmp_path, content):
+def test_error_for_an_unreadable_image_names_it(tmp_path, content):
     write_image_folder(tmp_path)
     broken = tmp_path / "train" / "dog" / "1.png"
     broken.write_bytes(broken.read_bytes()[:60] if content is None else content)
     refused(tmp_path, f"Image 4 of split 'train' ({broken}) cannot be read:")
 
 
-def test_not_a_hub_id():
+def test_invalid_hub_id_is_an_input_error():
     refused("what ever", "--dataset 'what ever' is neither a folder nor a hub id such as uoft-cs/cifar10.")
 
 
@@ -130,7 +130,7 @@ def load(folder, classes):
 
 @pytest.mark.parametrize("name", ["train", "test_tube", "val", "dev", "testing", "validation"])
 @pytest.mark.parametrize("place", ["photos", "test", "train-set", "data[v1]"])
-def test_a_split_is_what_stands_in_its_folder_whatever_classes_and_places_are_called(tmp_path, name, place):
+def test_split_is_the_content_of_its_folder_whatever_the_names_of_classes_and_parents(tmp_path, name, place):
     splits = load(write_classes(tmp_path / place, ["cat", name]), ["cat", name])
     for part, count, blue in ((splits.train, 16, 0), (splits.validation, 4, 0), (splits.test, 20, 100)):
         assert len(part) == count
@@ -147,7 +147,7 @@ def save_parquet(file, names, labels, *, colours=None):
     datasets.Dataset.from_dict({"image": pictures, "label": labels}, features=features).to_parquet(file)
 
 
-def test_class_numbers_are_those_of_each_parquet_file(tmp_path):
+def test_class_numbers_are_read_separately_from_each_parquet_file(tmp_path):
     folder = tmp_path / "da*ta[v1]?"  # a path, not a pattern
     save_parquet(folder / "train-00000-of-00002.parquet", ["amber", "blue"], [0, 1] * 10)
     save_parquet(folder / "train-00001-of-00002.parquet", ["coral", "blue", "amber"], [1, 2] * 10)
@@ -159,7 +159,7 @@ def test_class_numbers_are_those_of_each_parquet_file(tmp_path):
         assert set(reds[part.labels == 1].tolist()) == {255}
 
 
-def test_a_parquet_file_between_two_splits_is_refused(tmp_path):
+def test_parquet_file_that_belongs_to_two_splits_is_refused(tmp_path):
     save_parquet(tmp_path / "train.parquet", ["amber", "blue"], [0, 1] * 10)
     save_parquet(tmp_path / "test" / "train.parquet", ["amber", "blue"], [0, 1] * 10)
     with pytest.raises(InputError, match="belongs to two splits: its name says train, a folder above it says test"):
@@ -210,7 +210,7 @@ def test_labels_of_every_type_become_class_names(tmp_path, values, feature, clas
         ([{"a": 1}] * 10, {"a": datasets.Value("int64")}, "holds struct<a: int64>; allowed: one class per image."),
     ],
 )
-def test_labels_that_are_not_one_class_for_each_image_are_refused(tmp_path, values, feature, message):
+def test_labels_other_than_one_class_per_image_are_refused(tmp_path, values, feature, message):
     with pytest.raises(InputError, match=re.escape(message)):
         load(labelled_dataset(tmp_path / "data", values, feature), ["owl", "ant"])
 
@@ -235,7 +235,7 @@ def test_linked_folders_are_followed_and_loops_are_refused(tmp_path):
         load(folder, ["cat", "dog"])
 
 
-def test_a_picture_that_vanished_is_named(tmp_path):
+def test_error_for_a_deleted_image_names_it(tmp_path):
     folder = write_classes(tmp_path / "photos", ["cat", "dog"])
     (folder / "train" / "cat" / "x.png").symlink_to("nowhere.png")
     with pytest.raises(InputError, match=re.escape("x.png' cannot be read: No such file or directory.")):

@@ -19,7 +19,7 @@ def column(rows, name):
     return np.asarray(rows.with_format("numpy")[name][:])
 
 
-def test_classes_are_renumbered_in_the_order_asked_for_and_the_remap_inverts():
+def test_classes_are_renumbered_in_the_requested_order_and_the_mapping_inverts():
     labels = np.random.default_rng(0).integers(0, 5, 100)
     kept = keep_classes(labelled(labels), classes=["d", "a"], split="train")
     assert kept.features["label"].names == ["d", "a"]
@@ -29,7 +29,7 @@ def test_classes_are_renumbered_in_the_order_asked_for_and_the_remap_inverts():
     assert len(kept) == np.isin(labels, [0, 3]).sum()
 
 
-def test_rows_without_a_label_are_left_out():
+def test_rows_without_a_label_are_dropped():
     assert len(keep_classes(labelled([0, -1, 1]), classes=["a", "b"], split="train")) == 2
 
 
@@ -58,7 +58,7 @@ def test_subset_is_stratified_and_part_of_every_larger_one(size):
         assert set(kept) != set(stratified_subset(labels, size=size, seed=2))
 
 
-def test_splits_of_a_folder(dataset_folder):
+def test_splits_of_a_folder_have_the_expected_images(dataset_folder):
     splits = load_splits(
         DataArguments(dataset=str(dataset_folder), classes=["dog", "bird"], max_eval_samples=10), seed=0
     )
@@ -73,7 +73,7 @@ def test_splits_of_a_folder(dataset_folder):
         assert (dogs != birds).any()
 
 
-def test_fingerprint_follows_content_and_not_the_place(dataset_folder, tmp_path):
+def test_fingerprint_depends_on_content_and_not_on_location(dataset_folder, tmp_path):
     make_dataset().save_to_disk(tmp_path / "copy")
     arguments = {"seed": 0}
     here = load_splits(DataArguments(dataset=str(dataset_folder)), **arguments).fingerprint
@@ -82,14 +82,14 @@ def test_fingerprint_follows_content_and_not_the_place(dataset_folder, tmp_path)
     assert load_splits(fewer, **arguments).fingerprint != here
 
 
-def test_unknown_class(dataset_folder):
+def test_unknown_class_is_an_input_error(dataset_folder):
     data = DataArguments(dataset=str(dataset_folder), classes=["cat", "zebra"])
     expected = f"Unknown class 'zebra'. The dataset has: {', '.join(CLASSES)}. Choose with --classes."
     with pytest.raises(InputError, match=re.escape(expected)):
         load_splits(data, seed=0)
 
 
-def test_a_class_without_training_images_is_refused():
+def test_class_without_training_images_is_refused():
     with pytest.raises(
         InputError, match=re.escape("Class e has no images in split 'train'. Leave it out of --classes.")
     ):
@@ -97,12 +97,12 @@ def test_a_class_without_training_images_is_refused():
 
 
 @pytest.mark.parametrize("known", ["abcde", "abc"])
-def test_a_test_split_may_lack_a_class_and_says_so(known, caplog):
+def test_test_split_without_a_class_is_allowed_with_a_warning(known, caplog):
     kept = keep_classes(labelled([0, 1, 2], names=known), classes=["a", "e"], split="test")
     assert column(kept, "label").tolist() == [0]
     assert "The test split has no images of class e: its row in reports is empty." in caplog.text
 
 
-def test_subset_smaller_than_the_classes():
+def test_subset_with_fewer_images_than_classes_is_refused():
     with pytest.raises(InputError, match=re.escape("3 images for 5 classes; allowed: at least one image per class.")):
         stratified_subset(np.arange(100) % 5, size=3, seed=0)

@@ -20,7 +20,7 @@ def split():
     return ImageSplit(images=images, labels=labels, index=np.arange(64) * 3)
 
 
-def test_draws_depend_on_seed_epoch_index_and_nothing_else():
+def test_random_numbers_depend_only_on_seed_epoch_and_index():
     index = np.arange(1000)
     draws = keyed_uniform(seed=1, epoch=2, index=index, draws=3)
     np.testing.assert_array_equal(keyed_uniform(seed=1, epoch=2, index=index[::-1], draws=3), draws[::-1])
@@ -28,7 +28,7 @@ def test_draws_depend_on_seed_epoch_index_and_nothing_else():
         assert (keyed_uniform(**other, index=index, draws=3) != draws).all()
 
 
-def test_draws_are_uniform_and_uncorrelated():
+def test_random_numbers_are_uniform_and_uncorrelated():
     draws = keyed_uniform(seed=42, epoch=0, index=np.arange(40_000), draws=3)
     assert draws.min() >= 0
     assert draws.max() < 1
@@ -76,7 +76,7 @@ def test_alternating_flips_show_both_sides_of_every_image_in_two_epochs():
     np.testing.assert_array_equal(falls[2], falls[0])
 
 
-def test_fitting_and_normalising_equal_the_processor(processor, split):
+def test_fit_and_normalize_equal_the_image_processor(processor, split):
     pictures = [PIL.Image.fromarray(image) for image in split.images]
     expected = processor(pictures, return_tensors="pt")["pixel_values"]
     found = torch.from_numpy(split.images).permute(0, 3, 1, 2)
@@ -84,7 +84,7 @@ def test_fitting_and_normalising_equal_the_processor(processor, split):
     assert torch.equal(found, expected)
 
 
-def test_same_epoch_same_pixels_whatever_the_workers_the_order_and_the_batch(processor, split):
+def test_pixels_of_an_epoch_do_not_depend_on_workers_order_or_batch_size(processor, split):
     def pixels(*, workers, batch_size, order, persistent=False):
         batches = ImageBatches(split, processor=processor, augment={}, seed=5)
         loader = torch.utils.data.DataLoader(

@@ -19,7 +19,7 @@ def splits(dataset_folder):
     return load_splits(DataArguments(dataset=str(dataset_folder), classes=["cat", "dog"]), seed=0)
 
 
-def test_probabilities_are_the_models_own_and_mistakes_the_wrong_ones(splits):
+def test_probabilities_equal_those_of_the_model_and_mistakes_are_the_misclassified_images(splits):
     torch.manual_seed(0)
     model, processor = build_model("cnn", labels=["cat", "dog"], options=find_family("cnn").recipe_options())
     result = evaluate_model(
@@ -35,11 +35,11 @@ def test_probabilities_are_the_models_own_and_mistakes_the_wrong_ones(splits):
     assert result.provenance["split_fingerprint"] == splits.test.fingerprint
 
 
-def test_labels_that_do_not_fit_the_dataset(splits):
+def test_labels_that_do_not_match_the_dataset_are_refused(splits):
     model, processor = build_model("cnn", labels=["dog", "cat"], options=find_family("cnn").recipe_options())
     expected = (
-        "The model's labels (dog, cat) do not fit the dataset's classes (cat, dog). "
-        "Give --classes in the model's order, or another --dataset."
+        "The labels of the model (dog, cat) do not match the classes of the dataset (cat, dog). "
+        "Pass --classes in the order of the model, or another --dataset."
     )
     with pytest.raises(InputError, match=re.escape(expected)):
         evaluate_model(model=model, processor=processor, splits=splits, split="test", identity={})
@@ -48,7 +48,7 @@ def test_labels_that_do_not_fit_the_dataset(splits):
 @pytest.mark.parametrize(
     "content", ["{}", "not json", '{"model_type": "bert"}', '{"model_type": "hfprobe-simple-cnn"}']
 )
-def test_folder_that_holds_no_model_of_ours(tmp_path, content):
+def test_folder_without_a_model_of_hfprobe_is_an_input_error(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(InputError, match=re.escape(f"'{tmp_path}' does not hold a model that hfprobe can load: ")):
         load_model(tmp_path)
@@ -68,7 +68,7 @@ def evaluated(splits, model, processor, **options):
     )
 
 
-def test_mirror_images_are_averaged_and_named(splits):
+def test_mirror_images_are_averaged_and_recorded(splits):
     torch.manual_seed(0)
     model, processor = build_model("cnn", labels=["cat", "dog"], options=find_family("cnn").recipe_options())
     plain = evaluated(splits, model, processor)
@@ -80,7 +80,7 @@ def test_mirror_images_are_averaged_and_named(splits):
     assert "test_time_augmentation" not in plain.provenance
 
 
-def test_temperature_changes_the_confidence_and_no_answer(splits):
+def test_temperature_changes_confidences_but_no_predictions(splits):
     torch.manual_seed(0)
     model, processor = build_model("cnn", labels=["cat", "dog"], options=find_family("cnn").recipe_options())
     with pytest.raises(InputError, match=re.escape("This model has no temperature")):

@@ -54,7 +54,7 @@ def batches(views=1):
 
 
 @pytest.mark.parametrize("views", [1, 2, 3])
-def test_the_backbone_is_called_once_a_batch_and_view_and_never_again(probe, split, views):
+def test_backbone_is_called_once_per_batch_and_view(probe, split, views):
     model, processor = probe
     first = extract_features(model=model, processor=processor, split=split, views=range(views))
     assert model.calls == batches(views)
@@ -67,7 +67,7 @@ def test_the_backbone_is_called_once_a_batch_and_view_and_never_again(probe, spl
     assert model.calls == batches(views)
 
 
-def test_features_are_the_backbones_own(probe, split):
+def test_features_equal_the_output_of_the_backbone(probe, split):
     model, processor = probe
     found = extract_features(model=model, processor=processor, split=split, views=range(2)).features
     pixels = processor(list(torch.from_numpy(split.images).permute(0, 3, 1, 2)), return_tensors="pt")["pixel_values"]
@@ -76,7 +76,7 @@ def test_features_are_the_backbones_own(probe, split):
 
 
 @pytest.mark.parametrize("part", ["weights", "preprocessing", "images", "rows", "view", "dtype", "timm", "torch"])
-def test_every_part_of_the_key_misses(probe, split, part, monkeypatch):
+def test_change_of_any_part_of_the_cache_key_is_a_cache_miss(probe, split, part, monkeypatch):
     model, processor = probe
 
     def key(view=0, of=split):
@@ -110,7 +110,7 @@ def test_every_part_of_the_key_misses(probe, split, part, monkeypatch):
     assert after != before
 
 
-def test_the_seed_matters_for_drawn_views_alone(probe, split):
+def test_seed_changes_random_views_only(probe, split):
     model, processor = probe
 
     def key(view, seed):
@@ -119,7 +119,7 @@ def test_the_seed_matters_for_drawn_views_alone(probe, split):
     assert [key(view, 0) == key(view, 1) for view in (0, 1, 2)] == [True, True, False]
 
 
-def test_an_interrupted_extraction_goes_on_where_it_stopped(probe, split):
+def test_interrupted_extraction_continues_where_it_stopped(probe, split):
     model, processor = probe
     expected = extract_features(model=model, processor=processor, split=split).features.copy()
     for path in (cache.cache_folder() / "features").iterdir():
@@ -141,7 +141,7 @@ def test_an_interrupted_extraction_goes_on_where_it_stopped(probe, split):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_a_full_disk_is_said_before_an_image_is_computed_and_the_next_call_goes_on(probe, split, monkeypatch):
+def test_full_disk_is_reported_before_any_image_is_computed_and_the_next_call_continues(probe, split, monkeypatch):
     model, processor = probe
 
     def full(descriptor, start, size):
@@ -159,7 +159,7 @@ def test_a_full_disk_is_said_before_an_image_is_computed_and_the_next_call_goes_
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "no sums"])
-def test_a_damaged_cache_is_made_again(probe, split, damage):
+def test_damaged_cache_is_computed_again(probe, split, damage):
     model, processor = probe
     expected = extract_features(model=model, processor=processor, split=split).features.copy()
     (kept,) = (cache.cache_folder() / "features").glob("*.npy")
@@ -188,7 +188,7 @@ def blobs(count=400, size=20, classes=3, seed=0, noise=2):
 
 
 @pytest.mark.parametrize("penalty", [1e-1, 1e-3])
-def test_the_solution_is_scikit_learns(penalty):
+def test_solution_equals_that_of_scikit_learn(penalty):
     data = blobs()
     values = data.features[0, :, 2:].astype(np.float64)  # without the constant, which only the biases tell apart
     expected = LogisticRegression(C=1 / (penalty * len(values)), tol=1e-10, max_iter=10_000).fit(values, data.labels)
@@ -201,7 +201,7 @@ def test_the_solution_is_scikit_learns(penalty):
     np.testing.assert_allclose(bias - bias.mean(), expected.intercept_ - expected.intercept_.mean(), atol=1e-3)
 
 
-def test_standardisation_is_folded_into_a_plain_linear():
+def test_standardisation_is_folded_into_the_linear_layer():
     data, held_out = blobs(), blobs(seed=1)
     head = solve_head(data, held_out, classes=3)
     mean, scale = data.features[0].astype(np.float64).mean(0), data.features[0].astype(np.float64).std(0)
@@ -216,7 +216,7 @@ def test_standardisation_is_folded_into_a_plain_linear():
     np.testing.assert_allclose(difference - difference.mean(1, keepdims=True), 0, atol=1e-3)
 
 
-def test_the_penalty_is_the_best_on_validation():
+def test_chosen_penalty_is_the_best_on_validation():
     data, held_out = blobs(count=60), blobs(count=300, seed=1)
     head = solve_head(data, held_out, classes=3)
     for penalty in PENALTIES:
@@ -258,7 +258,7 @@ def test_a_run_records_the_frozen_backbone(dataset_folder, tmp_path):
     assert model.config.calibration_temperature == trainer.model.config.calibration_temperature > 0
 
 
-def test_a_run_says_where_the_temperature_stays_at_one(dataset_folder, tmp_path, monkeypatch, caplog):
+def test_run_logs_that_the_temperature_stays_at_one(dataset_folder, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("hfprobe.training.run.fit_temperature", lambda **_: 1.0)
     with caplog.at_level("INFO", logger="hfprobe.training.run"):
         trainer, _ = run_probe(dataset_folder, tmp_path)
@@ -266,7 +266,7 @@ def test_a_run_says_where_the_temperature_stays_at_one(dataset_folder, tmp_path,
     assert "The calibration temperature stays at 1: the validation images determine no other." in caplog.messages
 
 
-def test_the_cost_of_features_is_remembered(probe, split):
+def test_extraction_time_is_kept_in_the_cache(probe, split):
     model, processor = probe
     extract = partial(extract_features, model=model, processor=processor, split=split, views=range(2))
     made, kept = extract().seconds, extract().seconds
@@ -295,7 +295,7 @@ def test_without_the_cache_every_step_runs_the_backbone(dataset_folder, tmp_path
     assert trainer.model.frozen_sha256() == trainer.model.config.backbone_sha256
 
 
-def test_install_head_copies(probe):
+def test_install_head_copies_the_weights(probe):
     model, _ = probe
     head = Head(weight=np.ones((5, 512)), bias=np.arange(5.0), penalty=1.0, validation_loss=0.0)
     install_head(model, head)
@@ -303,6 +303,6 @@ def test_install_head_copies(probe):
     assert model.head.bias.tolist() == [0, 1, 2, 3, 4]
 
 
-def test_the_probes_flags_are_checked_too():
+def test_flags_of_the_probe_are_checked():
     with pytest.raises(InputError, match=re.escape("Unknown argument '--backbon'. Did you mean --backbone?")):
         parse_run(["--model", "vit", "--backbon", "x"])

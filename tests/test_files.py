@@ -35,7 +35,7 @@ def content(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_files_are_replaced_together_and_others_stay(tmp_path):
+def test_files_are_replaced_together_and_other_files_are_kept(tmp_path):
     for name in ("first", "last", "other"):
         (tmp_path / name).write_text("old")
     with replace_together(tmp_path, last="last") as staging:
@@ -46,7 +46,7 @@ def test_files_are_replaced_together_and_others_stay(tmp_path):
     assert content(tmp_path) == {"first": b"new", "last": b"new", "other": b"old"}
 
 
-def test_a_kill_between_two_files_leaves_a_folder_that_is_incomplete(tmp_path, monkeypatch):
+def test_kill_between_two_files_leaves_an_incomplete_folder(tmp_path, monkeypatch):
     make_result(seed=0).save(tmp_path)
 
     replace = os.replace
@@ -66,7 +66,7 @@ def test_a_kill_between_two_files_leaves_a_folder_that_is_incomplete(tmp_path, m
 
 
 @pytest.mark.parametrize("failure", [OSError(28, "full"), OSError(122, "quota"), OSError(27, "large")])
-def test_no_room_leaves_what_was_there_and_is_one_line(tmp_path, failure):
+def test_full_disk_keeps_earlier_files_and_is_a_one_line_error(tmp_path, failure):
     (tmp_path / "last").write_text("old")
     expected = f"The results could not be written to '{tmp_path}': {os.strerror(failure.errno)}. Its earlier files are "
 
@@ -86,7 +86,7 @@ def write(folder, seed):
         write_report(staging)
 
 
-def test_a_disk_that_is_full_at_any_point_leaves_the_old_report(tmp_path):
+def test_disk_that_is_full_at_any_point_keeps_the_old_report(tmp_path):
     write(tmp_path, seed=0)
     old = content(tmp_path)
     largest = max(len(data) for data in old.values())
@@ -103,7 +103,7 @@ def test_a_disk_that_is_full_at_any_point_leaves_the_old_report(tmp_path):
 
 
 @pytest.mark.parametrize("script", ["eval.py", "compare.py"])
-def test_a_command_on_a_full_disk_is_one_line_and_exit_code_3(script, tmp_path, monkeypatch, capsys):
+def test_full_disk_is_a_one_line_error_with_exit_code_3(script, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for seed, name in enumerate(("a", "b")):
         write(tmp_path / name, seed=seed)
@@ -124,7 +124,7 @@ def test_a_command_on_a_full_disk_is_one_line_and_exit_code_3(script, tmp_path, 
     assert not list(Path("out").glob("*"))
 
 
-def test_what_a_killed_process_left_is_removed_and_what_a_living_one_has_is_not(tmp_path):
+def test_files_of_a_killed_process_are_removed_and_those_of_a_running_one_are_kept(tmp_path):
     program = f"""
 import os, signal, sys
 from pathlib import Path
@@ -148,7 +148,7 @@ with staging_folder(Path({str(tmp_path)!r}), prefix="part-") as folder:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_system_without_locks_is_written_and_what_lies_there_stays(tmp_path, monkeypatch):
+def test_file_system_without_locks_is_written_to_and_its_files_are_kept(tmp_path, monkeypatch):
     def refuse(*args):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 

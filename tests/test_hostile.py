@@ -107,7 +107,7 @@ def test_an_index_of_weights_cannot_leave_the_folder(folder, name):
     (folder / "link.safetensors").symlink_to("../outside.safetensors")
     weights = dict.fromkeys(load_file(folder.parent / "outside.safetensors"), name)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weights}))
-    with pytest.raises(InputError, match=re.escape(f"names '{name}', which is outside of the folder.")):
+    with pytest.raises(InputError, match=re.escape(f"names '{name}', which is outside the folder.")):
         load_model(folder)
 
 

@@ -102,7 +102,7 @@ def test_round_trip_through_a_standard_client_gives_the_same_logits(pushed):
     assert loaded.config.id2label == dict(enumerate(LABELS))
 
 
-def test_a_pipeline_in_a_process_without_hfprobe_says_cat(pushed, tmp_path):
+def test_pipeline_in_a_process_without_hfprobe_predicts_cat(pushed, tmp_path):
     _, hub_dir, revision = pushed
     PIL.Image.new("RGB", (50, 40)).save(tmp_path / "picture.png")
     printed = in_a_process_without_hfprobe(
@@ -127,13 +127,13 @@ def test_only_data_code_and_text_are_published(pushed):
         assert file.read_bytes()[:2] not in (b"\x80\x04", b"\x80\x02", b"PK")  # pickles and torch archives
 
 
-def test_every_file_of_a_revision_can_be_read_by_whoever_may_read_the_folder(pushed):
+def test_files_of_a_revision_have_the_read_permissions_of_the_folder(pushed):
     _, _, revision = pushed
     allowed = revision.path.stat().st_mode & 0o444
     assert {file.stat().st_mode & 0o444 for file in revision.path.iterdir()} == {allowed}
 
 
-def test_a_pickle_is_refused(tmp_path):
+def test_pickle_is_not_published(tmp_path):
     with pytest.raises(
         InputError, match=re.escape("'training_args.bin' cannot be published. Allowed: files ending in")
     ):
@@ -153,7 +153,7 @@ def test_model_card_names_numbers_data_and_recipe(pushed):
     assert [metric.metric_value for metric in ModelCard(card).data.eval_results] == [0.9125, 0.9]
 
 
-def test_a_new_push_is_a_new_revision_and_the_old_one_stays(tmp_path):
+def test_new_push_adds_a_revision_and_keeps_the_old_one(tmp_path):
     first = hub.push_files(write=write_text("{}"), hub_dir=tmp_path, name="m")
     second = hub.push_files(write=write_text("{}"), hub_dir=tmp_path, name="m")
     revisions = hub.list_revisions(hub_dir=tmp_path, name="m")
@@ -164,7 +164,7 @@ def test_a_new_push_is_a_new_revision_and_the_old_one_stays(tmp_path):
     assert len(list((tmp_path / "models--hfprobe--m" / "blobs").iterdir())) == 1
 
 
-def test_a_push_that_fails_leaves_main_and_no_staging(tmp_path, monkeypatch):
+def test_failed_push_keeps_main_and_removes_its_staging_folder(tmp_path, monkeypatch):
     first = hub.push_files(write=write_text("1"), hub_dir=tmp_path, name="m")
 
     def full_disk(folder):
@@ -178,7 +178,7 @@ def test_a_push_that_fails_leaves_main_and_no_staging(tmp_path, monkeypatch):
     assert list(tmp_path.rglob("staging")) == []
 
 
-def test_a_first_push_that_fails_leaves_no_model(tmp_path):
+def test_failed_first_push_leaves_no_model(tmp_path):
     with pytest.raises(InputError, match=re.escape("'weights.bin' cannot be published.")):
         hub.push_files(write=lambda folder: (folder / "weights.bin").touch(), hub_dir=tmp_path, name="m")
     assert list(tmp_path.glob("models--*")) == []
@@ -187,7 +187,7 @@ def test_a_first_push_that_fails_leaves_no_model(tmp_path):
         hub.resolve_model(model="m", hub_dir=tmp_path)
 
 
-def test_a_push_that_fails_at_its_last_step_publishes_nothing_and_can_be_repeated(tmp_path, monkeypatch):
+def test_push_that_fails_at_its_last_step_publishes_nothing_and_can_be_repeated(tmp_path, monkeypatch):
     first = hub.push_files(write=write_text("1"), hub_dir=tmp_path, name="m")
     replace = os.replace
 
@@ -205,7 +205,7 @@ def test_a_push_that_fails_at_its_last_step_publishes_nothing_and_can_be_repeate
     assert hub.resolve_model(model="m", hub_dir=tmp_path) == second.path
 
 
-def test_weights_that_cannot_be_written_for_another_reason_do_not_ask_for_space(tmp_path):
+def test_error_for_unwritable_weights_mentions_space_only_if_the_disk_is_full(tmp_path):
     def refuse(folder):
         raise SafetensorError("Error while serializing: I/O error: Permission denied (os error 13)")
 
@@ -214,7 +214,7 @@ def test_weights_that_cannot_be_written_for_another_reason_do_not_ask_for_space(
         hub.push_files(write=refuse, hub_dir=tmp_path, name="m")
 
 
-def test_weights_that_do_not_fit_on_the_disk_are_one_line(tmp_path):
+def test_full_disk_while_weights_are_written_is_a_one_line_error(tmp_path):
     def full_disk(folder):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
@@ -223,7 +223,7 @@ def test_weights_that_do_not_fit_on_the_disk_are_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("moment", ["write", "main"])
-def test_a_push_that_is_killed_leaves_main_and_the_next_one_cleans_up(tmp_path, moment):
+def test_killed_push_keeps_main_and_the_next_push_removes_its_files(tmp_path, moment):
     first = hub.push_files(write=write_text("1"), hub_dir=tmp_path, name="m")
     killed = start_python(
         f"""
@@ -259,7 +259,7 @@ def test_a_push_that_is_killed_leaves_main_and_the_next_one_cleans_up(tmp_path, 
     assert list(tmp_path.rglob("staging")) == []
 
 
-def test_pushes_of_two_processes_at_once_all_arrive(tmp_path):
+def test_concurrent_pushes_of_two_processes_all_succeed(tmp_path):
     code = f"""
         import time
         from hfprobe.hub import local as hub
@@ -282,7 +282,7 @@ def test_pushes_of_two_processes_at_once_all_arrive(tmp_path):
         hub.verify_revision(revision)
 
 
-def test_damage_is_named(tmp_path):
+def test_error_for_a_damaged_revision_names_the_file(tmp_path):
     revision = hub.push_files(write=write_text("{}"), hub_dir=tmp_path, name="m")
     hub.verify_revision(revision)
     (revision.path / "config.json").resolve().write_text("[]")
@@ -292,7 +292,7 @@ def test_damage_is_named(tmp_path):
     hub.verify_revision(hub.push_files(write=write_text("{}"), hub_dir=tmp_path, name="m"))
 
 
-def test_a_file_that_is_not_the_pushed_one_is_named(tmp_path):
+def test_error_for_an_added_file_names_it(tmp_path):
     revision = hub.push_files(write=write_text("{}"), hub_dir=tmp_path, name="m")
     (revision.path / "added.py").write_text("print()")
     with pytest.raises(InputError, match=re.escape("'added.py' of hfprobe/m@")):
@@ -303,7 +303,7 @@ def copy_without_links(source, target):
     shutil.copytree(source, target, symlinks=False)
 
 
-def test_a_hub_folder_copied_without_links_is_read_and_pushed_to(pushed, tmp_path):
+def test_hub_folder_copied_without_links_can_be_read_and_pushed_to(pushed, tmp_path):
     _, hub_dir, revision = pushed
     copy = tmp_path / "copy"
     copy_without_links(hub_dir, copy)
@@ -322,7 +322,7 @@ def test_a_hub_folder_copied_without_links_is_read_and_pushed_to(pushed, tmp_pat
 
 @pytest.mark.parametrize("copied", [False, True])
 @pytest.mark.parametrize("change", ["older weights", "exchanged", "missing", "added"])
-def test_a_revision_whose_files_are_others_than_the_pushed_ones_is_damaged(tmp_path, change, copied):
+def test_revision_with_changed_missing_or_added_files_is_damaged(tmp_path, change, copied):
     def write(folder, text):
         for name in ("config.json", "a.json"):
             (folder / name).write_text(name + text)
@@ -356,7 +356,7 @@ def test_a_revision_whose_files_are_others_than_the_pushed_ones_is_damaged(tmp_p
 
 @pytest.mark.parametrize("copied", [False, True])
 @pytest.mark.parametrize("sums", ["none", "not text", "a folder", "other text"])
-def test_a_revision_of_an_earlier_version_has_no_checksums_of_its_own_and_is_read(tmp_path, copied, sums):
+def test_revision_of_an_earlier_version_without_checksums_is_read(tmp_path, copied, sums):
     hub_dir = tmp_path / "hub"
     revision = hub.push_files(write=write_text("{}"), hub_dir=hub_dir, name="m")
     file = hub_dir / "models--hfprobe--m" / "sums" / revision.commit
@@ -374,7 +374,7 @@ def test_a_revision_of_an_earlier_version_has_no_checksums_of_its_own_and_is_rea
         hub.resolve_model(model="m", hub_dir=hub_dir)
 
 
-def test_a_copied_revision_is_read_where_the_one_before_it_and_the_blobs_were_removed(tmp_path):
+def test_copied_revision_is_read_without_earlier_revisions_and_blobs(tmp_path):
     older, _ = (hub.push_files(write=write_text(text), hub_dir=tmp_path / "hub", name="m") for text in "12")
     copy_without_links(tmp_path / "hub", tmp_path / "copy")
     repository = tmp_path / "copy" / "models--hfprobe--m"
@@ -384,13 +384,13 @@ def test_a_copied_revision_is_read_where_the_one_before_it_and_the_blobs_were_re
 
 
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="needs sha256sum")
-def test_the_checksums_of_a_revision_are_those_of_sha256sum(pushed):
+def test_checksums_of_a_revision_pass_sha256sum(pushed):
     _, _, revision = pushed
     sums = revision.path.parent.parent / "sums" / revision.commit
     subprocess.run(["sha256sum", "--check", "--strict", "--quiet", sums], cwd=revision.path, check=True)
 
 
-def test_a_file_system_without_links_gets_copies(tmp_path, monkeypatch):
+def test_files_are_copied_on_a_file_system_without_links(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise OSError(errno.EPERM, "Operation not permitted")
 
@@ -419,7 +419,7 @@ def test_a_file_system_without_links_gets_copies(tmp_path, monkeypatch):
         (errno.EACCES, "Nothing was published. Pass another --hub_dir, and run the same command with --resume."),
     ],
 )
-def test_a_push_that_fails_names_its_own_remedy(tmp_path, number, remedy):
+def test_error_of_a_failed_push_names_the_matching_remedy(tmp_path, number, remedy):
     def fail(folder):
         raise OSError(number, os.strerror(number))
 
@@ -428,7 +428,7 @@ def test_a_push_that_fails_names_its_own_remedy(tmp_path, number, remedy):
 
 
 @pytest.mark.parametrize("linked", ["file", "snapshot", "repository"])
-def test_links_that_leave_the_hub_folder_are_refused(tmp_path, linked):
+def test_links_to_files_outside_the_hub_folder_are_refused(tmp_path, linked):
     hub_dir = tmp_path / "hub"
     revision = hub.push_files(write=write_text("{}"), hub_dir=hub_dir, name="m")
     link = {
@@ -479,7 +479,7 @@ def test_standard_clients_list_every_revision(tmp_path):
 
 
 @pytest.mark.parametrize("model", ["../secret", "/nowhere/at/all", "hfprobe/../x", "nothing", "simple-cnn/../x"])
-def test_names_that_are_no_names(pushed, model):
+def test_invalid_model_names_are_an_input_error(pushed, model):
     _, hub_dir, _ = pushed
     expected = (
         f"No model '{model}': neither a folder nor a name in the hub folder '{hub_dir}', which has: simple-cnn. "
@@ -490,19 +490,19 @@ def test_names_that_are_no_names(pushed, model):
 
 
 @pytest.mark.parametrize("revision", ["1234567", "abc", "../.."])
-def test_unknown_revision(pushed, revision):
+def test_unknown_revision_is_an_input_error(pushed, revision):
     _, hub_dir, known = pushed
     expected = f"No revision '{revision}' of simple-cnn. Known, newest first: {known.commit[:12]}."
     with pytest.raises(InputError, match=re.escape(expected)):
         hub.resolve_model(model=f"simple-cnn@{revision}", hub_dir=hub_dir)
 
 
-def test_folder_that_is_no_model(tmp_path):
+def test_folder_without_a_model_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match=re.escape(f"'{tmp_path}' is not a model folder: it has no config.json.")):
         hub.resolve_model(model=str(tmp_path), hub_dir=tmp_path / "hub")
 
 
-def test_config_says_where_its_code_is(pushed):
+def test_config_names_the_file_of_its_code(pushed):
     config = json.loads((pushed[2].path / "config.json").read_text())
     assert config["auto_map"]["AutoModelForImageClassification"] == "modeling.SimpleCNN"
 
@@ -531,7 +531,7 @@ def link(place, target):
 
 
 @pytest.mark.parametrize("damage", HOSTILE)
-def test_a_hub_folder_of_any_shape_is_one_line(tmp_path, damage):
+def test_damaged_hub_folder_is_a_one_line_error(tmp_path, damage):
     revision = hub.push_files(write=write_text("{}"), hub_dir=tmp_path, name="m")
     HOSTILE[damage](tmp_path / "models--hfprobe--m")
     has_revision = damage.startswith(("main", "refs"))
@@ -546,7 +546,7 @@ def test_a_hub_folder_of_any_shape_is_one_line(tmp_path, damage):
         assert hub.resolve_model(model=f"m@{revision.commit}", hub_dir=tmp_path) == revision.path
 
 
-def test_what_is_no_revision_is_not_listed(tmp_path):
+def test_only_revisions_are_listed(tmp_path):
     revision = hub.push_files(write=write_text("{}"), hub_dir=tmp_path, name="m")
     for name in ("copy of it", "0" * 39):
         (revision.path.parent / name).mkdir()
@@ -556,13 +556,13 @@ def test_what_is_no_revision_is_not_listed(tmp_path):
 
 
 @pytest.mark.parametrize("model", ["a" * 300, "/".join(["a" * 200] * 25), "a\0b"])
-def test_a_name_that_can_be_no_path_is_no_model(tmp_path, model):
+def test_name_that_is_not_a_valid_path_is_an_input_error(tmp_path, model):
     with pytest.raises(InputError, match="neither a folder nor a name in the hub folder"):
         hub.resolve_model(model=model, hub_dir=tmp_path)
 
 
 @pytest.mark.parametrize("hub_dir", ["file", "loop", "nowhere", "a" * 300, "a\0b"])
-def test_a_hub_folder_that_is_none_has_no_models(tmp_path, hub_dir):
+def test_missing_or_invalid_hub_folder_has_no_models(tmp_path, hub_dir):
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "nowhere").symlink_to("missing")
@@ -571,7 +571,7 @@ def test_a_hub_folder_that_is_none_has_no_models(tmp_path, hub_dir):
 
 
 @pytest.mark.parametrize("copied", [False, True])
-def test_damaged_links_and_unreadable_files_of_a_revision_are_named(tmp_path, monkeypatch, copied):
+def test_error_names_damaged_links_and_unreadable_files_of_a_revision(tmp_path, monkeypatch, copied):
     hub_dir = tmp_path / "hub"
     revision = hub.push_files(write=write_text("{}"), hub_dir=hub_dir, name="m")
     file = revision.path / "config.json"

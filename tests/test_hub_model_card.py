@@ -11,7 +11,7 @@ from hfprobe.hub.model_card import render_card
 from hfprobe.system.markdown import printable
 
 
-def test_model_card_shows_values_as_they_are_typed_and_leaves_out_what_is_not_set():
+def test_model_card_shows_values_as_typed_and_omits_unset_ones():
     settings = {"optim": OptimizerNames.ADAMW_TORCH, "lr_scheduler_kwargs": None, "warmup_steps": 0}
     card = render_card(name="hfprobe/simple-cnn", card=CARD | {"settings": settings})
     assert "| optim | adamw_torch |\n| warmup_steps | 0 |\n" in card
@@ -35,18 +35,18 @@ def test_model_card_header_holds_any_dataset_name(dataset):
 
 
 @pytest.mark.parametrize(("dataset", "written"), [("1e3", "1e3"), ("0o17", "0o17"), ("😀", "\\U0001F600")])
-def test_names_in_the_card_header_are_strings_for_readers_of_yaml_1_1_and_1_2(dataset, written):
+def test_names_in_the_card_header_are_strings_in_yaml_1_1_and_1_2(dataset, written):
     assert f'\ndatasets: ["{written}"]\n' in render_card(name="hfprobe/m", card=CARD | {"dataset": dataset})
 
 
-def test_a_name_that_is_no_unicode_does_not_stop_a_push(tmp_path):
+def test_invalid_unicode_in_a_name_does_not_stop_a_push(tmp_path):
     card = CARD | {"dataset": "caf\udce9", "class_names": ["caf\udce9"], "source": "caf\udce9"}
     text = render_card(name="hfprobe/m", card=card)
     assert yaml.safe_load(text.split("---")[1])["datasets"] == ["caf\\udce9"]
     text.encode()
 
 
-def test_names_with_markup_are_text_in_the_card():
+def test_markup_in_names_is_plain_text_in_the_model_card():
     card = CARD | {"class_names": AWFUL_NAMES, "source": "folder <x>|`y`", "settings": {"a|b": "c|`d`", "e": ["<f>"]}}
     body = render_card(name="hfprobe/simple-cnn", card=card).split("---\n", 2)[2]
     assert ["a|b", "c|`d`"] in rows(body)
@@ -59,7 +59,7 @@ def test_names_with_markup_are_text_in_the_card():
     )
 
 
-def test_a_name_with_underscores_is_not_escaped_in_code():
+def test_underscores_of_a_name_are_not_escaped_in_code():
     card = render_card(name="hfprobe/my_cnn_", card=CARD)
     assert '\n- name: "hfprobe/my_cnn_"\n' in card
     assert "`python scripts/eval.py --model hfprobe/my_cnn_`" in card

@@ -56,7 +56,7 @@ class OneOperator(torch.nn.Module):
         return self.run(pixel_values[:, 0, :16, :8].contiguous())
 
 
-def test_macs_of_torchs_own_encoder_layer():
+def test_macs_of_the_encoder_layer_of_torch():
     layer = torch.nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=32, dropout=0, batch_first=True).eval()
     assert count_macs(OneOperator(layer), side=16) == 16 * (3 + 1 + 4 + 4) * 8**2 + 2 * 16**2 * 8
     assert torch.backends.mha.get_fastpath_enabled()
@@ -75,7 +75,7 @@ def test_an_attention_operator_that_torch_cannot_count_is_an_error():
         count_macs(OneOperator(fused_attention), side=16)
 
 
-def test_models_take_turns_and_every_step_counts():
+def test_models_are_timed_in_turn_and_every_step_is_counted():
     order = []
     steps = {(name, 3): lambda name=name: order.append(name) for name in "abc"}
     found = time_in_turn(steps, rounds=6, seconds=0, device=CPU)
@@ -86,7 +86,7 @@ def test_models_take_turns_and_every_step_counts():
         assert result["throughput"]["min"] <= result["throughput"]["median"] <= result["throughput"]["max"]
 
 
-def test_throughput_and_latency_agree_with_a_known_clock(monkeypatch):
+def test_throughput_and_latency_are_correct_for_a_known_clock(monkeypatch):
     clock = iter(range(10_000))
     monkeypatch.setattr(measurements.time, "perf_counter", lambda: next(clock) / 1000)  # each step takes 1 ms
     found = time_in_turn({("a", 8): lambda: None}, rounds=5, seconds=0.003, device=CPU)["a", 8]
@@ -95,7 +95,7 @@ def test_throughput_and_latency_agree_with_a_known_clock(monkeypatch):
     assert found["throughput"] == {key: pytest.approx(8000) for key in ("median", "min", "max")}
 
 
-def test_an_operator_belongs_to_what_called_it():
+def test_kind_of_an_operator_is_that_of_its_outermost_caller():
     def event(*names):  # from the outside in
         found = None
         for name in names:

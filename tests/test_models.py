@@ -49,7 +49,7 @@ def built(family):
     return options, *family.build(options=options, labels=LABELS), split
 
 
-def test_every_recipe_is_made_of_known_fields(family):
+def test_recipes_set_known_fields_only(family):
     known = {key for group in (RunArguments, DataArguments, family.Options) for key in group.__dataclass_fields__}
     for recipe, values in family.RECIPES.items():
         assert set(values) <= known
@@ -73,7 +73,7 @@ def test_names_and_aliases_belong_to_one_model_each(family):
         assert find_family(name) is family
 
 
-def test_a_step_reaches_every_trained_parameter_and_no_other(family, built):
+def test_step_changes_every_trained_parameter_and_no_other(family, built):
     options, model, processor, split = built
     family.initialize(model, options=options, images=ImageBatches(split, processor=processor))
     inputs = family.inputs(model, processor, split, name="images", options=options, train=True, augmentation={})
@@ -89,7 +89,7 @@ def test_a_step_reaches_every_trained_parameter_and_no_other(family, built):
     family.check_weights(model)
 
 
-def test_inputs_of_some_images_are_some_of_the_inputs(family, built):
+def test_inputs_of_a_subset_are_a_subset_of_the_inputs(family, built):
     options, model, processor, split = built
     for mirror in (False, True):
         inputs = family.inputs(model.eval(), processor, split, name="images", options=options, mirror=mirror)
@@ -103,7 +103,7 @@ def test_inputs_of_some_images_are_some_of_the_inputs(family, built):
             torch.testing.assert_close(model(**whole).logits, model(**pixels).logits, atol=1e-4, rtol=1e-4)
 
 
-def test_a_solved_model_learns_its_images(family, built):
+def test_solved_model_predicts_its_training_images(family, built):
     options, model, processor, split = built
     if not family.is_solved(options):
         pytest.skip("trained by gradient steps")
@@ -116,7 +116,7 @@ def test_a_solved_model_learns_its_images(family, built):
     assert predicted.tolist() == split.labels.tolist()
 
 
-def test_a_saved_model_loads_with_the_same_logits_to_the_bit(family, built, tmp_path):
+def test_saved_model_loads_with_bit_identical_logits(family, built, tmp_path):
     _, model, processor, split = built
     batch = ImageBatches(split, processor=processor).__getitems__(range(8))
     model.train()(**batch)  # moves the running statistics of BatchNorm, which must travel too
@@ -146,7 +146,7 @@ def test_flags_and_recipes_are_read_without_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_unknown_model():
+def test_unknown_model_is_an_input_error():
     expected = (
         f"Unknown model 'resnet'. Available: {', '.join(available_models())}. "
         "To add one, write a folder of hfprobe/models with an object FAMILY."
@@ -195,7 +195,7 @@ def test_dropout_acts_in_training_only():
     assert torch.equal(model.eval()(images).logits, model(images).logits)
 
 
-def test_principal_filters_see_uncorrelated_parts_of_a_patch_the_strongest_first(cnn):
+def test_outputs_of_principal_filters_are_uncorrelated_and_sorted_by_variance(cnn):
     smooth = torch.nn.functional.avg_pool2d(torch.randn(200, 3, 34, 34), 3, stride=1)  # neighbours are alike
     before = cnn.features[0].weight.detach().clone()
     cnn.set_principal_filters(smooth)
@@ -213,7 +213,7 @@ def test_principal_filters_see_uncorrelated_parts_of_a_patch_the_strongest_first
     torch.testing.assert_close(filters[:54].flatten(1).norm(dim=1), length)
 
 
-def test_a_small_head_begins_with_nearly_equal_probabilities():
+def test_small_head_scale_gives_nearly_equal_initial_probabilities():
     images = torch.randn(64, 3, 32, 32)
     spreads = {}
     for scale in (1.0, 0.2):
@@ -225,18 +225,18 @@ def test_a_small_head_begins_with_nearly_equal_probabilities():
     assert spreads[0.2] == pytest.approx(0.2 * spreads[1.0], rel=1e-4)
 
 
-def test_head_scale_out_of_range():
+def test_head_scale_out_of_range_is_refused():
     with pytest.raises(ValueError, match=re.escape("--head_scale is 0; allowed: more than 0, at most 1,000.")):
         find_family("cnn").recipe_options(head_scale=0)
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0])
-def test_dropout_out_of_range(dropout):
+def test_dropout_out_of_range_is_refused(dropout):
     with pytest.raises(ValueError, match=re.escape(f"--dropout is {dropout}; allowed: 0 <= dropout < 1.")):
         find_family("cnn").recipe_options(dropout=dropout)
 
 
-def test_reference_recipe_is_the_reference_experiment():
+def test_reference_recipe_has_the_values_of_the_reference_experiment():
     run = make_run(model="cnn", recipe="reference")
     training = run.training
     assert (training.optimizer, training.learning_rate, training.weight_decay) == ("adam", 1e-3, 1e-4)

@@ -68,7 +68,7 @@ def edit_weights(file, change):
 
 def refused(folder, reason):
     message = (
-        f"'{folder}' does not hold a model that hfprobe can load: {reason}. Give a folder or a name that "
+        f"'{folder}' does not hold a model that hfprobe can load: {reason}. Pass a folder or a name that "
         "scripts/train.py printed."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
@@ -76,7 +76,7 @@ def refused(folder, reason):
 
 
 POSITIVE, HALVING = "a positive whole number", "positive whole numbers, each halving the image once"
-LABELS, LABEL = "a name for each number from 0 on", "one line of text, each once"
+LABELS, LABEL = "a name for each number from 0 on", "one line of text, each name once"
 NUMBERS = "the numbers of id2label, {'airplane': 0, 'automobile': 1, 'bird': 2, 'cat': 3, ...}"
 MODELS = "hfprobe-simple-cnn, hfprobe-linear-probe"
 SIDES = "{'height': 32, 'width': 32}"
@@ -115,7 +115,7 @@ SIDES = "{'height': 32, 'width': 32}"
         ("cnn vit", "run", None, "an object"),
     ],
 )
-def test_an_invalid_value_of_the_config_is_named(copied, names, key, value, allowed):
+def test_error_names_an_invalid_value_of_the_config(copied, names, key, value, allowed):
     for name in names.split():
         folder = copied(name)
         load_model(folder)
@@ -132,14 +132,14 @@ def test_an_invalid_value_of_the_config_is_named(copied, names, key, value, allo
         ("dataset", 1, "text"),
     ],
 )
-def test_an_invalid_value_of_the_run_is_named(copied, key, value, allowed):
+def test_error_names_an_invalid_value_of_the_run(copied, key, value, allowed):
     folder = copied("cnn")
     edit(folder / CONFIG, lambda values: values["run"].update({key: value}))
     refused(folder, f"{CONFIG}: run.{key} is {value!r}; allowed: {allowed}")
 
 
 @pytest.mark.parametrize("label", ["cat", 7, "", "two\nlines"])
-def test_an_invalid_name_of_a_label(copied, label):
+def test_invalid_label_name_is_refused(copied, label):
     folder = copied("vit")
     edit(folder / CONFIG, lambda values: values["id2label"].update({"4": label}))
     refused(folder, f"{CONFIG}: id2label has the name {label!r}; allowed: {LABEL}")
@@ -165,7 +165,7 @@ def test_an_invalid_name_of_a_label(copied, label):
         ("cnn", "rescale_factor", 1, "0.00392156862745098"),
     ],
 )
-def test_an_invalid_value_of_the_image_processor_is_named(copied, names, key, value, allowed):
+def test_error_names_an_invalid_value_of_the_image_processor(copied, names, key, value, allowed):
     for name in names.split():
         folder = copied(name)
         edit(folder / PROCESSOR, lambda values: values.update({key: value}))
@@ -177,7 +177,7 @@ BUFFER = {"cnn": "features.1.running_var", "vit": "backbone.bn1.running_var"}
 
 
 @pytest.mark.parametrize("name", ["cnn", "vit"])
-def test_weights_are_exactly_those_of_the_model(copied, name):
+def test_weights_must_be_exactly_those_of_the_model(copied, name):
     folder = copied(name)
     file = folder / WEIGHTS
     original = file.read_bytes()
@@ -188,13 +188,15 @@ def test_weights_are_exactly_those_of_the_model(copied, name):
         refused(folder, reason)
 
     for key in (KEY[name], BUFFER[name], BUFFER[name].replace("running_var", "num_batches_tracked")):
-        damaged(lambda weights, key=key: weights.pop(key), f"{WEIGHTS} does not fit {CONFIG}; missing: {key}")
-    damaged(lambda weights: weights.update(extra=torch.zeros(1)), f"{WEIGHTS} does not fit {CONFIG}; unexpected: extra")
+        damaged(lambda weights, key=key: weights.pop(key), f"{WEIGHTS} does not match {CONFIG}; missing: {key}")
+    damaged(
+        lambda weights: weights.update(extra=torch.zeros(1)), f"{WEIGHTS} does not match {CONFIG}; unexpected: extra"
+    )
     key, size = KEY[name], 512
-    shape = f"of another shape: {key} (3, {size}) instead of (5, {size})"
-    damaged(lambda weights: weights.update({key: torch.zeros(3, size)}), f"{WEIGHTS} does not fit {CONFIG}; {shape}")
-    types = f"of another type: {key} torch.float16 instead of torch.float32"
-    damaged(lambda weights: weights.update({key: weights[key].half()}), f"{WEIGHTS} does not fit {CONFIG}; {types}")
+    shape = f"different shape: {key} (3, {size}) instead of (5, {size})"
+    damaged(lambda weights: weights.update({key: torch.zeros(3, size)}), f"{WEIGHTS} does not match {CONFIG}; {shape}")
+    types = f"different dtype: {key} torch.float16 instead of torch.float32"
+    damaged(lambda weights: weights.update({key: weights[key].half()}), f"{WEIGHTS} does not match {CONFIG}; {types}")
     for value in (float("nan"), float("inf")):
         damaged(
             lambda weights, value=value: weights[key].__setitem__((2, 1), value),
@@ -202,15 +204,15 @@ def test_weights_are_exactly_those_of_the_model(copied, name):
         )
 
 
-def test_a_head_for_other_labels_does_not_fit(copied):
+def test_head_for_other_labels_is_refused(copied):
     folder = copied("cnn")
     names = {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 0, "b": 1}}
     edit(folder / CONFIG, lambda values: values.update(names))
     shapes = "classifier.4.weight (5, 512) instead of (2, 512), classifier.4.bias (5,) instead of (2,)"
-    refused(folder, f"{WEIGHTS} does not fit {CONFIG}; of another shape: {shapes}")
+    refused(folder, f"{WEIGHTS} does not match {CONFIG}; different shape: {shapes}")
 
 
-def test_sizes_beyond_any_memory_are_refused_before_memory_is_taken(copied):
+def test_sizes_beyond_any_memory_are_refused_before_allocation(copied):
     folder = copied("cnn")
     edit(folder / CONFIG, lambda values: values.update(hidden_size=10**9))
     with pytest.raises(InputError, match=re.escape("classifier.1.weight (512, 4096) instead of (1000000000, 4096), ")):
@@ -218,7 +220,7 @@ def test_sizes_beyond_any_memory_are_refused_before_memory_is_taken(copied):
 
 
 @pytest.mark.parametrize("damage", ["weights", "checksum", "no checksum"])
-def test_the_backbone_is_the_one_of_the_checksum(copied, damage):
+def test_backbone_must_match_its_checksum(copied, damage):
     folder = copied("vit")
     right = json.loads((folder / CONFIG).read_text())["backbone_sha256"]
     found = right
@@ -227,12 +229,12 @@ def test_the_backbone_is_the_one_of_the_checksum(copied, damage):
     else:
         found = None if damage == "no checksum" else right[::-1]
         edit(folder / CONFIG, lambda values: values.update(backbone_sha256=found))
-    with pytest.raises(InputError, match=re.escape(f"{WEIGHTS} does not fit {CONFIG}; the SHA-256 of the ")) as refused:
+    with pytest.raises(InputError, match=re.escape(f"{WEIGHTS} does not match {CONFIG}; the SHA-256 of ")) as refused:
         load_model(folder)
-    assert f"expected: {found}, that of the config" in str(refused.value)
+    assert f"expected: {found}, the one in the config" in str(refused.value)
 
 
-def test_a_sharded_folder_is_checked_alike(tmp_path):
+def test_sharded_folder_is_checked_in_the_same_way(tmp_path):
     folder = save_model(tmp_path / "model", max_shard_size="2MB")
     whole = save_model(tmp_path / "whole")
     shards = sorted(folder.glob("model-*.safetensors"))
@@ -241,7 +243,7 @@ def test_a_sharded_folder_is_checked_alike(tmp_path):
         assert torch.equal(load_model(folder)[0](PIXELS).logits, load_model(whole)[0](PIXELS).logits)
     shard = next(file for file in shards if BUFFER["cnn"] in load_file(file))
     edit_weights(shard, lambda weights: weights.pop(BUFFER["cnn"]))
-    refused(folder, f"{WEIGHTS} does not fit {CONFIG}; missing: {BUFFER['cnn']}")
+    refused(folder, f"{WEIGHTS} does not match {CONFIG}; missing: {BUFFER['cnn']}")
     shard.unlink()
     with pytest.raises(InputError, match=re.escape(f"'{folder}' does not hold a model that hfprobe can load: ")):
         load_model(folder)
@@ -249,7 +251,7 @@ def test_a_sharded_folder_is_checked_alike(tmp_path):
 
 @pytest.mark.parametrize("name", ["cnn", "vit"])
 @pytest.mark.parametrize("file", [CONFIG, WEIGHTS, PROCESSOR])
-def test_a_missing_cut_or_empty_file(copied, name, file):
+def test_missing_truncated_or_empty_file_is_an_input_error(copied, name, file):
     folder = copied(name)
     content = (folder / file).read_bytes()
     for damaged in (None, b"", content[: len(content) // 2], b"[1]", b"\xff\xfe", b"[" * 100_000):
@@ -258,7 +260,7 @@ def test_a_missing_cut_or_empty_file(copied, name, file):
             load_model(folder)
 
 
-def test_files_that_transformers_would_follow_are_not(copied):
+def test_other_files_that_transformers_would_read_are_ignored_or_refused(copied):
     folder = copied("cnn")
     with torch.no_grad():
         expected = load_model(folder)[0](PIXELS).logits
@@ -267,7 +269,7 @@ def test_files_that_transformers_would_follow_are_not(copied):
     with torch.no_grad():
         assert torch.equal(load_model(folder)[0](PIXELS).logits, expected)
     (folder / "processor_config.json").write_text('{"image_processor": {"size": {"height": 8, "width": 8}}}')
-    refused(folder, f"processor_config.json is there; allowed: {PROCESSOR} alone")
+    refused(folder, f"the folder holds processor_config.json; allowed: {PROCESSOR} only")
 
 
 def places(values, path=()):
@@ -289,7 +291,7 @@ REMOVED = object()
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 @pytest.mark.parametrize("name", ["cnn", "vit"])
-def test_any_one_value_damaged_is_one_line_or_changes_nothing(intact, right, name, data, tmp_path):
+def test_any_damaged_value_is_a_one_line_error_or_has_no_effect(intact, right, name, data, tmp_path):
     folder = shutil.copytree(intact[name], tmp_path / "model", dirs_exist_ok=True)
     file = data.draw(st.sampled_from([CONFIG, PROCESSOR]))
     values = json.loads((folder / file).read_text())

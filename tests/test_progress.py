@@ -15,7 +15,7 @@ def lines(caplog):
     return lambda: [re.sub(r"\d+ s", "T s", message) for message in caplog.messages]
 
 
-def test_a_stage_has_a_line_at_its_start_and_at_its_end(lines):
+def test_stage_logs_a_line_at_its_start_and_its_end(lines):
     with show_progress(total=20_000, desc="Decoding train images", unit="image", initial=5000) as bar:
         for _ in range(15_000):
             bar.update()
@@ -25,7 +25,7 @@ def test_a_stage_has_a_line_at_its_start_and_at_its_end(lines):
     ]
 
 
-def test_a_long_stage_has_lines_in_between_also_where_one_update_takes_long(lines, monkeypatch):
+def test_long_stage_logs_lines_regularly_even_during_a_long_update(lines, monkeypatch):
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.02)
     with show_progress(total=3, desc="Label efficiency", unit="point") as bar:
         bar.update()
@@ -41,7 +41,7 @@ def test_a_long_stage_has_lines_in_between_also_where_one_update_takes_long(line
     assert lines() == told
 
 
-def test_an_inner_stage_and_one_that_fails_have_no_last_line(lines):
+def test_inner_stage_and_failed_stage_log_no_last_line(lines):
     with show_progress(total=3, desc="Solving", unit="penalty", inner=True) as bar:
         bar.update()
     assert lines() == []
@@ -53,7 +53,7 @@ def test_an_inner_stage_and_one_that_fails_have_no_last_line(lines):
 @pytest.mark.parametrize(
     ("terminal", "bars", "expected"), [(True, True, True), (True, False, False), (False, True, False)]
 )
-def test_bars_are_for_terminals_and_can_be_turned_off(monkeypatch, terminal, bars, expected):
+def test_bars_are_drawn_on_terminals_only_and_can_be_disabled(monkeypatch, terminal, bars, expected):
     monkeypatch.setenv("TQDM_DISABLE", "1")  # set, so that it is restored
     monkeypatch.delenv("TQDM_DISABLE")
     monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)

@@ -38,7 +38,7 @@ def copy_package(tmp_path, monkeypatch):
 OWN = (ROOT / "setup.cfg").read_text()
 
 
-def test_the_commit_is_that_of_hfprobes_own_checkout(copy_package, tmp_path):
+def test_commit_is_that_of_the_checkout_of_hfprobe(copy_package, tmp_path):
     assert copy_package(".", tracked=True, setup=OWN) == git(tmp_path, "rev-parse", "HEAD")
     (tmp_path / "hfprobe" / "__init__.py").write_text("changed")
     assert provenance.git_sha() == git(tmp_path, "rev-parse", "HEAD") + "-dirty"
@@ -55,11 +55,11 @@ def test_the_commit_is_that_of_hfprobes_own_checkout(copy_package, tmp_path):
         (".", True, "no section"),
     ],
 )
-def test_the_commit_of_a_repository_around_an_installed_copy_is_not_taken(copy_package, place, tracked, setup):
+def test_commit_of_a_repository_around_an_installed_copy_is_ignored(copy_package, place, tracked, setup):
     assert copy_package(place, tracked=tracked, setup=setup) is None
 
 
-def test_a_git_hooks_own_repository_is_not_taken(copy_package, monkeypatch):
+def test_repository_of_a_git_hook_is_ignored(copy_package, monkeypatch):
     expected = copy_package(".", tracked=True, setup=OWN)
     monkeypatch.setenv("GIT_DIR", str(ROOT / ".git"))
     assert provenance.git_sha() == expected

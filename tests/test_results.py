@@ -44,7 +44,7 @@ def make_result(class_names=("cat", "dog", "owl"), count=60, seed=0):
     )
 
 
-def test_what_is_saved_is_loaded(tmp_path):
+def test_saved_result_loads_unchanged(tmp_path):
     result = make_result()
     result.save(tmp_path)
     loaded = EvalResult.load(tmp_path)
@@ -70,7 +70,7 @@ def test_the_keys_of_metrics_json_are_stable(tmp_path):
     assert set(content["reliability"][0]) == {"confidence", "accuracy", "n"}
 
 
-def test_summary_equals_scikit_learn_whatever_occurs():
+def test_summary_equals_scikit_learn_whichever_classes_occur():
     generator = np.random.default_rng(0)
     labels, predictions = generator.integers(0, 3, 200), generator.integers(0, 4, 200)  # d is predicted alone, e never
     summary = summarize_classification(labels=labels, predictions=predictions, class_names=list("abcde"))
@@ -117,7 +117,7 @@ def test_json_never_holds_nan(tmp_path):
     assert found == {"loss": None, "list": [1.5, None, None, None], "name": "NaN", "3": None}
 
 
-def test_a_folder_without_an_evaluation(tmp_path):
+def test_folder_without_an_evaluation_is_an_input_error(tmp_path):
     expected = (
         f"'{tmp_path}' holds no evaluation: it has no metrics.json. Make it: "
         f"python scripts/eval.py --model <folder or hub name> --report_dir {tmp_path}"
@@ -128,7 +128,7 @@ def test_a_folder_without_an_evaluation(tmp_path):
 
 @pytest.mark.parametrize("name", ["metrics.json", "predictions.parquet", "mistakes.parquet"])
 @pytest.mark.parametrize("damage", ["cut", "empty"])
-def test_damaged_files(tmp_path, name, damage):
+def test_damaged_files_are_input_errors(tmp_path, name, damage):
     make_result().save(tmp_path)
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
@@ -136,7 +136,7 @@ def test_damaged_files(tmp_path, name, damage):
         EvalResult.load(tmp_path)
 
 
-def test_a_missing_key_is_named(tmp_path):
+def test_error_names_a_missing_key(tmp_path):
     make_result().save(tmp_path)
     (tmp_path / "metrics.json").write_text("{}")
     with pytest.raises(InputError, match=re.escape("is damaged: 'class_names' is missing. Make it: ")):
@@ -144,7 +144,7 @@ def test_a_missing_key_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["accuracy", "per_class", *PROVENANCE_KEYS])
-def test_what_reports_rely_on_is_required(tmp_path, key):
+def test_entries_that_reports_need_are_required(tmp_path, key):
     make_result().save(tmp_path)
     content = json.loads((tmp_path / "metrics.json").read_text())
     del content[key]
@@ -154,14 +154,14 @@ def test_what_reports_rely_on_is_required(tmp_path, key):
 
 
 @pytest.mark.parametrize("text", ["[]", "null", '"metrics"'])
-def test_json_of_another_kind(tmp_path, text):
+def test_json_that_is_not_an_object_is_an_input_error(tmp_path, text):
     make_result().save(tmp_path)
     (tmp_path / "metrics.json").write_text(text)
     with pytest.raises(InputError, match=re.escape("is damaged: metrics.json holds no JSON object. Make it: ")):
         EvalResult.load(tmp_path)
 
 
-def test_a_missing_column_is_named(tmp_path):
+def test_error_names_a_missing_column(tmp_path):
     make_result().save(tmp_path)
     path = tmp_path / "predictions.parquet"
     pq.write_table(pq.read_table(path).drop_columns(["probabilities"]), path)
@@ -169,7 +169,7 @@ def test_a_missing_column_is_named(tmp_path):
         EvalResult.load(tmp_path)
 
 
-def test_a_save_that_is_cut_off_leaves_the_older_one(tmp_path, monkeypatch):
+def test_interrupted_save_keeps_the_earlier_result(tmp_path, monkeypatch):
     make_result(seed=0).save(tmp_path)
 
     def fail(*_):
@@ -181,7 +181,7 @@ def test_a_save_that_is_cut_off_leaves_the_older_one(tmp_path, monkeypatch):
     assert EvalResult.load(tmp_path).metrics == make_result(seed=0).metrics
 
 
-def test_predictions_of_another_evaluation_are_noticed(tmp_path):
+def test_predictions_of_another_evaluation_are_detected(tmp_path):
     for seed in (0, 1):
         make_result(seed=seed).save(tmp_path / str(seed))
     (tmp_path / "1" / "predictions.parquet").replace(tmp_path / "0" / "predictions.parquet")
@@ -190,7 +190,7 @@ def test_predictions_of_another_evaluation_are_noticed(tmp_path):
         EvalResult.load(tmp_path / "0")
 
 
-def test_every_mistake_has_its_picture(tmp_path):
+def test_every_mistake_must_have_its_image(tmp_path):
     result = make_result()
     first = min(result.mistakes)
     dataclasses.replace(result, mistakes={key: png for key, png in result.mistakes.items() if key != first}).save(

@@ -23,13 +23,13 @@ def of_counts(confusion):
     return np.repeat(np.array(list(np.ndindex(np.shape(confusion)))), np.ravel(confusion), axis=0).T
 
 
-def test_macro_f1_is_scikit_learns_default():
+def test_macro_f1_equals_the_default_of_scikit_learn():
     labels, predictions = np.array([0, 0, 1, 1, 4]), np.array([0, 1, 1, 1, 3])  # nothing is or is called 2
     assert statistics.macro_f1(labels, predictions) == (2 / 3 + 4 / 5 + 0 + 0) / 4
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 10, 30, 200])
-def test_the_interval_of_accuracy_covers_every_true_accuracy(n, monkeypatch):
+def test_interval_of_accuracy_covers_every_true_accuracy(n, monkeypatch):
     monkeypatch.setattr(statistics, "RESAMPLES", 1)  # of macro-F1
     intervals = []
     for right in range(n + 1):
@@ -43,14 +43,14 @@ def test_the_interval_of_accuracy_covers_every_true_accuracy(n, monkeypatch):
 
 
 @pytest.mark.parametrize(("right", "expected"), [(10, (0.6915, 1)), (0, (0, 0.3085)), (9, (0.5550, 0.9975))])
-def test_ten_images_leave_a_wide_interval(right, expected):
+def test_ten_images_give_a_wide_interval(right, expected):
     # Clopper and Pearson's table.
     labels, predictions = np.zeros(10, int), np.r_[np.zeros(right, int), np.ones(10 - right, int)]
     found = statistics.metric_intervals(labels=labels, predictions=predictions)["accuracy"]
     np.testing.assert_allclose(found, expected, atol=5e-5)
 
 
-def test_thousands_of_images_have_the_interval_of_the_plain_bootstrap():
+def test_interval_for_thousands_of_images_equals_the_plain_bootstrap():
     labels, predictions = of_counts(np.full((5, 5), 20) + 880 * np.eye(5, dtype=int))
     found = statistics.metric_intervals(labels=labels, predictions=predictions)
     draws = np.random.default_rng(0).multinomial(4900, np.bincount(labels * 5 + predictions) / 4900, size=4000)
@@ -93,7 +93,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_the_interval_of_macro_f1_covers_the_truth(name, monkeypatch):
+def test_interval_of_macro_f1_covers_the_true_value(name, monkeypatch):
     monkeypatch.setattr(statistics, "RESAMPLES", 500)
     n, accuracies = SETTINGS[name]
 
@@ -106,7 +106,7 @@ def test_the_interval_of_macro_f1_covers_the_truth(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_the_interval_of_a_difference_of_macro_f1_covers_the_truth(name, monkeypatch):
+def test_interval_of_a_difference_of_macro_f1_covers_the_true_value(name, monkeypatch):
     monkeypatch.setattr(statistics, "RESAMPLES", 500)
     n, accuracies = SETTINGS[name]
 
@@ -117,7 +117,7 @@ def test_the_interval_of_a_difference_of_macro_f1_covers_the_truth(name, monkeyp
     assert coverage(n, shares, of=of) > 0.89
 
 
-def test_perfect_predictions_say_of_a_class_what_its_images_say():
+def test_interval_of_perfect_predictions_depends_on_the_images_per_class():
     labels = np.repeat(np.arange(5), [20, 20, 20, 20, 1])
     low, high = statistics.metric_intervals(labels=labels, predictions=labels)["macro_f1"]
     # The exact interval of one image of one right is 0.025 to 1: of the fifth class alone, 0.805 to 1.
@@ -129,7 +129,7 @@ def test_perfect_predictions_say_of_a_class_what_its_images_say():
     assert high == 1
 
 
-def test_a_class_keeps_its_images_in_every_draw():
+def test_each_class_keeps_its_number_of_images_in_every_draw():
     labels, predictions = np.repeat([0, 1], [100, 1]), np.repeat([0, 1], [100, 1])
     draws = statistics.draw_macro_f1(labels, predictions)
     assert draws.shape == (1, statistics.RESAMPLES)
@@ -146,7 +146,7 @@ def test_a_class_in_neither_labels_nor_predictions_changes_nothing():
 
 @pytest.mark.parametrize("labels", [[0], [0, 0, 0], [2, 2]])
 @pytest.mark.parametrize("predictions", [[0], [1], [2]])
-def test_intervals_of_next_to_nothing_are_finite_and_hold_the_value(labels, predictions):
+def test_intervals_of_very_few_images_are_finite_and_contain_the_value(labels, predictions):
     labels = np.array(labels)
     predictions = np.resize(predictions, len(labels))
     found = statistics.metric_intervals(labels=labels, predictions=predictions)
@@ -188,7 +188,7 @@ def test_the_paired_score_interval_ends_where_the_score_test_rejects():
         assert abs((second - first) / n - bound) / np.sqrt(variance) == pytest.approx(1.96, abs=1e-3)
 
 
-def test_the_paired_score_interval_is_that_of_wilson_where_one_model_is_never_alone_right():
+def test_the_paired_score_interval_is_wilsons_if_one_model_is_never_the_only_correct_one():
     for second in (0, 1, 5, 40):
         expected = stats.binomtest(second, 40).proportion_ci(method="wilson").high
         assert statistics.paired_score_interval(0, second, 40)[1] == pytest.approx(expected)
@@ -207,7 +207,7 @@ def test_the_paired_score_interval_covers_every_true_difference(n):
             assert chances[(low <= difference + 1e-9) & (difference <= high + 1e-9)].sum() > 0.94
 
 
-def test_where_the_exact_test_rejects_the_interval_excludes_zero():
+def test_interval_excludes_zero_whenever_the_exact_test_rejects():
     for disagreements in range(1, 60):
         for first in range(disagreements // 2 + 1):
             if statistics.mcnemar_exact(first, disagreements - first) < 0.05:
@@ -221,7 +221,7 @@ def test_mcnemar_is_the_binomial_test_of_the_disagreements(first, second):
     assert statistics.mcnemar_exact(second, first) == statistics.mcnemar_exact(first, second)
 
 
-def test_two_models_that_never_disagree_are_not_told_apart():
+def test_models_that_never_disagree_have_a_p_value_of_one():
     assert statistics.mcnemar_exact(0, 0) == 1
 
 
@@ -236,7 +236,7 @@ def test_calibration_by_hand():
     assert [row["accuracy"] for row in found["reliability"]] == [0.5, 1, 1]
 
 
-def test_calibration_is_scikit_learns(predicted):
+def test_calibration_equals_that_of_scikit_learn(predicted):
     labels, _, probabilities = predicted
     found = statistics.calibration(labels=labels, probabilities=probabilities)
     assert found["nll"] == pytest.approx(log_loss(labels, probabilities, labels=range(5)))
@@ -245,13 +245,13 @@ def test_calibration_is_scikit_learns(predicted):
     assert found["brier"] == pytest.approx(expected)
 
 
-def test_a_probability_of_zero_is_no_infinite_loss():
+def test_probability_of_zero_gives_a_finite_loss():
     found = statistics.calibration(labels=np.array([1]), probabilities=np.array([[1.0, 0.0]]))
     assert np.isfinite(found["nll"])
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
-def test_temperature_is_found_again(temperature):
+def test_fitted_temperature_recovers_the_true_one(temperature):
     generator = np.random.default_rng(0)
     logits = 2 * generator.normal(size=(50_000, 3))
     gumbel = generator.gumbel(size=logits.shape)
@@ -261,7 +261,7 @@ def test_temperature_is_found_again(temperature):
     )
 
 
-def test_temperature_of_two_classes_is_a_logistic_regressions():
+def test_temperature_of_two_classes_equals_a_logistic_regression():
     generator = np.random.default_rng(1)
     difference = generator.normal(size=500)
     labels = (difference + generator.logistic(size=500) > 0).astype(int)
@@ -287,7 +287,7 @@ def test_without_an_error_the_temperature_stays_at_one(scale):
 
 
 @pytest.mark.parametrize("sign", [-1, 0])
-def test_logits_that_say_nothing_about_the_labels_leave_the_temperature_at_one(sign):
+def test_temperature_stays_at_one_if_logits_carry_no_information(sign):
     labels = np.arange(60) % 3
     assert statistics.fit_temperature(labels=labels, logits=sign * np.eye(3)[labels]) == 1
 

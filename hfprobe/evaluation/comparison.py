@@ -1,4 +1,4 @@
-"""EvalResults of the same images -> who is better, by how much, and what the numbers allow to say. No torch."""
+"""Compare models on the same images: which is better, by how much, is the difference significant. Without torch."""
 
 from __future__ import annotations
 
@@ -20,24 +20,27 @@ from hfprobe.system.process import script
 
 COMPARISON_FILE = "comparison.json"
 PROFILE_FILE = "profile.json"
-# Of a profile: where and how it was measured.
+# Keys of a profile that say where and how it was measured.
 PROFILE_KEYS = ("device", "memory_of", "hardware", "versions", "load_average", "rounds", "warmup_steps")
-# Between two models at most one claim in twenty is false by chance; among more of them Holm's rule keeps it so.
+# Significance level. With more than two models, Holm's correction keeps it as the level of all pairs together.
 SIGNIFICANCE = 1 - COVERAGE
 
 
 def load_comparable(folders: list[Path]) -> dict[str, EvalResult]:
-    """The evaluations in report folders, by a name for each: the model's, or the folder's where two share it.
+    """Load the evaluations in report folders, with the classes of all in the same order.
+
+    Returns:
+        Name -> evaluation. The name is that of the model, or that of the folder if two evaluations have the same model.
 
     Raises:
-        InputError: fewer than two; a folder twice; not an evaluation; evaluations that cannot be compared.
+        InputError: fewer than two folders, or one twice; no evaluation; evaluations that cannot be compared.
     """
     if len(folders) < 2:
         raise InputError(
             f"{len(folders)} report folder cannot be compared; allowed: two or more, from scripts/eval.py."
         )
     if len({folder.resolve() for folder in folders}) < len(folders):
-        raise InputError("A report folder is named twice. Name each once.")
+        raise InputError("A report folder is named twice. Pass each folder once.")
     results = [EvalResult.load(folder) for folder in folders]
     names = _model_names(results)
     if len(set(names)) < len(names):
@@ -79,9 +82,10 @@ def make_comparable(results: dict[str, EvalResult], *, places: Sequence[str]) ->
 
 
 def _order_classes(result: EvalResult, *, like: EvalResult) -> EvalResult:
-    """A result with its classes numbered as another's are, where both have the same classes.
+    """The result with its classes in the order of another one, if both have the same classes.
 
-    The fingerprint of its split depends on the numbers. It becomes the other's where the pictures are the same.
+    The fingerprint of a split depends on the order of the classes. If the images are the same, the fingerprint of the
+    other result is used.
     """
     if result.class_names == like.class_names or sorted(result.class_names) != sorted(like.class_names):
         return result
@@ -119,10 +123,10 @@ def _require_same_images(one: str, first: EvalResult, other: str, second: EvalRe
 
 
 def load_profile(folder: Path) -> dict[str, Any]:
-    """The profile that scripts/profile_models.py wrote.
+    """Load a profile that scripts/profile_models.py wrote.
 
     Raises:
-        InputError: there is none, or it is damaged.
+        InputError: the folder holds no profile, or a damaged one.
     """
     path = folder / PROFILE_FILE
     remedy = f"Make it: python {script('profile_models')} <model> ... --report_dir {shlex.quote(shorten(folder))}"
@@ -141,20 +145,20 @@ def load_profile(folder: Path) -> dict[str, Any]:
 
 
 def compare(results: dict[str, EvalResult], *, profile: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Everything a comparison says, JSON-able.
+    """The content of a comparison, JSON-able.
 
     Args:
-        results: from `load_comparable`, by name.
-        profile: from `load_profile`. A model's figures are those of the same network in it, that is of the same
-            backbone and number of parameters: time does not depend on what the weights are.
+        results: name -> evaluation, from `load_comparable`.
+        profile: from `load_profile`. The inference cost of a model is that of the same network in the profile: the same
+            backbone and number of parameters, because time does not depend on the values of the weights.
 
     Returns:
-        `class_names`, `split`, `split_fingerprint` of its images, `n`; `models`: of each its metrics, its training cost
-        and its inference cost; `pairs`: of each two the differences (second minus first), intervals and tests;
-        `profile`: where and how costs were measured; `verdict`: sentences.
+        `class_names`, `split`, `split_fingerprint`, `n` (number of images); `models`: metrics, training cost and
+        inference cost of each model; `pairs`: differences (second minus first), intervals and tests of each pair;
+        `profile`: where and how the costs were measured; `verdict`: sentences.
 
     Raises:
-        InputError: a model that is not in the profile.
+        InputError: the profile does not contain the network of a model.
     """
     first = next(iter(results.values()))
     pairs = [_compare_two(one, results[one], other, results[other]) for one, other in combinations(results, 2)]
@@ -172,12 +176,12 @@ def compare(results: dict[str, EvalResult], *, profile: dict[str, Any] | None = 
         "profile": None if profile is None else {key: profile[key] for key in PROFILE_KEYS},
         "verdict": [_judge(pair, n=len(first.labels), of=len(pairs)) for pair in pairs]
         + _judge_training(models)
-        + _judge_answers(models),
+        + _judge_inference(models),
     }
 
 
 def save_comparison(comparison: dict[str, Any], folder: Path) -> Path:
-    """Write comparison.json; its path."""
+    """Write comparison.json into `folder`, which is created if necessary; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / COMPARISON_FILE, comparison)
     return folder / COMPARISON_FILE
@@ -215,7 +219,7 @@ def _find_network(name: str, model: dict[str, Any], profile: dict[str, Any]) -> 
 
 
 def _costs(profiled: dict[str, Any]) -> dict[str, Any]:
-    """What a comparison shows of a profiled model."""
+    """The inference cost of a profiled model, as a comparison shows it."""
     own = profiled["batches"][str(profiled["own_batch_size"])]
     single = profiled["batches"].get("1")
     return {
@@ -253,12 +257,12 @@ def _compare_two(one: str, first: EvalResult, other: str, second: EvalResult) ->
 
 
 def _subtract(one: float | None, other: float | None) -> float | None:
-    """None where a class occurs in neither the labels nor a model's predictions: it has no scores then."""
+    """The difference; None if one score is missing because the class occurs neither in labels nor in predictions."""
     return None if one is None or other is None else one - other
 
 
 def _adjust(pairs: list[dict[str, Any]]) -> None:
-    """Add `adjusted_p` to each pair: Holm's step-down correction for as many tests as there are pairs (Holm, 1979)."""
+    """Add `adjusted_p` to each pair: Holm's step-down correction for the number of pairs (Holm, 1979)."""
     largest = 0.0
     for rank, pair in enumerate(sorted(pairs, key=lambda pair: pair["mcnemar_p"])):
         largest = max(largest, min(1.0, pair["mcnemar_p"] * (len(pairs) - rank)))
@@ -286,7 +290,7 @@ def _judge(pair: dict[str, Any], *, n: int, of: int) -> str:
 
 
 def _explain_disagreement(pair: dict[str, Any], *, of: int) -> str:
-    """Why an interval may exclude 0 where the test shows no difference."""
+    """Why an interval may exclude 0 although the test shows no difference."""
     if pair["mcnemar_p"] < SIGNIFICANCE:
         return (
             f" The interval excludes 0, but it is not corrected for {of} pairs. The test is corrected, and it decides."
@@ -298,7 +302,7 @@ def _explain_disagreement(pair: dict[str, Any], *, of: int) -> str:
 
 
 def _judge_training(models: dict[str, dict[str, Any]]) -> list[str]:
-    """A sentence on what two models cost to train, where both say it."""
+    """A sentence on the training time of two models, if both are known."""
     told = {name: model["training_seconds"] for name, model in models.items() if model["training_seconds"]}
     if len(models) != 2 or len(told) < 2:
         return []
@@ -309,8 +313,8 @@ def _judge_training(models: dict[str, dict[str, Any]]) -> list[str]:
     ]
 
 
-def _judge_answers(models: dict[str, dict[str, Any]]) -> list[str]:
-    """A sentence on what two models' answers cost, where both were profiled."""
+def _judge_inference(models: dict[str, dict[str, Any]]) -> list[str]:
+    """A sentence on the throughput of two models, if both were profiled."""
     told = {name: model["cost"]["throughput"] for name, model in models.items() if model["cost"]}
     if len(models) != 2 or len(told) < 2:
         return []

@@ -1,4 +1,4 @@
-"""From a model folder and a split to an EvalResult."""
+"""Evaluate a model on one split."""
 
 from __future__ import annotations
 
@@ -36,19 +36,20 @@ def evaluate_model(
     """Predict every image of one split.
 
     Args:
+        splits: decoded images; the part named by `split` is used.
         split: `validation` or `test`.
-        identity: what names the model in the report: `model`, `model_revision`, ...
-        temperature: divide the logits by the temperature that training fitted on validation.
-        tta: average the probabilities of each image and its mirror image.
+        identity: entries of the provenance that identify the model: `model`, `model_revision`, ...
+        temperature: whether to divide the logits by the temperature that training fitted on validation.
+        tta: whether to average the probabilities of each image and its mirror image.
 
     Raises:
-        InputError: the model's labels are not the splits' classes; it has no temperature.
+        InputError: the labels of the model differ from the classes of the images; the model has no temperature.
     """
     labels = [model.config.id2label[number] for number in range(model.config.num_labels)]
     if labels != splits.class_names:
         raise InputError(
-            f"The model's labels ({', '.join(labels)}) do not fit the dataset's classes "
-            f"({', '.join(splits.class_names)}). Give --classes in the model's order, or another --dataset."
+            f"The labels of the model ({', '.join(labels)}) do not match the classes of the dataset "
+            f"({', '.join(splits.class_names)}). Pass --classes in the order of the model, or another --dataset."
         )
     divisor = calibration_temperature(model) if temperature else 1.0
     device = find_device()
@@ -141,7 +142,7 @@ def load_images_of(
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """(H, W, 3) uint8 as the bytes of a PNG file."""
+    """Encode pixels (H, W, 3) uint8 as the bytes of a PNG file."""
     buffer = BytesIO()
     PIL.Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""The Trainer's metrics: `evaluate.Metric` outside, scikit-learn inside; numpy in, numbers out."""
+"""The metrics that the Trainer logs: an `evaluate.Metric` computed with scikit-learn."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from sklearn.metrics import accuracy_score, f1_score
 
 
 class ClassificationMetric(evaluate.Metric):
-    """Accuracy and macro-F1 of predicted class numbers; macro-F1 over the classes in references or predictions.
+    """Accuracy and macro-F1 of predicted class numbers.
 
-    `evaluate.load("accuracy")` fetches its code from the hub; this class works offline, `add_batch` included.
+    Macro-F1 averages over the classes that occur in references or predictions.
+    `evaluate.load("accuracy")` downloads its code from the hub; this class works offline, including `add_batch`.
     """
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description="Accuracy and macro-F1, through scikit-learn.",
+            description="Accuracy and macro-F1, computed with scikit-learn.",
             citation="Pedregosa et al., Scikit-learn: Machine Learning in Python, JMLR 12, 2011.",
             features=datasets.Features(predictions=datasets.Value("int64"), references=datasets.Value("int64")),
         )
@@ -28,9 +29,13 @@ class ClassificationMetric(evaluate.Metric):
 
 
 def compute_metrics(prediction: Any) -> dict[str, float]:
-    """For the Trainer: `accuracy` and `macro_f1` in [0, 1] of logits (N, C) against label numbers (N,)."""
+    """`accuracy` and `macro_f1`, both in [0, 1], for the Trainer.
+
+    Args:
+        prediction: an EvalPrediction with logits (N, C) and label numbers (N,).
+    """
     logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
-    # In memory: on disk, two of them at once (two ranks, two runs) wait a second for each other's lock.
+    # In memory: on disk, two concurrent metrics (two ranks, two runs) wait a second for the lock of the other.
     return ClassificationMetric(keep_in_memory=True).compute(
         predictions=logits.argmax(-1), references=prediction.label_ids
     )

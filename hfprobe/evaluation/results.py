@@ -1,4 +1,7 @@
-"""EvalResult: what an evaluation found, on disk as JSON and parquet. No torch: reports are made from it alone."""
+"""EvalResult: the result of an evaluation, stored as JSON and parquet.
+
+This module does not import torch, because reports are made from stored results alone.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from hfprobe.system.process import script
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.parquet"
 MISTAKES_FILE = "mistakes.parquet"
-# What reports and comparisons ask of every result.
+# Entries of the provenance that reports and comparisons need.
 PROVENANCE_KEYS = ("model", "model_revision", "split", "split_fingerprint", "versions")
 
 
@@ -36,11 +39,11 @@ class EvalResult:
 
     Attributes:
         class_names: in the order of the label numbers.
-        index: (N,) int64, row of each image in the source's split.
+        index: (N,) int64, the row number of each image in the split of the source.
         labels: (N,) int64.
         probabilities: (N, C) float32.
-        provenance: JSON-able; at least PROVENANCE_KEYS.
-        mistakes: index -> PNG bytes of each wrongly classified picture.
+        provenance: JSON-able; has at least PROVENANCE_KEYS.
+        mistakes: index -> PNG bytes of each misclassified image.
     """
 
     class_names: list[str]
@@ -52,12 +55,12 @@ class EvalResult:
 
     @property
     def predictions(self) -> np.ndarray:
-        """(N,) int64, the most probable class."""
+        """(N,) int64, the most probable class of each image."""
         return self.probabilities.argmax(axis=1)
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """See `summarize_classification` and `calibration`; 95 % intervals under `intervals`."""
+        """The results of `summarize_classification` and `calibration`, and 95 % intervals under the key `intervals`."""
         metrics = summarize_classification(
             labels=self.labels, predictions=self.predictions, class_names=self.class_names
         )
@@ -85,10 +88,10 @@ class EvalResult:
         return render_sentences([repr(self)]) + render_table(head, rows)
 
     def save(self, folder: str | Path) -> None:
-        """Write metrics.json, predictions.parquet and mistakes.parquet, all of them or none.
+        """Write metrics.json, predictions.parquet and mistakes.parquet atomically: all of them or none.
 
         Raises:
-            MachineError: no room. What the folder held is intact.
+            MachineError: not enough free space; earlier files in the folder are intact.
         """
         predictions = pa.table(
             {
@@ -111,16 +114,16 @@ class EvalResult:
 
     @classmethod
     def load(cls, folder: str | Path) -> EvalResult:
-        """What `save` wrote.
+        """Load a result that `save` wrote.
 
         Raises:
-            InputError: not the folder of an evaluation, or a damaged one.
+            InputError: the folder holds no evaluation, or a damaged one.
         """
         folder = Path(folder)
         remedy = (
             f"Make it: python {script('eval')} --model <folder or hub name> --report_dir {shlex.quote(shorten(folder))}"
         )
-        if not os.path.isfile(folder / METRICS_FILE):  # False for a name that is too long, where Path's method raises
+        if not os.path.isfile(folder / METRICS_FILE):  # False for a name too long, for which Path.is_file raises
             raise InputError(f"'{shorten(folder)}' holds no evaluation: it has no {METRICS_FILE}. {remedy}")
         try:
             content = json.loads((folder / METRICS_FILE).read_text())
@@ -138,7 +141,7 @@ class EvalResult:
             )
             summary = result.metrics
             recorded = {key: content.pop(key) for key in summary}
-            # Counts, not shares: another version of a library may round a share otherwise.
+            # Counts, not shares: another version of a library may round shares differently.
             if recorded["confusion_matrix"] != summary["confusion_matrix"]:
                 raise ValueError(f"{PREDICTIONS_FILE} and {METRICS_FILE} are not of the same evaluation")
             wrong = result.index[result.predictions != result.labels]
@@ -149,7 +152,7 @@ class EvalResult:
             for key in PROVENANCE_KEYS:
                 if key not in content:
                     raise KeyError(key)
-        except Exception as error:  # there is no end to what a damaged file can raise
+        except Exception as error:  # a damaged file can raise any error
             reason = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split()).rstrip(".")
             raise InputError(f"The evaluation in '{folder}' is damaged: {reason}. {remedy}") from error
         return result
@@ -158,26 +161,27 @@ class EvalResult:
 def _is_picture(png: bytes) -> bool:
     try:
         PIL.Image.open(BytesIO(png)).verify()
-    except Exception:  # Pillow raises half a dozen kinds
+    except Exception:  # Pillow raises many types of errors
         return False
     return True
 
 
 def _read_columns(path: Path) -> dict[str, pa.ChunkedArray]:
-    """A dict, because its KeyError names the missing column and pyarrow's is a sentence."""
+    """The columns of a parquet file as a dict, whose KeyError names a missing column."""
     table = pq.read_table(path)
     return dict(zip(table.column_names, table.columns, strict=True))
 
 
 def summarize_classification(*, labels: np.ndarray, predictions: np.ndarray, class_names: list[str]) -> dict[str, Any]:
-    """Everything a report says of a set of predictions, JSON-able.
+    """The metrics of a set of predictions, JSON-able.
 
-    Macro averages are over the classes that occur in labels or predictions, as scikit-learn takes them by default. A
-    class that occurs in neither has no scores: they are None, its support is 0. A share of nothing counts as 0 where
-    a class occurs: the precision of a class never predicted, the recall of a class without an image.
+    Macro averages are over the classes that occur in labels or predictions, the default of scikit-learn. The scores of
+    a class that occurs in neither are None, and its support is 0. For the other classes, a ratio with denominator 0
+    counts as 0: the precision of a class that is never predicted, the recall of a class without images.
 
     Args:
         labels, predictions: (N,) class numbers.
+        class_names: in the order of the class numbers.
 
     Returns:
         `n`, `accuracy`, `macro_precision`, `macro_recall`, `macro_f1` (shares in [0, 1]), `per_class` (name ->

@@ -1,4 +1,7 @@
-"""What a set of predictions supports: intervals, tests between two models, calibration. No torch."""
+"""Statistics of predictions: confidence intervals, tests between two models, calibration.
+
+This module does not import torch.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,14 @@ from scipy import optimize, sparse, special, stats
 from sklearn.metrics import f1_score
 
 RESAMPLES = 10_000
-NUMBERS_AT_ONCE = 4_000_000  # of the bootstrap: many classes make large matrices
+NUMBERS_AT_ONCE = 4_000_000  # limits the memory of the bootstrap, whose matrices are large with many classes
 COVERAGE = 0.95
 BINS = 15
-TEMPERATURES = (np.exp(-3), np.exp(3))  # the search for a temperature
+TEMPERATURES = (np.exp(-3), np.exp(3))  # range of the search for a temperature
 
 
 def summarize_values(values: list[float]) -> dict[str, Any]:
-    """`mean`, `std` (of a sample: n - 1; 0 for a single value), `n` and `values`."""
+    """`mean`, `std` (sample standard deviation with n - 1; 0 for a single value), `n` and `values`."""
     return {
         "mean": statistics.fmean(values),
         "std": statistics.stdev(values) if len(values) > 1 else 0.0,
@@ -28,17 +31,18 @@ def summarize_values(values: list[float]) -> dict[str, Any]:
 
 
 def metric_intervals(*, labels: np.ndarray, predictions: np.ndarray, seed: int = 0) -> dict[str, list[float]]:
-    """95 % intervals of `accuracy` and `macro_f1`, for other images of the same kind.
+    """95 % confidence intervals of `accuracy` and `macro_f1` for new images from the same distribution.
 
-    Accuracy has the exact binomial interval (Clopper and Pearson, Biometrika 1934): it covers the true value in at
-    least 95 % of the cases at every number of images and every accuracy, so it is a little wide for few images.
-    Macro-F1 has the interval of `draw_macro_f1`.
+    Accuracy has the exact binomial interval (Clopper and Pearson, Biometrika 1934). It covers the true value in at
+    least 95 % of the cases for every number of images and every accuracy, and is therefore slightly too wide for few
+    images. Macro-F1 has the interval of `draw_macro_f1`.
 
     Args:
         labels, predictions: (N,) class numbers.
+        seed: seed of the bootstrap.
 
     Returns:
-        Name -> [low, high], which contains the metric itself.
+        Name -> [low, high], which contains the metric itself; both in [0, 1].
     """
     right = int((labels == predictions).sum())
     exact = stats.binomtest(right, len(labels)).proportion_ci(COVERAGE, method="exact")
@@ -52,15 +56,16 @@ def metric_intervals(*, labels: np.ndarray, predictions: np.ndarray, seed: int =
 def compare_paired(
     *, labels: np.ndarray, predictions: tuple[np.ndarray, np.ndarray], seed: int = 0
 ) -> dict[str, dict[str, Any]]:
-    """How much better the second model is on the same images: its metric minus the first's.
+    """The differences in metrics of two models on the same images: the second minus the first.
 
     Args:
         labels: (N,) class numbers.
-        predictions: of the first and of the second model, (N,) each.
+        predictions: (N,) class numbers of the first and of the second model.
+        seed: seed of the bootstrap.
 
     Returns:
-        `accuracy` and `macro_f1`, each with `value` and `interval` (95 %): of accuracy `paired_score_interval`, of
-        macro-F1 that of `draw_macro_f1` with both models seeing the same draw.
+        `accuracy` and `macro_f1`, each with `value` and `interval` (95 %). The interval of accuracy is that of
+        `paired_score_interval`; that of macro-F1 comes from `draw_macro_f1`, with the same draws for both models.
     """
     right = [predicted == labels for predicted in predictions]
     only_first, only_second = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
@@ -76,34 +81,34 @@ def compare_paired(
 
 
 def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Mean of F1 over the classes that occur in labels or predictions, scikit-learn's own default."""
+    """Mean F1 over the classes that occur in labels or predictions, the default of scikit-learn; in [0, 1]."""
     return float(f1_score(labels, predictions, average="macro", zero_division=0))
 
 
 def paired_score_interval(only_first: int, only_second: int, n: int) -> list[float]:
     """95 % score interval of a difference of two accuracies on the same images (Tango, Stat. in Medicine, 1998).
 
-    It has a width where the models never disagree, and it excludes 0 wherever `mcnemar_exact` rejects at 5 %. The
-    reverse does not hold: as an approximation it may exclude 0 where the exact test does not reject.
+    Its width is positive even if the models never disagree. It excludes 0 whenever `mcnemar_exact` rejects at 5 %. The
+    converse does not hold: the interval is an approximation and may exclude 0 although the exact test does not reject.
 
     Args:
-        only_first, only_second: images that only one of the two models gets right.
-        n: all images.
+        only_first, only_second: numbers of images that only the first or only the second model classifies correctly.
+        n: number of all images.
 
     Returns:
-        [low, high] of the second's accuracy minus the first's.
+        [low, high] of the accuracy of the second model minus that of the first.
     """
     squared = stats.norm.ppf((1 + COVERAGE) / 2) ** 2
 
     def upper_bound(less: int, more: int) -> float:
         def excess(difference: float) -> float:
-            # `share`: the likeliest share of images that only the lesser model gets right, given the difference.
+            # `share`: maximum likelihood estimate, given the difference, of the share counted by `less`.
             linear = 2 * n * difference - (more - less) * difference - less - more
             root = linear**2 + 8 * n * less * difference * (1 - difference)
             share = (np.sqrt(max(root, 0)) - linear) / (4 * n)
             return (more - less - n * difference) ** 2 - squared * n * (2 * share + difference * (1 - difference))
 
-        # The step leaves the second root that lies on 0 where the models never disagree.
+        # The small step skips a second root, which lies at 0 if the models never disagree.
         return 1.0 if more == n else optimize.brentq(excess, (more - less) / n + 1e-12, 1)
 
     return [-upper_bound(only_second, only_first), upper_bound(only_first, only_second)]
@@ -112,29 +117,33 @@ def paired_score_interval(only_first: int, only_second: int, n: int) -> list[flo
 def draw_macro_f1(labels: np.ndarray, *predictions: np.ndarray, seed: int = 0) -> np.ndarray:
     """Macro-F1 in RESAMPLES draws of a Bayesian bootstrap (Rubin, Annals of Statistics 1981) within each true class.
 
-    What a model answers to the images of a class is drawn from a Dirichlet distribution around the observed shares,
-    one class independently of the others; each class keeps its number of images, so that none can be missing (on
-    several samples: Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.2). The draws
-    say how macro-F1 varies for these numbers of images per class, not for other class shares.
+    For each true class independently, the shares of the predictions are drawn from a Dirichlet distribution around the
+    observed shares. Each class keeps its number of images, so that no class can be missing (for several samples:
+    Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.2). The draws describe how macro-F1
+    varies for these numbers of images per class, not for other proportions of the classes.
 
-    Two additions to the plain method: n / (n + 1) times the counts gives each share p the variance p (1 - p) / n of a
-    resample of n images. And one right and one wrong image in all, spread evenly over the classes, make the
-    interval wider than a point where no error was seen (with two classes: the prior of Jeffreys).
-    Simulated coverage (`tests/test_statistics.py`): 90 to 97 % from 5 images per class on, also with one smaller class
-    among larger ones. Where all classes are smaller, their images say too little about their variance and the
-    interval is too narrow: with 30 classes it covered 88 % at 3 images each, 76 to 85 % at 2 and 40 % at one.
+    The plain method is changed in two ways. First, the counts are multiplied by n / (n + 1), which gives each share p
+    the variance p (1 - p) / n of a resample of n images. Second, one correct and one wrong image in total are added,
+    spread evenly over the classes, so that the interval has a positive width even if no error was observed (with two
+    classes, this is the Jeffreys prior).
+
+    Simulated coverage (`tests/test_statistics.py`): 90 to 97 % with at least 5 images per class, also with one smaller
+    class among larger ones. If all classes are smaller, their images contain too little information about the variance,
+    and the interval is too narrow: with 30 classes, it covered 88 % at 3 images per class, 76 to 85 % at 2, and 40 % at
+    one.
 
     Args:
         labels: (N,) class numbers.
-        predictions: of each model, (N,).
+        predictions: (N,) class numbers of each model.
+        seed: seed of the draws.
 
     Returns:
-        (models, RESAMPLES), each model's mean over the classes that occur in the labels or in its predictions.
+        (models, RESAMPLES) macro-F1, for each model the mean over the classes in the labels or in its predictions.
     """
     cells, counts = np.unique(np.stack([labels, *predictions]), axis=1, return_counts=True)
     images = np.bincount(labels, minlength=cells.max() + 1)
-    other = len(images)  # stands for an answer that is wrong, of no particular class
-    outcomes = list(itertools.product([True, False], repeat=len(predictions)))  # which models are right
+    other = len(images)  # stands for a wrong prediction of no particular class
+    outcomes = list(itertools.product([True, False], repeat=len(predictions)))  # which models are correct
     added = [
         [name, *(name if right else other for right in outcome)] for name in np.unique(labels) for outcome in outcomes
     ]
@@ -152,7 +161,7 @@ def draw_macro_f1(labels: np.ndarray, *predictions: np.ndarray, seed: int = 0) -
     ]
     generator, found = np.random.default_rng(seed), []
     for part in np.array_split(np.empty(RESAMPLES), -(-RESAMPLES * len(shapes) // NUMBERS_AT_ONCE)):
-        draws = generator.standard_gamma(shapes[:, None], size=(len(shapes), len(part)))  # normalised: Dirichlet's
+        draws = generator.standard_gamma(shapes[:, None], size=(len(shapes), len(part)))  # normalised below: Dirichlet
         draws *= images[label, None] / (sum_by_label @ draws)[label]
         values = []
         for names, *sums in models:
@@ -164,38 +173,38 @@ def draw_macro_f1(labels: np.ndarray, *predictions: np.ndarray, seed: int = 0) -
 
 
 def _summing(group: np.ndarray, groups: int, where: np.ndarray | bool = True) -> sparse.csr_array:
-    """(groups, N) matrix that sums N rows by their group, only those rows of `where`."""
+    """(groups, N) matrix that sums N rows by their group; only the rows in `where` are counted."""
     chosen = np.broadcast_to(where, group.shape).astype(float)
     return sparse.csr_array((chosen, (group, np.arange(len(group)))), shape=(groups, len(group)))
 
 
 def interval(draws: np.ndarray, *, around: float) -> list[float]:
-    """The middle 95 % of drawn values, widened where it has to be to contain the observed one: [low, high]."""
+    """The central 95 % interval [low, high] of draws, widened if necessary to contain the observed value `around`."""
     low, high = np.quantile(draws, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]).tolist()
     return [min(low, around), max(high, around)]
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
-    """Two-sided p-value of "both are right equally often" (McNemar, 1947; exact binomial form).
+    """Two-sided p-value of the hypothesis that two models have equal accuracy (McNemar, 1947; exact binomial test).
 
     Args:
-        only_first, only_second: images that only one of the two models gets right.
+        only_first, only_second: numbers of images that only the first or only the second model classifies correctly.
     """
     disagreements = only_first + only_second
     return float(stats.binomtest(only_first, disagreements).pvalue) if disagreements else 1.0
 
 
 def calibration(*, labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-    """How far probabilities can be believed.
+    """Measure how well predicted probabilities match observed frequencies.
 
     Args:
         labels: (N,) class numbers.
-        probabilities: (N, C).
+        probabilities: (N, C), in [0, 1].
 
     Returns:
-        `nll`: mean negative log-likelihood, nats. `brier`: mean squared distance to the one-hot label, 0 to 2.
-        `ece`: expected calibration error over 15 bins of equal width (Guo et al., 2017), 0 to 1. `reliability`: of
-        each bin that holds images, `confidence` and `accuracy` (means) and `n`.
+        `nll`: mean negative log-likelihood, in nats. `brier`: mean squared distance to the one-hot label, 0 to 2.
+        `ece`: expected calibration error over 15 bins of equal width (Guo et al., 2017), 0 to 1. `reliability`: for
+        each bin with images, the means `confidence` and `accuracy`, and `n`.
     """
     probabilities = np.asarray(probabilities, dtype=np.float64)
     rows = np.arange(len(labels))
@@ -213,7 +222,7 @@ def calibration(*, labels: np.ndarray, probabilities: np.ndarray) -> dict[str, A
         for inside in bins
     ]
     gaps = sum(row["n"] * abs(row["confidence"] - row["accuracy"]) for row in reliability)
-    smallest = np.finfo(np.float32).tiny  # a probability that underflowed to zero is not impossible
+    smallest = np.finfo(np.float32).tiny  # a probability of zero is an underflow, not an impossible event
     return {
         "nll": float(-np.log(probabilities[rows, labels].clip(min=smallest)).mean()),
         "brier": float(np.square(probabilities - one_hot).sum(axis=1).mean()),
@@ -223,22 +232,22 @@ def calibration(*, labels: np.ndarray, probabilities: np.ndarray) -> dict[str, A
 
 
 def fit_temperature(*, labels: np.ndarray, logits: np.ndarray) -> float:
-    """The temperature T > 0 that makes softmax(logits / T) most likely (Guo et al., 2017).
+    """The temperature T > 0 that maximises the likelihood of the labels under softmax(logits / T) (Guo et al., 2017).
 
     Args:
         labels: (N,) class numbers.
         logits: (N, C).
 
     Returns:
-        T, or 1 where these images determine none within TEMPERATURES: without an error, the smaller T the more likely
-        they are, without end; with logits that say nothing about the labels, the larger T. The likelihood is never
-        lower than at T = 1.
+        T, or 1 if there is no maximum within TEMPERATURES. Without any error, the likelihood increases as T decreases,
+        without limit; if the logits carry no information about the labels, it increases as T increases. The likelihood
+        is never lower than at T = 1.
     """
     logits = np.asarray(logits, dtype=np.float64)
-    ahead = logits - logits[np.arange(len(labels)), labels][:, None]  # of the true class
+    ahead = logits - logits[np.arange(len(labels)), labels][:, None]  # logits minus that of the true class
 
     def slope(inverse: float) -> float:
-        """Of the mean negative log-likelihood, which is convex in 1 / T."""
+        """Derivative of the mean negative log-likelihood with respect to 1 / T, in which it is convex."""
         return float((special.softmax(inverse * ahead, axis=1) * ahead).sum(axis=1).mean())
 
     least, most = TEMPERATURES

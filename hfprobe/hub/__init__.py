@@ -1,1 +1,1 @@
-"""Where models live: the local hub folder, and the Hugging Face hub over the network."""
+"""Where models are stored: the local hub folder, and the Hugging Face hub over the network."""

@@ -1,4 +1,4 @@
-"""The Hugging Face hub over the network: its errors told apart, public files without a token, uploads."""
+"""The Hugging Face hub over the network: explained errors, public files without a token, uploads."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from hfprobe.system.errors import InputError, MachineError
 logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
-# How long the hub may take to answer a first question; shorter where a local copy of the files would do.
+# How long to wait for the first answer of the hub, and how long if there is a local copy of the files.
 PATIENCE, SHORT_PATIENCE = 10, 3  # seconds
-# The packages whose errors say that there is no connection; huggingface_hub has changed its HTTP library before.
+# Packages whose errors mean that there is no connection; several, because huggingface_hub has changed its HTTP library.
 TRANSPORTS = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "ssl", "socket"}
 LOG_IN = "Log in with `hf auth login`, or correct the environment variable HF_TOKEN or unset it."
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why the hub gave no file, in words.
+    """Why a request to the hub failed.
 
     Attributes:
-        reason: a clause without a period, to stand after a colon.
-        remedy: a sentence.
+        reason: a clause without a period, to be used after a colon.
+        remedy: a sentence that says what to do.
     """
 
     reason: str
@@ -40,10 +40,10 @@ class Trouble:
 
 
 def explain(error: BaseException, *, what: str) -> Trouble | None:
-    """What went wrong between this machine and the hub; None for an error that is about something else.
+    """Explain an error of a request to the hub; None for an error with another cause.
 
     Args:
-        what: that was asked for: `dataset 'owner/name'`.
+        what: the requested object, such as `dataset 'owner/name'`.
     """
     from huggingface_hub.errors import GatedRepoError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
@@ -91,7 +91,7 @@ def explain(error: BaseException, *, what: str) -> Trouble | None:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """An error and those that it came of, nearest first: libraries wrap what the hub said, sometimes `from None`."""
+    """An error and its causes, nearest first: libraries wrap the error of the hub, sometimes with `from None`."""
     found: list[BaseException] = []
     waiting = [error]
     while waiting:
@@ -107,13 +107,13 @@ def _status(error: BaseException) -> int | None:
 
 
 def _server_message(error: BaseException) -> str:
-    """What the server said, whole, after a comma; empty where it said nothing."""
+    """The complete message of the server after a colon; empty if there is none."""
     said = next((text for found in _chain(error) if (text := getattr(found, "server_message", None))), "")
     return f": {' '.join(said.split())}" if said else ""
 
 
 def refuses_token(error: BaseException) -> bool:
-    """Whether the hub refuses the user's token: with a good one, an unknown or forbidden repository is no 401."""
+    """Whether the hub refuses the token of the user: with a valid token, it never answers 401."""
     from huggingface_hub import get_token
     from huggingface_hub.errors import GatedRepoError
 
@@ -121,20 +121,23 @@ def refuses_token(error: BaseException) -> bool:
 
 
 def ask(request: Callable[[bool | None], Answer], *, seconds: float = PATIENCE) -> tuple[Answer, bool | None]:
-    """The hub's answer about public files, and the token to continue with: None is the user's own, False is none.
+    """Send a request about public files, with the token of the user and, if the hub refuses it, without a token.
 
-    An expired token makes the hub refuse public files too: they are then asked for without it.
+    With an expired token, the hub refuses requests for public files too.
 
     Args:
-        request: sends the question, with the token as its argument.
-        seconds: until TimeoutError. The HTTP library's own limits leave out the time that a dead name server takes.
+        request: function that sends the request; its argument is the token.
+        seconds: until TimeoutError. The time limits of the HTTP library leave out the time of name resolution.
+
+    Returns:
+        The answer, and the token for further requests: None for the token of the user, False for none.
     """
     try:
         return _within(seconds, request, None), None
     except Exception as error:
         if not refuses_token(error):
             raise
-        with contextlib.suppress(Exception):  # not public either: the first error says more
+        with contextlib.suppress(Exception):  # not public either: the first error is more informative
             answer = _within(seconds, request, False)
             _warn_of_token(_server_message(error))
             return answer, False
@@ -155,7 +158,7 @@ def _within(seconds: float, request: Callable[[Any], Answer], *arguments: Any) -
         except Exception as error:
             outcome["error"] = error
 
-    thread = threading.Thread(target=run, daemon=True)  # a hanging one does not keep the process
+    thread = threading.Thread(target=run, daemon=True)  # a blocked thread does not keep the process alive
     thread.start()
     thread.join(seconds)
     if not outcome:
@@ -167,7 +170,7 @@ def _within(seconds: float, request: Callable[[Any], Answer], *arguments: Any) -
 
 @contextlib.contextmanager
 def progress_bars() -> Iterator[None]:
-    """Show the libraries' bars for a download or an upload, on a terminal."""
+    """Show the progress bars of the libraries during a download or an upload, if stderr is a terminal."""
     import datasets
     from huggingface_hub import constants, utils
 
@@ -187,13 +190,13 @@ def progress_bars() -> Iterator[None]:
 
 
 def check_upload(arguments: Any) -> str:
-    """The hub id that `--push_to_hub` uploads to, once the token has proved to allow it; before a run costs anything.
+    """Check before a run that `--push_to_hub` can upload, and return the hub id that it uploads to.
 
     Args:
         arguments: RunArguments.
 
     Raises:
-        InputError: no valid model id; no token, or one that may not write there; the hub cannot be asked.
+        InputError: an invalid model id; no token, or one without permission to write; no answer of the hub.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
@@ -209,7 +212,7 @@ def check_upload(arguments: Any) -> str:
         user = _within(PATIENCE, lambda: api.whoami())
         repository = wanted if "/" in wanted else f"{user['name']}/{wanted}"
         _check_permission(user, repository)
-        with contextlib.suppress(RepositoryNotFoundError):  # it is created when there is something to upload
+        with contextlib.suppress(RepositoryNotFoundError):  # it is created before the upload
             _within(PATIENCE, lambda: api.auth_check(repository, write=True))
     except InputError:
         raise
@@ -223,7 +226,7 @@ def check_upload(arguments: Any) -> str:
 
 
 def _check_permission(user: dict[str, Any], repository: str) -> None:
-    """Raise InputError where whoami's answer says that the token may not write to a repository."""
+    """Raise InputError if the answer of whoami says that the token has no permission to write to a repository."""
     namespace = repository.partition("/")[0]
     roles = {user["name"]: "admin"} | {org["name"]: org.get("roleInOrg") for org in user.get("orgs", [])}
     if namespace not in roles:
@@ -256,14 +259,14 @@ def _explain_upload(error: Exception, arguments: Any, *, what: str) -> Trouble:
 
 
 def upload_revision(revision: Revision, *, repository: str, arguments: Any) -> str:
-    """Upload the files of a local revision, and nothing else, in one commit; where they are on the hub then.
+    """Upload exactly the files of a local revision in one commit; returns their address on the hub.
 
     Args:
-        repository: of `check_upload`.
-        arguments: RunArguments: `hub_private_repo`, `hub_revision` and `hub_token` are used.
+        repository: hub id returned by `check_upload`.
+        arguments: RunArguments, of which `hub_private_repo`, `hub_revision` and `hub_token` are used.
 
     Raises:
-        MachineError: the upload failed; the local revision stands.
+        MachineError: the upload failed; the local revision is intact.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -276,7 +279,7 @@ def upload_revision(revision: Revision, *, repository: str, arguments: Any) -> s
             api.create_repo(repository, private=arguments.hub_private_repo, exist_ok=True)
             if arguments.hub_revision:
                 api.create_branch(repository, branch=arguments.hub_revision, exist_ok=True)
-            # Not `upload_folder`, which may make several commits of one folder: a revision arrives whole or not at all.
+            # Not `upload_folder`, which may split a folder into several commits: the upload must be atomic.
             api.create_commit(
                 repository,
                 [CommitOperationAdd(file.name, str(file)) for file in files],

@@ -1,4 +1,4 @@
-"""The models of the command line: each folder here is one, see `hfprobe.models.base`."""
+"""The models of the command line, one per subfolder; `hfprobe.models.base` defines what a model provides."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hfprobe.system.errors import InputError, shorten
 
 
 def families() -> list[ModelFamily]:
-    """Every model, sorted by name."""
+    """All models, sorted by name."""
     folders = [module.name for module in pkgutil.iter_modules(__path__) if module.ispkg]
     return sorted((importlib.import_module(f"{__name__}.{folder}").FAMILY for folder in folders), key=lambda f: f.name)
 
@@ -24,10 +24,10 @@ def available_models() -> list[str]:
 
 
 def find_family(name: str) -> ModelFamily:
-    """The model with a name or alias.
+    """The model with the given name or alias.
 
     Raises:
-        InputError: no such model.
+        InputError: the model does not exist.
     """
     for family in families():
         if name in (family.name, *family.aliases):
@@ -39,40 +39,43 @@ def find_family(name: str) -> ModelFamily:
 
 
 def family_of(model: Any) -> ModelFamily:
-    """The family that a PreTrainedModel belongs to."""
+    """The family of a PreTrainedModel."""
     return next(family for family in families() if family.model_class is type(model))
 
 
 def build_model(name: str, *, labels: list[str], options: Any) -> tuple[Any, Any]:
-    """A fresh model and the image processor that goes with it.
+    """A new model and its image processor.
 
     Args:
         labels: class names, in the order of the label numbers.
         options: the family's `Options`: `make_run(model=name, recipe=...).model`, or its `recipe_options()`.
 
     Raises:
-        InputError: no such model, or an option that cannot be used.
+        InputError: the model does not exist, or an option cannot be used.
     """
     return find_family(name).build(options=options, labels=labels)
 
 
 def check_processor(model: Any, processor: Any) -> None:
-    """Refuse an image processor that a model was not made for.
+    """Check that an image processor is the one that a model was made for.
 
     Raises:
-        InputError: what does not fit.
+        InputError: a setting of the image processor does not match the model.
     """
     try:
         check_preprocessing(model, json.loads(processor.to_json_string()))
     except ValueError as error:
-        raise InputError(f"{error}. Use the image processor that build_model gives.") from error
+        raise InputError(f"{error}. Use the image processor that build_model returns.") from error
 
 
 def check_preprocessing(model: Any, values: dict[str, Any]) -> None:
-    """Refuse an image processor's values, as in preprocessor_config.json, that a model was not made for.
+    """Check that the settings of an image processor are those that a model was made for.
+
+    Args:
+        values: the content of preprocessor_config.json.
 
     Raises:
-        ValueError: the value that was found, and what is allowed.
+        ValueError: a setting does not match; the message names the value found and what is allowed.
     """
     for name, low in (("image_mean", 0), ("image_std", 0.001)):  # of pixels from 0 to 1
         found = values.get(name)
@@ -83,9 +86,9 @@ def check_preprocessing(model: Any, values: dict[str, Any]) -> None:
 
 
 def register_models() -> list[type]:
-    """Import every model, so that transformers' Auto classes know them without running code from a model folder.
+    """Import all models, so that the Auto classes of transformers know them without running code from a model folder.
 
     Returns:
-        The models' classes.
+        The classes of the models.
     """
     return [family.model_class for family in families()]

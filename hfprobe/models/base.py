@@ -1,8 +1,8 @@
-"""The contract of a model on the command line: one object per model, which general code calls and nothing else.
+"""The interface of a model on the command line: one object per model; general code uses models only through it.
 
 A model is a folder of `hfprobe/models` whose `__init__.py` holds an object `FAMILY`. Importing it must be fast, because
-`--help` and wrong flags need its options and recipes: torch, timm and transformers are imported inside the methods.
-tests/test_models.py holds the contract for every model.
+`--help` and error messages need its options and recipes: import torch, timm and transformers inside the methods.
+tests/test_models.py checks this interface for every model.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 
 from hfprobe.system.errors import InputError, shorten
 
-# What of an image processor decides what a model sees.
+# Settings of an image processor that change the input of a model.
 PREPROCESSING = ("image_processor_type", "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale")
 PREPROCESSING += ("rescale_factor", "do_normalize", "do_pad", "pad_size")
 STATISTICS = ("image_mean", "image_std")
-# Groups of settings that a model may leave without effect.
+# Groups of settings that may have no effect for a model.
 AUGMENTATION = ("augment", "crop_shift", "crop_padding", "flips")
 GRADIENT_TRAINING = (
     *("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps"),
@@ -36,21 +36,22 @@ GRADIENT_TRAINING = (
 
 
 class ModelFamily:
-    """A model of the command line, with its flags, its recipes, and how it is built, fed and fitted.
+    """A model of the command line: its flags, its recipes, and how it is built and trained, and on which inputs.
 
     Attributes:
-        name: after `--model`.
-        aliases: other names that `--model` takes.
-        hub_name: in the hub folder, after `hfprobe/`.
-        Options: a dataclass, the model's own flags. A field that any recipe sets has no default: its value comes from
-            a recipe. Its method `ignored_settings()` names settings without effect, each with the reason.
+        name: name of the model, the value of `--model`.
+        aliases: other names that `--model` accepts.
+        hub_name: name in the hub folder, after `hfprobe/`.
+        Options: a dataclass of the model's own flags. A field that a recipe sets has no default, because its value
+            always comes from a recipe. Its method `ignored_settings()` returns the settings without effect, each with
+            the reason.
         RECIPES: recipe name -> values for fields of `Options`, `DataArguments` and `RunArguments`; the first recipe is
             the default.
-        sanity_learning_rate: of Adam, to overfit one batch.
-        fixed_statistics: whether the model takes images of one mean and standard deviation only, as a pretrained
-            backbone does.
-        profile_batch_size: images per batch that the model is profiled at, beside the sizes common to all models.
-        memory_remedy: what to pass where `memory_needed` is more than the machine has.
+        sanity_learning_rate: learning rate of Adam for the check that the model can overfit one batch.
+        fixed_statistics: whether images must be normalised with one fixed mean and standard deviation, as for a
+            pretrained backbone.
+        profile_batch_size: images per batch in a profile of this model, in addition to the sizes common to all models.
+        memory_remedy: what to pass if `memory_needed` exceeds the memory of the machine.
     """
 
     name: str
@@ -65,25 +66,25 @@ class ModelFamily:
 
     @property
     def model_class(self) -> type:
-        """The PreTrainedModel. Its config class refuses invalid values with a ValueError."""
+        """The class of the model, a PreTrainedModel; its config class raises a ValueError for invalid values."""
         raise NotImplementedError
 
     def build(self, *, options: Any, labels: list[str]) -> tuple[Any, Any]:
-        """A fresh model and the image processor that goes with it.
+        """A new model and its image processor.
 
         Args:
             labels: class names, in the order of the label numbers.
 
         Raises:
-            InputError: an option that cannot be used.
+            InputError: an option cannot be used.
         """
         raise NotImplementedError
 
     def initialize(self, model: Any, *, options: Any, images: Any) -> None:
-        """Set initial weights that depend on training images; nothing for most models.
+        """Set initial weights that depend on the training images; most models have none.
 
         Args:
-            images: an `hfprobe.data.store.ImageBatches` of the training images, not augmented.
+            images: an `hfprobe.data.store.ImageBatches` of the training images, without augmentation.
         """
         return
 
@@ -100,21 +101,23 @@ class ModelFamily:
         seed: int = 0,
         mirror: bool = False,
     ) -> Any:
-        """A split as Trainer and evaluation read it: pixels here; a model with a frozen part may give cached features.
+        """A split as the Trainer and the evaluation read it.
+
+        By default these are pixels; a model with a frozen part may return cached features instead.
 
         Args:
             split: an `hfprobe.data.store.ImageSplit`.
-            name: of the split in progress bars and log lines, such as "test images".
-            options: of the run; None in an evaluation.
-            train: whether the inputs are trained on, and augmented.
-            augmentation: keyword arguments of `hfprobe.data.transforms.crop_and_flip`; None: not augmented.
-            seed: of the augmentation.
-            mirror: every image mirrored.
+            name: name of the split in progress bars and log lines, such as "test images".
+            options: the options of the run; None in an evaluation.
+            train: whether the inputs are used for training, and therefore augmented.
+            augmentation: keyword arguments of `hfprobe.data.transforms.crop_and_flip`; None: no augmentation.
+            seed: seed of the augmentation.
+            mirror: whether every image is mirrored.
 
         Returns:
-            A dataset whose `__getitems__(positions)` gives a finished batch: keyword arguments of the model's `forward`
-            with a leading dimension B, and `labels` (B,) int64. It has `set_epoch(epoch)`, `take(positions)` and
-            `preparation_seconds`, what the inputs took to make.
+            A dataset whose `__getitems__(positions)` returns a complete batch: keyword arguments of `forward` of the
+            model with a leading dimension B, and `labels` (B,) int64. It has `set_epoch(epoch)`, `take(positions)` and
+            `preparation_seconds`, the time in seconds that preparing the inputs took.
         """
         from hfprobe.data.store import ImageBatches
 
@@ -123,36 +126,40 @@ class ModelFamily:
         )
 
     def is_solved(self, options: Any) -> bool:
-        """Whether `solve` sets the weights, instead of gradient steps of the Trainer."""
+        """Whether `solve` computes the weights, instead of gradient steps of the Trainer."""
         return False
 
     def solve(self, model: Any, *, train: Any, validation: Any, options: Any) -> dict[str, Any]:
-        """Set the weights in closed form.
+        """Compute the weights with a solver, without the Trainer.
 
         Args:
-            train, validation: what `inputs` gave.
+            train, validation: datasets that `inputs` returned.
 
         Returns:
-            What was chosen on validation, by name, for run.json and the model card.
+            Name -> value of what was chosen on validation, for run.json and the model card.
         """
         raise NotImplementedError(f"{self.name} is trained by gradient steps")
 
     def memory_needed(self, model: Any, *, options: Any, images: int) -> int:
-        """Bytes of main memory that fitting takes beside the model, where they grow with the training images."""
+        """Bytes of main memory that training needs in addition to the model and that grow with the training images.
+
+        Args:
+            images: number of training images.
+        """
         return 0
 
     def processor_for(self, model: Any) -> Any:
-        """The image processor that a model was made for."""
+        """The image processor for which a model was made."""
         raise NotImplementedError
 
     def check_preprocessing(self, model: Any, values: dict[str, Any]) -> None:
-        """Refuse an image processor whose pictures the model was not made for: a silent error of several points.
+        """Check that an image processor is the one of the model; another one silently costs several points of accuracy.
 
         Args:
-            values: as in preprocessor_config.json.
+            values: the content of preprocessor_config.json.
 
         Raises:
-            ValueError: the value that was found, and what is allowed.
+            ValueError: a setting does not match; the message names the value found and what is allowed.
         """
         expected = json.loads(self.processor_for(model).to_json_string())
         for name in PREPROCESSING + STATISTICS * self.fixed_statistics:
@@ -163,22 +170,25 @@ class ModelFamily:
                 )
 
     def check_weights(self, model: Any) -> None:
-        """Refuse weights that contradict the model's config, such as a frozen part that has changed.
+        """Check that the weights match the config of the model, for example that a frozen part has not changed.
 
         Raises:
-            ValueError: found and expected values.
+            ValueError: the weights do not match; the message names the found and the expected value.
         """
         return
 
     def describe(self, model: Any) -> dict[str, Any]:
-        """What run.json, metrics.json and the model card say of the model beside its parameters."""
+        """Additional facts about the model for run.json, metrics.json and the model card."""
         return {}
 
     def recipe_values(self, recipe: str | None = None) -> dict[str, Any]:
-        """The values of a recipe, and its name under `recipe`; None: the first recipe.
+        """The values of a recipe, and its name under the key `recipe`.
+
+        Args:
+            recipe: name of the recipe; None: the first one.
 
         Raises:
-            InputError: no such recipe.
+            InputError: the recipe does not exist.
         """
         recipe = next(iter(self.RECIPES)) if recipe is None else recipe
         if recipe not in self.RECIPES:
@@ -187,10 +197,14 @@ class ModelFamily:
         return {**self.RECIPES[recipe], "recipe": recipe}
 
     def recipe_options(self, recipe: str | None = None, **values: Any) -> Any:
-        """The Options of a recipe, with `values` in place of the recipe's own.
+        """The Options of a recipe.
+
+        Args:
+            recipe: name of the recipe; None: the first one.
+            values: fields of Options that replace the values of the recipe.
 
         Raises:
-            InputError: no such recipe.
+            InputError: the recipe does not exist.
         """
         own = {field.name for field in fields(self.Options)}
         chosen = {name: value for name, value in self.recipe_values(recipe).items() if name in own}

@@ -1,6 +1,6 @@
-"""From the files of a model folder to a model: all that is in them is checked, and no code from the folder is run.
+"""Load a model from a folder: the content of every file is checked, and no code from the folder is run.
 
-Every function raises ValueError with the name of the file, what was found in it and what is allowed.
+Unless stated otherwise, functions raise a ValueError that names the file, what was found in it and what is allowed.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from hfprobe.system.errors import InputError, first_line
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 PROCESSOR_FILE = "preprocessor_config.json"
-TEMPERATURES = (0.001, 1000)  # training fits one from 0.05 to 20
-# What a run leaves in its model's config and an evaluation reads: types, and what they are called.
+TEMPERATURES = (0.001, 1000)  # allowed range; training fits values from 0.05 to 20
+# Values that a run stores in the config of its model and that an evaluation reads: their types, and their description.
 COUNT, NUMBER, TEXT = ((int,), "a whole number from 0 on"), ((int, float), "a number from 0 on"), ((str,), "text")
 RUN_VALUES = dict.fromkeys(("seed", "split_seed"), COUNT) | dict.fromkeys(("epochs", "best_epoch", "seconds"), NUMBER)
 RUN_VALUES |= dict.fromkeys(("dataset", "recipe", "data_fingerprint"), TEXT)
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file."""
+    """The content of a JSON file that holds an object."""
     try:
         values = json.loads(file.read_text())
     except OSError as error:
@@ -41,7 +41,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def load_config(folder: Path) -> PretrainedConfig:
-    """The config of a model of hfprobe; each model's config class checks its own values."""
+    """The config of a model of hfprobe; the config class of each model checks its own values."""
     values = read_json(folder / CONFIG_FILE)
     classes = {model.config_class.model_type: model.config_class for model in register_models()}
     found = values.get("model_type")
@@ -56,12 +56,12 @@ def load_config(folder: Path) -> PretrainedConfig:
         if temperature is not None and not (type(temperature) in (int, float) and low <= temperature <= high):
             raise ValueError(f"calibration_temperature is {shortened(temperature)}; allowed: {low} to {high}")
         return classes[found].from_dict(values)
-    except Exception as error:  # transformers checks its own fields with classes of its own, and in several lines
+    except Exception as error:  # transformers raises several types of errors, with messages of several lines
         raise ValueError(f"{CONFIG_FILE}: {' '.join(str(error).split())}") from error
 
 
 def check_labels(values: dict[str, Any]) -> None:
-    """Refuse labels that are not numbered 0 to n - 1, or that have no name of their own."""
+    """Check that labels are numbered from 0 to n - 1 and that their names are distinct."""
     names, numbers = values.get("id2label"), values.get("label2id")
     if names is None and numbers is None:  # transformers leaves out its default, LABEL_0 and LABEL_1
         names, numbers = {"0": "LABEL_0", "1": "LABEL_1"}, {"LABEL_0": 0, "LABEL_1": 1}
@@ -70,7 +70,7 @@ def check_labels(values: dict[str, Any]) -> None:
     labels = [names[str(number)] for number in range(len(names))]
     for label in labels:
         if not isinstance(label, str) or label.splitlines() != [label] or labels.count(label) > 1:
-            raise ValueError(f"id2label has the name {shortened(label)}; allowed: one line of text, each once")
+            raise ValueError(f"id2label has the name {shortened(label)}; allowed: one line of text, each name once")
     inverse = {label: number for number, label in enumerate(labels)}
     # As JSON, because True == 1.
     if json.dumps(numbers, sort_keys=True) != json.dumps(inverse, sort_keys=True):
@@ -81,7 +81,7 @@ def check_labels(values: dict[str, Any]) -> None:
 
 
 def check_run(run: Any) -> None:
-    """Refuse a record of the training run whose known values have other types than training writes."""
+    """Check the types and ranges of the values that a training run has stored."""
     if not isinstance(run, dict):
         raise ValueError(f"run is {shortened(run)}; allowed: an object")
     for name, (types, allowed) in RUN_VALUES.items():
@@ -91,39 +91,39 @@ def check_run(run: Any) -> None:
 
 
 def load_weights(config: PretrainedConfig, folder: Path) -> PreTrainedModel:
-    """The model of a config with the weights of a folder: exactly its parameters and buffers, all of them finite.
+    """The model of a config with the weights in a folder, which must be exactly its parameters and buffers, all finite.
 
-    from_pretrained would draw missing weights at random, and follow other files that a config can name.
+    from_pretrained is not used: it initialises missing weights at random, and reads other files that a config can name.
     """
     model_class = next(model for model in register_models() if model.config_class is type(config))
     try:
         with torch.device("meta"):  # shapes without memory
             model = model_class(config)
-    except Exception as error:  # timm and torch raise a dozen kinds for sizes that cannot be
+    except Exception as error:  # timm and torch raise many types of errors for invalid sizes
         raise ValueError(f"{CONFIG_FILE}: {' '.join(str(error).split())}") from error
     weights = {}
     for file in weight_files(folder):
         try:
             weights |= load_file(file)
-        except Exception as error:  # safetensors has a class of its own; a file may be missing
+        except Exception as error:  # safetensors has its own error class; a file may be missing
             raise ValueError(f"{file.name} cannot be read: {error}") from error
     difference = describe_difference(weights, model.state_dict())
     if difference:
-        raise ValueError(f"{WEIGHTS_FILE} does not fit {CONFIG_FILE}; {difference}")
+        raise ValueError(f"{WEIGHTS_FILE} does not match {CONFIG_FILE}; {difference}")
     broken = [name for name, weight in weights.items() if not weight.isfinite().all()]
     if broken:
         raise ValueError(f"{WEIGHTS_FILE}: {broken[0]} holds values that are not finite")
-    # Copied, because a file in memory is not aligned as kernels like it.
+    # Copied, because tensors in a memory-mapped file are not aligned, which makes kernels slower.
     model.load_state_dict({name: weight.clone() for name, weight in weights.items()}, assign=True)
     try:
         family_of(model).check_weights(model)
     except ValueError as error:
-        raise ValueError(f"{WEIGHTS_FILE} does not fit {CONFIG_FILE}; {error}") from error
+        raise ValueError(f"{WEIGHTS_FILE} does not match {CONFIG_FILE}; {error}") from error
     return model
 
 
 def describe_difference(weights: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> str | None:
-    """In words, how the names, shapes and types of weights differ from the wanted ones; None where they do not."""
+    """Describe how the names, shapes and dtypes of weights differ from the wanted ones; None if they are equal."""
     missing = [key for key in wanted if key not in weights]
     unexpected = [key for key in weights if key not in wanted]
     both = [key for key in wanted if key in weights]
@@ -132,13 +132,13 @@ def describe_difference(weights: dict[str, torch.Tensor], wanted: dict[str, torc
         for key in both
         if weights[key].shape != wanted[key].shape
     ]
-    # Converted weights would no longer be those of the source, to the bit.
+    # dtypes are not converted, so that the weights stay bit-identical to those of the source.
     types = [
         f"{key} {weights[key].dtype} instead of {wanted[key].dtype}"
         for key in both
         if weights[key].dtype != wanted[key].dtype
     ]
-    problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes, "of another type": types}
+    problems = {"missing": missing, "unexpected": unexpected, "different shape": shapes, "different dtype": types}
     for problem, keys in problems.items():
         if keys:
             more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
@@ -147,7 +147,7 @@ def describe_difference(weights: dict[str, torch.Tensor], wanted: dict[str, torc
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """model.safetensors, or the files that its index names."""
+    """The path of model.safetensors, or of the files that its index names."""
     if (folder / WEIGHTS_FILE).is_file():
         return [folder / WEIGHTS_FILE]
     index = folder / f"{WEIGHTS_FILE}.index.json"
@@ -157,47 +157,52 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def load_processor(model: PreTrainedModel, folder: Path) -> Any:
-    """The image processor of a folder, where it does what the model was trained with."""
+    """The image processor in a folder, checked against the preprocessing that the model was trained with."""
     values = read_json(folder / PROCESSOR_FILE)
-    if (folder / "processor_config.json").exists():  # transformers would read it instead
-        raise ValueError(f"processor_config.json is there; allowed: {PROCESSOR_FILE} alone")
+    if (folder / "processor_config.json").exists():  # transformers would read this file instead
+        raise ValueError(f"the folder holds processor_config.json; allowed: {PROCESSOR_FILE} only")
     try:
         check_preprocessing(model, values)
         return AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # transformers has no class of its own for values that it did not expect
+    except Exception as error:  # transformers has no error class for unexpected values
         raise ValueError(f"{PROCESSOR_FILE}: {error}") from error
 
 
 def load_model(folder: str | Path) -> tuple[PreTrainedModel, Any]:
-    """The model and the image processor of a folder; no code from the folder is run.
+    """Load the model and the image processor in a folder; no code from the folder is run.
 
-    The model is in evaluation mode. Everything that the files say is checked, see `hfprobe.models.loading`.
+    Returns:
+        The model, in evaluation mode and channels last, and its image processor.
 
     Raises:
-        InputError: the folder does not hold a complete model of hfprobe with valid values, or an image processor of
-            another model.
+        InputError: the folder does not hold a complete model of hfprobe with valid values, or its image processor does
+            not match the model.
     """
     folder = Path(folder)
-    refuse_strangers(folder)
+    refuse_outside_weights(folder)
     try:
         config = load_config(folder)
         model = load_weights(config, folder)
         processor = load_processor(model, folder)
-    except Exception as error:  # transformers and safetensors raise a dozen kinds for a damaged folder
+    except Exception as error:  # transformers and safetensors raise many types of errors for a damaged folder
         raise InputError(
-            f"'{folder}' does not hold a model that hfprobe can load: {first_line(error)}. Give a folder or a name "
+            f"'{folder}' does not hold a model that hfprobe can load: {first_line(error)}. Pass a folder or a name "
             "that scripts/train.py printed."
         ) from error
     return model.eval().to(memory_format=torch.channels_last), processor
 
 
-def refuse_strangers(folder: Path) -> None:
-    """Raise InputError where a model folder's index of weights names a file outside of it."""
+def refuse_outside_weights(folder: Path) -> None:
+    """Check that the index of weights in a model folder names only files in this folder.
+
+    Raises:
+        InputError: the index is damaged, or names a file outside the folder.
+    """
     for index in folder.glob("*.index.json"):
         try:
             names = set(json.loads(index.read_text())["weight_map"].values())
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"'{index}' is damaged. Give another model folder.") from error
+            raise InputError(f"'{index}' is damaged. Pass another model folder.") from error
         for name in names:
             if not isinstance(name, str) or Path(name).name != name or (folder / name).is_symlink():
-                raise InputError(f"'{index}' names '{name}', which is outside of the folder. Do not use this model.")
+                raise InputError(f"'{index}' names '{name}', which is outside the folder. Do not use this model.")

@@ -1,6 +1,6 @@
 """A linear probe: one linear layer on the pooled features of a frozen, pretrained timm backbone.
 
-With ViT-Tiny and five labels 5,525,381 parameters, of which 965 are trained.
+With ViT-Tiny and five labels, it has 5,525,381 parameters, of which 965 are trained.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Literal
 from hfprobe.models.base import AUGMENTATION, GRADIENT_TRAINING, ModelFamily
 
 RECIPES: dict[str, dict[str, Any]] = {
-    # One pass over the images, then the convex problem is solved; the values below are for --head sgd.
+    # One pass over the images, then a convex problem is solved; the values below `head` are used by --head sgd only.
     "fast": {
         "head": "exact",
         "optim": "adamw_torch",
@@ -22,7 +22,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "num_train_epochs": 20,
         "patience": 20,
     },
-    # The reference experiment, value by value.
+    # All values are those of the reference experiment.
     "reference": {
         "head": "sgd",
         "optimizer": "sgd",
@@ -38,7 +38,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Options:
-    """The probe's own flags."""
+    """The flags of the linear probe."""
 
     head: Literal["exact", "sgd"] = field(
         metadata={"help": "exact: solve with L-BFGS on the cached features; sgd: train with the Trainer."}
@@ -70,7 +70,7 @@ class Options:
             raise ValueError("--views counts cached views. Leave it out with --feature_cache off.")
 
     def ignored_settings(self) -> dict[str, str]:
-        """Setting -> why it has no effect."""
+        """Setting that has no effect -> the reason."""
         ignored = {}
         if self.feature_cache == "on":
             ignored |= dict.fromkeys(
@@ -101,10 +101,10 @@ class LinearProbeFamily(ModelFamily):
         return LinearProbe
 
     def build(self, *, options: Options, labels: list[str]) -> tuple[Any, Any]:
-        """A probe with the chosen backbone weights, a fresh head, and the image processor of the weights.
+        """A probe with the chosen backbone weights and a new head, and the image processor of the weights.
 
         Raises:
-            InputError: no such backbone or weights; they do not fit each other; they cannot be fetched.
+            InputError: the backbone or the weights do not exist, do not match, or cannot be downloaded.
         """
         from hfprobe.models.linear_probe import backbones
         from hfprobe.models.linear_probe.modeling import LinearProbe, LinearProbeConfig
@@ -137,7 +137,7 @@ class LinearProbeFamily(ModelFamily):
         seed: int = 0,
         mirror: bool = False,
     ) -> Any:
-        """Cached features, one row per view of an image; pixels with `--feature_cache off`."""
+        """Cached features, one row per view of each image; pixels with `--feature_cache off`."""
         if options is not None and options.feature_cache == "off":
             how = {"name": name, "train": train, "augmentation": augmentation, "seed": seed, "mirror": mirror}
             return super().inputs(model, processor, split, **how)
@@ -159,7 +159,7 @@ class LinearProbeFamily(ModelFamily):
         return {"penalty": head.penalty}
 
     def memory_needed(self, model: Any, *, options: Options, images: int) -> int:
-        # The exact head works in float64, before and after standardising.
+        # The exact head needs the features in float64 twice: before and after standardisation.
         return 2 * 8 * options.views * images * model.config.feature_size if options.head == "exact" else 0
 
     def processor_for(self, model: Any) -> Any:
@@ -170,7 +170,7 @@ class LinearProbeFamily(ModelFamily):
     def check_weights(self, model: Any) -> None:
         found, expected = model.frozen_sha256(), model.config.backbone_sha256
         if found != expected:
-            raise ValueError(f"the SHA-256 of the backbone is {found}; expected: {expected}, that of the config")
+            raise ValueError(f"the SHA-256 of the backbone is {found}; expected: {expected}, the one in the config")
 
     def describe(self, model: Any) -> dict[str, Any]:
         return {name: getattr(model.config, name) for name in ("backbone", "backbone_weights", "backbone_sha256")}

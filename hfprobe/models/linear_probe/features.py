@@ -1,4 +1,4 @@
-"""Frozen features: extracted once per view, kept on disk, and served to the Trainer by the batch."""
+"""Frozen features, which are extracted once per view, cached on disk, and read by the Trainer one batch at a time."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from hfprobe.system.provenance import versions
 
 logger = logging.getLogger(__name__)
 
-# More is no faster on two CPU cores (67, 72, 70 images/s of EfficientNet-Lite0 at 16, 32, 64); a GPU wants more.
+# Larger batches are faster on a GPU, not on two CPU cores (67, 72, 70 images/s of EfficientNet-Lite0 at 16, 32, 64).
 CPU_BATCH_SIZE = 32
 GPU_BATCH_SIZE = 512
-# Of an extraction, how far it is: writing it down at every batch took a twentieth of the time.
+# The progress of an extraction is saved this often: saving it after every batch took a twentieth of the time.
 SECONDS_BETWEEN_NOTES = 5
 
 
@@ -36,9 +36,9 @@ class FeatureSplit:
     """Features of one split.
 
     Attributes:
-        features: (V, N, F) float32, one layer a view, memory-mapped where there is one view.
+        features: (V, N, F) float32 of V views; memory-mapped if there is only one view.
         labels: (N,) int64.
-        seconds: that the backbone took to make them, also where they come from the cache.
+        seconds: time that the backbone took for them, even if they were read from the cache.
     """
 
     features: np.ndarray
@@ -49,7 +49,7 @@ class FeatureSplit:
 class FeatureBatches(torch.utils.data.Dataset):
     """Cached features as the Trainer reads them: `features` (B, F) float32 and `labels` (B,) int64.
 
-    Every view of an image is a row of its own: `len` is views x images.
+    Every view of an image is a separate row: the length is views x images.
     """
 
     def __init__(self, split: FeatureSplit):
@@ -59,16 +59,16 @@ class FeatureBatches(torch.utils.data.Dataset):
 
     @property
     def preparation_seconds(self) -> float:
-        """What the backbone took, also where the features come from the cache."""
+        """Seconds that the backbone took, even if the features were read from the cache."""
         return self.split.seconds
 
     def set_epoch(self, epoch: int) -> None:
-        """Nothing is drawn anew: the views are in the cache."""
+        """No effect: cached views are the same in every epoch."""
 
     def take(self, positions: np.ndarray) -> FeatureBatches:
-        """The images at some positions, in all views."""
-        few = replace(self.split, features=self.split.features[:, positions], labels=self.split.labels[positions])
-        return FeatureBatches(few)
+        """The images at `positions`, (B,) integers, in all views."""
+        subset = replace(self.split, features=self.split.features[:, positions], labels=self.split.labels[positions])
+        return FeatureBatches(subset)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -92,18 +92,20 @@ def extract_features(
     seed: int = 0,
     name: str = "images",
 ) -> FeatureSplit:
-    """Each image through the backbone once per view, in evaluation mode; what the cache holds is not computed again.
+    """Run each image through the backbone once per view, in evaluation mode; cached features are not computed again.
 
-    View 0 is the plain image, view 1 its mirror image, further ones are random crops keyed by (seed, view, index). An
-    extraction that was interrupted goes on where it stopped; a cached file that was cut or changed is made again.
+    View 0 is the image itself, view 1 its mirror image, and each further view a random crop that depends on
+    (seed, view, index). An interrupted extraction continues where it stopped; a cached file that was truncated or
+    changed is computed again.
 
     Args:
-        model: has `extract_features` and `frozen_sha256`.
-        views: their numbers.
-        name: of the split, for the progress bar.
+        model: a model with the methods `extract_features` and `frozen_sha256`.
+        views: numbers of the views.
+        seed: seed of the random crops.
+        name: name of the split in progress bars and log lines.
 
     Raises:
-        MachineError: no room for the features.
+        InputError, MachineError: the cache cannot be written.
     """
     layers, seconds = zip(
         *(
@@ -117,14 +119,14 @@ def extract_features(
 
 
 def cache_key(*, model: PreTrainedModel, processor: Any, split: ImageSplit, view: int, seed: int) -> str:
-    """32 hex digits over everything that the features of one view depend on."""
+    """32 hex digits that depend on everything that determines the features of one view."""
     libraries = versions()
     parts = {
         "backbone": model.config.backbone,
         "weights": model.frozen_sha256(),
         "preprocessing": processor.to_dict(),
         "images": split.fingerprint,
-        "view": [view, seed if view > 1 else None],  # only crops are drawn
+        "view": [view, seed if view > 1 else None],  # only crops are random
         "dtype": str(next(model.parameters()).dtype),
         "timm": libraries["timm"],
         "torch": libraries["torch"],
@@ -137,20 +139,20 @@ def _load_or_extract(
 ) -> tuple[np.ndarray, float]:
     folder = cache.cache_folder() / "features"
     kept = folder / f"{cache_key(model=model, processor=processor, split=split, view=view, seed=seed)}.npy"
-    sums = kept.with_suffix(".json")
-    if kept.is_file() and sums.is_file():
-        record = _read_json(sums)
+    checksums = kept.with_suffix(".json")
+    if kept.is_file() and checksums.is_file():
+        record = _read_json(checksums)
         if record.get("sha256") == sha256(kept) and "seconds" in record:
             logger.info("Features of the %s: from the cache (view %d).", name, view)
             return np.load(kept, mmap_mode="r"), record["seconds"]
-        logger.warning("The cached features %s were cut or changed; making them again.", kept.name)
+        logger.warning("The cached features %s were truncated or changed; computing them again.", kept.name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        sums.unlink(missing_ok=True)
+        checksums.unlink(missing_ok=True)
         part = kept.with_suffix(".part")
         seconds = _extract_to(part, model, processor, split, view, seed, name)
         os.replace(part, kept)
-        sums.write_text(json.dumps({"sha256": sha256(kept), "seconds": seconds}))
+        checksums.write_text(json.dumps({"sha256": sha256(kept), "seconds": seconds}))
     except OSError as error:
         raise cache.cannot_keep("features", folder, error) from error
     return np.load(kept, mmap_mode="r"), seconds
@@ -159,9 +161,9 @@ def _load_or_extract(
 def _extract_to(
     part: Path, model: PreTrainedModel, processor: Any, split: ImageSplit, view: int, seed: int, name: str
 ) -> float:
-    """Fill `part`; the seconds it took in all.
+    """Write the features into `part`; returns the seconds it took in total.
 
-    Rows already written stand in a file beside it, so that an interrupted call can be continued.
+    The number of finished rows is stored in another file, so that an interrupted call can be continued.
     """
     counter = part.with_suffix(".rows")
     shape = (len(split), model.config.feature_size)
@@ -169,20 +171,20 @@ def _extract_to(
     done, earlier = record["rows"], record["seconds"]
     try:
         features = np.lib.format.open_memmap(part, mode="r+") if done else None
-    except (FileNotFoundError, ValueError):  # the part itself was removed or cut
+    except (FileNotFoundError, ValueError):  # the part itself was removed or truncated
         features = None
     if features is None:
         done, earlier = 0, 0.0
         features = create_array(part, dtype=np.float32, shape=shape)
     batches = ImageBatches(split, processor=processor, mirror=view == 1, augment={} if view > 1 else None, seed=seed)
-    batches.set_epoch(view)  # of random crops: each view has its own
+    batches.set_epoch(view)  # each view has its own random crops
     device = next(model.parameters()).device
     batch_size = CPU_BATCH_SIZE if device.type == "cpu" else GPU_BATCH_SIZE
     model.eval()
     start = time.perf_counter() - earlier
 
     def note(rows: int) -> None:
-        features.flush()  # first, so that no row is counted that a power cut could take
+        features.flush()  # first, so that a counted row survives a power failure
         counter.write_text(json.dumps({"rows": rows, "seconds": time.perf_counter() - start}))
 
     noted = time.perf_counter()
@@ -208,7 +210,7 @@ def _extract_to(
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """What a small record holds; nothing where it is missing or was cut."""
+    """The object in a JSON file; empty if the file is missing or damaged."""
     try:
         content = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):

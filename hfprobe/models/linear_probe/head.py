@@ -1,4 +1,4 @@
-"""The exact linear head: multinomial logistic regression on cached features, its penalty chosen on validation."""
+"""The exact linear head: multinomial logistic regression on cached features, with the penalty chosen on validation."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from transformers import PreTrainedModel
 from hfprobe.models.linear_probe.features import FeatureSplit
 from hfprobe.system.progress import show_progress
 
-# Weight of the L2 penalty against the mean cross entropy, strongest first: each solution starts the next.
+# Weight of the L2 penalty relative to the mean cross-entropy, from strong to weak: each solution starts the next.
 PENALTIES = np.logspace(0, -6, 13)
-# Weaker penalties in a row that do worse on validation before the rest is left out: they take the longest to solve.
+# The search ends after this many penalties in a row that are worse on validation: the weakest take longest to solve.
 PATIENCE = 2
-# Enough to tell the penalties apart; the chosen one is solved to the end.
+# Precise enough to compare penalties; the chosen one is then solved to full precision.
 SEARCH_TOLERANCE = 1e-5
 
 
@@ -25,10 +25,10 @@ class Head:
     """A solved linear head.
 
     Attributes:
-        weight: (C, F) float64, for features as they are (the standardisation is folded in).
+        weight: (C, F) float64, for features that are not standardised.
         bias: (C,) float64.
-        penalty: the L2 penalty that validation chose.
-        validation_loss: its mean cross entropy there.
+        penalty: weight of the L2 penalty, chosen on validation.
+        validation_loss: mean cross-entropy on validation.
     """
 
     weight: np.ndarray
@@ -40,8 +40,13 @@ class Head:
 def solve_head(train: FeatureSplit, validation: FeatureSplit, *, classes: int) -> Head:
     """Multinomial logistic regression by L-BFGS in float64 on standardised features.
 
-    The penalty is the one with the lowest cross entropy on validation; standardisation is folded back, so that the
-    head is a plain Linear. The objective is scikit-learn's LogisticRegression with C = 1 / (penalty x N).
+    The penalty with the lowest cross-entropy on validation is chosen. The standardisation is then folded into weight
+    and bias, so that the head is a plain linear layer. The objective is that of scikit-learn's LogisticRegression with
+    C = 1 / (penalty x N).
+
+    Args:
+        train, validation: features of both splits; of validation, only the first view is used.
+        classes: number of classes C.
     """
     features = torch.from_numpy(train.features.reshape(-1, train.features.shape[-1]).astype(np.float64))
     labels = torch.from_numpy(np.tile(train.labels, len(train.features)))
@@ -81,17 +86,22 @@ def minimise_cross_entropy(
     covariance: torch.Tensor | None = None,
     tolerance: float = 1e-8,
 ) -> torch.Tensor:
-    """argmin of mean cross entropy + penalty / 2 * |weight|^2.
+    """Minimise the mean cross-entropy + penalty / 2 * |weight|^2 over weight and bias.
 
-    L-BFGS runs in coordinates in which the curvature at `start` is about one in every direction: those of the Hessian
-    with each image's class probabilities replaced by their average spread. Features of a backbone are so correlated
-    that it needs ten times as many steps without.
+    L-BFGS runs in preconditioned coordinates, in which the curvature at `start` is about one in every direction. They
+    come from the Hessian in which the spread of the class probabilities of each image is replaced by its mean. The
+    features of a backbone are so correlated that L-BFGS needs ten times as many steps without preconditioning.
 
     Args:
         features: (N, F) float64.
-        start: (C, F + 1), the bias in the last column; the penalty leaves it alone.
-        covariance: features.T @ features / N where the caller has it already.
-        tolerance: the largest partial derivative left, in the coordinates above.
+        labels: (N,) int64.
+        penalty: weight of the L2 penalty; the bias is not penalised.
+        start: (C, F + 1) initial weight, with the bias in the last column.
+        covariance: features.T @ features / N, if the caller has already computed it.
+        tolerance: largest allowed partial derivative at the solution, in the preconditioned coordinates.
+
+    Returns:
+        (C, F + 1) weight, with the bias in the last column.
     """
     if covariance is None:
         covariance = features.T @ features / len(features)
@@ -111,7 +121,7 @@ def minimise_cross_entropy(
     def objective() -> torch.Tensor:
         optimizer.zero_grad()
         weight, bias = plain()
-        # Written so that neither product nor gradient multiplies a transposed matrix: BLAS is six times slower at it.
+        # In this form, neither product nor gradient multiplies a transposed matrix, for which BLAS is six times slower.
         logits = (weight.contiguous() @ features.T + bias[:, None]).T
         loss = torch.nn.functional.cross_entropy(logits, labels) + penalty / 2 * weight.square().sum()
         loss.backward()
@@ -124,7 +134,7 @@ def minimise_cross_entropy(
 
 
 def install_head(model: PreTrainedModel, head: Head) -> None:
-    """Copy a solved head into the model's Linear."""
+    """Copy a solved head into the linear layer of a model."""
     with torch.no_grad():
         model.head.weight.copy_(torch.from_numpy(head.weight))
         model.head.bias.copy_(torch.from_numpy(head.bias))

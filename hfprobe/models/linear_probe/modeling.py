@@ -1,7 +1,7 @@
-"""A linear probe: one Linear on the pooled features of a frozen, pretrained timm backbone (ViT-Tiny by default).
+"""A linear probe: one linear layer on the pooled features of a frozen, pretrained timm backbone (default: ViT-Tiny).
 
-5,525,381 parameters with ViT-Tiny and five labels, of which 965 are trained. The backbone is never changed: no
-gradients, always in evaluation mode, the same to the bit after training.
+With ViT-Tiny and five labels, it has 5,525,381 parameters, of which 965 are trained. The backbone never changes: it
+has no gradients, is always in evaluation mode, and is bit-identical after training.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import ImageClassifierOutput
 
-RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # Pillow's numbers
+RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # the constants of Pillow
 HEX_DIGITS = set("0123456789abcdef")
 
 
@@ -54,10 +54,10 @@ class LinearProbeConfig(PretrainedConfig):
 
 
 class LinearProbeImageProcessor(CLIPImageProcessor):
-    """timm's evaluation transform: CLIP's image processor with the centre crop of torchvision.
+    """The evaluation transform of timm: the image processor of CLIP with the centre crop of torchvision.
 
-    Where an odd number of pixels is cut away, torchvision rounds half of them to the even number and transformers down:
-    every second such picture would be shifted by a pixel.
+    If an odd number of pixels is cut away, torchvision rounds half of it to the nearest even number, and transformers
+    rounds it down. With the crop of transformers, every second image of such a size would be shifted by one pixel.
     """
 
     def center_crop(self, image: torch.Tensor, size: Any, **kwargs: Any) -> torch.Tensor:
@@ -79,12 +79,12 @@ class LinearProbe(PreTrainedModel):
         super().__init__(config)
         import timm
 
-        # Checked because timm would fetch others, such as hf-hub:name/model, from the network.
+        # Checked because timm would download other names, such as hf-hub:name/model.
         if not timm.is_model(config.backbone):
             raise ValueError(f"backbone is {shortened(config.backbone)}; allowed: a name in timm.list_models()")
-        # Under from_pretrained this runs on the meta device; weights come afterwards.
+        # Under from_pretrained this runs on the meta device; weights are loaded afterwards.
         self.backbone = timm.create_model(config.backbone, pretrained=False, num_classes=0)
-        # Position tables and the like, which timm computes and does not save: from_pretrained would leave them empty.
+        # timm computes buffers such as position tables and does not save them: from_pretrained would leave them empty.
         for module in self.backbone.modules():
             for name, buffer in list(module.named_buffers(recurse=False)):
                 module.register_buffer(name, buffer, persistent=True)
@@ -93,21 +93,21 @@ class LinearProbe(PreTrainedModel):
         self.train(self.training)
 
     def _init_weights(self, module: nn.Module) -> None:
-        # The head alone: transformers' default would redraw the backbone from N(0, 0.02).
+        # Only the head: the default of transformers would overwrite the backbone with values from N(0, 0.02).
         if module is self.head:
             nn.init.normal_(module.weight, std=0.01)
             nn.init.zeros_(module.bias)
 
     def train(self, mode: bool = True) -> LinearProbe:
-        # Trainer calls model.train() at every step; the backbone's dropout and BatchNorm must not wake up.
+        # Trainer calls model.train() at every step; dropout and BatchNorm of the backbone must stay in evaluation mode.
         super().train(mode)
         self.backbone.eval()
-        # from_pretrained makes the parameters anew, with gradients, and then calls eval().
+        # from_pretrained creates new parameters with gradients, and then calls eval().
         self.backbone.requires_grad_(False)
         return self
 
     def extract_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) -> (B, feature_size), without gradients."""
+        """Features (B, feature_size) of images (B, 3, H, W), without gradients."""
         with torch.no_grad():
             return self.backbone(pixel_values)
 
@@ -117,7 +117,7 @@ class LinearProbe(PreTrainedModel):
         labels: torch.Tensor | None = None,
         features: torch.Tensor | None = None,
     ) -> ImageClassifierOutput:
-        """Logits (B, num_labels) and, where labels (B,) are given, the mean cross entropy."""
+        """Logits (B, num_labels) and, if labels (B,) are passed, the mean cross-entropy."""
         if features is None:
             if pixel_values is None:
                 raise ValueError("LinearProbe needs pixel_values or features.")
@@ -127,7 +127,7 @@ class LinearProbe(PreTrainedModel):
         return ImageClassifierOutput(loss=loss, logits=logits)
 
     def frozen_sha256(self) -> str:
-        """SHA-256 over the backbone's parameters and buffers: names, shapes and bytes, sorted by name."""
+        """SHA-256 of the parameters and buffers of the backbone: names, dtypes, shapes and bytes, sorted by name."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.backbone.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -146,13 +146,17 @@ LinearProbe.register_for_auto_class("AutoModelForImageClassification")
 
 
 def build_processor(pretrained_cfg: dict[str, Any]) -> LinearProbeImageProcessor:
-    """timm's evaluation transform as an image processor: scale the shorter side, crop the centre, normalise."""
+    """The evaluation transform of timm as an image processor: scale the shorter side, crop the centre, normalise.
+
+    Args:
+        pretrained_cfg: `pretrained_cfg` of a timm model.
+    """
     from timm.data import resolve_data_config
 
     data = resolve_data_config(pretrained_cfg=pretrained_cfg)
     side = data["input_size"][-1]
     scaled = int(side / data["crop_pct"])
-    squash = data["crop_mode"] == "squash"  # both sides are scaled, whatever the picture's proportions
+    squash = data["crop_mode"] == "squash"  # both sides are scaled, whatever the aspect ratio of the image
     return LinearProbeImageProcessor(
         size={"height": scaled, "width": scaled} if squash else {"shortest_edge": scaled},
         crop_size={"height": side, "width": side},

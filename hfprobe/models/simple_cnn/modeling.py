@@ -1,7 +1,7 @@
 """SimpleCNN: three convolution blocks and two linear layers for 32 x 32 images, trained from scratch.
 
-2,471,941 parameters with five labels. The network of the reference experiment: 3 x (Conv3x3, BatchNorm, ReLU,
-MaxPool) with 64, 128, 256 channels, then 4096 -> 512 -> labels with dropout.
+It has 2,471,941 parameters with five labels. The network is that of the reference experiment: 3 x (Conv3x3, BatchNorm,
+ReLU, MaxPool) with 64, 128, 256 channels, then 4096 -> 512 -> labels with dropout.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from transformers import (
 from transformers.modeling_outputs import ImageClassifierOutput
 
 IMAGE_SIZE = 32
-# Channel statistics of the CIFAR-10 training images, as published with the reference recipes of the field.
+# Channel statistics of the CIFAR-10 training images, as in published training recipes.
 CIFAR10_MEAN = [0.4914, 0.4822, 0.4465]
 CIFAR10_STD = [0.2470, 0.2435, 0.2616]
 
@@ -93,8 +93,8 @@ class SimpleCNN(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        # transformers' own default redraws every Linear and Conv from N(0, 0.02). Its patched torch.nn.init leaves
-        # alone what a checkpoint has loaded, so these calls are safe under from_pretrained.
+        # The default of transformers would initialise every Linear and Conv from N(0, 0.02). Under from_pretrained, its
+        # patched torch.nn.init does not change weights that were loaded from a checkpoint, so these calls are safe.
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             nn.init.zeros_(module.bias)
@@ -104,18 +104,18 @@ class SimpleCNN(PreTrainedModel):
 
     @torch.no_grad()
     def set_principal_filters(self, pixel_values: torch.Tensor) -> None:
-        """Point the first filters along the principal components of image patches, each with both signs.
+        """Set the first filters to the principal components of image patches, each with both signs.
 
-        BatchNorm brings their outputs to unit variance, so that the network begins on whitened patches, as airbench
-        (Jordan, 2024) does with a frozen first layer; here it is trained like any other. Filters beyond twice the
-        number of components stay as they are, and all keep their mean length.
+        BatchNorm scales their outputs to unit variance, so that the network starts with whitened patches. airbench
+        (Jordan, 2024) does the same with a frozen first layer; here the layer is trained like any other. Filters beyond
+        twice the number of components are not changed, and the mean length of the filters is kept.
 
         Args:
             pixel_values: (B, 3, H, W), some hundred normalised images.
         """
         filters = self.features[0].weight  # (out, 3, 3, 3)
         covariance = torch.zeros(filters[0].numel(), filters[0].numel(), dtype=torch.float64)
-        for part in pixel_values.split(100):  # small enough for the processor's cache: ten times as fast as at once
+        for part in pixel_values.split(100):  # fits into the CPU cache: ten times as fast as all at once
             patches = nn.functional.unfold(part.contiguous(), filters.shape[-1]).transpose(0, 1).flatten(1)
             covariance += patches @ patches.T  # (27, 27)
         components = torch.linalg.eigh(covariance).eigenvectors.T.flip(0)  # (27, 27), the strongest first
@@ -124,7 +124,7 @@ class SimpleCNN(PreTrainedModel):
         filters[: len(both)] = (length * both).to(filters).view(-1, *filters.shape[1:])
 
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> ImageClassifierOutput:
-        """Logits (B, num_labels) and, where labels (B,) are given, the mean cross entropy."""
+        """Logits (B, num_labels) and, if labels (B,) are passed, the mean cross-entropy."""
         logits = self.classifier(self.features(pixel_values))
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return ImageClassifierOutput(loss=loss, logits=logits)
@@ -140,5 +140,5 @@ SimpleCNN.register_for_auto_class("AutoModelForImageClassification")
 
 
 def build_processor(side: int) -> ViTImageProcessor:
-    """Scale to side x side pixels and normalise with CIFAR-10's statistics."""
+    """An image processor that scales images to side x side pixels and normalises by the statistics of CIFAR-10."""
     return ViTImageProcessor(size={"height": side, "width": side}, image_mean=CIFAR10_MEAN, image_std=CIFAR10_STD)
