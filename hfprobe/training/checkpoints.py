@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from hfprobe.system.errors import InputError, find_shortage, first_line
 from hfprobe.system.files import sha256, sync
 
 MANIFEST_FILE = "manifest.json"
@@ -96,3 +100,29 @@ def find_newest(folder: Path) -> tuple[Path | None, list[str]]:
             return path, passed
         passed.append(f"{path.name} was passed over: {fault}.")
     return None, passed
+
+
+@contextlib.contextmanager
+def reading(checkpoint: str | Path | None) -> Iterator[None]:
+    """Turn any failure to load a checkpoint into a one-line error, except that the memory ran out.
+
+    A manifest holds checksums of what was saved; it does not say who saved it.
+    """
+    try:
+        yield
+    except Exception as error:  # pickle, torch and safetensors raise a dozen kinds
+        if find_shortage(error) is not None:
+            raise
+        raise InputError(
+            f"'{checkpoint}' cannot be loaded: {first_line(error)}. Remove it, and continue from an earlier one with "
+            "--resume."
+        ) from error
+
+
+def resume_command(arguments: Any) -> str:
+    """What continues a run, as part of a sentence.
+
+    Args:
+        arguments: RunArguments.
+    """
+    return f"run the same command with --resume{' instead of --overwrite' if arguments.overwrite else ''}"

@@ -26,7 +26,7 @@ from hfprobe.training import checkpoints
 from hfprobe.training.callbacks import EarlyStopping
 from hfprobe.training.describe import PRECISIONS, describe_run
 from hfprobe.training.run_folder import RUN_FILE, read_result
-from hfprobe.training.trainer import ProbeTrainer, resume_command
+from hfprobe.training.trainer import ProbeTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,8 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
     # The result of a run that is resumed after its end stays until there is a new one.
     if trainer.is_world_process_zero() and not (arguments.resume and read_result(arguments.output_dir)):
         write_json(Path(arguments.output_dir) / RUN_FILE, record)
-    process.advice = f"To continue from what is saved in {arguments.output_dir}, {resume_command(arguments)}."
+    resume = checkpoints.resume_command(arguments)
+    process.advice = f"To continue from what is saved in {arguments.output_dir}, {resume}."
     chosen = fit(trainer, config=config, checkpoint=checkpoint)
     record |= chosen
     trainer.model.config.run |= chosen
@@ -151,7 +152,7 @@ def take_best(trainer: ProbeTrainer, checkpoint: Path) -> None:
     logger.info("The run had stopped early, after epoch %g: nothing is left to train.", trainer.state.epoch)
     trainer.continue_from(checkpoint)
     best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
-    trainer._load_from_checkpoint(best or str(checkpoint))
+    trainer.load_weights(best or checkpoint)
 
 
 def evaluations(trainer: Trainer) -> list[dict[str, float]]:
