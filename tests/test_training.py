@@ -27,8 +27,8 @@ from hfprobe.training.callbacks import EarlyStopping, StopOnSignal
 from hfprobe.training.checkpoints import reading
 from hfprobe.training.private_api import HookedTrainer
 from hfprobe.training.publish import push_best
+from hfprobe.training.record import read_result
 from hfprobe.training.run import check_figures, train
-from hfprobe.training.run_folder import read_result
 from hfprobe.training.trainer import ProbeTrainer
 
 ROOT = Path(__file__).parent.parent

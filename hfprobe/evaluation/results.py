@@ -25,6 +25,7 @@ from hfprobe.system.process import script
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.parquet"
 MISTAKES_FILE = "mistakes.parquet"
+POINTS_FILE = "label_efficiency.json"
 # What reports and comparisons ask of every result.
 PROVENANCE_KEYS = ("model", "model_revision", "split", "split_fingerprint", "versions")
 

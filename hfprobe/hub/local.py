@@ -35,6 +35,7 @@ from safetensors import SafetensorError
 from hfprobe.system.errors import InputError, MachineError, shorten
 from hfprobe.system.files import locked, sha256, sync
 from hfprobe.system.markdown import make_markdown_environment
+from hfprobe.system.model_files import CONFIG_FILE
 from hfprobe.system.process import script
 
 ORGANISATION = "hfprobe"
@@ -165,7 +166,7 @@ def resolve_model(*, model: str, hub_dir: str | Path = "hub") -> Path:
         InputError: no such folder, name or revision; a link in the revision leaves the hub folder; a damaged file.
     """
     if os.path.isdir(model):  # False for what can be no path, where Path's method raises
-        if not (Path(model) / "config.json").is_file():
+        if not (Path(model) / CONFIG_FILE).is_file():
             raise InputError(
                 f"'{model}' is not a model folder: it has no config.json. Give a checkpoint, a snapshot of the hub "
                 f"folder, or a name: {_known(hub_dir)}."

@@ -20,6 +20,7 @@ from hfprobe.models import check_processor, find_family
 from hfprobe.system.errors import refuse
 from hfprobe.system.progress import has_bars
 from hfprobe.training.callbacks import Curves, EarlyStopping, EpochLines, Histograms, Profiler, SetEpoch, StepBar
+from hfprobe.training.output_folder import PROFILE_FOLDER, TENSORBOARD_FOLDER
 from hfprobe.training.preflight import find_shortages
 from hfprobe.training.run_folder import check_same_run, holds_run
 from hfprobe.training.trainer import ProbeTrainer, identity
@@ -72,9 +73,9 @@ def assemble_trainer(
         trainer.add_callback(StepBar())
     folder = Path(arguments.output_dir)
     if arguments.profile:
-        trainer.add_callback(Profiler(folder / "profile"))
+        trainer.add_callback(Profiler(folder / PROFILE_FOLDER))
     if trainer.pop_callback(TensorBoardCallback):
-        curves = Curves(folder / "tensorboard")
+        curves = Curves(folder / TENSORBOARD_FOLDER)
         trainer.add_callback(curves)
         if arguments.histogram_epochs:
             trainer.add_callback(Histograms(curves, arguments.histogram_epochs))

@@ -13,17 +13,29 @@ from typing import Any
 
 from hfprobe.system.errors import InputError, find_shortage, first_line
 from hfprobe.system.files import sha256, sync
+from hfprobe.system.model_files import WEIGHTS_FILE
 
 MANIFEST_FILE = "manifest.json"
+STATE_FILE = "trainer_state.json"  # as transformers names it
 STAGING = ".saving"  # in the run folder; transformers looks at checkpoint-* alone
 NAME = re.compile(r"checkpoint-(\d+)")
 # Without one of these a run cannot be continued to the bit; other files are known from the manifest.
-NEEDED = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+NEEDED = (WEIGHTS_FILE, "optimizer.pt", "scheduler.pt", STATE_FILE)
 
 
 def step_of(checkpoint: str | Path) -> int:
     """The step that a checkpoint's name says."""
     return int(NAME.fullmatch(Path(checkpoint).name)[1])
+
+
+def name_of(step: int) -> str:
+    """The name of a step's checkpoint."""
+    return f"checkpoint-{step}"
+
+
+def progress_file(process: int) -> str:
+    """The file of a checkpoint that holds what Trainer does not save of a process."""
+    return f"progress-{process}.json"
 
 
 def seal_checkpoint(staged: Path, target: Path) -> None:
@@ -92,7 +104,7 @@ def find_newest(folder: Path) -> tuple[Path | None, list[str]]:
     passed = []
     for path in sorted(found, key=lambda path: int(NAME.fullmatch(path.name)[1]), reverse=True):
         fault = find_fault(path)
-        best = None if fault else json.loads((path / "trainer_state.json").read_text()).get("best_model_checkpoint")
+        best = None if fault else json.loads((path / STATE_FILE).read_text()).get("best_model_checkpoint")
         # By name: the run folder may have been moved since.
         if best is not None and Path(best).name != path.name and (lost := find_fault(folder / Path(best).name)):
             fault = f"the best checkpoint so far, {Path(best).name}, cannot be used: {lost}"

@@ -18,6 +18,7 @@ from hfprobe.config.run import RunConfig, make_run
 from hfprobe.data.columns import label_numbers
 from hfprobe.data.splits import VALIDATION_SHARE, Images, Splits
 from hfprobe.data.store import ImageBatches
+from hfprobe.evaluation.results import POINTS_FILE
 from hfprobe.models import build_model, find_family
 from hfprobe.system import provenance
 from hfprobe.system.errors import InputError
@@ -27,7 +28,6 @@ from hfprobe.training.assembly import assemble_trainer, make_inputs
 from hfprobe.training.callbacks import EpochLines, StopOnSignal
 from hfprobe.training.run import fit
 
-POINTS_FILE = "label_efficiency.json"
 # A few images make one batch an epoch: so many steps are taken at least, or the network would hardly move.
 LEAST_STEPS = 300
 

@@ -12,10 +12,13 @@ from pathlib import Path
 
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import locked
+from hfprobe.system.model_files import CONFIG_FILE
+from hfprobe.training.checkpoints import MANIFEST_FILE, STAGING, STATE_FILE
 
 logger = logging.getLogger(__name__)
 
-LOCK_FILE = ".lock"
+LOCK_FILE, RUN_FILE = ".lock", "run.json"
+MODEL_FOLDER, TENSORBOARD_FOLDER, PROFILE_FOLDER = "model", "tensorboard", "profile"
 # What a run writes into its output folder: files, and folders with the files in them. `.name.part` is a file that was
 # being written when the run was killed.
 _RESULTS = r"\.?(run|trainer_state|(all|train|eval|test)_results)\.json(\.part)?"
@@ -61,10 +64,10 @@ def find_run_files(folder: Path) -> list[Path]:
 
 def _is_own(folder: Path) -> bool:
     """Whether a folder that is named like a run's is one: weights say so, in a manifest or in their configuration."""
-    if folder.name in (".saving", "tensorboard", "profile") or (folder / "manifest.json").is_file():
+    if folder.name in (STAGING, TENSORBOARD_FOLDER, PROFILE_FOLDER) or (folder / MANIFEST_FILE).is_file():
         return True
     try:
-        return "run" in json.loads((folder / "config.json").read_text())
+        return "run" in json.loads((folder / CONFIG_FILE).read_text())
     except (OSError, ValueError, TypeError):
         return False
 
@@ -77,9 +80,9 @@ def refuse_overwriting(folder: Path, *, holds_run: bool, saves_model: bool) -> N
     """
     found = []
     if not holds_run:
-        names = ("trainer_state.json", "train_results.json", "all_results.json")
+        names = (STATE_FILE, "train_results.json", "all_results.json")
         found += [folder / name for name in names if os.path.lexists(folder / name)]
-    model = folder / "model"
+    model = folder / MODEL_FOLDER
     if saves_model and os.path.lexists(model):
         usable = model.is_dir() and not model.is_symlink()
         taken = usable and any(re.fullmatch(_MODEL, path.name) for path in model.iterdir())
@@ -97,7 +100,7 @@ def delete_run(folder: Path) -> None:
     Raises:
         InputError: see `find_run_files`. Nothing was deleted then.
     """
-    for file in sorted(find_run_files(folder), key=lambda file: file.name == "run.json"):  # last: it tells a run
+    for file in sorted(find_run_files(folder), key=lambda file: file.name == RUN_FILE):  # last: it tells a run
         file.unlink()
     for entry in folder.iterdir():
         if RUN_FOLDERS.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink():

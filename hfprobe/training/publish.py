@@ -10,7 +10,7 @@ from hfprobe.data.splits import Splits
 from hfprobe.hub import local as hub
 from hfprobe.models import find_family
 from hfprobe.models.base import AUGMENTATION
-from hfprobe.training.describe import PRECISIONS, describe_run
+from hfprobe.training.record import PRECISIONS, describe_run
 from hfprobe.training.run import RunResult
 from hfprobe.training.trainer import ProbeTrainer
 

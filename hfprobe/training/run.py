@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from transformers import Trainer
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PredictionOutput
 
@@ -24,8 +23,8 @@ from hfprobe.system.errors import CheckFailedError
 from hfprobe.system.files import write_json
 from hfprobe.training import checkpoints
 from hfprobe.training.callbacks import EarlyStopping
-from hfprobe.training.describe import PRECISIONS, describe_run
-from hfprobe.training.run_folder import RUN_FILE, read_result
+from hfprobe.training.output_folder import MODEL_FOLDER, RUN_FILE
+from hfprobe.training.record import PRECISIONS, describe_run, read_result
 from hfprobe.training.trainer import ProbeTrainer
 
 logger = logging.getLogger(__name__)
@@ -100,8 +99,8 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
         ) from error
     if trainer.is_world_process_zero():
         if family.is_solved(config.model):  # no checkpoint holds the weights
-            trainer.model.save_pretrained(Path(arguments.output_dir) / "model")
-            trainer.processing_class.save_pretrained(Path(arguments.output_dir) / "model")
+            trainer.model.save_pretrained(Path(arguments.output_dir) / MODEL_FOLDER)
+            trainer.processing_class.save_pretrained(Path(arguments.output_dir) / MODEL_FOLDER)
         write_json(Path(arguments.output_dir) / RUN_FILE, record | {"result": asdict(result)})
     return result
 
@@ -142,13 +141,13 @@ def find_checkpoint(arguments: RunArguments) -> Path | None:
 
 def stopped_early(checkpoint: Path, arguments: RunArguments) -> bool:
     """Whether the run that a checkpoint is of has had as many evaluations without a better one as it may."""
-    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    state = TrainerState.load_from_json(str(checkpoint / checkpoints.STATE_FILE))
     return EarlyStopping(arguments.patience).is_exhausted(arguments, state)
 
 
 def take_best(trainer: ProbeTrainer, checkpoint: Path) -> None:
     """Bring a trainer to where a run stood that had stopped early: its state, and the weights that it held."""
-    trainer.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    trainer.state = TrainerState.load_from_json(str(checkpoint / checkpoints.STATE_FILE))
     logger.info("The run had stopped early, after epoch %g: nothing is left to train.", trainer.state.epoch)
     trainer.continue_from(checkpoint)
     best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None

@@ -8,14 +8,13 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader
-from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import TrainerCallback
 from transformers.training_args import HubStrategy
 
@@ -62,6 +61,7 @@ class ProbeTrainer(HookedTrainer):
     """
 
     args: RunArguments
+    reading = staticmethod(checkpoints.reading)
 
     def __init__(self, **kwargs: Any):
         with setting_up():
@@ -206,9 +206,6 @@ class ProbeTrainer(HookedTrainer):
         finally:
             self._stopper.restore()
 
-    def reading(self, checkpoint: str | None) -> AbstractContextManager:
-        return checkpoints.reading(checkpoint)
-
     @contextlib.contextmanager
     def saving(self) -> Iterator[None]:
         """Let Trainer save a checkpoint into a staging folder; then seal and rename it, and delete the oldest ones."""
@@ -216,7 +213,7 @@ class ProbeTrainer(HookedTrainer):
         if not self._loss.isfinite():
             raise self._diverged(f"The training loss is {self._loss.item()}")
         folder = Path(self.args.output_dir)
-        name = f"checkpoint-{self.state.global_step}"
+        name = checkpoints.name_of(self.state.global_step)
         staging = folder / checkpoints.STAGING
         best = self.state.best_model_checkpoint
         if self.args.should_save:
@@ -232,7 +229,7 @@ class ProbeTrainer(HookedTrainer):
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 (staging / name / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle that nobody reads
-                self.state.save_to_json(str(staging / name / TRAINER_STATE_NAME))
+                self.state.save_to_json(str(staging / name / checkpoints.STATE_FILE))
                 checkpoints.seal_checkpoint(staging / name, folder / name)
         except FULL_DISK as error:
             shutil.rmtree(staging, ignore_errors=True)
@@ -250,7 +247,7 @@ class ProbeTrainer(HookedTrainer):
     def _save_progress(self, checkpoint: Path) -> None:
         """Save what Trainer does not: the sums for this epoch's next log entry, and the seconds so far."""
         write_json(
-            checkpoint / f"progress-{self.args.process_index}.json",
+            checkpoint / checkpoints.progress_file(self.args.process_index),
             {
                 "correct": int(self._correct),
                 "seen": self._seen,
@@ -263,14 +260,14 @@ class ProbeTrainer(HookedTrainer):
     def continue_from(self, checkpoint: Path) -> None:
         """Read what `_save_progress` wrote, once Trainer has its state."""
         with self.reading(checkpoint):
-            progress = json.loads((checkpoint / f"progress-{self.args.process_index}.json").read_text())
+            progress = json.loads((checkpoint / checkpoints.progress_file(self.args.process_index)).read_text())
         self._correct.fill_(progress["correct"])
         self._seen = progress["seen"]
         self._loss.fill_(math.nan if progress["loss"] is None else progress["loss"])  # JSON has no NaN
         self._logged_step = progress["logged_step"]
         self._seconds_before = progress["seconds"]
         # By name: the run folder may have been moved. Without --load_best_model_at_end the best step need not be saved.
-        best = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
+        best = Path(self.args.output_dir) / checkpoints.name_of(self.state.best_global_step)
         self.state.best_model_checkpoint = str(best) if best.is_dir() else None
 
 
