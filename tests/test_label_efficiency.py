@@ -145,7 +145,7 @@ def test_what_is_refused(measure, tmp_path):
     with pytest.raises(InputError, match=re.escape("holds points of another setting: its options is {'probe': ")):
         measure(models={"probe": PROBE | {"views": 2}}, shots=[2], seeds=[1])
     (tmp_path / "label_efficiency.json").write_text("{")
-    with pytest.raises(InputError, match=re.escape("is damaged. Delete it, or give another --report_dir.")):
+    with pytest.raises(InputError, match=re.escape("is damaged. Delete it, or pass another --report_dir.")):
         measure(models={"probe": PROBE}, shots=[2], seeds=[1])
 
 

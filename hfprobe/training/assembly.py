@@ -34,7 +34,7 @@ def build_trainer(*, config: RunConfig, model: PreTrainedModel, processor: Any, 
     """
     check_before_start(config=config, model=model, splits=splits)
     check_processor(model, processor)
-    # Travels with the weights, so that an evaluation finds the same images again.
+    # Saved with the weights, so that an evaluation finds the same images again.
     model.config.run = {
         "recipe": config.training.recipe,
         "seed": config.training.seed,
@@ -53,10 +53,10 @@ def build_trainer(*, config: RunConfig, model: PreTrainedModel, processor: Any, 
 def assemble_trainer(
     *, config: RunConfig, model: PreTrainedModel, processor: Any, train: Dataset, validation: Dataset
 ) -> ProbeTrainer:
-    """A Trainer with hfprobe's callbacks, for what `ModelFamily.inputs` gave of train and validation."""
+    """A Trainer with hfprobe's callbacks, for the inputs of `make_inputs`."""
     arguments = config.training
     trainer = ProbeTrainer(
-        model=model.to(memory_format=torch.channels_last),  # the batches come so; a quarter faster on a CPU
+        model=model.to(memory_format=torch.channels_last),  # as the batches are; a quarter faster on a CPU
         args=arguments,
         train_dataset=train,
         eval_dataset=validation,
@@ -65,7 +65,7 @@ def assemble_trainer(
         compute_metrics=compute_metrics,
         callbacks=[SetEpoch(train), EarlyStopping(arguments.patience)],
     )
-    # What the inputs cost when they were made: a comparison is not to depend on what a cache holds.
+    # Features from a cache count with the time of their extraction: a comparison of costs must not depend on a cache.
     trainer.preparation_seconds = train.preparation_seconds + validation.preparation_seconds
     trainer.pop_callback(PrinterCallback)
     trainer.add_callback(EpochLines())
@@ -83,7 +83,7 @@ def assemble_trainer(
 
 
 def check_before_start(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -> None:
-    """Raise InputError or MachineError with everything that would end the run later, or spoil it."""
+    """Raise InputError or MachineError with everything that would make the run fail later."""
     arguments = config.training
     if arguments.resume and holds_run(arguments.output_dir):
         check_same_run(config, class_names=splits.class_names, fingerprint=splits.fingerprint)

@@ -24,7 +24,7 @@ NEEDED = (WEIGHTS_FILE, "optimizer.pt", "scheduler.pt", STATE_FILE)
 
 
 def step_of(checkpoint: str | Path) -> int:
-    """The step that a checkpoint's name says."""
+    """The step in a checkpoint's name."""
     return int(NAME.fullmatch(Path(checkpoint).name)[1])
 
 
@@ -39,7 +39,7 @@ def progress_file(process: int) -> str:
 
 
 def seal_checkpoint(staged: Path, target: Path) -> None:
-    """Sync every file of `staged`, write the manifest, rename the folder to `target`; one of that name is replaced."""
+    """Sync every file of `staged`, write the manifest, rename the folder to `target`, which is replaced."""
     files = sorted(path for path in staged.rglob("*") if path.is_file())
     manifest = {str(path.relative_to(staged)): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files}
     (staged / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1))
@@ -56,8 +56,8 @@ def seal_checkpoint(staged: Path, target: Path) -> None:
 def delete_old(folder: Path, *, keep: int | None, best: str | None) -> None:
     """Delete the oldest checkpoints until `keep` are left; the newest and the `best` one stay in any case.
 
-    transformers' own function deletes every folder whose path holds the word checkpoint and a number. Here it has to be
-    named like a checkpoint and to hold a manifest, which no one else writes.
+    transformers' own function deletes every folder whose path holds the word checkpoint and a number. Here a folder
+    must be named like a checkpoint and hold a manifest, which only hfprobe writes.
     """
     sealed = [path for path in folder.glob("checkpoint-*") if NAME.fullmatch(path.name)]
     sealed = sorted((path for path in sealed if (path / MANIFEST_FILE).is_file()), key=step_of)
@@ -70,7 +70,7 @@ def delete_old(folder: Path, *, keep: int | None, best: str | None) -> None:
 
 
 def find_fault(checkpoint: Path) -> str | None:
-    """Why a checkpoint is not whole, as part of a sentence; None where it is."""
+    """Why a checkpoint is not intact, as part of a sentence; None where it is intact."""
     try:
         manifest = json.loads((checkpoint / MANIFEST_FILE).read_text())
         expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest.items()}
@@ -95,10 +95,10 @@ def find_fault(checkpoint: Path) -> str | None:
 
 
 def find_newest(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint of a run that is whole, together with the best one it refers to; and what was passed over.
+    """The newest intact checkpoint that refers to an intact best one, and why newer ones were passed over.
 
     Returns:
-        The checkpoint, None where no whole one exists; a sentence for each that was passed over, newest first.
+        The checkpoint, or None where there is none; a sentence for each that was passed over, newest first.
     """
     found = [path for path in folder.glob("checkpoint-*") if path.is_dir() and NAME.fullmatch(path.name)]
     passed = []
@@ -118,7 +118,7 @@ def find_newest(folder: Path) -> tuple[Path | None, list[str]]:
 def reading(checkpoint: str | Path | None) -> Iterator[None]:
     """Turn any failure to load a checkpoint into a one-line error, except that the memory ran out.
 
-    A manifest holds checksums of what was saved; it does not say who saved it.
+    The checksums show that the files are those that were saved, not that Trainer can load them.
     """
     try:
         yield
@@ -132,7 +132,7 @@ def reading(checkpoint: str | Path | None) -> Iterator[None]:
 
 
 def resume_command(arguments: Any) -> str:
-    """What continues a run, as part of a sentence.
+    """How to continue a run, as part of a sentence.
 
     Args:
         arguments: RunArguments.

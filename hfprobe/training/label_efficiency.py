@@ -28,7 +28,7 @@ from hfprobe.training.assembly import assemble_trainer, make_inputs
 from hfprobe.training.callbacks import EpochLines, StopOnSignal
 from hfprobe.training.run import fit
 
-# A few images make one batch an epoch: so many steps are taken at least, or the network would hardly move.
+# Few images make one batch per epoch. At least so many steps are taken: the weights would hardly change otherwise.
 LEAST_STEPS = 300
 
 
@@ -37,14 +37,14 @@ def measure_label_efficiency(
 ) -> dict[str, Any]:
     """Accuracy on the test images of each model at each number of training images per class and each seed.
 
-    A seed draws its own images (more shots contain the fewer), initial weights and augmentation, all within one split
-    into train and validation. A model is fitted by its first recipe, to its end. Of the validation images it gets a
-    quarter of the training images' number, as in the whole split. A model that is solved in closed form is built and
-    given its inputs once for all seeds. Points that the folder holds are not measured again; each is written down once
-    it is there.
+    Each seed draws its own images (those of more shots include those of fewer), initial weights and augmentation, all
+    within one split into train and validation. A model is trained by its first recipe, and its last weights are taken.
+    It gets a quarter as many validation images as training images, as in the whole split. A model that is solved in
+    closed form is built once for all seeds, and so are its inputs. Points that the folder holds already are not
+    measured again; each new point is saved at once.
 
     Args:
-        models: name of a model -> values for `make_run`, where they are not those of the first recipe.
+        models: name of a model -> values for `make_run` that differ from its first recipe.
         shots: training images per class.
 
     Returns:
@@ -79,7 +79,7 @@ def measure_label_efficiency(
     wanted = [(name, count, seed) for count in sorted(set(shots)) for name in models for seed in seeds]
     missing = [key for key in wanted if key not in done]
     how = {"classes": len(images.class_names), "folder": str(folder)}
-    solved = {  # once for all seeds: the same as where one seed is measured alone
+    solved = {  # once for all seeds, with the same result as for one seed alone
         name: _prepare(_make_config(models[name] | {"model": name}, count=min(shots), seed=0, **how), splits[name])
         for name in {name for name, _, _ in missing}
         if find_family(name).is_solved(options[name])
@@ -120,7 +120,7 @@ def _read_points(folder: Path, setting: dict[str, Any]) -> list[dict[str, Any]]:
         measured = {point["model"] for point in points}
         others = {name: value for name, value in found["options"].items() if name not in setting["options"]}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"'{path}' is damaged. Delete it, or give another --report_dir.") from error
+        raise InputError(f"'{path}' is damaged. Delete it, or pass another --report_dir.") from error
     # A model without points may have any options.
     found["options"] |= {name: value for name, value in setting["options"].items() if name not in measured}
     setting["options"] |= others
@@ -128,13 +128,13 @@ def _read_points(folder: Path, setting: dict[str, Any]) -> list[dict[str, Any]]:
         differing = next(key for key in setting if found.get(key) != setting[key])
         raise InputError(
             f"'{path}' holds points of another setting: its {differing} is {found.get(differing)}, asked for is "
-            f"{setting[differing]}. Give another --report_dir."
+            f"{setting[differing]}. Pass another --report_dir."
         )
     return points
 
 
 def _positions(labels: np.ndarray, *, count: int, seed: int) -> np.ndarray:
-    """`count` images of each class."""
+    """Positions of `count` images of each class."""
     drawn = np.random.default_rng(seed).permutation(len(labels))
     return np.sort(np.concatenate([drawn[labels[drawn] == number][:count] for number in np.unique(labels)]))
 

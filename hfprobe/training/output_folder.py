@@ -1,4 +1,4 @@
-"""The folders that a command writes into: what it may delete there, and which places it refuses."""
+"""The folders that a command writes into: what it may delete there, and which folders it refuses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ RUN_FOLDERS = re.compile(rf"{CHECKPOINT.pattern}|model|tensorboard|profile")
 
 
 def find_run_files(folder: Path) -> list[Path]:
-    """The files that a run wrote into its output folder, known by their names and by what lies beside them.
+    """The files that a run wrote into its output folder, recognised by their names and by the files beside them.
 
     Links are never among them, nor is the lock.
 
@@ -63,7 +63,7 @@ def find_run_files(folder: Path) -> list[Path]:
 
 
 def _is_own(folder: Path) -> bool:
-    """Whether a folder that is named like a run's is one: weights say so, in a manifest or in their configuration."""
+    """Whether a run wrote this folder: a manifest or the model's configuration shows it where the name does not."""
     if folder.name in (STAGING, TENSORBOARD_FOLDER, PROFILE_FOLDER) or (folder / MANIFEST_FILE).is_file():
         return True
     try:
@@ -73,7 +73,7 @@ def _is_own(folder: Path) -> bool:
 
 
 def refuse_overwriting(folder: Path, *, holds_run: bool, saves_model: bool) -> None:
-    """Refuse an output folder in which a run would write over what no run of hfprobe wrote.
+    """Refuse an output folder in which a run would overwrite files that no run of hfprobe wrote.
 
     Args:
         saves_model: whether the run writes into the folder `model`; a link there would be followed.
@@ -111,7 +111,7 @@ def delete_run(folder: Path) -> None:
 
 @contextmanager
 def claim(folder: Path) -> Iterator[None]:
-    """Hold the lock of an output folder. The system frees it when the process ends, in whatever way.
+    """Hold the lock of an output folder. The system releases it when the process ends, however it ends.
 
     Raises:
         InputError: another process holds it; its file cannot be written.
@@ -146,8 +146,8 @@ def check_places(
     Args:
         flag: that sets the folder, for the message.
         dataset: hub id or local folder.
-        models: folders of models, of which every file is known and which the folder may not lie in.
-        hub_dir: where given, the folder may hold neither it nor the working directory.
+        models: model folders. The folder may not lie inside one: an evaluation refuses unknown files there.
+        hub_dir: if passed, the folder may hold neither it nor the working directory.
 
     Raises:
         InputError: the folder is or holds one of them, or lies inside the dataset or a model.

@@ -17,9 +17,9 @@ if TYPE_CHECKING:  # slow to import
 
     from hfprobe.data.splits import Splits
 
-# Of accelerate's mixed_precision, as run.json and the card name them.
+# accelerate's mixed_precision -> its name in run.json and on the card.
 PRECISIONS = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}
-# What a record must hold to be compared; early versions of hfprobe did not write all of it.
+# What a record must hold to be compared; early versions of hfprobe wrote only a part of it.
 NEEDED = ("model", "config", "class_names", "data_fingerprint", "processes", "effective_batch_size")
 
 
@@ -47,7 +47,7 @@ def describe_run(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -
 
 
 def read_result(folder: str | Path) -> dict[str, Any] | None:
-    """The result in a run folder's run.json; None where the run has not ended."""
+    """The result in the run.json of a run folder; None where the run has not ended."""
     try:
         return json.loads((Path(folder) / RUN_FILE).read_text()).get("result")
     except (OSError, ValueError, AttributeError):

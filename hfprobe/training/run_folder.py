@@ -1,4 +1,4 @@
-"""The folder of a run: whether a run may have it, and whether `--resume` continues the run that it holds."""
+"""The folder of a run: whether a run may use it, and whether `--resume` continues the run that it holds."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ OPEN_SCHEDULES = ("constant", "constant_with_warmup", "inverse_sqrt", "reduce_lr
 
 
 def check_output_dir(config: RunConfig) -> None:
-    """Look whether this run may have its output folder, before any image is loaded; nothing is changed.
+    """Check that this run may use its output folder. Nothing is changed, and no image is loaded yet.
 
     Raises:
         InputError: it holds another run and neither --resume nor --overwrite was passed; --resume was passed and the
@@ -108,7 +108,7 @@ def _check_push_lock(lock: Path, *, hub_dir: str) -> None:
             with locked(lock, wait=False):
                 pass
     except BlockingIOError:
-        pass  # a push is going on, and will have ended
+        pass  # another push is running; it will have ended by then
     except OSError as error:
         raise InputError(
             f"--hub_dir '{hub_dir}' cannot be pushed to: '{lock}': {error.strerror or error}. Remove it, or pass "
@@ -124,9 +124,9 @@ def _warn_of_copies(hub_dir: str) -> None:
 
 @contextmanager
 def claimed(arguments: RunArguments) -> Iterator[Path]:
-    """Make the output folder, and with --overwrite delete the run it holds; once all else has proved usable.
+    """Make and lock the output folder, once everything else is checked; --overwrite deletes the run that it holds.
 
-    Inside the context no other run can have the folder.
+    Inside the context no other run can use the folder.
 
     Raises:
         InputError: another run has taken it meanwhile; --overwrite met a file that no run wrote.
@@ -155,13 +155,13 @@ def holds_run(folder: str | Path) -> bool:
     """Whether a folder holds a run's record or one of its checkpoints."""
     try:
         names = os.listdir(folder)
-    except (OSError, ValueError):  # none, or what can be no path
+    except (OSError, ValueError):  # no such folder, or no valid path
         names = []
     return any(name == RUN_FILE or checkpoints.NAME.fullmatch(name) for name in names)
 
 
 def is_finished(config: RunConfig) -> bool:
-    """Whether the output folder holds this very run, ended.
+    """Whether the output folder holds this very run, and the run has ended.
 
     Raises:
         InputError: it holds a run with other settings, see `check_same_run`.
@@ -229,7 +229,7 @@ def find_differences(record: dict[str, Any], config: RunConfig, folder: Path) ->
 
 
 def _planned_epochs(record: dict[str, Any], folder: Path) -> float:
-    """Epochs that the run, or a later attempt to make it longer, was to have."""
+    """The number of epochs that was set for the run, or for a later attempt to extend it."""
     planned = [record["config"]["training"].get("num_train_epochs") or 0]
     for path in folder.glob(f"checkpoint-*/{checkpoints.STATE_FILE}"):
         try:

@@ -1,4 +1,4 @@
-"""The Trainer of every run: HF's, with atomic checkpoints, signals, and without unused per-step bookkeeping."""
+"""The Trainer of every run: transformers' own, with atomic checkpoints and without unused per-step bookkeeping."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from hfprobe.training.callbacks import StopOnSignal
 from hfprobe.training.optimizers import make_optimizer, scale_learning_rates
 from hfprobe.training.private_api import HookedTrainer
 
-# How the system, torch and safetensors say that a file could not be written.
+# What the system, torch and safetensors raise where a file cannot be written.
 FULL_DISK = (OSError, RuntimeError, SafetensorError)
-# How transformers and torch refuse a flag; other errors are bugs and keep their traceback.
+# What transformers and torch raise where they refuse a flag; other errors are bugs and keep their traceback.
 REFUSED_FLAG = (ValueError, TypeError, ImportError, NotImplementedError)
 LOGGED_LOSSES = {"loss": "training loss", "train_loss": "mean training loss", "eval_loss": "validation loss"}
 
@@ -73,7 +73,7 @@ class ProbeTrainer(HookedTrainer):
         self._correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self._seen = 0
         self._logged_step = 0
-        self.preparation_seconds = 0.0  # that the features took, in this run or in an earlier one
+        self.preparation_seconds = 0.0  # of feature extraction, in this run or in an earlier one
         self._seconds_before = 0.0  # of training, before the run was resumed
         self._start = time.perf_counter()
         self._resumed_from: Path | None = None
@@ -93,7 +93,7 @@ class ProbeTrainer(HookedTrainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         schedule = super().create_scheduler(num_training_steps, optimizer)
-        # Once more with the run's own length: a warm-up may be as long.
+        # Checked again, now that the number of steps is known: the warm-up may be as long as the run.
         check_rates(schedule, steps=num_training_steps, warmup=self.args.get_warmup_steps(num_training_steps))
         self._begun = True
         return schedule
@@ -132,7 +132,7 @@ class ProbeTrainer(HookedTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         labels = inputs["labels"]
-        if not model.training:  # the loss that runs with other label smoothing can be compared by
+        if not model.training:  # comparable between runs that differ in label smoothing
             outputs = model(**inputs)
             loss = torch.nn.functional.cross_entropy(outputs["logits"], labels)
         else:
@@ -150,7 +150,7 @@ class ProbeTrainer(HookedTrainer):
         return super().evaluation_loop(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log the loss and the accuracy since the last entry, which a run that was resumed may have written before.
+        """Add the accuracy since the last entry, and the loss since then, even if the run was resumed in between.
 
         Raises:
             CheckFailedError: a number is not finite. Earlier checkpoints stay.
@@ -195,7 +195,7 @@ class ProbeTrainer(HookedTrainer):
 
     @property
     def seconds(self) -> float:
-        """Of features and training so far, in this process and in those before it."""
+        """Seconds of feature extraction and training so far, in this process and in earlier ones."""
         return self.preparation_seconds + self._seconds_before + time.perf_counter() - self._start
 
     def train(self, resume_from_checkpoint: Path | None = None, **kwargs: Any) -> Any:

@@ -59,7 +59,7 @@ class StopOnSignal(TrainerCallback):
 
     def on_train_end(self, args, state, control, **kwargs):
         self.restore()
-        if self._asked:  # after the last step, too late to be saved at one
+        if self._asked:  # it came after the last step, where a checkpoint could have been saved
             signal.raise_signal(self._asked)
 
     def _save_and_stop(self, args, control) -> None:
@@ -68,7 +68,7 @@ class StopOnSignal(TrainerCallback):
             args.save_strategy, self._changed = SaveStrategy.STEPS, args
 
     def restore(self) -> None:
-        """Give the signals back to whoever had them, and the arguments what was changed in them."""
+        """Restore the signal handlers and the arguments as they were."""
         if self._changed is not None:
             self._changed.save_strategy, self._changed = SaveStrategy.BEST, None
         for number, handler in self._before.items():
@@ -87,7 +87,7 @@ class StopOnSignal(TrainerCallback):
         self._asked = self._asked or number  # the launcher adds a SIGTERM when an interrupt ends it
 
     def _agreed(self, device) -> bool:
-        """Whether any process was asked: all of them save, or none."""
+        """Whether any process got a signal; then all of them save."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             asked = torch.tensor(self._asked, device=device)
             torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
