@@ -23,12 +23,13 @@ from hfprobe.evaluation.evaluate import evaluate_model, load_images_of
 from hfprobe.evaluation.predict import Predictions, predict_pictures
 from hfprobe.evaluation.results import METRICS_FILE, EvalResult
 from hfprobe.hub.local import resolve_model
-from hfprobe.models.loading import CONFIG_FILE, load_model
+from hfprobe.models.loading import load_model
 from hfprobe.reporting import write_comparison, write_report
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.files import replace_together, require_writable
 from hfprobe.system.html import render_sentences, render_table
 from hfprobe.system.machine import quiet_bars
+from hfprobe.system.model_files import CONFIG_FILE
 from hfprobe.training.output_folder import check_places
 from hfprobe.training.run_training import run_training
 

@@ -22,6 +22,8 @@ from hfprobe.system.files import require_writable
 from hfprobe.system.machine import quiet_libraries
 from hfprobe.system.process import script
 from hfprobe.system.ranges import IMAGES
+from hfprobe.training.checkpoints import STATE_FILE
+from hfprobe.training.output_folder import MODEL_FOLDER
 
 
 def make_parser() -> Parser:
@@ -133,11 +135,11 @@ def best_epochs(file: Path) -> dict[int, Path]:
     try:
         summary = json.loads(file.read_text())
         for seed, run in zip(summary["seeds"], summary["folders"], strict=True):
-            state = Path(run) / "trainer_state.json"
+            state = Path(run) / STATE_FILE
             if state.is_file():
                 found[seed] = Path(run) / Path(json.loads(state.read_text())["best_model_checkpoint"]).name
             else:
-                found[seed] = Path(run) / "model"  # an exact head has no checkpoints
+                found[seed] = Path(run) / MODEL_FOLDER  # an exact head has no checkpoints
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"'{shorten(file)}' is not a summary of {script('train')} --seeds: {shorten(repr(error))}. "

@@ -3,9 +3,13 @@ import os
 import re
 
 import pytest
+from transformers import utils
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from hfprobe.system import model_files
 from hfprobe.training import checkpoints
-from hfprobe.training.checkpoints import NEEDED, find_fault, find_newest, seal_checkpoint
+from hfprobe.training.checkpoints import NEEDED, STATE_FILE, find_fault, find_newest, name_of, seal_checkpoint, step_of
 
 # What a checkpoint of a run holds besides.
 OTHERS = ("rng_state.pth", "progress-0.json", "config.json", "preprocessor_config.json", "cnn.py")
@@ -113,3 +117,11 @@ def test_old_checkpoints_are_deleted_and_nothing_that_is_named_alike(tmp_path):
         checkpoints.delete_old(folder, keep=keep, best=best)
         assert left() == {f"checkpoint-{step}" for step in expected}
     assert all((folder / name / "1.jpg").exists() for name in others)
+
+
+def test_the_names_of_files_are_those_of_transformers():
+    """hfprobe writes them down again, because importing transformers takes seconds."""
+    assert (STATE_FILE, model_files.WEIGHTS_FILE) == (TRAINER_STATE_NAME, utils.SAFE_WEIGHTS_NAME)
+    assert (model_files.CONFIG_FILE, model_files.PROCESSOR_FILE) == (utils.CONFIG_NAME, utils.FEATURE_EXTRACTOR_NAME)
+    assert name_of(7) == f"{PREFIX_CHECKPOINT_DIR}-7"
+    assert step_of(name_of(7)) == 7

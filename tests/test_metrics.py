@@ -3,6 +3,7 @@ import pytest
 from transformers import EvalPrediction
 
 from hfprobe.evaluation.metrics import ClassificationMetric, compute_metrics
+from hfprobe.evaluation.results import summarize_classification
 
 
 def test_a_class_in_neither_labels_nor_predictions_is_left_out_of_macro_f1():
@@ -27,3 +28,14 @@ def test_the_trainers_metrics_leave_no_file_and_wait_for_no_lock(tmp_path, monke
     found = compute_metrics(EvalPrediction(predictions=np.eye(3), label_ids=np.arange(3)))
     assert found == {"accuracy": 1.0, "macro_f1": 1.0}
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_trainer_and_report_give_the_same_numbers_to_the_last_digit():
+    generator = np.random.default_rng(1)
+    for count in (7, 50, 1000):
+        logits, labels = generator.normal(size=(count, 6)), generator.integers(0, 5, count)
+        trainer = compute_metrics(EvalPrediction(predictions=logits, label_ids=labels))
+        report = summarize_classification(labels=labels, predictions=logits.argmax(1), class_names=list("abcdef"))
+        assert trainer == {name: report[name] for name in trainer}
+        in_classes = [scores["f1"] for scores in report["per_class"].values() if scores["f1"] is not None]
+        assert report["macro_f1"] == pytest.approx(np.mean(in_classes), abs=1e-15)

@@ -100,7 +100,7 @@ def test_a_disk_too_small_for_the_checkpoints(tmp_path, monkeypatch):
 
     assert shortages(36_000_000) == []
     assert shortages(35_999_999) == [
-        "Checkpoints need 36 MB in 'no/such' (3 of 12 MB), and 36 MB are free. Free some, give another --output_dir, "
+        "Checkpoints need 36 MB in 'no/such' (3 of 12 MB), and 36 MB are free. Free some, or pass another --output_dir "
         "or a smaller --save_total_limit."
     ]
     assert "need 120 MB in 'no/such' (10 of 12 MB)" in shortages(0, kept=None)[0]

@@ -16,6 +16,7 @@ from hfprobe.system.errors import InputError
 from hfprobe.system.files import locked
 from hfprobe.training import run_folder
 from hfprobe.training.assembly import build_trainer
+from hfprobe.training.record import read_result
 from hfprobe.training.run import train
 from hfprobe.training.run_folder import MAY_DIFFER, check_output_dir, claimed, find_differences, is_finished
 from hfprobe.training.trainer import ProbeTrainer
@@ -314,7 +315,7 @@ def test_a_place_that_can_be_no_folder_holds_no_run(tmp_path, place):
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to("loop")
     assert not run_folder.holds_run(tmp_path / place)
-    assert run_folder.read_result(tmp_path / place) is None
+    assert read_result(tmp_path / place) is None
 
 
 def test_a_push_lock_that_cannot_be_taken_is_found_before_training(tmp_path):

@@ -24,10 +24,12 @@ from hfprobe.models import build_model
 from hfprobe.system.errors import CheckFailedError, InputError, StoppedError
 from hfprobe.training.assembly import build_trainer
 from hfprobe.training.callbacks import EarlyStopping, StopOnSignal
+from hfprobe.training.checkpoints import reading
+from hfprobe.training.private_api import HookedTrainer
 from hfprobe.training.publish import push_best
+from hfprobe.training.record import read_result
 from hfprobe.training.run import check_figures, train
-from hfprobe.training.run_folder import read_result
-from hfprobe.training.trainer import ProbeTrainer, reading
+from hfprobe.training.trainer import ProbeTrainer
 
 ROOT = Path(__file__).parent.parent
 
@@ -259,8 +261,8 @@ def test_training_accuracy_is_that_of_the_epoch(dataset_folder, tmp_path):
 @pytest.mark.parametrize("clipping", [0.0, 0.5])
 def test_what_the_trainer_skips_changes_no_loss_and_no_weight(dataset_folder, tmp_path, monkeypatch, clipping):
     lean, _ = small_run(dataset_folder, tmp_path / "lean", max_grad_norm=clipping)
-    for name in ("floating_point_ops", "_get_grad_norm"):
-        monkeypatch.delattr(ProbeTrainer, name)
+    monkeypatch.delattr(ProbeTrainer, "floating_point_ops")
+    monkeypatch.delattr(HookedTrainer, "_get_grad_norm")
     plain, _ = small_run(dataset_folder, tmp_path / "plain", max_grad_norm=clipping, logging_nan_inf_filter=True)
     assert plain.state.total_flos > lean.state.total_flos == 0
     for key in ("loss", "eval_loss", "eval_accuracy"):
@@ -441,7 +443,8 @@ def test_resume_with_persistent_workers_ends_where_the_uninterrupted_run_ends(
 
 def test_without_persistent_workers_the_loaders_draw_as_those_of_trainer(dataset_folder, tmp_path, monkeypatch):
     mine, _ = small_run(dataset_folder, tmp_path / "mine")
-    monkeypatch.delattr(ProbeTrainer, "_get_dataloader")
+    for name in ("get_train_dataloader", "get_eval_dataloader", "get_test_dataloader"):
+        monkeypatch.delattr(ProbeTrainer, name)
     plain, _ = small_run(dataset_folder, tmp_path / "plain")
     for one, other in zip(mine.model.parameters(), plain.model.parameters(), strict=True):
         assert torch.equal(one, other)

@@ -6,7 +6,8 @@ from typing import Any
 
 import datasets
 import evaluate
-from sklearn.metrics import accuracy_score, f1_score
+
+from hfprobe.evaluation.statistics import score_predictions
 
 
 class ClassificationMetric(evaluate.Metric):
@@ -24,8 +25,7 @@ class ClassificationMetric(evaluate.Metric):
         )
 
     def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
-        f1 = f1_score(references, predictions, average="macro", zero_division=0)
-        return {"accuracy": float(accuracy_score(references, predictions)), "macro_f1": float(f1)}
+        return score_predictions(references, predictions)
 
 
 def compute_metrics(prediction: Any) -> dict[str, float]:

@@ -18,9 +18,9 @@ import numpy as np
 import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
-from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from hfprobe.evaluation.statistics import calibration, metric_intervals
+from hfprobe.evaluation.statistics import calibration, metric_intervals, score_predictions
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.files import replace_together, write_json
 from hfprobe.system.html import render_sentences, render_table
@@ -29,6 +29,7 @@ from hfprobe.system.process import script
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.parquet"
 MISTAKES_FILE = "mistakes.parquet"
+POINTS_FILE = "label_efficiency.json"
 # Entries of the provenance that reports and comparisons need.
 PROVENANCE_KEYS = ("model", "model_revision", "split", "split_fingerprint", "versions")
 
@@ -191,10 +192,11 @@ def summarize_classification(*, labels: np.ndarray, predictions: np.ndarray, cla
     *scores, support = precision_recall_fscore_support(labels, predictions, labels=numbers, zero_division=0)
     occurs = np.isin(numbers, [labels, predictions])
     keys = ("precision", "recall", "f1")
+    means = {f"macro_{key}": float(np.mean(values[occurs])) for key, values in zip(keys[:2], scores, strict=False)}
     return {
         "n": len(labels),
-        "accuracy": float(accuracy_score(labels, predictions)),
-        **{f"macro_{key}": float(np.mean(values[occurs])) for key, values in zip(keys, scores, strict=True)},
+        **score_predictions(labels, predictions),
+        **means,
         "per_class": {
             name: {
                 key: float(values[number]) if occurs[number] else None for key, values in zip(keys, scores, strict=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from scipy import optimize, sparse, special, stats
-from sklearn.metrics import f1_score
+from sklearn.metrics import accuracy_score, f1_score
 
 RESAMPLES = 10_000
 NUMBERS_AT_ONCE = 4_000_000  # limits the memory of the bootstrap, whose matrices are large with many classes
@@ -78,6 +78,11 @@ def compare_paired(
         },
         "macro_f1": {"value": gain, "interval": interval(second - first, around=gain)},
     }
+
+
+def score_predictions(labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+    """`accuracy` and `macro_f1`, in [0, 1], of predicted class numbers (N,) against labels (N,)."""
+    return {"accuracy": float(accuracy_score(labels, predictions)), "macro_f1": macro_f1(labels, predictions)}
 
 
 def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:

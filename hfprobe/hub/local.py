@@ -31,6 +31,7 @@ from hfprobe.hub.model_card import render_card
 from hfprobe.hub.revision import Revision, blob_link, verify_revision
 from hfprobe.system.errors import InputError, MachineError, shorten
 from hfprobe.system.files import locked, sha256, sync
+from hfprobe.system.model_files import CONFIG_FILE
 from hfprobe.system.process import script
 
 ORGANISATION = "hfprobe"
@@ -157,7 +158,7 @@ def resolve_model(*, model: str, hub_dir: str | Path = "hub") -> Path:
             outside the hub folder.
     """
     if os.path.isdir(model):  # False for text that is not a valid path, for which Path.is_dir raises
-        if not (Path(model) / "config.json").is_file():
+        if not (Path(model) / CONFIG_FILE).is_file():
             raise InputError(
                 f"'{model}' is not a model folder: it has no config.json. Pass a checkpoint, a snapshot of the hub "
                 f"folder, or a name in the hub folder, which has: {_known(hub_dir)}."

@@ -16,10 +16,8 @@ from transformers import AutoImageProcessor, PretrainedConfig, PreTrainedModel
 
 from hfprobe.models import check_preprocessing, family_of, register_models
 from hfprobe.system.errors import InputError, first_line
+from hfprobe.system.model_files import CONFIG_FILE, PROCESSOR_FILE, WEIGHTS_FILE
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-PROCESSOR_FILE = "preprocessor_config.json"
 TEMPERATURES = (0.001, 1000)  # allowed range; training fits values from 0.05 to 20
 # Values that a run stores in the config of its model and that an evaluation reads: their types, and their description.
 COUNT, NUMBER, TEXT = ((int,), "a whole number from 0 on"), ((int, float), "a number from 0 on"), ((str,), "text")

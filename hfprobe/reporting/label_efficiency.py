@@ -7,6 +7,7 @@ from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
+from hfprobe.evaluation.results import POINTS_FILE
 from hfprobe.evaluation.statistics import summarize_values
 from hfprobe.reporting.figures import draw_curves
 from hfprobe.reporting.report import make_environment
@@ -16,7 +17,7 @@ from hfprobe.system.files import replace_together
 def write_label_efficiency(folder: str | Path) -> Path:
     """Write label_efficiency.png and label_efficiency.md; return the path of the latter."""
     folder = Path(folder)
-    content = json.loads((folder / "label_efficiency.json").read_text())
+    content = json.loads((folder / POINTS_FILE).read_text())
     curves = summarize_points(content["points"])
     picture = draw_curves(
         {

@@ -20,6 +20,7 @@ from hfprobe.models import check_processor, find_family
 from hfprobe.system.errors import refuse
 from hfprobe.system.progress import has_bars
 from hfprobe.training.callbacks import Curves, EarlyStopping, EpochLines, Histograms, Profiler, SetEpoch, StepBar
+from hfprobe.training.output_folder import PROFILE_FOLDER, TENSORBOARD_FOLDER
 from hfprobe.training.preflight import find_shortages
 from hfprobe.training.run_folder import check_same_run, holds_run
 from hfprobe.training.trainer import ProbeTrainer, identity
@@ -33,7 +34,7 @@ def build_trainer(*, config: RunConfig, model: PreTrainedModel, processor: Any, 
     """
     check_before_start(config=config, model=model, splits=splits)
     check_processor(model, processor)
-    # Travels with the weights, so that an evaluation finds the same images again.
+    # Saved with the weights, so that an evaluation finds the same images again.
     model.config.run = {
         "recipe": config.training.recipe,
         "seed": config.training.seed,
@@ -52,10 +53,10 @@ def build_trainer(*, config: RunConfig, model: PreTrainedModel, processor: Any, 
 def assemble_trainer(
     *, config: RunConfig, model: PreTrainedModel, processor: Any, train: Dataset, validation: Dataset
 ) -> ProbeTrainer:
-    """A Trainer with hfprobe's callbacks, for what `ModelFamily.inputs` gave of train and validation."""
+    """A Trainer with hfprobe's callbacks, for the inputs of `make_inputs`."""
     arguments = config.training
     trainer = ProbeTrainer(
-        model=model.to(memory_format=torch.channels_last),  # the batches come so; a quarter faster on a CPU
+        model=model.to(memory_format=torch.channels_last),  # as the batches are; a quarter faster on a CPU
         args=arguments,
         train_dataset=train,
         eval_dataset=validation,
@@ -64,7 +65,7 @@ def assemble_trainer(
         compute_metrics=compute_metrics,
         callbacks=[SetEpoch(train), EarlyStopping(arguments.patience)],
     )
-    # What the inputs cost when they were made: a comparison is not to depend on what a cache holds.
+    # Features from a cache count with the time of their extraction: a comparison of costs must not depend on a cache.
     trainer.preparation_seconds = train.preparation_seconds + validation.preparation_seconds
     trainer.pop_callback(PrinterCallback)
     trainer.add_callback(EpochLines())
@@ -72,9 +73,9 @@ def assemble_trainer(
         trainer.add_callback(StepBar())
     folder = Path(arguments.output_dir)
     if arguments.profile:
-        trainer.add_callback(Profiler(folder / "profile"))
+        trainer.add_callback(Profiler(folder / PROFILE_FOLDER))
     if trainer.pop_callback(TensorBoardCallback):
-        curves = Curves(folder / "tensorboard")
+        curves = Curves(folder / TENSORBOARD_FOLDER)
         trainer.add_callback(curves)
         if arguments.histogram_epochs:
             trainer.add_callback(Histograms(curves, arguments.histogram_epochs))
@@ -82,7 +83,7 @@ def assemble_trainer(
 
 
 def check_before_start(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -> None:
-    """Raise InputError or MachineError with everything that would end the run later, or spoil it."""
+    """Raise InputError or MachineError with everything that would make the run fail later."""
     arguments = config.training
     if arguments.resume and holds_run(arguments.output_dir):
         check_same_run(config, class_names=splits.class_names, fingerprint=splits.fingerprint)

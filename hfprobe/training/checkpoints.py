@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from hfprobe.system.errors import InputError, find_shortage, first_line
 from hfprobe.system.files import sha256, sync
+from hfprobe.system.model_files import WEIGHTS_FILE
 
 MANIFEST_FILE = "manifest.json"
+STATE_FILE = "trainer_state.json"  # as transformers names it
 STAGING = ".saving"  # in the run folder; transformers looks at checkpoint-* alone
 NAME = re.compile(r"checkpoint-(\d+)")
 # Without one of these a run cannot be continued to the bit; other files are known from the manifest.
-NEEDED = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+NEEDED = (WEIGHTS_FILE, "optimizer.pt", "scheduler.pt", STATE_FILE)
 
 
 def step_of(checkpoint: str | Path) -> int:
-    """The step that a checkpoint's name says."""
+    """The step in a checkpoint's name."""
     return int(NAME.fullmatch(Path(checkpoint).name)[1])
 
 
+def name_of(step: int) -> str:
+    """The name of a step's checkpoint."""
+    return f"checkpoint-{step}"
+
+
+def progress_file(process: int) -> str:
+    """The file of a checkpoint that holds what Trainer does not save of a process."""
+    return f"progress-{process}.json"
+
+
 def seal_checkpoint(staged: Path, target: Path) -> None:
-    """Sync every file of `staged`, write the manifest, rename the folder to `target`; one of that name is replaced."""
+    """Sync every file of `staged`, write the manifest, rename the folder to `target`, which is replaced."""
     files = sorted(path for path in staged.rglob("*") if path.is_file())
     manifest = {str(path.relative_to(staged)): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files}
     (staged / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1))
@@ -40,8 +56,8 @@ def seal_checkpoint(staged: Path, target: Path) -> None:
 def delete_old(folder: Path, *, keep: int | None, best: str | None) -> None:
     """Delete the oldest checkpoints until `keep` are left; the newest and the `best` one stay in any case.
 
-    transformers' own function deletes every folder whose path holds the word checkpoint and a number. Here it has to be
-    named like a checkpoint and to hold a manifest, which no one else writes.
+    transformers' own function deletes every folder whose path holds the word checkpoint and a number. Here a folder
+    must be named like a checkpoint and hold a manifest, which only hfprobe writes.
     """
     sealed = [path for path in folder.glob("checkpoint-*") if NAME.fullmatch(path.name)]
     sealed = sorted((path for path in sealed if (path / MANIFEST_FILE).is_file()), key=step_of)
@@ -54,7 +70,7 @@ def delete_old(folder: Path, *, keep: int | None, best: str | None) -> None:
 
 
 def find_fault(checkpoint: Path) -> str | None:
-    """Why a checkpoint is not whole, as part of a sentence; None where it is."""
+    """Why a checkpoint is not intact, as part of a sentence; None where it is intact."""
     try:
         manifest = json.loads((checkpoint / MANIFEST_FILE).read_text())
         expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest.items()}
@@ -79,16 +95,16 @@ def find_fault(checkpoint: Path) -> str | None:
 
 
 def find_newest(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint of a run that is whole, together with the best one it refers to; and what was passed over.
+    """The newest intact checkpoint that refers to an intact best one, and why newer ones were passed over.
 
     Returns:
-        The checkpoint, None where no whole one exists; a sentence for each that was passed over, newest first.
+        The checkpoint, or None where there is none; a sentence for each that was passed over, newest first.
     """
     found = [path for path in folder.glob("checkpoint-*") if path.is_dir() and NAME.fullmatch(path.name)]
     passed = []
     for path in sorted(found, key=lambda path: int(NAME.fullmatch(path.name)[1]), reverse=True):
         fault = find_fault(path)
-        best = None if fault else json.loads((path / "trainer_state.json").read_text()).get("best_model_checkpoint")
+        best = None if fault else json.loads((path / STATE_FILE).read_text()).get("best_model_checkpoint")
         # By name: the run folder may have been moved since.
         if best is not None and Path(best).name != path.name and (lost := find_fault(folder / Path(best).name)):
             fault = f"the best checkpoint so far, {Path(best).name}, cannot be used: {lost}"
@@ -96,3 +112,29 @@ def find_newest(folder: Path) -> tuple[Path | None, list[str]]:
             return path, passed
         passed.append(f"{path.name} was passed over: {fault}.")
     return None, passed
+
+
+@contextlib.contextmanager
+def reading(checkpoint: str | Path | None) -> Iterator[None]:
+    """Turn any failure to load a checkpoint into a one-line error, except that the memory ran out.
+
+    The checksums show that the files are those that were saved, not that Trainer can load them.
+    """
+    try:
+        yield
+    except Exception as error:  # pickle, torch and safetensors raise a dozen kinds
+        if find_shortage(error) is not None:
+            raise
+        raise InputError(
+            f"'{checkpoint}' cannot be loaded: {first_line(error)}. Remove it, and continue from an earlier one with "
+            "--resume."
+        ) from error
+
+
+def resume_command(arguments: Any) -> str:
+    """How to continue a run, as part of a sentence.
+
+    Args:
+        arguments: RunArguments.
+    """
+    return f"run the same command with --resume{' instead of --overwrite' if arguments.overwrite else ''}"

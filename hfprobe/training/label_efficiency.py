@@ -18,6 +18,7 @@ from hfprobe.config.run import RunConfig, make_run
 from hfprobe.data.columns import label_numbers
 from hfprobe.data.splits import VALIDATION_SHARE, Images, Splits
 from hfprobe.data.store import ImageBatches
+from hfprobe.evaluation.results import POINTS_FILE
 from hfprobe.models import build_model, find_family
 from hfprobe.system import provenance
 from hfprobe.system.errors import InputError
@@ -27,8 +28,7 @@ from hfprobe.training.assembly import assemble_trainer, make_inputs
 from hfprobe.training.callbacks import EpochLines, StopOnSignal
 from hfprobe.training.run import fit
 
-POINTS_FILE = "label_efficiency.json"
-# A few images make one batch an epoch: so many steps are taken at least, or the network would hardly move.
+# Few images make one batch per epoch. At least so many steps are taken: the weights would hardly change otherwise.
 LEAST_STEPS = 300
 
 
@@ -37,14 +37,14 @@ def measure_label_efficiency(
 ) -> dict[str, Any]:
     """Accuracy on the test images of each model at each number of training images per class and each seed.
 
-    A seed draws its own images (more shots contain the fewer), initial weights and augmentation, all within one split
-    into train and validation. A model is fitted by its first recipe, to its end. Of the validation images it gets a
-    quarter of the training images' number, as in the whole split. A model that is solved in closed form is built and
-    given its inputs once for all seeds. Points that the folder holds are not measured again; each is written down once
-    it is there.
+    Each seed draws its own images (those of more shots include those of fewer), initial weights and augmentation, all
+    within one split into train and validation. A model is trained by its first recipe, and its last weights are taken.
+    It gets a quarter as many validation images as training images, as in the whole split. A model that is solved in
+    closed form is built once for all seeds, and so are its inputs. Points that the folder holds already are not
+    measured again; each new point is saved at once.
 
     Args:
-        models: name of a model -> values for `make_run`, where they are not those of the first recipe.
+        models: name of a model -> values for `make_run` that differ from its first recipe.
         shots: training images per class.
 
     Returns:
@@ -81,7 +81,7 @@ def measure_label_efficiency(
     wanted = [(name, count, seed) for count in sorted(set(shots)) for name in models for seed in seeds]
     missing = [key for key in wanted if key not in done]
     how = {"classes": len(images.class_names), "folder": str(folder)}
-    solved = {  # once for all seeds: the same as where one seed is measured alone
+    solved = {  # once for all seeds, with the same result as for one seed alone
         name: _prepare(_make_config(models[name] | {"model": name}, count=min(shots), seed=0, **how), splits[name])
         for name in {name for name, _, _ in missing}
         if find_family(name).is_solved(options[name])
@@ -136,7 +136,7 @@ def _read_points(folder: Path, setting: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _positions(labels: np.ndarray, *, count: int, seed: int) -> np.ndarray:
-    """`count` images of each class."""
+    """Positions of `count` images of each class."""
     drawn = np.random.default_rng(seed).permutation(len(labels))
     return np.sort(np.concatenate([drawn[labels[drawn] == number][:count] for number in np.unique(labels)]))
 

@@ -1,4 +1,4 @@
-"""What `--optimizer` names beside transformers' own list: the reference experiment's Adam and SGD, and Muon."""
+"""The values of `--optimizer` beside `optim`: the reference experiment's Adam and SGD, and Muon."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Muon(torch.optim.AdamW):
 
     As in airbench94_muon (Jordan, 2024): Nesterov momentum, its (out, in x h x w) matrix brought to singular values
     near one by Newton-Schulz steps, and filters kept at Frobenius norm sqrt(out), so that the learning rate of
-    filters is the relative length of a step. It fits filters that BatchNorm follows, which takes their scale away.
+    filters is the relative length of a step. It suits filters that BatchNorm follows, which removes their scale.
 
-    timm's `muon` is not used whole: it has no filter norm, and computes in bfloat16 whatever the device: a step on
-    SimpleCNN took 20 times as long on a CPU without units for it (benchmarks/muon.py). Its iteration is used.
+    Of timm's `muon` only the iteration is used: the optimizer has no filter norm, and it computes in bfloat16 on every
+    device. On a CPU without units for bfloat16, a step on SimpleCNN took 20 times as long (benchmarks/muon.py).
 
     Args:
         model: its convolutions' weights are filters.
@@ -76,7 +76,7 @@ class Muon(torch.optim.AdamW):
 
         state = self.state[weight]
         if not state:
-            state["step"] = torch.zeros(())  # AdamW's loading of a state asks for it
+            state["step"] = torch.zeros(())  # AdamW needs it to load a state
             state["momentum_buffer"] = torch.zeros_like(weight)
         state["step"] += 1
         buffer = state["momentum_buffer"].mul_(momentum).add_(weight.grad)
@@ -87,7 +87,7 @@ class Muon(torch.optim.AdamW):
 
 
 def make_optimizer(name: str, model: nn.Module, arguments: Any) -> torch.optim.Optimizer:
-    """An optimizer over what `model` trains.
+    """An optimizer over the trainable parameters of `model`.
 
     Args:
         name: adam and sgd are torch's: one parameter group, weight decay as an L2 penalty on everything; muon.

@@ -1,4 +1,4 @@
-"""The folders that a command writes into: what it may delete there, and which places it refuses."""
+"""The folders that a command writes into: what it may delete there, and which folders it refuses."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from pathlib import Path
 
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import locked
+from hfprobe.system.model_files import CONFIG_FILE
+from hfprobe.training.checkpoints import MANIFEST_FILE, STAGING, STATE_FILE
 
 logger = logging.getLogger(__name__)
 
-LOCK_FILE = ".lock"
+LOCK_FILE, RUN_FILE = ".lock", "run.json"
+MODEL_FOLDER, TENSORBOARD_FOLDER, PROFILE_FOLDER = "model", "tensorboard", "profile"
 # What a run writes into its output folder: files, and folders with the files in them. `.name.part` is a file that was
 # being written when the run was killed.
 _RESULTS = r"\.?((run|trainer_state|(all|train|eval|test)_results)\.json|config\.yaml)(\.part)?"
@@ -31,7 +34,7 @@ RUN_FOLDERS = re.compile(rf"{CHECKPOINT.pattern}|model|tensorboard|profile")
 
 
 def find_run_files(folder: Path) -> list[Path]:
-    """The files that a run wrote into its output folder, known by their names and by what lies beside them.
+    """The files that a run wrote into its output folder, recognised by their names and by the files beside them.
 
     Links are never among them, nor is the lock.
 
@@ -60,26 +63,26 @@ def find_run_files(folder: Path) -> list[Path]:
 
 
 def _is_own(folder: Path) -> bool:
-    """Whether a folder that is named like a run's is one: weights say so, in a manifest or in their configuration."""
-    if folder.name in (".saving", "tensorboard", "profile") or (folder / "manifest.json").is_file():
+    """Whether a run wrote this folder: a manifest or the model's configuration shows it where the name does not."""
+    if folder.name in (STAGING, TENSORBOARD_FOLDER, PROFILE_FOLDER) or (folder / MANIFEST_FILE).is_file():
         return True
     try:
-        return "run" in json.loads((folder / "config.json").read_text())
+        return "run" in json.loads((folder / CONFIG_FILE).read_text())
     except (OSError, ValueError, TypeError):
         return False
 
 
 def refuse_overwriting(folder: Path, *, holds_run: bool, saves_model: bool) -> None:
-    """Refuse an output folder in which a run would write over what no run of hfprobe wrote.
+    """Refuse an output folder in which a run would overwrite files that no run of hfprobe wrote.
 
     Args:
         saves_model: whether the run writes into the folder `model`; a link there would be followed.
     """
     found = []
     if not holds_run:
-        names = ("trainer_state.json", "train_results.json", "all_results.json", "config.yaml")
+        names = (STATE_FILE, "train_results.json", "all_results.json", "config.yaml")
         found += [folder / name for name in names if os.path.lexists(folder / name)]
-    model = folder / "model"
+    model = folder / MODEL_FOLDER
     if saves_model and os.path.lexists(model):
         usable = model.is_dir() and not model.is_symlink()
         taken = usable and any(re.fullmatch(_MODEL, path.name) for path in model.iterdir())
@@ -97,7 +100,7 @@ def delete_run(folder: Path) -> None:
     Raises:
         InputError: see `find_run_files`. Nothing was deleted then.
     """
-    for file in sorted(find_run_files(folder), key=lambda file: file.name == "run.json"):  # last: it tells a run
+    for file in sorted(find_run_files(folder), key=lambda file: file.name == RUN_FILE):  # last: it tells a run
         file.unlink()
     for entry in folder.iterdir():
         if RUN_FOLDERS.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink():
@@ -108,7 +111,7 @@ def delete_run(folder: Path) -> None:
 
 @contextmanager
 def claim(folder: Path) -> Iterator[None]:
-    """Hold the lock of an output folder. The system frees it when the process ends, in whatever way.
+    """Hold the lock of an output folder. The system releases it when the process ends, however it ends.
 
     Raises:
         InputError: another process holds it; its file cannot be written.
@@ -143,8 +146,8 @@ def check_places(
     Args:
         flag: that sets the folder, for the message.
         dataset: hub id or local folder.
-        models: folders of models, of which every file is known and which the folder may not lie in.
-        hub_dir: where given, the folder may hold neither it nor the working directory.
+        models: model folders. The folder may not lie inside one: an evaluation refuses unknown files there.
+        hub_dir: if passed, the folder may hold neither it nor the working directory.
 
     Raises:
         InputError: the folder is or holds one of them, or lies inside the dataset or a model.

@@ -1,4 +1,4 @@
-"""What would make a run fail, or mislead, after it has cost something: found before it begins, all of it at once."""
+"""Too little disk or memory for a run: found before it starts, and reported together."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def find_shortages(
     """What the machine lacks for a run, each with its remedy.
 
     Args:
-        parameters: that are trained.
-        kept: checkpoints that stay (`save_total_limit`); None: one an epoch.
-        memory: bytes that fitting takes beside the model.
+        parameters: number of trainable parameters.
+        kept: number of checkpoints that are kept (`save_total_limit`); None: one per epoch.
+        memory: bytes that fitting needs beside the model.
         memory_remedy: what to pass where they are not free.
     """
     problems = []
-    # One more than are kept: the new one is whole before an old one goes. Those of a resumed run are there already.
+    # One more than is kept: the new one is saved before an old one is deleted. A resumed run has some already.
     count = (math.ceil(epochs) if kept is None else kept) + 1 - len(list(output_dir.glob("checkpoint-*")))
     wanted = count * COPIES_A_CHECKPOINT * 4 * parameters / 1e6
     nearest = next(path for path in [output_dir, *output_dir.absolute().parents] if path.exists())
@@ -30,7 +30,7 @@ def find_shortages(
     if wanted > free:
         problems.append(
             f"Checkpoints need {wanted:,.0f} MB in '{output_dir}' ({count} of {wanted / count:,.0f} MB), and "
-            f"{free:,.0f} MB are free. Free some, give another --output_dir, or a smaller --save_total_limit."
+            f"{free:,.0f} MB are free. Free some, or pass another --output_dir or a smaller --save_total_limit."
         )
     available = available_memory()
     if available is not None and memory > available:

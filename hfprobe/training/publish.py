@@ -10,11 +10,11 @@ from hfprobe.data.splits import Splits
 from hfprobe.hub import local as hub
 from hfprobe.models import find_family
 from hfprobe.models.base import AUGMENTATION
-from hfprobe.training.describe import PRECISIONS, describe_run
+from hfprobe.training.record import PRECISIONS, describe_run
 from hfprobe.training.run import RunResult
 from hfprobe.training.trainer import ProbeTrainer
 
-# Settings that the model card shows, each where it has an effect; then those of images and model.
+# Training settings that the model card shows where they have an effect; those of images and model follow.
 CARD_SETTINGS = (
     "optim",
     "optimizer",
@@ -41,7 +41,7 @@ def push_best(
     """Push the model that the trainer holds to the local hub folder, with a card that says what it can do.
 
     Args:
-        repository: where the revision is to be uploaded afterwards (`hfprobe.hub.client`); the card names it.
+        repository: the hub id that the revision is uploaded to afterwards; the card names it.
     """
     family = find_family(config.training.model)
     effective = config.to_dict()

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from transformers import Trainer
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PredictionOutput
 
@@ -25,23 +24,23 @@ from hfprobe.system.errors import CheckFailedError
 from hfprobe.system.files import write_json
 from hfprobe.training import checkpoints
 from hfprobe.training.callbacks import EarlyStopping
-from hfprobe.training.describe import PRECISIONS, describe_run
-from hfprobe.training.run_folder import RUN_FILE, read_result
-from hfprobe.training.trainer import ProbeTrainer, resume_command
+from hfprobe.training.output_folder import MODEL_FOLDER, RUN_FILE
+from hfprobe.training.record import PRECISIONS, describe_run, read_result
+from hfprobe.training.trainer import ProbeTrainer
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run came to, on validation.
+    """The result of a run on the validation images.
 
     Attributes:
         metrics: `accuracy`, `macro_f1` and `loss` of the weights that the model holds.
-        n_validation: images they are over.
-        epochs: trained until it ended; None where the weights were solved.
-        best_epoch: the one whose weights the model holds; None likewise.
-        seconds: of training, evaluations included, and of feature extraction, also where an earlier run did it.
+        n_validation: number of validation images.
+        epochs: number of epochs trained; None where the weights were solved in closed form.
+        best_epoch: the epoch whose weights the model holds; None likewise.
+        seconds: of training with its evaluations, and of feature extraction, even if an earlier run did it.
     """
 
     metrics: dict[str, float]
@@ -72,7 +71,9 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
         write_json(Path(arguments.output_dir) / RUN_FILE, record)
     if trainer.is_world_process_zero():  # after run.json, which tells that the folder is a run's
         write_config_file(Path(arguments.output_dir) / "config.yaml", config.to_settings())
-    process.advice = f"To continue from what is saved in {arguments.output_dir}, {resume_command(arguments)}."
+    process.advice = (
+        f"To continue from what is saved in {arguments.output_dir}, {checkpoints.resume_command(arguments)}."
+    )
     chosen = fit(trainer, config=config, checkpoint=checkpoint)
     record |= chosen
     trainer.model.config.run |= chosen
@@ -102,8 +103,8 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
         ) from error
     if trainer.is_world_process_zero():
         if family.is_solved(config.model):  # no checkpoint holds the weights
-            trainer.model.save_pretrained(Path(arguments.output_dir) / "model")
-            trainer.processing_class.save_pretrained(Path(arguments.output_dir) / "model")
+            trainer.model.save_pretrained(Path(arguments.output_dir) / MODEL_FOLDER)
+            trainer.processing_class.save_pretrained(Path(arguments.output_dir) / MODEL_FOLDER)
         write_json(Path(arguments.output_dir) / RUN_FILE, record | {"result": asdict(result)})
     return result
 
@@ -112,7 +113,7 @@ def fit(trainer: ProbeTrainer, *, config: RunConfig, checkpoint: Path | None = N
     """Solve the weights in closed form, or let the Trainer take gradient steps; then evaluate them once.
 
     Returns:
-        What was chosen on validation, by name.
+        The settings that were chosen on validation: name -> value.
     """
     family, chosen, outcome = find_family(config.training.model), {}, None
     if family.is_solved(config.model):
@@ -131,7 +132,7 @@ def fit(trainer: ProbeTrainer, *, config: RunConfig, checkpoint: Path | None = N
 
 
 def find_checkpoint(arguments: RunArguments) -> Path | None:
-    """The newest intact checkpoint of the run; says which ones were passed over."""
+    """The newest intact checkpoint of the run; the log names those that were passed over."""
     found, passed = checkpoints.find_newest(Path(arguments.output_dir))
     for sentence in passed:
         logger.warning("%s", sentence)
@@ -143,22 +144,22 @@ def find_checkpoint(arguments: RunArguments) -> Path | None:
 
 
 def stopped_early(checkpoint: Path, arguments: RunArguments) -> bool:
-    """Whether the run that a checkpoint is of has had as many evaluations without a better one as it may."""
-    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    """Whether a run had stopped early when it saved this checkpoint."""
+    state = TrainerState.load_from_json(str(checkpoint / checkpoints.STATE_FILE))
     return EarlyStopping(arguments.patience).is_exhausted(arguments, state)
 
 
 def take_best(trainer: ProbeTrainer, checkpoint: Path) -> None:
-    """Bring a trainer to where a run stood that had stopped early: its state, and the weights that it held."""
-    trainer.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    """Give a trainer the state and the weights of a run that had stopped early."""
+    trainer.state = TrainerState.load_from_json(str(checkpoint / checkpoints.STATE_FILE))
     logger.info("The run had stopped early, after epoch %g: nothing is left to train.", trainer.state.epoch)
     trainer.continue_from(checkpoint)
     best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
-    trainer._load_from_checkpoint(best or str(checkpoint))
+    trainer.load_weights(best or checkpoint)
 
 
 def evaluations(trainer: Trainer) -> list[dict[str, float]]:
-    """The log's entries that are evaluations, in their order."""
+    """The evaluations in the log, in order."""
     return [entry for entry in trainer.state.log_history if "eval_accuracy" in entry]
 
 
@@ -178,11 +179,11 @@ def check_figures(predicted: PredictionOutput, *, logged: dict[str, Any], evalua
     Args:
         predicted: of the validation images, by these weights.
         logged: the evaluation that chose the weights.
-        evaluated_here: whether this process logged it. Another machine may round otherwise, so that a figure from an
-            earlier process may differ; what the weights score here is then reported.
+        evaluated_here: whether this process logged it. Another machine may round differently, so a figure of an
+            earlier process may differ; the figures found here are then reported.
 
     Raises:
-        CheckFailedError: a logit is not finite; this process evaluated the weights and they now score otherwise.
+        CheckFailedError: a logit is not finite; this process evaluated the weights and now gets other figures.
     """
     if not np.isfinite(predicted.predictions).all():
         raise CheckFailedError("The model's predictions are not finite. Nothing was pushed. Use a smaller --lr.")

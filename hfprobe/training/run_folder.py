@@ -1,4 +1,4 @@
-"""The folder of a run: whether a run may have it, and whether `--resume` continues the run that it holds."""
+"""The folder of a run: whether a run may use it, and whether `--resume` continues the run that it holds."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ from hfprobe.system.process import is_main_process
 from hfprobe.training import checkpoints
 from hfprobe.training.output_folder import (
     LOCK_FILE,
+    RUN_FILE,
     check_places,
     claim,
     delete_run,
     find_run_files,
     refuse_overwriting,
 )
+from hfprobe.training.record import read_record, read_result
 
 logger = logging.getLogger(__name__)
 
-RUN_FILE = "run.json"
 LOADING = "it changes how images are loaded, not which"
 LOGGING = "it changes what is logged, not the training"
 PLACE = "it says where results go"
@@ -58,14 +59,12 @@ MAY_DIFFER = {
     **dict.fromkeys(("trackio_static_space_id", "histogram_epochs", "profile", "skip_memory_metrics"), LOGGING),
     **dict.fromkeys(("debug", "include_num_input_tokens_seen"), LOGGING),
 }
-# What a record must hold to be compared; early versions of hfprobe did not write all of it.
-NEEDED = ("model", "config", "class_names", "data_fingerprint", "processes", "effective_batch_size")
 # Schedules that do not know how many epochs a run has.
 OPEN_SCHEDULES = ("constant", "constant_with_warmup", "inverse_sqrt", "reduce_lr_on_plateau", "greedy")
 
 
 def check_output_dir(config: RunConfig) -> None:
-    """Look whether this run may have its output folder, before any image is loaded; nothing is changed.
+    """Check that this run may use its output folder. Nothing is changed, and no image is loaded yet.
 
     Raises:
         InputError: it holds another run and neither --resume nor --overwrite was passed; --resume was passed and the
@@ -109,7 +108,7 @@ def _check_push_lock(lock: Path, *, hub_dir: str) -> None:
             with locked(lock, wait=False):
                 pass
     except BlockingIOError:
-        pass  # a push is going on, and will have ended
+        pass  # another push is running; it will have ended by then
     except OSError as error:
         raise InputError(
             f"--hub_dir '{hub_dir}' cannot be pushed to: '{lock}': {error.strerror or error}. Remove it, or pass "
@@ -125,9 +124,9 @@ def _warn_of_copies(hub_dir: str) -> None:
 
 @contextmanager
 def claimed(arguments: RunArguments) -> Iterator[Path]:
-    """Make the output folder, and with --overwrite delete the run it holds; once all else has proved usable.
+    """Make and lock the output folder, once everything else is checked; --overwrite deletes the run that it holds.
 
-    Inside the context no other run can have the folder.
+    Inside the context no other run can use the folder.
 
     Raises:
         InputError: another run has taken it meanwhile; --overwrite met a file that no run wrote.
@@ -156,50 +155,13 @@ def holds_run(folder: str | Path) -> bool:
     """Whether a folder holds a run's record or one of its checkpoints."""
     try:
         names = os.listdir(folder)
-    except (OSError, ValueError):  # none, or what can be no path
+    except (OSError, ValueError):  # no such folder, or no valid path
         names = []
     return any(name == RUN_FILE or checkpoints.NAME.fullmatch(name) for name in names)
 
 
-def read_result(folder: str | Path) -> dict[str, Any] | None:
-    """The result in a run folder's run.json; None where the run has not ended."""
-    try:
-        return json.loads((Path(folder) / RUN_FILE).read_text()).get("result")
-    except (OSError, ValueError, AttributeError):
-        return None
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """The content of a run folder's run.json.
-
-    Raises:
-        InputError: it is missing or damaged, or an older version wrote it, without all that a comparison needs.
-    """
-    remedy = "Start the run again with --overwrite, or keep it and pass another --output_dir."
-    path = folder / RUN_FILE
-    try:
-        record = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise InputError(
-            f"'{folder}' has checkpoints but no {RUN_FILE}, so no one can tell their run. {remedy}"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"'{path}' is damaged, so the run cannot be resumed. {remedy}") from error
-    settings = record.get("config") if isinstance(record, dict) else None
-    lacking = [name for name in NEEDED if not isinstance(record, dict) or name not in record]
-    if not isinstance(settings, dict):
-        settings = {}
-    lacking += [f"config.{name}" for name in ("data", "model", "training") if not isinstance(settings.get(name), dict)]
-    if lacking:
-        raise InputError(
-            f"'{path}' lacks {', '.join(lacking)}: another version of hfprobe wrote it, and --resume cannot tell "
-            f"whether it is the same run. {remedy}"
-        )
-    return record
-
-
 def is_finished(config: RunConfig) -> bool:
-    """Whether the output folder holds this very run, ended.
+    """Whether the output folder holds this very run, and the run has ended.
 
     Raises:
         InputError: it holds a run with other settings, see `check_same_run`.
@@ -267,9 +229,9 @@ def find_differences(record: dict[str, Any], config: RunConfig, folder: Path) ->
 
 
 def _planned_epochs(record: dict[str, Any], folder: Path) -> float:
-    """Epochs that the run, or a later attempt to make it longer, was to have."""
+    """The number of epochs that was set for the run, or for a later attempt to extend it."""
     planned = [record["config"]["training"].get("num_train_epochs") or 0]
-    for path in folder.glob("checkpoint-*/trainer_state.json"):
+    for path in folder.glob(f"checkpoint-*/{checkpoints.STATE_FILE}"):
         try:
             planned.append(json.loads(path.read_text())["num_train_epochs"])
         except (OSError, ValueError, TypeError, KeyError):

@@ -17,8 +17,8 @@ def overfit_batch(
     Returns:
         Accuracy in [0, 1] on the batch after each epoch, without dropout.
     """
-    # The batch is all there is, so its own statistics are the right ones; the running ones lag behind a model that
-    # moves this fast. A frozen BatchNorm keeps its own.
+    # BatchNorm uses the statistics of this batch in evaluation too: the running ones lag behind weights that change so
+    # fast. A frozen BatchNorm keeps its running statistics.
     norms = [
         module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d) and module.weight.requires_grad
     ]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from hfprobe.config.run import RunConfig
 from hfprobe.system.files import write_json
 from hfprobe.system.process import is_main_process
-from hfprobe.training.run_folder import check_output_dir, holds_run, is_finished, read_result
+from hfprobe.training.record import read_result
+from hfprobe.training.run_folder import check_output_dir, holds_run, is_finished
 from hfprobe.training.run_training import FinishedRun, run_training
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The Trainer of every run: HF's, with atomic checkpoints, signals, and without unused per-step bookkeeping."""
+"""The Trainer of every run: transformers' own, with atomic checkpoints and without unused per-step bookkeeping."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 import shutil
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,9 +13,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import Trainer
-from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from torch.utils.data import DataLoader
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import TrainerCallback
+from transformers.training_args import HubStrategy
 
 from hfprobe.config.arguments import RunArguments
 from hfprobe.config.schedules import check_rates
@@ -25,7 +25,6 @@ from hfprobe.system.errors import (
     CommandError,
     InputError,
     MachineError,
-    StoppedError,
     find_shortage,
     first_line,
     shorten,
@@ -34,10 +33,11 @@ from hfprobe.system.files import write_json
 from hfprobe.training import checkpoints
 from hfprobe.training.callbacks import StopOnSignal
 from hfprobe.training.optimizers import make_optimizer, scale_learning_rates
+from hfprobe.training.private_api import HookedTrainer
 
-# How the system, torch and safetensors say that a file could not be written.
+# What the system, torch and safetensors raise where a file cannot be written.
 FULL_DISK = (OSError, RuntimeError, SafetensorError)
-# How transformers and torch refuse a flag; other errors are bugs and keep their traceback.
+# What transformers and torch raise where they refuse a flag; other errors are bugs and keep their traceback.
 REFUSED_FLAG = (ValueError, TypeError, ImportError, NotImplementedError)
 LOGGED_LOSSES = {"loss": "training loss", "train_loss": "mean training loss", "eval_loss": "validation loss"}
 
@@ -47,7 +47,7 @@ def identity(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return batch
 
 
-class ProbeTrainer(Trainer):
+class ProbeTrainer(HookedTrainer):
     """HF Trainer with training accuracy in its logs, more optimizers, and without unused per-step bookkeeping.
 
     Skipped at every step: the count of floating point operations, the gradient norm where nothing is clipped and the
@@ -61,19 +61,23 @@ class ProbeTrainer(Trainer):
     """
 
     args: RunArguments
+    reading = staticmethod(checkpoints.reading)
 
     def __init__(self, **kwargs: Any):
         with setting_up():
             super().__init__(**kwargs)
-        # On the device and read only when logged: no step waits for it.
+        # Trainer would upload output_dir, a pickle included, while a checkpoint is being staged there.
+        self.args.hub_strategy = HubStrategy.END
+        # Sums for the next log entry. On the device and read only when logged: no step waits for them.
+        self._loss = torch.zeros((), device=self.args.device)
         self._correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self._seen = 0
-        self.preparation_seconds = 0.0  # that the features took, in this run or in an earlier one
+        self._logged_step = 0
+        self.preparation_seconds = 0.0  # of feature extraction, in this run or in an earlier one
         self._seconds_before = 0.0  # of training, before the run was resumed
         self._start = time.perf_counter()
         self._resumed_from: Path | None = None
-        self._begun = False  # True once model, optimizer, schedule and loader are set up
-        self._saved_step: int | None = None
+        self._begun = False  # True once loader, model, optimizer and schedule are set up
         self._stopper = StopOnSignal()
         self.add_callback(self._stopper)
         self.add_callback(_Continue(self))
@@ -89,12 +93,21 @@ class ProbeTrainer(Trainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         schedule = super().create_scheduler(num_training_steps, optimizer)
-        # Once more with the run's own length: a warm-up may be as long.
+        # Checked again, now that the number of steps is known: the warm-up may be as long as the run.
         check_rates(schedule, steps=num_training_steps, warmup=self.args.get_warmup_steps(num_training_steps))
+        self._begun = True
         return schedule
 
-    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
-        loader = super()._get_dataloader(*args, **kwargs)
+    def get_train_dataloader(self) -> DataLoader:
+        return self._seed_workers(super().get_train_dataloader())
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        return self._seed_workers(super().get_eval_dataloader(eval_dataset))
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        return self._seed_workers(super().get_test_dataloader(test_dataset))
+
+    def _seed_workers(self, loader: Any) -> Any:
         if self.args.dataloader_persistent_workers:
             # A loader draws the base seed of its workers whenever they start. Persistent workers start once in a
             # process, so a resumed run would draw once more, and from the global generator, which draws dropout. The
@@ -102,26 +115,24 @@ class ProbeTrainer(Trainer):
             loader.base_dataloader.generator = torch.Generator().manual_seed(self.args.seed)
         return loader
 
-    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
-        prepared = super()._prepare_for_training(*args, **kwargs)
-        self._begun = True
-        return prepared
-
     def init_hf_repo(self, *args: Any, **kwargs: Any) -> None:
         """Nothing. Trainer would make a repository before training; `hfprobe.hub.client` uploads the finished model."""
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Nothing. Trainer would upload output_dir, a pickle included, while a checkpoint is being staged there."""
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0
 
-    def _get_grad_norm(self, model, grad_norm=None):
-        return grad_norm  # what clipping computed
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        # Trainer keeps such a sum too, but a resumed run would begin it anew.
+        if self.args.logging_nan_inf_filter and not loss.isfinite():
+            self._loss += self._loss / (1 + self.state.global_step - self._logged_step)
+        else:
+            self._loss += loss
+        return loss
 
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         labels = inputs["labels"]
-        if not model.training:  # the loss that runs with other label smoothing can be compared by
+        if not model.training:  # comparable between runs that differ in label smoothing
             outputs = model(**inputs)
             loss = torch.nn.functional.cross_entropy(outputs["logits"], labels)
         else:
@@ -139,23 +150,32 @@ class ProbeTrainer(Trainer):
         return super().evaluation_loop(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the accuracy since the last entry.
+        """Add the accuracy since the last entry, and the loss since then, even if the run was resumed in between.
 
         Raises:
             CheckFailedError: a number is not finite. Earlier checkpoints stay.
         """
         if not math.isfinite(logs.get("grad_norm", 0.0)):
             del logs["grad_norm"]  # float16 skips such a step; otherwise the next loss is not finite either
+        is_training = "loss" in logs and self._seen > 0
+        if is_training:
+            loss = self.accelerator.gather(self._loss[None]).mean().item()
+            logs["loss"] = loss / (self.state.global_step - self._logged_step)
         for name, value in logs.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise self._diverged(f"The {LOGGED_LOSSES.get(name, name)} is {value}")
-        if "loss" in logs and self._seen:
+        if is_training:
             counts = torch.stack([self._correct, torch.full_like(self._correct, self._seen)])
             correct, seen = self.accelerator.gather(counts[None]).sum(0)
             logs["accuracy"] = (correct / seen).item()
-            self._correct.zero_()
-            self._seen = 0
+            self._reset_sums()
         super().log(logs, start_time)
+
+    def _reset_sums(self) -> None:
+        self._loss.zero_()
+        self._correct.zero_()
+        self._seen = 0
+        self._logged_step = self.state.global_step
 
     def check_finite(self) -> None:
         """Raise CheckFailedError naming the first weight of the model that is not finite."""
@@ -166,7 +186,7 @@ class ProbeTrainer(Trainer):
     def _diverged(self, found: str) -> CheckFailedError:
         if self.state.global_step == 0:
             return CheckFailedError(f"{found} before the first training step. Check the images and the backbone.")
-        rate = f", learning rate {self._get_learning_rate():.3g}" if self.lr_scheduler is not None else ""
+        rate = f", learning rate {self.optimizer.param_groups[0]['lr']:.3g}" if self.optimizer is not None else ""
         kept, _ = checkpoints.find_newest(Path(self.args.output_dir))
         return CheckFailedError(
             f"{found} at step {self.state.global_step} (epoch {self.state.epoch:.3g}{rate}). Use a smaller --lr. "
@@ -175,7 +195,7 @@ class ProbeTrainer(Trainer):
 
     @property
     def seconds(self) -> float:
-        """Of features and training so far, in this process and in those before it."""
+        """Seconds of feature extraction and training so far, in this process and in earlier ones."""
         return self.preparation_seconds + self._seconds_before + time.perf_counter() - self._start
 
     def train(self, resume_from_checkpoint: Path | None = None, **kwargs: Any) -> Any:
@@ -186,46 +206,22 @@ class ProbeTrainer(Trainer):
         finally:
             self._stopper.restore()
 
-    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        super()._maybe_log_save_evaluate(*args, **kwargs)
-        if self._stopper.due:
-            if self._saved_step != self.state.global_step:  # --save_strategy best overrules the signal's request
-                self._save_checkpoint(self.model_wrapped, None)
-            number = signal.Signals(self._stopper.due)
-            how = {signal.SIGINT: "Interrupted", signal.SIGPIPE: "Stopped because the output was closed"}
-            text = (
-                f"{how.get(number, f'Stopped by {number.name}')} at step {self.state.global_step:,} of "
-                f"{self.state.max_steps:,}; all is saved in {self.args.output_dir}."
-            )
-            raise StoppedError(f"{text} To continue, {resume_command(self.args)}.", number=number)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        with reading(resume_from_checkpoint):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        with reading(checkpoint):
-            super()._load_optimizer_and_scheduler(checkpoint)
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        with reading(checkpoint):
-            super()._load_rng_state(checkpoint)
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """Let Trainer save a checkpoint into a staging folder; then seal and rename it, and delete the oldest ones."""
         self.check_finite()
-        if not self._tr_loss.isfinite():
-            raise self._diverged(f"The training loss is {self._tr_loss.item()}")
+        if not self._loss.isfinite():
+            raise self._diverged(f"The training loss is {self._loss.item()}")
         folder = Path(self.args.output_dir)
-        name = f"checkpoint-{self.state.global_step}"
+        name = checkpoints.name_of(self.state.global_step)
         staging = folder / checkpoints.STAGING
-        keep, best = self.args.save_total_limit, self.state.best_model_checkpoint
+        best = self.state.best_model_checkpoint
         if self.args.should_save:
             shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
         self.accelerator.wait_for_everyone()
-        # Trainer writes in place and rotates at once: it is shown another place, and rotates nothing.
-        self.args.output_dir, self.args.save_total_limit = str(staging), None
+        self.staging = staging
         try:
-            super()._save_checkpoint(model, trial)
+            yield
             self._save_progress(staging / name)
             if self.state.best_global_step == self.state.global_step:
                 best = str(folder / name)
@@ -233,53 +229,46 @@ class ProbeTrainer(Trainer):
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 (staging / name / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle that nobody reads
-                self.state.save_to_json(str(staging / name / TRAINER_STATE_NAME))
+                self.state.save_to_json(str(staging / name / checkpoints.STATE_FILE))
                 checkpoints.seal_checkpoint(staging / name, folder / name)
         except FULL_DISK as error:
             shutil.rmtree(staging, ignore_errors=True)
             raise MachineError(
                 f"{name} could not be saved in '{folder}': {getattr(error, 'strerror', None) or error}. Earlier "
-                f"checkpoints are intact. Free some space, then {resume_command(self.args)}."
+                f"checkpoints are intact. Free some space, then {checkpoints.resume_command(self.args)}."
             ) from error
         finally:
-            self.args.output_dir, self.args.save_total_limit = str(folder), keep
-        self._saved_step = self.state.global_step
+            self.staging = None
         if self.args.should_save:
             staging.rmdir()
-            checkpoints.delete_old(folder, keep=keep, best=best)
+            checkpoints.delete_old(folder, keep=self.args.save_total_limit, best=best)
         self.accelerator.wait_for_everyone()
 
     def _save_progress(self, checkpoint: Path) -> None:
         """Save what Trainer does not: the sums for this epoch's next log entry, and the seconds so far."""
         write_json(
-            checkpoint / f"progress-{self.args.process_index}.json",
+            checkpoint / checkpoints.progress_file(self.args.process_index),
             {
                 "correct": int(self._correct),
                 "seen": self._seen,
-                "loss": self._tr_loss.item(),
-                "logged_step": self._globalstep_last_logged,
+                "loss": self._loss.item(),
+                "logged_step": self._logged_step,
                 "seconds": self.seconds - self.preparation_seconds,
             },
         )
 
     def continue_from(self, checkpoint: Path) -> None:
-        """Read what `_save_progress` wrote, once Trainer has its state and has reset its own sums."""
-        with reading(checkpoint):
-            progress = json.loads((checkpoint / f"progress-{self.args.process_index}.json").read_text())
+        """Read what `_save_progress` wrote, once Trainer has its state."""
+        with self.reading(checkpoint):
+            progress = json.loads((checkpoint / checkpoints.progress_file(self.args.process_index)).read_text())
         self._correct.fill_(progress["correct"])
         self._seen = progress["seen"]
-        loss = float("nan") if progress["loss"] is None else progress["loss"]  # JSON has no NaN
-        self._tr_loss = torch.tensor(loss, device=self.args.device)
-        self._globalstep_last_logged = progress["logged_step"]
+        self._loss.fill_(math.nan if progress["loss"] is None else progress["loss"])  # JSON has no NaN
+        self._logged_step = progress["logged_step"]
         self._seconds_before = progress["seconds"]
         # By name: the run folder may have been moved. Without --load_best_model_at_end the best step need not be saved.
-        best = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
+        best = Path(self.args.output_dir) / checkpoints.name_of(self.state.best_global_step)
         self.state.best_model_checkpoint = str(best) if best.is_dir() else None
-
-
-def resume_command(arguments: RunArguments) -> str:
-    """What continues a run, as part of a sentence."""
-    return f"run the same command with --resume{' instead of --overwrite' if arguments.overwrite else ''}"
 
 
 @contextlib.contextmanager
@@ -298,29 +287,13 @@ def setting_up(until: Callable[[], bool] = lambda: False) -> Iterator[None]:
         ) from error
 
 
-@contextlib.contextmanager
-def reading(checkpoint: str | Path | None) -> Iterator[None]:
-    """Turn any failure to load a checkpoint into a one-line error, except that the memory ran out.
-
-    A manifest holds checksums of what was saved; it does not say who saved it.
-    """
-    try:
-        yield
-    except Exception as error:  # pickle, torch and safetensors raise a dozen kinds
-        if find_shortage(error) is not None:
-            raise
-        raise InputError(
-            f"'{checkpoint}' cannot be loaded: {first_line(error)}. Remove it, and continue from an earlier one with "
-            "--resume."
-        ) from error
-
-
 class _Continue(TrainerCallback):
-    """Called after Trainer has set all up and reset its sums, and before the first step."""
+    """Sets the sums for the next log entry, once Trainer has its state and before the first step."""
 
     def __init__(self, trainer: ProbeTrainer):
         self.trainer = trainer
 
     def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer._reset_sums()
         if self.trainer._resumed_from is not None:
             self.trainer.continue_from(self.trainer._resumed_from)

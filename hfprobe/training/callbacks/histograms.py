@@ -6,12 +6,12 @@ from transformers import TrainerCallback
 class Histograms(TrainerCallback):
     """Histograms of weights and gradients in TensorBoard, at the last step of the first and of every `every`-th epoch.
 
-    Their axis counts epochs, so a purge step does not hide what a killed process wrote: a resumed run leaves out what
-    is there, which is the same to the bit.
+    Their axis counts epochs, so the writer's purge step does not hide the histograms of a killed process. A resumed
+    run does not write them again: they would be identical to the bit.
 
     Args:
         tensorboard: the Trainer's TensorBoardCallback, whose writer is shared.
-        every: epochs from one to the next.
+        every: number of epochs between two histograms.
     """
 
     def __init__(self, tensorboard, every: int):

@@ -4,25 +4,30 @@ import threading
 
 import torch
 from transformers import TrainerCallback
+from transformers.trainer_utils import SaveStrategy
 
 from hfprobe.system import process
+from hfprobe.system.errors import StoppedError
+from hfprobe.training.checkpoints import resume_command
 
 # SIGHUP is the loss of the terminal.
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+HOW = {signal.SIGINT: "Interrupted", signal.SIGPIPE: "Stopped because the output was closed"}
 
 
 class StopOnSignal(TrainerCallback):
-    """On a signal that stops, ask for a checkpoint at the next step; a second SIGINT ends the process at once.
+    """On a signal that stops, save a checkpoint at the next step and stop; a second SIGINT ends the process at once.
 
     An output that nobody reads any more counts as SIGPIPE: a run whose reader is gone ends, as every command in a pipe
-    does, but it saves first. `due` is then the signal's number, and the Trainer is to stop. In mid-epoch the step is
-    the point to save; at an epoch's last step it is the epoch's end, where the evaluation belongs to the checkpoint.
+    does, but it saves first. In mid-epoch the step is the point to save; at an epoch's last step it is the epoch's end,
+    where the evaluation belongs to the checkpoint.
     """
 
     def __init__(self):
-        self.due = 0
         self._asked = 0
         self._interrupted = False
+        self._saving = False
+        self._changed = None
         self._before = {}
         self._on_unread = None
 
@@ -36,19 +41,36 @@ class StopOnSignal(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         if self._agreed(args.device) and not float(state.epoch).is_integer():
-            control.should_save, self.due = True, self._asked
+            self._save_and_stop(args, control)
 
     def on_epoch_end(self, args, state, control, **kwargs):
         if self._agreed(args.device):
-            control.should_save, self.due = True, self._asked
+            self._save_and_stop(args, control)
+
+    def on_save(self, args, state, control, **kwargs):
+        if not self._saving:
+            return
+        number = signal.Signals(self._asked)
+        raise StoppedError(
+            f"{HOW.get(number, f'Stopped by {number.name}')} at step {state.global_step:,} of {state.max_steps:,}; all "
+            f"is saved in {args.output_dir}. To continue, {resume_command(args)}.",
+            number=number,
+        )
 
     def on_train_end(self, args, state, control, **kwargs):
         self.restore()
-        if self._asked:  # after the last step, too late to be saved at one
+        if self._asked:  # it came after the last step, where a checkpoint could have been saved
             signal.raise_signal(self._asked)
 
+    def _save_and_stop(self, args, control) -> None:
+        control.should_save = self._saving = True
+        if args.save_strategy == SaveStrategy.BEST:  # it overrules the request where the step is evaluated too
+            args.save_strategy, self._changed = SaveStrategy.STEPS, args
+
     def restore(self) -> None:
-        """Give the signals back to whoever had them."""
+        """Restore the signal handlers and the arguments as they were."""
+        if self._changed is not None:
+            self._changed.save_strategy, self._changed = SaveStrategy.BEST, None
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if self._before:
@@ -65,7 +87,7 @@ class StopOnSignal(TrainerCallback):
         self._asked = self._asked or number  # the launcher adds a SIGTERM when an interrupt ends it
 
     def _agreed(self, device) -> bool:
-        """Whether any process was asked: all of them save, or none."""
+        """Whether any process got a signal; then all of them save."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             asked = torch.tensor(self._asked, device=device)
             torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)

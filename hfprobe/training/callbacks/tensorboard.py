@@ -24,4 +24,6 @@ class Curves(TensorBoardCallback):
 
     def _open(self, state, *, first_step: int) -> None:
         if self.tb_writer is None and state.is_world_process_zero:
-            self.tb_writer = self._SummaryWriter(log_dir=self.logging_dir, purge_step=first_step)
+            from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+            self.tb_writer = SummaryWriter(log_dir=self.logging_dir, purge_step=first_step)

@@ -1,0 +1,83 @@
+"""run.json, the record of a run: what it says, and how it is read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hfprobe.config.run import RunConfig
+from hfprobe.models import find_family
+from hfprobe.system import provenance
+from hfprobe.system.errors import InputError
+from hfprobe.training.output_folder import RUN_FILE
+
+if TYPE_CHECKING:  # slow to import
+    from transformers import PreTrainedModel
+
+    from hfprobe.data.splits import Splits
+
+# accelerate's mixed_precision -> its name in run.json and on the card.
+PRECISIONS = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}
+# What a record must hold to be compared; early versions of hfprobe wrote only a part of it.
+NEEDED = ("model", "config", "class_names", "data_fingerprint", "processes", "effective_batch_size")
+
+
+def describe_run(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -> dict[str, Any]:
+    """What `run.json` holds before there is a result."""
+    parameters = list(model.parameters())
+    return {
+        "model": config.training.model,
+        "recipe": config.training.recipe,
+        "seed": config.training.seed,
+        "config": config.to_dict(),
+        "class_names": splits.class_names,
+        "source": splits.source,
+        "data_fingerprint": splits.fingerprint,
+        "images": {name: len(getattr(splits, name)) for name in ("train", "validation")},
+        "parameters": sum(p.numel() for p in parameters),
+        "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        **find_family(config.training.model).describe(model),
+        "processes": config.training.world_size,
+        "effective_batch_size": config.effective_batch_size,
+        "git_sha": provenance.git_sha(),
+        "versions": provenance.versions(),
+        "hardware": provenance.hardware() | {"device": config.training.device.type},
+    }
+
+
+def read_result(folder: str | Path) -> dict[str, Any] | None:
+    """The result in the run.json of a run folder; None where the run has not ended."""
+    try:
+        return json.loads((Path(folder) / RUN_FILE).read_text()).get("result")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The content of a run folder's run.json.
+
+    Raises:
+        InputError: it is missing or damaged, or an older version wrote it, without all that a comparison needs.
+    """
+    remedy = "Start the run again with --overwrite, or keep it and pass another --output_dir."
+    path = folder / RUN_FILE
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError(
+            f"'{folder}' has checkpoints but no {RUN_FILE}, so no one can tell their run. {remedy}"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"'{path}' is damaged, so the run cannot be resumed. {remedy}") from error
+    settings = record.get("config") if isinstance(record, dict) else None
+    lacking = [name for name in NEEDED if not isinstance(record, dict) or name not in record]
+    if not isinstance(settings, dict):
+        settings = {}
+    lacking += [f"config.{name}" for name in ("data", "model", "training") if not isinstance(settings.get(name), dict)]
+    if lacking:
+        raise InputError(
+            f"'{path}' lacks {', '.join(lacking)}: another version of hfprobe wrote it, and --resume cannot tell "
+            f"whether it is the same run. {remedy}"
+        )
+    return record
