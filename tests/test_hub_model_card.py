@@ -54,7 +54,10 @@ def test_markup_in_names_is_plain_text_in_the_model_card():
     (data,) = [token for token in PARSER.parse(body) if token.type == "inline" and "Fingerprint" in token.content]
     assert {child.type for child in data.children} == {"text", "softbreak", "code_inline"}
     said = letters("".join(child.content for child in data.children if child.type == "text"))
-    assert f"Classes:{','.join(letters(printable(name)) for name in AWFUL_NAMES)}.Source:folder<x>|`y`;8images" in said
+    assert (
+        f"Classes:{','.join(letters(printable(name)) for name in AWFUL_NAMES)}.Source:folder<x>|`y`;8trainingimages"
+        in said
+    )
 
 
 def test_underscores_of_a_name_are_not_escaped_in_code():
@@ -62,3 +65,11 @@ def test_underscores_of_a_name_are_not_escaped_in_code():
     assert '\n- name: "hfprobe/my_cnn_"\n' in card
     assert "`python scripts/eval.py --model hfprobe/my_cnn_`" in card
     assert 'from_pretrained("hfprobe/my_cnn_", cache_dir=' in card
+
+
+@pytest.mark.parametrize("model", ["cnn", "probe"])
+def test_statement_for_an_installed_hfprobe_registers_the_models(model):
+    card = render_card(name="hfprobe/m", card=CARD | {"model": model})
+    code = re.search(r"`(import hfprobe[^`]*)`", card)[1]
+    script = f"{code}\nfrom transformers import AutoConfig\nAutoConfig.for_model('hfprobe-simple-cnn')"
+    exec(script, {})
