@@ -3,6 +3,7 @@ import re
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from transformers import AutoConfig
 from transformers.training_args import OptimizerNames
 
 from helpers.models import CARD
@@ -64,3 +65,9 @@ def test_underscores_of_a_name_are_not_escaped_in_code():
     assert '\n- name: "hfprobe/my_cnn_"\n' in card
     assert "`python scripts/eval.py --model hfprobe/my_cnn_`" in card
     assert 'from_pretrained("hfprobe/my_cnn_", cache_dir=' in card
+
+
+def test_statement_for_an_installed_hfprobe_registers_the_models():
+    statement = re.search(r"`(import hfprobe[^`]*)`", render_card(name="hfprobe/m", card=CARD))[1]
+    exec(statement, {})
+    assert AutoConfig.for_model("hfprobe-simple-cnn").model_type == "hfprobe-simple-cnn"

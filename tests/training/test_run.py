@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, f1_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
-from transformers import EvalPrediction, TrainerControl, TrainerState, set_seed
+from transformers import EvalPrediction, Trainer, TrainerControl, TrainerState, set_seed
 from transformers.trainer_utils import PredictionOutput
 
 from helpers.images import load_splits
@@ -265,6 +265,34 @@ def test_what_the_trainer_skips_changes_no_loss_and_no_weight(dataset_folder, tm
         assert torch.equal(mine, theirs)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"gradient_accumulation_steps": 3},
+        {"logging_strategy": "steps", "logging_steps": 3, "num_train_epochs": 3},
+        {"logging_nan_inf_filter": True},
+    ],
+)
+def test_the_logged_loss_is_that_of_trainer_where_nothing_is_resumed(dataset_folder, tmp_path, monkeypatch, values):
+    step, log, logged = Trainer.training_step, ProbeTrainer.log, []
+
+    def training_step(self, *args, **kwargs):
+        loss = step(self, *args, **kwargs)
+        return loss * float("nan") if self.args.logging_nan_inf_filter and self.state.global_step == 2 else loss
+
+    def watch(self, logs, *args):
+        trainers_own = logs.get("loss")
+        log(self, logs, *args)
+        logged.append((trainers_own, logs.get("loss")))
+
+    monkeypatch.setattr(Trainer, "training_step", training_step)
+    monkeypatch.setattr(ProbeTrainer, "log", watch)
+    small_run(dataset_folder, tmp_path, **values)
+    logged = [pair for pair in logged if pair != (None, None)]
+    assert len(logged) >= 2
+    assert all(trainers_own == mine for trainers_own, mine in logged)
+
+
 def test_a_loss_that_is_no_number_ends_the_run_and_names_what_is_left(dataset_folder, tmp_path, monkeypatch):
     original = ProbeTrainer.compute_loss
 
@@ -423,6 +451,8 @@ def test_resume_with_persistent_workers_ends_where_the_uninterrupted_run_ends(
     monkeypatch.setattr(ProbeTrainer, "_save_checkpoint", save)
     resumed, found = small_run(dataset_folder, tmp_path / "parts", num_train_epochs=3, resume=True, **values)
     assert found.metrics == expected.metrics
+    losses = [[e["loss"] for e in trainer.state.log_history if "loss" in e] for trainer in (whole, resumed)]
+    assert losses[0] == losses[1]
     last = [f"checkpoint-{trainer.state.global_step}/model.safetensors" for trainer in (whole, resumed)]
     weights = load_file(tmp_path / "whole" / last[0]), load_file(tmp_path / "parts" / last[1])
     assert {name: (weights[0][name] - weights[1][name]).abs().max().item() for name in weights[0]} == dict.fromkeys(
