@@ -16,12 +16,11 @@ from huggingface_hub import ModelCard, scan_cache_dir
 from safetensors import SafetensorError
 from transformers import AutoModelForImageClassification
 
+from helpers.images import CLASSES
 from helpers.models import CARD, cat_model
 from helpers.processes import in_a_process_without_hfprobe, start_python
 from hfprobe.hub import local as hub
 from hfprobe.system.errors import InputError, MachineError
-
-LABELS = ["airplane", "automobile", "bird", "cat", "dog"]
 
 
 @pytest.fixture
@@ -46,7 +45,7 @@ def test_round_trip_through_a_standard_client_gives_the_same_logits(pushed):
     )
     images = torch.randn(4, 3, 32, 32)
     assert torch.equal(loaded.eval()(images).logits, model(images).logits)
-    assert loaded.config.id2label == dict(enumerate(LABELS))
+    assert loaded.config.id2label == dict(enumerate(CLASSES))
 
 
 def test_pipeline_in_a_process_without_hfprobe_predicts_cat(pushed, tmp_path):
@@ -356,7 +355,7 @@ def test_files_are_copied_on_a_file_system_without_links(tmp_path, monkeypatch):
     loaded = AutoModelForImageClassification.from_pretrained(
         "hfprobe/simple-cnn", cache_dir=tmp_path, local_files_only=True
     )
-    assert loaded.config.id2label == dict(enumerate(LABELS))
+    assert loaded.config.id2label == dict(enumerate(CLASSES))
 
 
 @pytest.mark.parametrize(
