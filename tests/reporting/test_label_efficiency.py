@@ -1,5 +1,9 @@
+import json
+
 import pytest
 
+from helpers.names import AWFUL_MODELS, AWFUL_NAMES, letters, rows, shown
+from hfprobe.reporting import write_label_efficiency
 from hfprobe.reporting.label_efficiency import say_crossings
 
 
@@ -26,3 +30,12 @@ def curve(*means):
 )
 def test_where_curves_cross(cnn, probe, expected):
     assert say_crossings("cnn", "probe", {"cnn": cnn, "probe": probe}) == expected
+
+
+def test_names_with_markup_are_text_in_the_table_of_label_efficiency(tmp_path):
+    points = [{"model": name, "shots": 1, "seed": 1, "accuracy": 0.5, "n": 4} for name in AWFUL_MODELS]
+    setting = {"class_names": AWFUL_NAMES, "options": {}}
+    content = {"points": points, "setting": setting, "hardware": {"cores": 2, "processor": "x"}}
+    (tmp_path / "label_efficiency.json").write_text(json.dumps(content))
+    table = rows(write_label_efficiency(tmp_path).read_text())
+    assert [letters(cell) for cell in table[0]] == ["imagesperclass", *map(shown, AWFUL_MODELS)]
