@@ -30,6 +30,23 @@ def dataset_folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    """A server with small pictures and backbone weights, nothing of it in the caches, and no registry mirror."""
+    from helpers.hub_content import fill
+    from helpers.hub_server import HubServer, use_server
+    from hfprobe.hub import client
+
+    home = tmp_path / "home"
+    monkeypatch.setattr("hfprobe.data.cache.cache_folder", lambda: home / "hfprobe")
+    mirror = "hfprobe.data.cifar10_mirror.download_package"
+    monkeypatch.setattr(mirror, lambda folder: pytest.fail("the registry mirror was asked"))
+    client._warn_of_token.cache_clear()
+    with HubServer() as server, use_server(server, monkeypatch, home):
+        fill(server)
+        yield server
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     """Decoded images go to a cache of this test session, not to the user's."""

@@ -1,4 +1,4 @@
-"""The arrows of the house: who may import whom."""
+"""Who may import whom, in the package and in its tests."""
 
 import ast
 import graphlib
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "hfprobe"
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "hfprobe"
 # Each room may import those before it, and itself; what lies beside the rooms may import every one.
 ROOMS = ["system", "hub", "data", "models", "config", "evaluation", "training", "reporting", "cli"]
 
@@ -17,8 +18,7 @@ def imports(path):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield node.module
-            if node.module.startswith("hfprobe"):
-                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.glob("*/**/*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -42,3 +42,18 @@ def test_no_imports_form_a_loop():
 def test_reporting_names_no_torch():
     for path in [*(PACKAGE / "reporting").glob("*.py"), PACKAGE / "evaluation" / "results.py"]:
         assert not [module for module in imports(path) if module.split(".")[0] in ("torch", "transformers", "evaluate")]
+
+
+def test_no_test_file_imports_another_or_conftest():
+    for path in TESTS.rglob("*.py"):
+        for module in imports(path):
+            found = [part for part in module.split(".") if part == "conftest" or part.startswith("test_")]
+            assert not found, f"{path.relative_to(TESTS)} imports {module}; share code in tests/helpers"
+
+
+def test_each_folder_of_tests_is_a_room_and_each_file_in_it_is_named_after_a_module():
+    for path in TESTS.glob("*/**/test_*.py"):
+        folder, name = path.relative_to(TESTS).parent, path.stem.removeprefix("test_")
+        module = PACKAGE / folder / name  # or a package
+        assert folder.name == "faults" or module.is_dir() or module.with_suffix(".py").exists(), f"there is no {module}"
+    assert {path.parent.name for path in TESTS.glob("*/*.py")} <= {*ROOMS, "helpers", "faults"}

