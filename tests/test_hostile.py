@@ -62,7 +62,7 @@ def checkpoint(dataset_folder, tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
 @pytest.mark.parametrize("legacy", [False, True])
-def test_a_pickle_bomb_in_a_checkpoint_does_not_go_off(checkpoint, dataset_folder, tmp_path, name, legacy):
+def test_code_in_a_pickle_of_a_checkpoint_is_not_run(checkpoint, dataset_folder, tmp_path, name, legacy):
     copy = tmp_path / "run" / ".saving" / checkpoint.name
     copy.mkdir(parents=True)
     for file in checkpoint.iterdir():
@@ -79,7 +79,7 @@ def test_a_pickle_bomb_in_a_checkpoint_does_not_go_off(checkpoint, dataset_folde
     assert not (tmp_path / "went off").exists()
 
 
-def test_a_pickle_bomb_in_a_model_folder_does_not_go_off(folder, tmp_path):
+def test_code_in_a_pickle_of_a_model_folder_is_not_run(folder, tmp_path):
     (folder / "model.safetensors").unlink()
     torch.save(Bomb(tmp_path / "went off"), folder / "pytorch_model.bin")
     with pytest.raises(InputError, match=re.escape(f"'{folder}' does not hold a model that hfprobe can load: ")):

@@ -116,7 +116,7 @@ def begin(network, arguments):
     validation=st.integers(-1, 300),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_chosen_classes_and_sizes_are_refused_or_come_out_as_asked(dataset_folder, classes, train, validation, seed):
+def test_chosen_classes_and_sizes_are_refused_or_applied(dataset_folder, classes, train, validation, seed):
     limits = {"max_train_samples": train, "max_eval_samples": validation}
     data = attempt(lambda: DataArguments(dataset=str(dataset_folder), classes=classes, **limits))
     splits = data and attempt(lambda: load_splits(data, seed=seed))

@@ -57,7 +57,7 @@ CONTRADICTIONS = [
 
 
 @pytest.mark.parametrize(("flags", "message"), CONTRADICTIONS)
-def test_what_does_not_go_together(flags, message):
+def test_contradicting_flags_are_refused(flags, message):
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         parse_run(["--output_dir", "unused", *flags])
 
@@ -76,11 +76,11 @@ def test_what_does_not_go_together(flags, message):
         ["--lr_scheduler_type", "reduce_lr_on_plateau", "--lr_scheduler_kwargs", '{"mode": "max"}'],
     ],
 )
-def test_what_goes_together(flags):
+def test_consistent_flags_are_accepted(flags):
     parse_run(["--output_dir", "unused", *flags])
 
 
-def test_everything_is_found_at_once():
+def test_all_contradictions_are_reported_at_once():
     with pytest.raises(InputError) as error:
         parse_run(["--output_dir", "unused", *CONTRADICTIONS[1][0], *CONTRADICTIONS[2][0]])
     assert str(error.value) == f"(1) {CONTRADICTIONS[1][1]} (2) {CONTRADICTIONS[2][1]}"

@@ -204,7 +204,7 @@ def test_the_file_of_each_of_several_seeds_repeats_that_seed(file):
         assert run.to_settings() == {"model": "cnn", "recipe": "fast", "seed": run.training.seed, "split_seed": 5}
 
 
-def test_a_run_is_described_by_what_is_not_as_the_recipe_has_it():
+def test_a_run_is_described_by_the_values_that_differ_from_its_recipe():
     start = {"model": "cnn", "recipe": "fast", "seed": 42, "split_seed": 42}
     assert make_run().to_settings() == start
     assert make_run(model="vit", recipe="reference").to_settings() == start | {"model": "probe", "recipe": "reference"}
@@ -227,7 +227,7 @@ def test_a_training_run_leaves_its_file_in_its_folder(dataset_folder, tmp_path):
 
 
 @pytest.mark.hostile
-def test_no_file_of_settings_is_longer_than_it_looks(file):
+def test_a_settings_file_with_nested_aliases_is_refused(file):
     file.write_text(
         "a: &a [x, x]\n" + "".join(f"{n}: &{n} [*{p}, *{p}]\n" for p, n in zip("abcdef", "bcdefg", strict=True))
     )

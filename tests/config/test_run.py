@@ -80,7 +80,7 @@ def test_bad_input(argv, message):
         parse_run(argv)
 
 
-def test_an_answer_about_flags_waits_for_no_model_and_no_trainer():
+def test_help_and_errors_about_flags_import_no_model_and_no_trainer():
     program = """
         import sys
         from hfprobe.cli.run_flags import parse_run
@@ -96,7 +96,7 @@ def test_an_answer_about_flags_waits_for_no_model_and_no_trainer():
     assert [line for line in printed.splitlines() if line.startswith("heavy:")] == ["heavy: []"] * 4
 
 
-def test_bfloat16_needs_units_for_it(monkeypatch):
+def test_bfloat16_needs_hardware_support(monkeypatch):
     flag = "--bf16"
     monkeypatch.setattr("hfprobe.config.arguments.has_bf16_units", lambda: False)
     with pytest.raises(InputError, match=re.escape("this one has none and takes several times as long")):
@@ -140,7 +140,7 @@ def test_a_precision_of_the_accelerate_configuration_that_this_run_cannot_use(mo
             parse_run([flag for flag in on_cpu if flag.startswith("--")])
 
 
-def test_seeds_are_runs_of_their_own_on_one_split():
+def test_each_seed_is_a_separate_run_on_the_same_split():
     runs = parse_runs(["--seeds", "3", "--seed", "7"])
     assert [run.training.seed for run in runs] == [7, 8, 9]
     assert [run.split_seed for run in runs] == [7, 7, 7]
@@ -240,7 +240,7 @@ def test_a_run_lists_the_settings_that_have_an_effect():
     assert make_run().to_dict()["training"]["adam_epsilon"] == 1e-8
 
 
-def test_python_values_may_say_what_a_command_line_cannot(tmp_path):
+def test_python_values_may_have_types_that_a_command_line_cannot_express(tmp_path):
     config = make_run(
         output_dir=tmp_path, classes=("cat", "dog"), max_train_samples=None, save_total_limit=None, augment=False,
         lr_scheduler_type="cosine", lr_scheduler_kwargs={"num_cycles": 1}, report_to=["tensorboard"],
@@ -253,7 +253,7 @@ def test_python_values_may_say_what_a_command_line_cannot(tmp_path):
     assert config.passed >= {"output_dir", "classes", "save_total_limit", "lr_scheduler_kwargs"}
 
 
-def test_best_is_fast_with_three_times_the_epochs():
+def test_the_recipe_best_is_fast_with_three_times_the_epochs():
     fast, best = (make_run(recipe=name, output_dir="x").to_dict() for name in ("fast", "best"))
     changed = {"num_train_epochs": 60, "patience": 60, "recipe": "best"}
     assert best == fast | {"training": fast["training"] | changed}

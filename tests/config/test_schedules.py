@@ -119,7 +119,7 @@ def test_wrong_settings_of_a_schedule(kind, given, message):
     assert len(str(refused.value)) < 400
 
 
-def test_the_settings_of_a_recipes_schedule_go_with_that_schedule():
+def test_schedule_settings_of_a_recipe_are_not_used_for_another_schedule():
     given = {"mode": "max", "factor": 0.5, "patience": 5}
 
     def settings(*argv):

@@ -33,7 +33,7 @@ def test_the_costs_are_on_the_page_and_in_the_table(compared):
         assert f"| {kind} |" in markdown
 
 
-def test_memory_that_was_not_measured_is_said(tmp_path):
+def test_the_page_says_that_memory_was_not_measured(tmp_path):
     results = {name: make_result() for name in ("one", "two")}
     for result in results.values():
         result.provenance.update(parameters=1000, run_seconds=10.0)
@@ -46,7 +46,7 @@ def test_memory_that_was_not_measured_is_said(tmp_path):
     assert page.with_suffix(".md").read_text().count("| not measured |") == 2
 
 
-def test_the_best_at_their_price_are_filled_marks(compared):
+def test_pareto_optimal_models_are_filled_marks(compared):
     results, comparison, page = compared
     accuracy = [result.metrics["accuracy"] for result in results.values()]  # of the quickest first
     expected = sum(value <= max(accuracy[:number], default=-1) for number, value in enumerate(accuracy))
@@ -57,14 +57,14 @@ def test_the_best_at_their_price_are_filled_marks(compared):
     assert len(places) == len(comparison["models"])
 
 
-def test_a_browser_loads_the_comparison_too(compared):
+def test_a_browser_loads_the_comparison_without_errors_and_sorts_its_table(compared):
     results, _, page = compared
     order = sorted(results, key=lambda name: -results[name].metrics["accuracy"])
     expected = ",".join(order).replace("&", "&amp;")
     assert title_after_sorting(page, column=1) == f"sorted {expected} 0 0"
 
 
-def test_the_comparison_says_its_numbers_and_shows_who_alone_is_right(tmp_path):
+def test_the_comparison_shows_its_metrics_and_the_images_that_only_one_model_classifies_correctly(tmp_path):
     results = {name: make_result(seed=seed, count=300) for seed, name in enumerate(("one", "two & co"))}
     comparison = compare(results)
     save_comparison(comparison, tmp_path)

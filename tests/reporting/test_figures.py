@@ -105,7 +105,7 @@ def test_the_bundled_font_draws_latin_greek_cyrillic_arabic_and_hebrew(only_font
     }
 
 
-def test_a_damaged_font_is_passed_over(only_fonts, monkeypatch, caplog, tmp_path):
+def test_a_damaged_font_is_skipped(only_fonts, monkeypatch, caplog, tmp_path):
     (tmp_path / "damaged.ttf").write_bytes(b"no font")
     only_fonts(tmp_path / "damaged.ttf", tmp_path / "removed.ttf")
     drawn(monkeypatch, ["猫", "cat"])
@@ -164,7 +164,7 @@ def test_a_name_that_begins_with_an_underscore_is_in_the_legend(monkeypatch):
         assert [text.get_text() for text in axes.get_legend().get_texts()] == ["_one", "two"]
 
 
-def test_awful_names_make_a_picture(only_fonts):
+def test_names_with_special_characters_are_drawn(only_fonts):
     only_fonts()
     png = draw_confusion_matrix(np.eye(len(AWFUL_NAMES)), class_names=AWFUL_NAMES, title="awful")
     assert max(PIL.Image.open(BytesIO(png)).size) < 3500

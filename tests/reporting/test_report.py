@@ -43,7 +43,7 @@ def test_tables_hold_the_metrics(report):
     assert "macro avg" in text
 
 
-def test_page_stands_alone_and_says_what_it_should(report):
+def test_page_shows_the_metrics_and_loads_no_other_file(report):
     page = Page((report / "report.html").read_text())
     metrics = make_result().metrics
     for share in (metrics["accuracy"], metrics["macro_f1"], metrics["per_class"]["owl"]["recall"]):
@@ -160,7 +160,7 @@ def test_pages_say_which_intervals_they_show(tmp_path):
     assert "Bayesian bootstrap within each class" in page
 
 
-def test_a_temperature_that_stayed_at_one_is_said(tmp_path):
+def test_the_page_says_that_the_temperature_stayed_at_one(tmp_path):
     for temperature, expected in (
         (1.0, "The temperature stays at 1, "),
         (1.25, "The logits were divided by the temperature 1.250, "),

@@ -5,7 +5,7 @@ import pytest
 from hfprobe.system.errors import InputError, MachineError, refuse
 
 
-def test_wrong_input_comes_before_a_lacking_machine():
+def test_invalid_input_is_reported_before_a_lack_of_memory_or_disk():
     refuse([])
     with pytest.raises(InputError, match=re.escape("(1) a. (2) b.")):
         refuse(["a."], ["b."])

@@ -65,7 +65,7 @@ def test_repository_of_a_git_hook_is_ignored(copy_package, monkeypatch):
     assert provenance.git_sha() == expected
 
 
-def test_a_system_that_does_not_count_its_processors_has_one(monkeypatch):
+def test_number_of_processors_is_one_if_the_system_does_not_report_it(monkeypatch):
     monkeypatch.delattr("os.sched_getaffinity", raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: None)
     assert provenance.hardware()["cores"] == 1

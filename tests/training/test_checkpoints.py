@@ -36,7 +36,7 @@ def save(folder, step, *, best=None):
     return folder / f"checkpoint-{step}"
 
 
-def test_a_sealed_checkpoint_is_whole_and_the_newest_is_found(tmp_path):
+def test_a_sealed_checkpoint_is_intact_and_the_newest_is_found(tmp_path):
     checkpoints = [save(tmp_path, step) for step in (8, 16, 100)]
     assert [find_fault(path) for path in checkpoints] == [None] * 3
     assert not list((tmp_path / ".saving").iterdir())
@@ -46,7 +46,7 @@ def test_a_sealed_checkpoint_is_whole_and_the_newest_is_found(tmp_path):
 
 @pytest.mark.parametrize("name", [*NEEDED, *OTHERS, "manifest.json"])
 @pytest.mark.parametrize("how", ["truncated", "emptied", "removed", "changed"])
-def test_a_damaged_part_makes_it_passed_over(tmp_path, name, how):
+def test_a_checkpoint_with_a_damaged_file_is_skipped(tmp_path, name, how):
     good, bad = save(tmp_path, 8), save(tmp_path, 16)
     victim = bad / name
     if how == "removed":
@@ -63,7 +63,7 @@ def test_a_damaged_part_makes_it_passed_over(tmp_path, name, how):
     assert re.fullmatch(r"checkpoint-16 was passed over: .*(" + re.escape(name) + r"|damaged).*\.", passed[0])
 
 
-def test_a_checkpoint_without_what_a_resume_needs(tmp_path):
+def test_a_checkpoint_without_a_file_that_a_resume_needs_is_skipped(tmp_path):
     staged = tmp_path / ".saving" / "checkpoint-8"
     staged.mkdir(parents=True)
     (staged / "model.safetensors").write_bytes(b"weights")
@@ -71,7 +71,7 @@ def test_a_checkpoint_without_what_a_resume_needs(tmp_path):
     assert find_newest(tmp_path) == (None, ["checkpoint-8 was passed over: it was saved without optimizer.pt."])
 
 
-def test_a_checkpoint_is_of_no_use_without_the_best_one(tmp_path):
+def test_a_checkpoint_is_skipped_if_the_best_one_that_it_names_is_damaged(tmp_path):
     first = save(tmp_path, 8)
     best = save(tmp_path, 16)
     save(tmp_path, 24, best=f"/moved/elsewhere/{best.name}")
@@ -106,7 +106,7 @@ def test_a_damaged_checkpoint_of_the_same_name_is_replaced(tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.name != ".saving"] == ["checkpoint-8"]
 
 
-def test_old_checkpoints_are_deleted_and_nothing_that_is_named_alike(tmp_path):
+def test_old_checkpoints_are_deleted_and_folders_with_similar_names_are_kept(tmp_path):
     folder = tmp_path / "checkpoint-5" / "[out]"  # transformers would take the number from there
     sealed = [f"checkpoint-{step}" for step in (9, 10, 20, 100)]
     others = ["checkpoint-1", "checkpoint-photos", "checkpoint-2 b"]

@@ -76,7 +76,7 @@ class FirstEpoch(TrainerCallback):
             self.weights = {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def test_a_network_is_the_one_that_train_trains(images, splits, tmp_path, monkeypatch):
+def test_a_measured_network_is_bit_identical_to_the_one_that_train_trains(images, splits, tmp_path, monkeypatch):
     """The recipe's model, and after an epoch the same weights to the bit, for the same images and seed."""
     monkeypatch.setattr(label_efficiency, "LEAST_STEPS", 1)
     monkeypatch.setitem(find_family("cnn").RECIPES["fast"], "num_train_epochs", 2)
@@ -108,7 +108,7 @@ def test_a_network_is_the_one_that_train_trains(images, splits, tmp_path, monkey
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_points_of_a_model_that_is_not_asked_for_stay(measure):
+def test_points_of_a_model_that_is_not_requested_are_kept(measure):
     measure(models={"probe": PROBE}, shots=[2], seeds=[1])
     both = measure(shots=[2], seeds=[1])
     assert [point["model"] for point in both["points"]] == ["probe", "cnn"]
@@ -124,7 +124,7 @@ def test_points_of_a_model_with_unknown_options_are_refused(measure, tmp_path):
         measure(models={"cnn": {}}, shots=[2], seeds=[1])
 
 
-def test_each_class_gets_its_shots_and_more_contain_fewer():
+def test_each_class_gets_its_number_of_images_and_larger_subsets_contain_smaller_ones():
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(3), (30, 50, 80)))
     few, more = (label_efficiency._positions(labels, count=count, seed=3) for count in (5, 12))
     assert np.bincount(labels[few]).tolist() == [5, 5, 5]
@@ -133,7 +133,7 @@ def test_each_class_gets_its_shots_and_more_contain_fewer():
     assert set(few) != set(label_efficiency._positions(labels, count=5, seed=4))
 
 
-def test_what_is_refused(measure, tmp_path):
+def test_impossible_numbers_of_images_other_settings_and_a_damaged_file_are_refused(measure, tmp_path):
     with pytest.raises(
         InputError, match=re.escape("--shots is 33; allowed: at most 32, the training images of the smallest class.")
     ):

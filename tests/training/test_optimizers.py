@@ -29,7 +29,7 @@ def train(model, optimizer, steps, seed=1):
         optimizer.step()
 
 
-def test_every_parameter_is_in_one_group_filters_in_their_own():
+def test_every_parameter_is_in_one_group_and_filters_have_their_own():
     model, optimizer = make()
     matrices, vectors, filters = (group["params"] for group in optimizer.param_groups)
     assert len(matrices + vectors + filters) == len(list(model.parameters()))
@@ -57,13 +57,13 @@ def test_a_filter_moves_along_the_orthogonal_factor_of_its_gradient():
     assert before.norm().item() == pytest.approx(128**0.5, rel=1e-5)
 
 
-def test_a_step_leaves_the_gradients_where_they_were():
+def test_a_step_does_not_change_the_gradients():
     model, optimizer = make()
     train(model, optimizer, steps=1)
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_what_is_not_a_filter_moves_as_under_adamw():
+def test_parameters_other_than_filters_are_updated_as_by_adamw():
     (model, optimizer), (other, _) = make(), make()
     groups = [
         {"params": [p for p in other.parameters() if p.ndim == 2]},
@@ -76,7 +76,7 @@ def test_what_is_not_a_filter_moves_as_under_adamw():
         assert torch.equal(mine, theirs) == (mine.ndim != 4)
 
 
-def test_its_state_goes_on_to_the_bit(tmp_path):
+def test_a_restored_state_continues_bit_identically(tmp_path):
     model, optimizer = make()
     train(model, optimizer, steps=3)
     torch.save([model.state_dict(), optimizer.state_dict()], tmp_path / "state.pt")

@@ -40,7 +40,7 @@ def test_overwriting_deletes_what_a_run_wrote_and_nothing_else(tmp_path):
     assert names_in(tmp_path) == sorted(own)
 
 
-def test_other_files_in_folders_named_like_a_run_s_stay(tmp_path):
+def test_other_files_in_folders_with_the_names_of_a_run_are_kept(tmp_path):
     own = [
         "model/cat/1.jpg",
         "tensorboard/notes.txt",
@@ -55,7 +55,7 @@ def test_other_files_in_folders_named_like_a_run_s_stay(tmp_path):
     assert not (tmp_path / "checkpoint-20").exists()
 
 
-def test_a_model_that_no_run_of_hfprobe_wrote_stays(tmp_path):
+def test_a_model_that_no_run_of_hfprobe_wrote_is_kept(tmp_path):
     own = ["model/config.json", "model/model.safetensors"]
     fill(tmp_path, ["run.json", *own])
     (tmp_path / "model" / "config.json").write_text('{"model_type": "bert"}')
@@ -79,7 +79,7 @@ def test_other_files_where_a_run_deletes_checkpoints_are_refused(tmp_path, own, 
     assert names_in(tmp_path) == before
 
 
-def test_links_in_a_run_s_folder_are_not_followed(tmp_path):
+def test_links_in_the_folder_of_a_run_are_not_followed(tmp_path):
     fill(tmp_path, ["out/run.json", "photos/1.jpg", "photos/config.json"])
     (tmp_path / "out" / "model").symlink_to(tmp_path / "photos")
     (tmp_path / "out" / "trainer_state.json").symlink_to(tmp_path / "photos" / "1.jpg")
@@ -119,7 +119,9 @@ PLACES = {
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("place", PLACES)
-def test_results_keep_away_from_pictures_models_and_the_working_directory(tmp_path, monkeypatch, place, overwrite):
+def test_output_folders_that_overlap_images_models_or_the_working_directory_are_refused(
+    tmp_path, monkeypatch, place, overwrite
+):
     fill(tmp_path, ["work/photos/train/cat/1.jpg", "other/hub/x"])
     monkeypatch.chdir(tmp_path / "work")
     os.symlink("photos", "link")
@@ -133,7 +135,7 @@ def test_results_keep_away_from_pictures_models_and_the_working_directory(tmp_pa
     assert names_in(tmp_path) == before
 
 
-def test_the_working_directory_is_no_output_folder(tmp_path, monkeypatch):
+def test_the_working_directory_is_refused_as_output_folder(tmp_path, monkeypatch):
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     with pytest.raises(InputError, match=re.escape("--output_dir '.' is or holds the working directory '.'.")):
@@ -208,19 +210,19 @@ def test_a_lock_that_cannot_be_taken_is_one_line(tmp_path):
         pass
 
 
-def test_a_run_that_is_going_on_is_named_before_what_it_has_written(tmp_path):
+def test_a_run_in_progress_is_reported_before_the_files_that_it_has_written(tmp_path):
     fill(tmp_path, ["out/run.json"])
     config = make_run(output_dir=str(tmp_path / "out"), hub_dir=str(tmp_path / "hub"))
     with claim(tmp_path / "out"), pytest.raises(InputError, match="Another run is writing into"):
         check_output_dir(config)
 
 
-def test_a_name_that_can_be_no_path_is_not_looked_for(tmp_path):
+def test_a_name_that_is_not_a_valid_path_is_not_searched_for(tmp_path):
     for name in ("a" * 300, "a\0b"):
         check_places(tmp_path, flag="--output_dir", dataset=name)
 
 
-def test_a_folder_of_another_one_s_where_checkpoints_are_staged_is_refused_for_a_first_run_too(tmp_path):
+def test_a_staging_folder_with_other_files_is_refused_for_a_first_run_too(tmp_path):
     fill(tmp_path, ["out/.saving/1.jpg"])
     config = make_run(output_dir=str(tmp_path / "out"), hub_dir=str(tmp_path / "hub"))
     with pytest.raises(InputError, match=re.escape(f"'{tmp_path}/out/.saving/1.jpg' lies where a run keeps its")):
@@ -228,7 +230,7 @@ def test_a_folder_of_another_one_s_where_checkpoints_are_staged_is_refused_for_a
 
 
 @pytest.mark.parametrize("own", ["all_results.json", "train_results.json", "trainer_state.json", "config.yaml"])
-def test_results_of_another_program_are_not_written_over(tmp_path, own):
+def test_results_of_another_program_are_not_overwritten(tmp_path, own):
     fill(tmp_path, [f"out/{own}"])
     for values in ({}, {"overwrite": True}):
         config = make_run(output_dir=str(tmp_path / "out"), hub_dir=str(tmp_path / "hub"), **values)
@@ -243,7 +245,7 @@ def test_results_of_another_program_are_not_written_over(tmp_path, own):
 
 
 @pytest.mark.parametrize("kind", ["config.json", "model.safetensors", "link", "file"])
-def test_a_probe_is_not_written_over_another_model(tmp_path, kind):
+def test_another_model_is_not_overwritten_by_a_probe(tmp_path, kind):
     model = tmp_path / "out" / "model"
     fill(tmp_path, ["out/notes.txt", "other/config.json"])
     if kind == "link":  # even to a model of hfprobe: it would be written over
@@ -269,7 +271,7 @@ def test_a_probe_may_lie_beside_other_files_or_replace_its_own(tmp_path):
         )
 
 
-def test_a_folder_above_that_cannot_be_looked_into_is_passed_over(tmp_path, monkeypatch):
+def test_a_parent_folder_that_cannot_be_read_is_skipped(tmp_path, monkeypatch):
     original = os.stat
 
     def refuse(path, *args, **kwargs):

@@ -5,7 +5,7 @@ from hfprobe.training import preflight
 from hfprobe.training.preflight import find_shortages
 
 
-def test_a_disk_too_small_for_the_checkpoints(tmp_path, monkeypatch):
+def test_a_disk_too_small_for_the_checkpoints_is_reported(tmp_path, monkeypatch):
     def shortages(free, **values):
         usage = namedtuple("usage", "free")(free)
         monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: usage)
@@ -24,7 +24,7 @@ def test_a_disk_too_small_for_the_checkpoints(tmp_path, monkeypatch):
     assert "(1 of 12 MB)" in shortages(0, output_dir=tmp_path)[0]
 
 
-def test_too_little_memory_for_the_features(tmp_path, monkeypatch):
+def test_too_little_memory_for_the_features_is_reported(tmp_path, monkeypatch):
     given = {"parameters": 1, "output_dir": tmp_path, "kept": 2, "epochs": 1, "memory_remedy": "fewer --views"}
     assert 0 < preflight.available_memory() < 1e15
     monkeypatch.setattr(preflight, "available_memory", lambda: 1_000_000_000)

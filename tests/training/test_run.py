@@ -22,7 +22,7 @@ from hfprobe.training.trainer import ProbeTrainer
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_run_learns_and_its_folder_explains_itself(dataset_folder, tmp_path):
+def test_a_run_learns_and_its_folder_contains_its_record_and_curves(dataset_folder, tmp_path):
     trainer, result = small_run(
         dataset_folder, tmp_path, num_train_epochs=8, per_device_train_batch_size=20, histogram_epochs=4
     )
@@ -63,7 +63,7 @@ def test_weights_without_a_histogram_end_the_run_at_its_next_log_entry(dataset_f
         {"eval_delay": 9, "eval_on_start": True},
     ],
 )
-def test_a_run_that_was_to_evaluate_nothing_is_evaluated_at_its_end(dataset_folder, tmp_path, values):
+def test_a_run_without_evaluations_is_evaluated_at_its_end(dataset_folder, tmp_path, values):
     trainer, result = small_run(dataset_folder, tmp_path, num_train_epochs=1, **values)
     assert result.best_epoch == 1
     assert result.metrics["accuracy"] == trainer.evaluate()["eval_accuracy"]
@@ -80,7 +80,7 @@ def test_without_loading_the_best_step_the_last_one_is_reported(dataset_folder, 
     assert state["best_model_checkpoint"] is None or Path(state["best_model_checkpoint"]).is_dir()
 
 
-def test_weights_that_do_not_give_the_logged_figures_fail(dataset_folder, tmp_path, monkeypatch):
+def test_weights_that_do_not_reproduce_the_logged_metrics_are_an_error(dataset_folder, tmp_path, monkeypatch):
     def load_another_model(trainer):
         with torch.no_grad():
             trainer.model.classifier[-1].bias[0] += 100
@@ -93,7 +93,7 @@ def test_weights_that_do_not_give_the_logged_figures_fail(dataset_folder, tmp_pa
     assert read_result(tmp_path) is None
 
 
-def test_figures_of_an_earlier_process_may_differ_and_the_present_ones_are_reported(caplog):
+def test_metrics_of_an_earlier_process_may_differ_and_the_new_ones_are_reported(caplog):
     logits = np.eye(2, dtype=np.float32)
     now = {"test_accuracy": 1.0, "test_macro_f1": 1.0, "test_loss": 0.3}
     predicted = PredictionOutput(predictions=logits, label_ids=np.arange(2), metrics=now)
@@ -116,7 +116,7 @@ def test_a_finished_run_that_is_resumed_holds_the_same_weights(dataset_folder, t
         assert torch.equal(mine, theirs)
 
 
-def test_a_loss_that_is_no_number_ends_the_run_and_names_what_is_left(dataset_folder, tmp_path, monkeypatch):
+def test_a_loss_of_nan_ends_the_run_and_the_error_names_the_last_good_checkpoint(dataset_folder, tmp_path, monkeypatch):
     original = ProbeTrainer.compute_loss
 
     def diverge_in_the_second_epoch(self, *args, **kwargs):

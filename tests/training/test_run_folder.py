@@ -311,7 +311,7 @@ def test_a_hub_folder_without_links_is_one_warning_before_training(tmp_path, mon
 
 
 @pytest.mark.parametrize("place", ["file/run", "loop", "a" * 300, "a\0b"])
-def test_a_place_that_can_be_no_folder_holds_no_run(tmp_path, place):
+def test_a_path_that_cannot_be_a_folder_contains_no_run(tmp_path, place):
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to("loop")
     assert not run_folder.holds_run(tmp_path / place)
@@ -326,7 +326,7 @@ def test_a_push_lock_that_cannot_be_taken_is_found_before_training(tmp_path):
         check_output_dir(make_run(output_dir=str(tmp_path / "out"), hub_dir=str(tmp_path / "hub")))
 
 
-def test_a_push_that_is_going_on_does_not_stop_a_run_from_starting(tmp_path):
+def test_a_push_in_progress_does_not_prevent_the_start_of_a_run(tmp_path):
     lock = tmp_path / "hub" / ".locks" / "models--hfprobe--simple-cnn" / "push.lock"
     lock.parent.mkdir(parents=True)
     with locked(lock):

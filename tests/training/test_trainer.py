@@ -85,7 +85,9 @@ def test_training_accuracy_is_that_of_the_epoch(dataset_folder, tmp_path):
 
 
 @pytest.mark.parametrize("clipping", [0.0, 0.5])
-def test_what_the_trainer_skips_changes_no_loss_and_no_weight(dataset_folder, tmp_path, monkeypatch, clipping):
+def test_computations_that_the_trainer_skips_change_no_loss_and_no_weight(
+    dataset_folder, tmp_path, monkeypatch, clipping
+):
     lean, _ = small_run(dataset_folder, tmp_path / "lean", max_grad_norm=clipping)
     monkeypatch.delattr(ProbeTrainer, "floating_point_ops")
     monkeypatch.delattr(HookedTrainer, "_get_grad_norm")
@@ -166,7 +168,7 @@ def test_reference_optimizer_is_adam_with_coupled_weight_decay_on_everything(dat
     assert (scheduler.mode, scheduler.factor, scheduler.patience) == ("max", 0.5, 5)
 
 
-def test_two_deterministic_runs_agree_to_the_bit(dataset_folder, tmp_path, monkeypatch):
+def test_two_deterministic_runs_are_bit_identical(dataset_folder, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.backends.cudnn.deterministic", False)  # put back what the runs change
     monkeypatch.setattr("torch.backends.cudnn.benchmark", False)
     try:
