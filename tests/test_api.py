@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from conftest import draw_images
 
 import hfprobe
+from helpers.images import draw_images
 from hfprobe.system.machine import quiet_bars
 
 ROOT = Path(__file__).parent.parent

@@ -12,11 +12,11 @@ import PIL.Image
 import pyarrow as pa
 import pytest
 import torch
-from conftest import load_splits, make_dataset
 from safetensors.torch import load_file
-from test_models_loading import save_model
-from test_training import small_run
 
+from helpers.images import load_splits, make_dataset
+from helpers.models import save_model
+from helpers.runs import small_run
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.columns import standard_columns
 from hfprobe.data.splits import keep_classes

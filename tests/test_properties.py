@@ -5,13 +5,13 @@ import math
 import datasets
 import numpy as np
 import pytest
-from conftest import CLASSES, load_splits
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from test_config_files import assert_same_run
-from test_run_flags import PARSERS, attempt, fields_of, values_for
 from transformers.trainer_utils import SchedulerType
 
+from helpers.flags import PARSERS, attempt, fields_of, values_for
+from helpers.images import CLASSES, load_splits
+from helpers.runs import assert_same_run
 from hfprobe.cli.run_flags import parse_run, parse_runs
 from hfprobe.config.files import write_config_file
 from hfprobe.config.schedules import BY_METRIC

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_results import make_result
 
+from helpers.results import make_result
 from hfprobe.models import available_models
 
 ROOT = Path(__file__).parent.parent

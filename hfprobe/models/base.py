@@ -2,7 +2,7 @@
 
 A model is a folder of `hfprobe/models` whose `__init__.py` holds an object `FAMILY`. Importing it must be fast, because
 `--help` and error messages need its options and recipes: import torch, timm and transformers inside the methods.
-tests/test_models.py checks this interface for every model.
+tests/models/test_base.py checks this interface for every model.
 """
 
 from __future__ import annotations

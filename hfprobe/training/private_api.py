@@ -1,7 +1,7 @@
 """The private methods of transformers' Trainer that hfprobe relies on. No other file names one.
 
-A release of transformers may rename them or change their parameters. tests/test_private_api.py compares the table with
-the installed version.
+A release of transformers may rename them or change their parameters.
+tests/training/test_private_api.py compares the table with the installed version.
 """
 
 from __future__ import annotations

@@ -213,7 +213,7 @@ class Laboratory:
     """Runs in a folder of their own; the uninterrupted run of each kind is made once."""
 
     def __init__(self, folder: Path):
-        from conftest import make_dataset
+        from helpers.images import make_dataset
 
         self.folder = folder
         self.dataset = folder / "data"

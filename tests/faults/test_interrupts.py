@@ -73,7 +73,7 @@ def interrupt(process, *, count):
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
     """A folder with images, a model in the hub folder and two reports."""
-    from conftest import make_dataset
+    from helpers.images import make_dataset
 
     folder = tmp_path_factory.mktemp("workplace")
     make_dataset().save_to_disk(folder / "data")

@@ -1,0 +1,93 @@
+import dataclasses
+import re
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from helpers.images import load_splits
+from hfprobe.data.arguments import DataArguments
+from hfprobe.evaluation.evaluate import evaluate_model
+from hfprobe.models import build_model, find_family
+from hfprobe.models.loading import load_model
+from hfprobe.system.errors import InputError
+
+
+@pytest.fixture
+def splits(dataset_folder):
+    return load_splits(DataArguments(dataset=str(dataset_folder), classes=["cat", "dog"]), seed=0)
+
+
+def test_probabilities_equal_those_of_the_model_and_mistakes_are_the_misclassified_images(splits):
+    torch.manual_seed(0)
+    model, processor = build_model("cnn", labels=["cat", "dog"], options=find_family("cnn").recipe_options())
+    result = evaluate_model(
+        model=model.eval(), processor=processor, splits=splits, split="test", identity={"model": "m"}
+    )
+    assert result.index.tolist() == splits.test.index.tolist()
+    pictures = [PIL.Image.fromarray(image) for image in splits.test.images]
+    pixels = processor(pictures, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        expected = model(pixels).logits.softmax(-1)
+    np.testing.assert_allclose(result.probabilities, expected, atol=1e-5)
+    assert set(result.mistakes) == set(result.index[result.predictions != result.labels].tolist())
+    assert result.provenance["split_fingerprint"] == splits.test.fingerprint
+
+
+def test_labels_that_do_not_match_the_dataset_are_refused(splits):
+    model, processor = build_model("cnn", labels=["dog", "cat"], options=find_family("cnn").recipe_options())
+    expected = (
+        "The labels of the model (dog, cat) do not match the classes of the dataset (cat, dog). "
+        "Pass --classes in the order of the model, or another --dataset."
+    )
+    with pytest.raises(InputError, match=re.escape(expected)):
+        evaluate_model(model=model, processor=processor, splits=splits, split="test", identity={})
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "not json", '{"model_type": "bert"}', '{"model_type": "hfprobe-simple-cnn"}']
+)
+def test_folder_without_a_model_of_hfprobe_is_an_input_error(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InputError, match=re.escape(f"'{tmp_path}' does not hold a model that hfprobe can load: ")):
+        load_model(tmp_path)
+
+
+def test_code_in_a_model_folder_is_not_run(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config"}}')
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(InputError, match="does not hold a model that hfprobe can load"):
+        load_model(tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+def evaluated(splits, model, processor, **options):
+    return evaluate_model(
+        model=model.eval(), processor=processor, splits=splits, split="test", identity={"model": "m"}, **options
+    )
+
+
+def test_mirror_images_are_averaged_and_recorded(splits):
+    torch.manual_seed(0)
+    model, processor = build_model("cnn", labels=["cat", "dog"], options=find_family("cnn").recipe_options())
+    plain = evaluated(splits, model, processor)
+    mirrored = dataclasses.replace(splits, test=dataclasses.replace(splits.test, images=splits.test.images[:, :, ::-1]))
+    other = evaluated(mirrored, model, processor)
+    averaged = evaluated(splits, model, processor, tta=True)
+    np.testing.assert_allclose(averaged.probabilities, (plain.probabilities + other.probabilities) / 2, atol=1e-6)
+    assert averaged.provenance["test_time_augmentation"] == "mirror image"
+    assert "test_time_augmentation" not in plain.provenance
+
+
+def test_temperature_changes_confidences_but_no_predictions(splits):
+    torch.manual_seed(0)
+    model, processor = build_model("cnn", labels=["cat", "dog"], options=find_family("cnn").recipe_options())
+    with pytest.raises(InputError, match=re.escape("This model has no temperature")):
+        evaluated(splits, model, processor, temperature=True)
+    model.config.calibration_temperature = 3.0
+    plain, cooler = evaluated(splits, model, processor), evaluated(splits, model, processor, temperature=True)
+    np.testing.assert_array_equal(cooler.predictions, plain.predictions)
+    odds = [np.log(result.probabilities[:, 0] / result.probabilities[:, 1]) for result in (plain, cooler)]
+    np.testing.assert_allclose(odds[1], odds[0] / 3, atol=1e-4)
+    assert cooler.provenance["temperature"] == 3.0

@@ -1,0 +1,37 @@
+"""Small generated images in five classes."""
+
+import datasets
+import numpy as np
+import PIL.Image
+
+from hfprobe.data.splits import load_images
+from hfprobe.models import build_model, find_family
+
+CLASSES = ["airplane", "automobile", "bird", "cat", "dog"]
+
+
+def draw_images(count: int, *, classes: int, size: int = 32, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Noise with a class-coloured square: (N, size, size, 3) uint8 and (N,) labels that a network learns in seconds."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    images = generator.integers(0, 96, (count, size, size, 3), dtype=np.uint8)
+    colours = np.random.default_rng(7).integers(96, 255, (classes, 3), dtype=np.uint8)
+    images[:, size // 4 : -size // 4, size // 4 : -size // 4] = colours[labels][:, None, None]
+    return images, labels
+
+
+def make_dataset(*, train: int = 200, test: int = 60, classes: list[str] = CLASSES, size: int = 32):
+    """A DatasetDict like the hub's: columns `img` and `label`."""
+    features = datasets.Features(img=datasets.Image(), label=datasets.ClassLabel(names=classes))
+    splits = {}
+    for seed, (split, count) in enumerate({"train": train, "test": test}.items()):
+        images, labels = draw_images(count, classes=len(classes), size=size, seed=seed)
+        pictures = [PIL.Image.fromarray(image) for image in images]
+        splits[split] = datasets.Dataset.from_dict({"img": pictures, "label": labels}, features=features)
+    return datasets.DatasetDict(splits)
+
+
+def load_splits(data, *, seed: int):
+    """All three parts as SimpleCNN sees them."""
+    processor = build_model("cnn", labels=["a", "b"], options=find_family("cnn").recipe_options())[1]
+    return load_images(data, seed=seed).decode("train", "validation", "test", processor=processor)

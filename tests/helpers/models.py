@@ -1,0 +1,55 @@
+"""Models that were not trained, and what a model card says of one."""
+
+import torch
+
+from helpers.images import CLASSES
+from hfprobe.models import build_model, find_family
+
+RUN = {"recipe": "fast", "seed": 42, "split_seed": 42, "dataset": "cifar10", "data_fingerprint": "ab", "seconds": 1.5}
+PROBE = {"backbone": "resnet10t", "backbone_weights": "random"}
+
+
+def save_model(folder, name="cnn", **shards):
+    torch.manual_seed(0)
+    options = find_family(name).recipe_options(**PROBE if name == "vit" else {})
+    model, processor = build_model(name, labels=CLASSES, options=options)
+    model.config.run = RUN
+    model.config.calibration_temperature = 1.5
+    model.save_pretrained(folder, **shards)
+    processor.save_pretrained(folder)
+    return folder
+
+
+CARD = {
+    "model": "cnn",
+    "summary": "A model of a test.",
+    "dataset": "uoft-cs/cifar10",
+    "recipe": "fast",
+    "seed": 1,
+    "class_names": CLASSES,
+    "source": "a test",
+    "images": {"train": 8, "validation": 4},
+    "data_fingerprint": "0" * 64,
+    "parameters": 2_471_941,
+    "trainable_parameters": 2_471_941,
+    "settings": {"learning_rate": 0.002},
+    "hardware": {"cores": 2},
+    "versions": {"torch": "2"},
+    "git_sha": None,
+    "result": {
+        "metrics": {"accuracy": 0.9125, "macro_f1": 0.9, "loss": 0.3},
+        "n_validation": 4,
+        "epochs": 2.0,
+        "best_epoch": 1.0,
+        "seconds": 3.0,
+    },
+}
+
+
+def cat_model():
+    """A SimpleCNN that says `cat` to every picture."""
+    torch.manual_seed(0)
+    model, processor = build_model("cnn", labels=CLASSES, options=find_family("cnn").recipe_options())
+    with torch.no_grad():
+        model.classifier[-1].bias[CLASSES.index("cat")] = 100
+    return model.eval(), processor

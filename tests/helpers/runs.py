@@ -1,0 +1,30 @@
+"""A short training run, and the comparison of two runs' settings."""
+
+from dataclasses import asdict, fields
+
+from transformers import set_seed
+
+from helpers.images import load_splits
+from hfprobe.config.run import NOT_REPEATED, make_run
+from hfprobe.models import build_model
+from hfprobe.training.assembly import build_trainer
+from hfprobe.training.run import train
+
+
+def small_run(dataset_folder, folder, *, diverges=False, **values):
+    defaults = {"num_train_epochs": 2, "per_device_train_batch_size": 40, "disable_tqdm": True, "use_cpu": True}
+    config = make_run(dataset=str(dataset_folder), output_dir=str(folder), **defaults | values)
+    if diverges:  # beyond what a flag may say
+        config.training.learning_rate = config.training.muon_learning_rate = 1e30
+    set_seed(config.training.seed)
+    model, processor = build_model("cnn", labels=config.data.classes, options=config.model)
+    splits = load_splits(config.data, seed=config.training.seed)
+    trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
+    return trainer, train(trainer, config=config, splits=splits)
+
+
+def assert_same_run(one, other):
+    assert (asdict(one.data) | {"split_seed": one.split_seed}) == asdict(other.data)
+    assert one.model == other.model
+    for name in {field.name for field in fields(one.training)} - set(NOT_REPEATED):
+        assert getattr(one.training, name) == getattr(other.training, name), name

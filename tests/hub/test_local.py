@@ -1,0 +1,541 @@
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import PIL.Image
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard, scan_cache_dir
+from safetensors import SafetensorError
+from transformers import AutoModelForImageClassification
+
+from helpers.models import CARD, cat_model
+from helpers.processes import in_a_process_without_hfprobe, start_python
+from hfprobe.hub import local as hub
+from hfprobe.system.errors import InputError, MachineError
+
+LABELS = ["airplane", "automobile", "bird", "cat", "dog"]
+
+
+@pytest.fixture
+def pushed(tmp_path):
+    model, processor = cat_model()
+    hub_dir = tmp_path / "hub"
+    return (
+        model,
+        hub_dir,
+        hub.push_model(model=model, processor=processor, hub_dir=hub_dir, name="simple-cnn", card=CARD),
+    )
+
+
+def write_text(text):
+    return lambda folder: (folder / "config.json").write_text(text)
+
+
+def test_round_trip_through_a_standard_client_gives_the_same_logits(pushed):
+    model, hub_dir, _ = pushed
+    loaded = AutoModelForImageClassification.from_pretrained(
+        "hfprobe/simple-cnn", cache_dir=hub_dir, local_files_only=True
+    )
+    images = torch.randn(4, 3, 32, 32)
+    assert torch.equal(loaded.eval()(images).logits, model(images).logits)
+    assert loaded.config.id2label == dict(enumerate(LABELS))
+
+
+def test_pipeline_in_a_process_without_hfprobe_predicts_cat(pushed, tmp_path):
+    _, hub_dir, revision = pushed
+    PIL.Image.new("RGB", (50, 40)).save(tmp_path / "picture.png")
+    printed = in_a_process_without_hfprobe(
+        f"""
+        from transformers import AutoModelForImageClassification, pipeline
+        classify = pipeline("image-classification", model={str(revision.path)!r}, trust_remote_code=True)
+        print(classify({str(tmp_path / "picture.png")!r})[0]["label"])
+        AutoModelForImageClassification.from_pretrained(
+            "hfprobe/simple-cnn", cache_dir={str(hub_dir)!r}, local_files_only=True, trust_remote_code=True
+        )
+        """,
+        tmp_path,
+    )
+    assert printed.split() == ["cat"]
+
+
+def test_only_data_code_and_text_are_published(pushed):
+    _, _, revision = pushed
+    names = {file.name for file in revision.path.iterdir()}
+    assert names == {"model.safetensors", "config.json", "preprocessor_config.json", "modeling.py", "README.md"}
+    for file in revision.path.iterdir():
+        assert file.read_bytes()[:2] not in (b"\x80\x04", b"\x80\x02", b"PK")  # pickles and torch archives
+
+
+def test_files_of_a_revision_have_the_read_permissions_of_the_folder(pushed):
+    _, _, revision = pushed
+    allowed = revision.path.stat().st_mode & 0o444
+    assert {file.stat().st_mode & 0o444 for file in revision.path.iterdir()} == {allowed}
+
+
+def test_pickle_is_not_published(tmp_path):
+    with pytest.raises(
+        InputError, match=re.escape("'training_args.bin' cannot be published. Allowed: files ending in")
+    ):
+        hub.push_files(
+            write=lambda folder: (folder / "training_args.bin").touch(), hub_dir=tmp_path / "hub", name="simple-cnn"
+        )
+    assert hub.list_revisions(hub_dir=tmp_path / "hub", name="simple-cnn") == []
+
+
+def test_model_card_names_numbers_data_and_recipe(pushed):
+    _, _, revision = pushed
+    card = (revision.path / "README.md").read_text()
+    for expected in ("accuracy | 91.25 %", "n = 4", "a test", "0" * 64, "`fast`", "learning_rate | 0.002", "2,471,941"):
+        assert expected in card
+    header = yaml.safe_load(card.split("---")[1])
+    assert header["model-index"][0]["results"][0]["metrics"][0] == {"type": "accuracy", "value": 0.9125}
+    assert [metric.metric_value for metric in ModelCard(card).data.eval_results] == [0.9125, 0.9]
+
+
+def test_new_push_adds_a_revision_and_keeps_the_old_one(tmp_path):
+    first = hub.push_files(write=write_text("{}"), hub_dir=tmp_path, name="m")
+    second = hub.push_files(write=write_text("{}"), hub_dir=tmp_path, name="m")
+    revisions = hub.list_revisions(hub_dir=tmp_path, name="m")
+    assert [revision.commit for revision in revisions] == [second.commit, first.commit]
+    assert [revision.is_main for revision in revisions] == [True, False]
+    assert hub.resolve_model(model="m", hub_dir=tmp_path) == second.path
+    assert hub.resolve_model(model=f"hfprobe/m@{first.commit[:7]}", hub_dir=tmp_path) == first.path
+    assert len(list((tmp_path / "models--hfprobe--m" / "blobs").iterdir())) == 1
+
+
+def test_failed_push_keeps_main_and_removes_its_staging_folder(tmp_path, monkeypatch):
+    first = hub.push_files(write=write_text("1"), hub_dir=tmp_path, name="m")
+
+    def full_disk(folder):
+        (folder / "config.json").write_text("2")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(MachineError, match=re.escape("failed: No space left on device. Nothing was published.")):
+        hub.push_files(write=full_disk, hub_dir=tmp_path, name="m")
+    assert [revision.commit for revision in hub.list_revisions(hub_dir=tmp_path, name="m")] == [first.commit]
+    assert hub.resolve_model(model="m", hub_dir=tmp_path) == first.path
+    assert list(tmp_path.rglob("staging")) == []
+
+
+def test_failed_first_push_leaves_no_model(tmp_path):
+    with pytest.raises(InputError, match=re.escape("'weights.bin' cannot be published.")):
+        hub.push_files(write=lambda folder: (folder / "weights.bin").touch(), hub_dir=tmp_path, name="m")
+    assert list(tmp_path.glob("models--*")) == []
+    assert not scan_cache_dir(tmp_path).warnings
+    with pytest.raises(InputError, match=re.escape("which has: nothing yet.")):
+        hub.resolve_model(model="m", hub_dir=tmp_path)
+
+
+def test_push_that_fails_at_its_last_step_publishes_nothing_and_can_be_repeated(tmp_path, monkeypatch):
+    first = hub.push_files(write=write_text("1"), hub_dir=tmp_path, name="m")
+    replace = os.replace
+
+    def full_disk(source, target):
+        if target.name == "main":
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full_disk)
+        with pytest.raises(MachineError, match=re.escape("failed: No space left on device. Nothing was published.")):
+            hub.push_files(write=write_text("2"), hub_dir=tmp_path, name="m")
+    assert [revision.commit for revision in hub.list_revisions(hub_dir=tmp_path, name="m")] == [first.commit]
+    second = hub.push_files(write=write_text("2"), hub_dir=tmp_path, name="m")
+    assert hub.resolve_model(model="m", hub_dir=tmp_path) == second.path
+
+
+def test_error_for_unwritable_weights_mentions_space_only_if_the_disk_is_full(tmp_path):
+    def refuse(folder):
+        raise SafetensorError("Error while serializing: I/O error: Permission denied (os error 13)")
+
+    expected = "Permission denied (os error 13). Nothing was published. Pass another --hub_dir, and run"
+    with pytest.raises(MachineError, match=re.escape(expected)):
+        hub.push_files(write=refuse, hub_dir=tmp_path, name="m")
+
+
+def test_full_disk_while_weights_are_written_is_a_one_line_error(tmp_path):
+    def full_disk(folder):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with pytest.raises(MachineError, match=re.escape("No space left on device (os error 28). Nothing was published.")):
+        hub.push_files(write=full_disk, hub_dir=tmp_path, name="m")
+
+
+@pytest.mark.parametrize("moment", ["write", "main"])
+def test_killed_push_keeps_main_and_the_next_push_removes_its_files(tmp_path, moment):
+    first = hub.push_files(write=write_text("1"), hub_dir=tmp_path, name="m")
+    killed = start_python(
+        f"""
+        import os, signal
+        from hfprobe.hub import local as hub
+
+        replace = os.replace
+
+        def die_before_main(source, target):
+            if target.name == "main":
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(source, target)
+
+        def write(folder):
+            (folder / "config.json").write_text("2")
+            if {moment == "write"}:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        os.replace = die_before_main
+        hub.push_files(write=write, hub_dir={str(tmp_path)!r}, name="m")
+        """
+    )
+    _, errors = killed.communicate(timeout=60)
+    assert killed.returncode == -signal.SIGKILL, errors
+    assert hub.resolve_model(model="m", hub_dir=tmp_path) == first.path
+    assert not scan_cache_dir(tmp_path).warnings
+    second = hub.push_files(write=write_text("2"), hub_dir=tmp_path, name="m")
+    assert {revision.commit for revision in hub.list_revisions(hub_dir=tmp_path, name="m")} == {
+        first.commit,
+        second.commit,
+    }
+    hub.verify_revision(second)
+    assert list(tmp_path.rglob("staging")) == []
+
+
+def test_concurrent_pushes_of_two_processes_all_succeed(tmp_path):
+    code = f"""
+        import time
+        from hfprobe.hub import local as hub
+
+        def write(folder):
+            (folder / "config.json").write_text("1")
+            time.sleep(0.2)
+            (folder / "a.json").write_text("2")
+
+        for _ in range(2):
+            hub.push_files(write=write, hub_dir={str(tmp_path)!r}, name="m")
+        """
+    processes = [start_python(code) for _ in range(2)]
+    errors = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    revisions = hub.list_revisions(hub_dir=tmp_path, name="m")
+    assert [revision.is_main for revision in revisions] == [True, False, False, False]
+    for revision in revisions:
+        assert {file.name for file in revision.path.iterdir()} == {"config.json", "a.json"}
+        hub.verify_revision(revision)
+
+
+def test_error_for_a_damaged_revision_names_the_file(tmp_path):
+    revision = hub.push_files(write=write_text("{}"), hub_dir=tmp_path, name="m")
+    hub.verify_revision(revision)
+    (revision.path / "config.json").resolve().write_text("[]")
+    with pytest.raises(InputError, match=re.escape(f"'config.json' of hfprobe/m@{revision.commit[:12]} is damaged: ")):
+        hub.verify_revision(revision)
+    # What the message advises helps, although the new revision shares the damaged file.
+    hub.verify_revision(hub.push_files(write=write_text("{}"), hub_dir=tmp_path, name="m"))
+
+
+def test_error_for_an_added_file_names_it(tmp_path):
+    revision = hub.push_files(write=write_text("{}"), hub_dir=tmp_path, name="m")
+    (revision.path / "added.py").write_text("print()")
+    with pytest.raises(InputError, match=re.escape("'added.py' of hfprobe/m@")):
+        hub.verify_revision(revision)
+
+
+def copy_without_links(source, target):
+    shutil.copytree(source, target, symlinks=False)
+
+
+def test_hub_folder_copied_without_links_can_be_read_and_pushed_to(pushed, tmp_path):
+    _, hub_dir, revision = pushed
+    copy = tmp_path / "copy"
+    copy_without_links(hub_dir, copy)
+    folder = hub.resolve_model(model="simple-cnn", hub_dir=copy)
+    assert not any(file.is_symlink() for file in folder.iterdir())
+    again = AutoModelForImageClassification.from_pretrained(
+        "hfprobe/simple-cnn", cache_dir=copy, local_files_only=True, trust_remote_code=False
+    )
+    assert again.num_parameters() == 2_471_941
+    (folder / "README.md").write_text("changed")
+    with pytest.raises(InputError, match=re.escape(f"'README.md' of hfprobe/simple-cnn@{revision.commit[:12]} is ")):
+        hub.resolve_model(model="simple-cnn", hub_dir=copy)
+    newer = hub.push_files(write=write_text("{}"), hub_dir=copy, name="simple-cnn")
+    assert hub.resolve_model(model="simple-cnn", hub_dir=copy) == newer.path
+
+
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("change", ["older weights", "exchanged", "missing", "added"])
+def test_revision_with_changed_missing_or_added_files_is_damaged(tmp_path, change, copied):
+    def write(folder, text):
+        for name in ("config.json", "a.json"):
+            (folder / name).write_text(name + text)
+
+    older, newer = (
+        hub.push_files(write=lambda folder, text=text: write(folder, text), hub_dir=tmp_path / "hub", name="m")
+        for text in "12"
+    )
+    hub_dir = tmp_path / "hub"
+    if copied:
+        copy_without_links(hub_dir, tmp_path / "copy")
+        hub_dir = tmp_path / "copy"
+    hub.resolve_model(model="m", hub_dir=hub_dir)
+    older, newer = (hub_dir / revision.path.relative_to(tmp_path / "hub") for revision in (older, newer))
+    file, other = newer / "config.json", newer / "a.json"
+    if change == "older weights":
+        file.unlink()
+        shutil.copyfile(older / "config.json", file)
+    elif change == "exchanged":
+        for source, target in ((file, newer / "x"), (other, file), (newer / "x", other)):
+            source.rename(target)
+    elif change == "missing":
+        file.unlink()
+    else:
+        shutil.copyfile(other, newer / "b.json")
+    named = {"exchanged": "a.json", "added": "b.json"}.get(change, "config.json")
+    with pytest.raises(InputError, match=re.escape(f"'{named}' of hfprobe/m@{newer.name[:12]} is damaged: ")):
+        hub.resolve_model(model="m", hub_dir=hub_dir)
+    assert hub.resolve_model(model=f"m@{older.name}", hub_dir=hub_dir) == older
+
+
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("sums", ["none", "not text", "a folder", "other text"])
+def test_revision_of_an_earlier_version_without_checksums_is_read(tmp_path, copied, sums):
+    hub_dir = tmp_path / "hub"
+    revision = hub.push_files(write=write_text("{}"), hub_dir=hub_dir, name="m")
+    file = hub_dir / "models--hfprobe--m" / "sums" / revision.commit
+    file.unlink()
+    if sums == "a folder":
+        file.mkdir()
+    elif sums != "none":
+        file.write_bytes(b"\xff\xfe" if sums == "not text" else b"x\n")
+    if copied:
+        copy_without_links(hub_dir, tmp_path / "copy")
+        hub_dir = tmp_path / "copy"
+    found = hub.resolve_model(model="m", hub_dir=hub_dir)
+    (found / "config.json").write_text("[]")
+    with pytest.raises(InputError, match=re.escape("'config.json' of hfprobe/m@")):
+        hub.resolve_model(model="m", hub_dir=hub_dir)
+
+
+def test_copied_revision_is_read_without_earlier_revisions_and_blobs(tmp_path):
+    older, _ = (hub.push_files(write=write_text(text), hub_dir=tmp_path / "hub", name="m") for text in "12")
+    copy_without_links(tmp_path / "hub", tmp_path / "copy")
+    repository = tmp_path / "copy" / "models--hfprobe--m"
+    shutil.rmtree(repository / "snapshots" / older.commit)
+    shutil.rmtree(repository / "blobs")
+    assert (hub.resolve_model(model="m", hub_dir=tmp_path / "copy") / "config.json").read_text() == "2"
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="needs sha256sum")
+def test_checksums_of_a_revision_pass_sha256sum(pushed):
+    _, _, revision = pushed
+    sums = revision.path.parent.parent / "sums" / revision.commit
+    subprocess.run(["sha256sum", "--check", "--strict", "--quiet", sums], cwd=revision.path, check=True)
+
+
+def test_files_are_copied_on_a_file_system_without_links(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    assert hub.makes_links(tmp_path / "hub" / "new")
+    monkeypatch.setattr(Path, "symlink_to", refuse)  # os.symlink would do from Python 3.11 on
+    assert not hub.makes_links(tmp_path / "hub" / "new")
+    assert list(tmp_path.iterdir()) == []
+    revisions = [hub.push_files(write=write_text(text), hub_dir=tmp_path, name="m") for text in ("{}", "[]")]
+    for revision, text in zip(revisions, ("{}", "[]"), strict=True):
+        assert not (revision.path / "config.json").is_symlink()
+        found = hub.resolve_model(model=f"m@{revision.commit}", hub_dir=tmp_path)
+        assert (found / "config.json").read_text() == text
+    assert not scan_cache_dir(tmp_path).warnings
+    model, processor = cat_model()
+    hub.push_model(model=model, processor=processor, hub_dir=tmp_path, name="simple-cnn", card=CARD)
+    loaded = AutoModelForImageClassification.from_pretrained(
+        "hfprobe/simple-cnn", cache_dir=tmp_path, local_files_only=True
+    )
+    assert loaded.config.id2label == dict(enumerate(LABELS))
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "Free some space, or pass another --hub_dir, and run the same command with --resume."),
+        (errno.EACCES, "Nothing was published. Pass another --hub_dir, and run the same command with --resume."),
+    ],
+)
+def test_error_of_a_failed_push_names_the_matching_remedy(tmp_path, number, remedy):
+    def fail(folder):
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(MachineError, match=re.escape(remedy)):
+        hub.push_files(write=fail, hub_dir=tmp_path, name="m")
+
+
+@pytest.mark.parametrize("linked", ["file", "snapshot", "repository"])
+def test_links_to_files_outside_the_hub_folder_are_refused(tmp_path, linked):
+    hub_dir = tmp_path / "hub"
+    revision = hub.push_files(write=write_text("{}"), hub_dir=hub_dir, name="m")
+    link = {
+        "file": revision.path / "config.json",
+        "snapshot": revision.path,
+        "repository": hub_dir / "models--hfprobe--m",
+    }[linked]
+    outside = tmp_path / "outside"
+    link.rename(outside)
+    link.symlink_to(outside)
+    if linked == "file":
+        outside.unlink()
+        outside.write_text("{}")
+    with pytest.raises(InputError, match=re.escape(f"'m' has a file outside the hub folder '{hub_dir}': '")):
+        hub.resolve_model(model="m", hub_dir=hub_dir)
+
+
+def test_a_hub_folder_can_be_moved_and_linked_to(tmp_path):
+    hub.push_files(write=write_text("{}"), hub_dir=tmp_path / "hub", name="m")
+    (tmp_path / "hub").rename(tmp_path / "moved")
+    (tmp_path / "link").symlink_to(tmp_path / "moved")
+    assert (hub.resolve_model(model="m", hub_dir=tmp_path / "link") / "config.json").read_text() == "{}"
+
+
+def test_standard_clients_list_every_revision(tmp_path):
+    pushes = [hub.push_files(write=write_text(text), hub_dir=tmp_path, name="simple-cnn") for text in "12"]
+    scanned = scan_cache_dir(tmp_path)
+    assert not scanned.warnings
+    (repository,) = scanned.repos
+    assert {found.commit_hash: set(found.refs) for found in repository.revisions} == {
+        pushes[0].commit: set(),
+        pushes[1].commit: {"main"},
+    }
+    command = Path(sys.executable).parent / "hf"
+    if not command.exists():
+        pytest.skip("the hf command is not installed")
+    done = subprocess.run(
+        [command, "cache", "ls", "--revisions", "--show-warnings", "--no-truncate", "--cache-dir", tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "model/hfprobe/simple-cnn" in done.stdout
+    for push in pushes:
+        assert push.commit in done.stdout
+    assert "warning" not in done.stderr.lower()
+
+
+@pytest.mark.parametrize("model", ["../secret", "/nowhere/at/all", "hfprobe/../x", "nothing", "simple-cnn/../x"])
+def test_invalid_model_names_are_an_input_error(pushed, model):
+    _, hub_dir, _ = pushed
+    expected = (
+        f"No model '{model}': neither a folder nor a name in the hub folder '{hub_dir}', which has: simple-cnn. "
+        "Train one: python scripts/train.py --model cnn"
+    )
+    with pytest.raises(InputError, match=re.escape(expected)):
+        hub.resolve_model(model=model, hub_dir=hub_dir)
+
+
+@pytest.mark.parametrize("revision", ["1234567", "abc", "../.."])
+def test_unknown_revision_is_an_input_error(pushed, revision):
+    _, hub_dir, known = pushed
+    expected = f"No revision '{revision}' of simple-cnn. Known, newest first: {known.commit[:12]}."
+    with pytest.raises(InputError, match=re.escape(expected)):
+        hub.resolve_model(model=f"simple-cnn@{revision}", hub_dir=hub_dir)
+
+
+def test_folder_without_a_model_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match=re.escape(f"'{tmp_path}' is not a model folder: it has no config.json.")):
+        hub.resolve_model(model=str(tmp_path), hub_dir=tmp_path / "hub")
+
+
+def test_config_names_the_file_of_its_code(pushed):
+    config = json.loads((pushed[2].path / "config.json").read_text())
+    assert config["auto_map"]["AutoModelForImageClassification"] == "modeling.SimpleCNN"
+
+
+HOSTILE = {
+    "refs is a file": lambda place: replace_by_file(place / "refs"),
+    "main is a folder": lambda place: ((place / "refs" / "main").unlink(), (place / "refs" / "main").mkdir()),
+    "main leads nowhere": lambda place: link(place / "refs" / "main", "nowhere"),
+    "main leads to itself": lambda place: link(place / "refs" / "main", "main"),
+    "main is not text": lambda place: (place / "refs" / "main").write_bytes(b"\xff\xfe"),
+    "snapshots is a file": lambda place: replace_by_file(place / "snapshots"),
+    "snapshots leads nowhere": lambda place: link(place / "snapshots", "nowhere"),
+    "the repository is a file": lambda place: replace_by_file(place),
+    "the repository leads to itself": lambda place: link(place, place.name),
+}
+
+
+def replace_by_file(place):
+    shutil.rmtree(place)
+    place.touch()
+
+
+def link(place, target):
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    place.symlink_to(target)
+
+
+@pytest.mark.parametrize("damage", HOSTILE)
+def test_damaged_hub_folder_is_a_one_line_error(tmp_path, damage):
+    revision = hub.push_files(write=write_text("{}"), hub_dir=tmp_path, name="m")
+    HOSTILE[damage](tmp_path / "models--hfprobe--m")
+    has_revision = damage.startswith(("main", "refs"))
+    expected = (
+        f"No revision 'main' of m. Known, newest first: {revision.commit[:12]}."
+        if has_revision
+        else f"No model 'm': neither a folder nor a name in the hub folder '{tmp_path}', which has: "
+    )
+    with pytest.raises(InputError, match=re.escape(expected)):
+        hub.resolve_model(model="m", hub_dir=tmp_path)
+    if has_revision:
+        assert hub.resolve_model(model=f"m@{revision.commit}", hub_dir=tmp_path) == revision.path
+
+
+def test_only_revisions_are_listed(tmp_path):
+    revision = hub.push_files(write=write_text("{}"), hub_dir=tmp_path, name="m")
+    for name in ("copy of it", "0" * 39):
+        (revision.path.parent / name).mkdir()
+    (revision.path.parent / ("1" * 40)).symlink_to("nowhere")
+    (revision.path.parent / ("2" * 40)).touch()
+    assert hub.list_revisions(hub_dir=tmp_path, name="m") == [revision]
+
+
+@pytest.mark.parametrize("model", ["a" * 300, "/".join(["a" * 200] * 25), "a\0b"])
+def test_name_that_is_not_a_valid_path_is_an_input_error(tmp_path, model):
+    with pytest.raises(InputError, match="neither a folder nor a name in the hub folder"):
+        hub.resolve_model(model=model, hub_dir=tmp_path)
+
+
+@pytest.mark.parametrize("hub_dir", ["file", "loop", "nowhere", "a" * 300, "a\0b"])
+def test_missing_or_invalid_hub_folder_has_no_models(tmp_path, hub_dir):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "nowhere").symlink_to("missing")
+    with pytest.raises(InputError, match="which has: nothing yet"):
+        hub.resolve_model(model="m", hub_dir=tmp_path / hub_dir)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_error_names_damaged_links_and_unreadable_files_of_a_revision(tmp_path, monkeypatch, copied):
+    hub_dir = tmp_path / "hub"
+    revision = hub.push_files(write=write_text("{}"), hub_dir=hub_dir, name="m")
+    file = revision.path / "config.json"
+    if copied:
+        copy_without_links(hub_dir, tmp_path / "copy")
+        file, hub_dir = tmp_path / "copy" / file.relative_to(hub_dir), tmp_path / "copy"
+
+    def refuse(file):
+        raise PermissionError(errno.EACCES, "Permission denied", file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hfprobe.hub.revision.sha256", refuse)
+        expected = f"'{file}' in the hub folder cannot be read: Permission denied. Make it readable, or pass another"
+        with pytest.raises(InputError, match=re.escape(expected)):
+            hub.resolve_model(model="m", hub_dir=hub_dir)
+    for target in ("config.json", "../../blobs/none"):
+        file.unlink()
+        file.symlink_to(target)
+        with pytest.raises(InputError, match=re.escape("'config.json' of hfprobe/m@")):
+            hub.resolve_model(model="m", hub_dir=hub_dir)

@@ -1,0 +1,73 @@
+import re
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from transformers import AutoConfig
+from transformers.training_args import OptimizerNames
+
+from helpers.models import CARD
+from helpers.names import AWFUL_NAMES, PARSER, letters, rows
+from hfprobe.hub.model_card import render_card
+from hfprobe.system.markdown import printable
+
+
+def test_model_card_shows_values_as_typed_and_omits_unset_ones():
+    settings = {"optim": OptimizerNames.ADAMW_TORCH, "lr_scheduler_kwargs": None, "warmup_steps": 0}
+    card = render_card(name="hfprobe/simple-cnn", card=CARD | {"settings": settings})
+    assert "| optim | adamw_torch |\n| warmup_steps | 0 |\n" in card
+    assert "None" not in card
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        "uoft-cs/cifar10", "my: pictures, v[2]", 'it\'s "mine" & <yours>', "caf\xe9", "😀", "𠮷野家", "a\\b",
+        "two\nlines", "a\n---\nb", "null", "yes", "1e3", "0x10", "2024-01-01", "1_000", "~", "- a", "# a", "!!x", "*a",
+        "", " a ", "\x00\x07\x7f\x85\x9f", "\u2028", "\ufeffa", "\ufffe", "x" * 500 + " y" * 200,
+    ],
+)  # fmt: skip
+def test_model_card_header_holds_any_dataset_name(dataset):
+    text = render_card(name="hfprobe/simple-cnn", card=CARD | {"dataset": dataset})
+    header = yaml.safe_load(re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)[1])
+    assert header["datasets"] == [dataset]
+    assert header["model-index"][0]["results"][0]["dataset"]["name"] == dataset
+    assert ModelCard(text).data.datasets == [dataset]
+
+
+@pytest.mark.parametrize(("dataset", "written"), [("1e3", "1e3"), ("0o17", "0o17"), ("😀", "\\U0001F600")])
+def test_names_in_the_card_header_are_strings_in_yaml_1_1_and_1_2(dataset, written):
+    assert f'\ndatasets: ["{written}"]\n' in render_card(name="hfprobe/m", card=CARD | {"dataset": dataset})
+
+
+def test_invalid_unicode_in_a_name_does_not_stop_a_push(tmp_path):
+    card = CARD | {"dataset": "caf\udce9", "class_names": ["caf\udce9"], "source": "caf\udce9"}
+    text = render_card(name="hfprobe/m", card=card)
+    assert yaml.safe_load(text.split("---")[1])["datasets"] == ["caf\\udce9"]
+    text.encode()
+
+
+def test_markup_in_names_is_plain_text_in_the_model_card():
+    card = CARD | {"class_names": AWFUL_NAMES, "source": "folder <x>|`y`", "settings": {"a|b": "c|`d`", "e": ["<f>"]}}
+    body = render_card(name="hfprobe/simple-cnn", card=card).split("---\n", 2)[2]
+    assert ["a|b", "c|`d`"] in rows(body)
+    assert ["e", "['<f>']"] in rows(body)
+    (data,) = [token for token in PARSER.parse(body) if token.type == "inline" and "Fingerprint" in token.content]
+    assert {child.type for child in data.children} == {"text", "softbreak", "code_inline"}
+    said = letters("".join(child.content for child in data.children if child.type == "text"))
+    assert (
+        f"Classes:{','.join(letters(printable(name)) for name in AWFUL_NAMES)}.Source:folder<x>|`y`.Images:8for" in said
+    )
+
+
+def test_underscores_of_a_name_are_not_escaped_in_code():
+    card = render_card(name="hfprobe/my_cnn_", card=CARD)
+    assert '\n- name: "hfprobe/my_cnn_"\n' in card
+    assert "`python scripts/eval.py --model hfprobe/my_cnn_`" in card
+    assert 'from_pretrained("hfprobe/my_cnn_", cache_dir=' in card
+
+
+def test_statement_for_an_installed_hfprobe_registers_the_models():
+    statement = re.search(r"`(import hfprobe[^`]*)`", render_card(name="hfprobe/m", card=CARD))[1]
+    exec(statement, {})
+    assert AutoConfig.for_model("hfprobe-simple-cnn").model_type == "hfprobe-simple-cnn"

@@ -1,0 +1,172 @@
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from transformers import TrainerCallback, set_seed
+
+from helpers.images import load_splits
+from hfprobe.config.run import make_run
+from hfprobe.data.arguments import DataArguments
+from hfprobe.data.splits import load_images
+from hfprobe.models import build_model, find_family
+from hfprobe.reporting import write_label_efficiency
+from hfprobe.reporting.label_efficiency import say_crossings, summarize_points
+from hfprobe.system.errors import InputError
+from hfprobe.training import assembly, label_efficiency
+from hfprobe.training.label_efficiency import measure_label_efficiency
+from hfprobe.training.run import train
+
+PROBE = {"backbone": "resnet10t", "backbone_weights": "random"}
+
+
+@pytest.fixture
+def splits(dataset_folder):
+    return load_splits(DataArguments(dataset=str(dataset_folder)), seed=1)
+
+
+@pytest.fixture
+def images(dataset_folder):
+    return load_images(DataArguments(dataset=str(dataset_folder)), seed=1)
+
+
+@pytest.fixture
+def measure(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(label_efficiency, "LEAST_STEPS", 4)
+    monkeypatch.setitem(find_family("cnn").RECIPES["fast"], "num_train_epochs", 2)
+    arguments = {"models": {"cnn": {}, "probe": PROBE}, "images": images, "folder": tmp_path}
+    return lambda **values: measure_label_efficiency(**arguments | values)
+
+
+def test_every_point_is_measured_once(measure, tmp_path, monkeypatch):
+    trained = []
+    fit = label_efficiency.fit
+    monkeypatch.setattr(label_efficiency, "fit", lambda *a, **k: trained.append(k) or fit(*a, **k))
+    first = measure(shots=[2], seeds=[1, 2])
+    assert [(point["model"], point["shots"], point["seed"]) for point in first["points"]] == [
+        ("cnn", 2, 1), ("cnn", 2, 2), ("probe", 2, 1), ("probe", 2, 2),
+    ]  # fmt: skip
+    assert all(0 <= point["accuracy"] <= 1 and point["n"] == 60 for point in first["points"])
+    again = measure(shots=[2, 4], seeds=[1, 2], models={"probe": PROBE})
+    assert again["points"][:4] == first["points"]
+    assert [(point["shots"], point["seed"]) for point in again["points"][4:]] == [(4, 1), (4, 2)]
+    assert len(trained) == len(again["points"]) == 6
+    assert json.loads((tmp_path / "label_efficiency.json").read_text()) == again
+    text = write_label_efficiency(tmp_path).read_text()
+    curves = summarize_points(again["points"])
+    assert f"{100 * curves['probe'][4]['mean']:.2f}\u00a0% +/- {100 * curves['probe'][4]['std']:.2f} (n = 2)" in text
+    assert (tmp_path / "label_efficiency.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_point_does_not_depend_on_what_was_measured_before(measure, tmp_path):
+    alone = measure(shots=[4], seeds=[2], folder=tmp_path)["points"]
+    (tmp_path / "label_efficiency.json").unlink()
+    together = measure(shots=[4], seeds=[1, 2], folder=tmp_path)["points"]
+    accuracy = {(point["model"], point["shots"], point["seed"]): point["accuracy"] for point in together}
+    for point in alone:
+        assert accuracy[point["model"], 4, 2] == point["accuracy"]
+
+
+class FirstEpoch(TrainerCallback):
+    """Keeps the weights after the first epoch."""
+
+    def on_epoch_end(self, args, state, control, model=None, **kwargs):
+        if state.epoch == 1:
+            self.weights = {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def test_a_network_is_the_one_that_train_trains(images, splits, tmp_path, monkeypatch):
+    """The recipe's model, and after an epoch the same weights to the bit, for the same images and seed."""
+    monkeypatch.setattr(label_efficiency, "LEAST_STEPS", 1)
+    monkeypatch.setitem(find_family("cnn").RECIPES["fast"], "num_train_epochs", 2)
+    trainers = []
+    original = label_efficiency.assemble_trainer
+
+    def watch(**arguments):
+        trainers.append(original(**arguments))
+        trainers[-1].add_callback(FirstEpoch)
+        return trainers[-1]
+
+    for module in (label_efficiency, assembly):
+        monkeypatch.setattr(module, "assemble_trainer", watch)
+    measure_label_efficiency(models={"cnn": {}}, images=images, shots=[8], seeds=[3], folder=tmp_path)
+
+    # As scripts/train.py does it.
+    config = make_run(seed=3, output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True)
+    set_seed(3)
+    model, processor = build_model("cnn", labels=splits.class_names, options=config.model)
+    positions = label_efficiency._positions(splits.train.labels, count=8, seed=3)
+    few = replace(splits, train=splits.train.take(positions))
+    trainer = assembly.build_trainer(config=config, model=model, processor=processor, splits=few)
+    train(trainer, config=config, splits=few)
+
+    measured, trained = trainers
+    for trainer in trainers:
+        assert trainer.model.classifier[3].p == config.model.dropout == 0.2
+    found, expected = (trainer.pop_callback(FirstEpoch).weights for trainer in (measured, trained))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_points_of_a_model_that_is_not_asked_for_stay(measure):
+    measure(models={"probe": PROBE}, shots=[2], seeds=[1])
+    both = measure(shots=[2], seeds=[1])
+    assert [point["model"] for point in both["points"]] == ["probe", "cnn"]
+    assert both["setting"]["options"]["cnn"]["dropout"] == 0.2
+    assert measure(models={"probe": PROBE}, shots=[2], seeds=[1])["setting"] == both["setting"]
+
+
+def test_points_of_a_model_with_unknown_options_are_refused(measure, tmp_path):
+    content = measure(models={"cnn": {}}, shots=[2], seeds=[1])
+    content["setting"]["options"] = {}
+    (tmp_path / "label_efficiency.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=re.escape("contains points with other settings: its options is {}, but ")):
+        measure(models={"cnn": {}}, shots=[2], seeds=[1])
+
+
+def test_each_class_gets_its_shots_and_more_contain_fewer():
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(3), (30, 50, 80)))
+    few, more = (label_efficiency._positions(labels, count=count, seed=3) for count in (5, 12))
+    assert np.bincount(labels[few]).tolist() == [5, 5, 5]
+    assert np.bincount(labels[more]).tolist() == [12, 12, 12]
+    assert set(few) < set(more)
+    assert set(few) != set(label_efficiency._positions(labels, count=5, seed=4))
+
+
+def test_what_is_refused(measure, tmp_path):
+    with pytest.raises(
+        InputError, match=re.escape("--shots is 33; allowed: at most 32, the training images of the smallest class.")
+    ):
+        measure(shots=[2, 33], seeds=[1])
+    measure(models={"probe": PROBE}, shots=[2], seeds=[1])
+    with pytest.raises(InputError, match=re.escape("contains points with other settings: its options is {'probe': ")):
+        measure(models={"probe": PROBE | {"views": 2}}, shots=[2], seeds=[1])
+    (tmp_path / "label_efficiency.json").write_text("{")
+    with pytest.raises(InputError, match=re.escape("is damaged. Delete it, or pass another --report_dir.")):
+        measure(models={"probe": PROBE}, shots=[2], seeds=[1])
+
+
+def curve(*means):
+    return {shots: {"mean": mean, "std": 0.0, "n": 1} for shots, mean in zip((10, 100, 1000), means, strict=False)}
+
+
+@pytest.mark.parametrize(
+    ("cnn", "probe", "expected"),
+    [
+        (
+            curve(0.1, 0.5, 0.9),
+            curve(0.4, 0.6, 0.7),
+            "probe has the higher mean accuracy at 10 images per class, then cnn from 1,000 on (the curves cross "
+            "between 100 and 1,000).",
+        ),
+        (
+            curve(0.1, 0.5),
+            curve(0.4, 0.6, 0.7),
+            "probe has the higher mean accuracy at every measured number of images, 10 to 100 per class.",
+        ),
+        (curve(), curve(0.4), "cnn and probe have no common number of images per class."),
+    ],
+)
+def test_where_curves_cross(cnn, probe, expected):
+    assert say_crossings("cnn", "probe", {"cnn": cnn, "probe": probe}) == expected
