@@ -7,12 +7,12 @@ Errors are those of the command line, `hfprobe.InputError` (a ValueError), `hfpr
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers import PreTrainedModel
+from transformers import BaseImageProcessor, PreTrainedModel
 
 from hfprobe.config.run import make_run
 from hfprobe.data import splits
@@ -20,7 +20,7 @@ from hfprobe.data.arguments import DEFAULT_CLASSES, DEFAULT_DATASET, DataArgumen
 from hfprobe.data.splits import Images
 from hfprobe.evaluation import comparison
 from hfprobe.evaluation.evaluate import evaluate_model, load_images_of
-from hfprobe.evaluation.predict import Predictions, predict_pictures
+from hfprobe.evaluation.predict import Picture, Predictions, predict_pictures
 from hfprobe.evaluation.results import METRICS_FILE, EvalResult
 from hfprobe.hub.local import resolve_model
 from hfprobe.models.loading import load_model
@@ -52,7 +52,7 @@ class Model:
     """
 
     model: PreTrainedModel
-    processor: Any
+    processor: BaseImageProcessor
     name: str
     revision: str
     folder: Path
@@ -71,7 +71,7 @@ class Model:
             f"{', '.join(self.labels)}{figures}) in {self.folder}"
         )
 
-    def predict(self, pictures: Any, *, temperature: bool = False) -> Predictions:
+    def predict(self, pictures: Picture | Iterable[Picture], *, temperature: bool = False) -> Predictions:
         """Classify new pictures by the preprocessing that evaluation uses.
 
         Args:
@@ -199,9 +199,14 @@ def load_images(
         InputError: no such dataset or class; a class with too few images.
     """
     chosen = list(DEFAULT_CLASSES if classes is None else classes)
-    limits = {"max_train_samples": max_train_samples, "max_eval_samples": max_eval_samples}
     # The checks of the command line, before anything is loaded.
-    data = make_run(dataset=str(dataset), classes=chosen, split_seed=seed, **limits).data
+    data = make_run(
+        dataset=str(dataset),
+        classes=chosen,
+        max_train_samples=max_train_samples,
+        max_eval_samples=max_eval_samples,
+        split_seed=seed,
+    ).data
     return splits.load_images(data, seed=seed)
 
 
@@ -233,6 +238,7 @@ def train(model: str, images: Images, *, recipe: str | None = None, **settings: 
     config = make_run(model=model, recipe=recipe, **chosen, split_seed=images.seed, **settings)
     with quiet_bars(own=not config.training.disable_tqdm):
         finished = run_training(config, images=images)
+    assert finished is not None  # the only process is the main one
     return Model(
         model=finished.model.eval(),
         processor=finished.processor,

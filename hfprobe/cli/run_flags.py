@@ -129,7 +129,7 @@ def parse_runs(argv: Sequence[str] | None = None) -> list[RunConfig]:
         return [whole]
     runs = []
     for seed in range(arguments.seed, arguments.seed + arguments.seeds):
-        own = {"seeds": 1, "seed": seed}
+        own: dict[str, Any] = {"seeds": 1, "seed": seed}
         if not arguments.vary_split:
             own["split_seed"] = whole.split_seed
         if arguments.output_dir != arguments.default_output_dir:
