@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,11 +16,11 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from hfprobe.config.run import make_run
 from hfprobe.data import splits
-from hfprobe.data.arguments import DEFAULT_CLASSES, DEFAULT_DATASET, DataArguments
+from hfprobe.data.arguments import DEFAULT_CLASSES, DEFAULT_DATASET
 from hfprobe.data.splits import Images
 from hfprobe.evaluation import comparison
 from hfprobe.evaluation.evaluate import evaluate_model, load_images_of
-from hfprobe.evaluation.predict import Picture, Predictions, predict_pictures
+from hfprobe.evaluation.predict import PictureLike, Predictions, predict_pictures
 from hfprobe.evaluation.results import METRICS_FILE, EvalResult
 from hfprobe.hub.local import resolve_model
 from hfprobe.models.loading import load_model
@@ -71,7 +71,7 @@ class Model:
             f"{', '.join(self.labels)}{figures}) in {self.folder}"
         )
 
-    def predict(self, pictures: Picture | Iterable[Picture], *, temperature: bool = False) -> Predictions:
+    def predict(self, pictures: PictureLike | Iterable[PictureLike], *, temperature: bool = False) -> Predictions:
         """Classify new pictures by the preprocessing that evaluation uses.
 
         Args:
@@ -199,14 +199,9 @@ def load_images(
         InputError: no such dataset or class; a class with too few images.
     """
     chosen = list(DEFAULT_CLASSES if classes is None else classes)
+    limits: dict[str, Any] = {"max_train_samples": max_train_samples, "max_eval_samples": max_eval_samples}
     # The checks of the command line, before anything is loaded.
-    data = make_run(
-        dataset=str(dataset),
-        classes=chosen,
-        max_train_samples=max_train_samples,
-        max_eval_samples=max_eval_samples,
-        split_seed=seed,
-    ).data
+    data = make_run(dataset=str(dataset), classes=chosen, split_seed=seed, **limits).data
     return splits.load_images(data, seed=seed)
 
 
@@ -233,8 +228,7 @@ def train(model: str, images: Images, *, recipe: str | None = None, **settings: 
     told = [name for name in IMAGE_SETTINGS if name in settings]
     if told:
         raise InputError(f"{', '.join(told)} cannot be set in train: the images say it. Set it in load_images.")
-    chosen = {field.name: getattr(images.arguments, field.name) for field in fields(DataArguments)}
-    chosen = {name: chosen[name] for name in IMAGE_SETTINGS if name != "split_seed"}
+    chosen = {name: getattr(images.arguments, name) for name in IMAGE_SETTINGS if name != "split_seed"}
     config = make_run(model=model, recipe=recipe, **chosen, split_seed=images.seed, **settings)
     with quiet_bars(own=not config.training.disable_tqdm):
         finished = run_training(config, images=images)
@@ -267,9 +261,17 @@ def load(model: str | Path, *, hub_dir: str | Path = "hub") -> Model:
     return Model(model=loaded, processor=processor, name=name, revision=folder.name, folder=folder)
 
 
-def evaluate(model: Model | str | Path, images: Images | None = None, **options: Any) -> EvalResult:
+def evaluate(
+    model: Model | str | Path,
+    images: Images | None = None,
+    *,
+    split: Literal["test", "validation"] = "test",
+    temperature: bool = False,
+    tta: bool = False,
+) -> EvalResult:
     """`Model.evaluate`, for a model or for what `load` takes."""
-    return (model if isinstance(model, Model) else load(model)).evaluate(images, **options)
+    loaded = model if isinstance(model, Model) else load(model)
+    return loaded.evaluate(images, split=split, temperature=temperature, tta=tta)
 
 
 def compare(*results: EvalResult, names: Sequence[str] | None = None, profile: str | Path | None = None) -> Comparison:

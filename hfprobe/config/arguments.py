@@ -231,7 +231,7 @@ def ignored_by_optimizer(arguments: RunArguments) -> dict[str, str]:
         ignored |= dict.fromkeys(("optim", "optim_args", "optim_target_modules"), reason)
         without_moments = arguments.optimizer == "sgd"
     else:
-        optim = getattr(arguments.optim, "value", arguments.optim)
+        optim = str(getattr(arguments.optim, "value", arguments.optim))
         without_moments = optim.startswith(("sgd", "adagrad", "rmsprop", "adafactor"))
         if optim in ("adamw_torch", "adamw_torch_fused", "adafactor"):
             reason = f"--optim {optim} does not read it"

@@ -24,7 +24,7 @@ from hfprobe.system.progress import show_progress
 # Rows of the table that a notebook shows.
 SHOWN = 20
 # What can be classified: a path, an image of Pillow, an array of shape (H, W, 3) or (H, W) with uint8 values.
-Picture = str | os.PathLike[str] | PIL.Image.Image | np.ndarray
+PictureLike = str | os.PathLike[str] | PIL.Image.Image | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Predictions:
 
 
 def predict_pictures(
-    pictures: Picture | Iterable[Picture],
+    pictures: PictureLike | Iterable[PictureLike],
     *,
     model: PreTrainedModel,
     processor: BaseImageProcessor,
@@ -109,16 +109,18 @@ def predict_pictures(
     return Predictions(class_names=class_names, names=names, probabilities=np.concatenate(found))
 
 
-def list_pictures(pictures: Picture | Iterable[Picture]) -> Sequence[Picture]:
+def list_pictures(pictures: PictureLike | Iterable[PictureLike]) -> Sequence[PictureLike]:
     """One picture or several, as a sequence of pictures.
 
     Raises:
         InputError: no picture, or an object that is neither a picture nor a sequence of pictures.
     """
-    alone = isinstance(pictures, str | os.PathLike | PIL.Image.Image) or getattr(pictures, "ndim", 4) in (2, 3)
-    if not alone and not isinstance(pictures, Iterable):
+    if isinstance(pictures, str | os.PathLike | PIL.Image.Image) or getattr(pictures, "ndim", 4) in (2, 3):
+        items: list[Any] = [pictures]
+    elif isinstance(pictures, Iterable):
+        items = list(pictures)
+    else:
         raise InputError(f"A picture is {_kind(pictures)}. {ALLOWED}")
-    items = [pictures] if alone else list(pictures)
     if not items:
         raise InputError(f"There is no picture to classify. {ALLOWED}")
     return items
@@ -127,7 +129,7 @@ def list_pictures(pictures: Picture | Iterable[Picture]) -> Sequence[Picture]:
 ALLOWED = "Allowed: paths, PIL images, or uint8 arrays of shape (H, W, 3) or (H, W)."
 
 
-def _fit(item: Picture, *, name: str, processor: BaseImageProcessor) -> torch.Tensor:
+def _fit(item: PictureLike, *, name: str, processor: BaseImageProcessor) -> torch.Tensor:
     """(1, 3, h, w) uint8: a picture after the geometric part of the image processor.
 
     Raises:

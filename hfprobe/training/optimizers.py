@@ -47,7 +47,7 @@ class Muon(torch.optim.AdamW):
         filters = [weight for weight in filters if weight.requires_grad]
         known = {id(weight) for weight in filters}
         rest = [weight for weight in model.parameters() if weight.requires_grad and id(weight) not in known]
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [weight for weight in rest if weight.ndim > 1], "momentum": None},
             {"params": [weight for weight in rest if weight.ndim <= 1], "momentum": None, "weight_decay": 0.0},
             {"params": filters, "momentum": momentum, "lr": muon_learning_rate},

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
+
+if TYPE_CHECKING:  # slow to import
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class Curves(TensorBoardCallback):
@@ -12,6 +15,8 @@ class Curves(TensorBoardCallback):
 
     A killed process may have logged steps that a resumed run trains again. The new writer's purge step hides them.
     """
+
+    tb_writer: SummaryWriter | None
 
     def __init__(self, folder: Path):
         super().__init__()
