@@ -22,12 +22,12 @@ from hfprobe.evaluation import comparison
 from hfprobe.evaluation.evaluate import evaluate_model, load_images_of
 from hfprobe.evaluation.predict import PictureLike, Predictions, predict_pictures
 from hfprobe.evaluation.results import METRICS_FILE, EvalResult
+from hfprobe.evaluation.verdict import Comparison
 from hfprobe.hub.local import resolve_model
 from hfprobe.models.loading import load_model
 from hfprobe.reporting import write_comparison, write_report
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.files import replace_together, require_writable
-from hfprobe.system.html import render_sentences, render_table
 from hfprobe.system.machine import quiet_bars
 from hfprobe.system.model_files import CONFIG_FILE
 from hfprobe.training.output_folder import check_places
@@ -140,40 +140,6 @@ class Model:
             self.model.save_pretrained(staging)
             self.processor.save_pretrained(staging)
         return folder
-
-
-@dataclass(frozen=True, repr=False)
-class Comparison:
-    """What can be said of models that were evaluated on the same images.
-
-    Attributes:
-        results: name -> evaluation.
-        content: what comparison.json holds, see `hfprobe.evaluation.comparison.compare`.
-    """
-
-    results: dict[str, EvalResult]
-    content: dict[str, Any]
-
-    @property
-    def verdict(self) -> str:
-        """The sentences that the figures support, one per line."""
-        return "\n".join(self.content["verdict"])
-
-    def __repr__(self) -> str:
-        return self.verdict
-
-    def _repr_html_(self) -> str:
-        def with_interval(found: dict[str, Any], key: str) -> str:
-            low, high = found["intervals"][key]
-            return f"{found[key]:.2%} ({low:.2%} to {high:.2%})"
-
-        rows = [
-            (name, with_interval(found, "accuracy"), with_interval(found, "macro_f1"), f"{found['parameters']:,}")
-            for name, found in self.content["models"].items()
-        ]
-        caption = f"{self.content['n']:,} {self.content['split']} images, 95 % intervals"
-        table = render_table(["model", "accuracy", "macro-F1", "parameters"], rows, caption=caption)
-        return table + render_sentences(self.content["verdict"])
 
 
 @quiet_bars()
