@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn.metrics import accuracy_score, f1_score
 from transformers import EvalPrediction
 
 from hfprobe.evaluation.metrics import ClassificationMetric, compute_metrics
@@ -39,3 +40,17 @@ def test_trainer_and_report_give_the_same_numbers_to_the_last_digit():
         assert trainer == {name: report[name] for name in trainer}
         in_classes = [scores["f1"] for scores in report["per_class"].values() if scores["f1"] is not None]
         assert report["macro_f1"] == pytest.approx(np.mean(in_classes), abs=1e-15)
+
+
+def test_metric_equals_scikit_learn_and_works_in_parts():
+    generator = np.random.default_rng(0)
+    labels, logits = generator.integers(0, 5, 300), generator.normal(size=(300, 6))  # nobody is of class 5
+    expected = {
+        "accuracy": accuracy_score(labels, logits.argmax(1)),
+        "macro_f1": f1_score(labels, logits.argmax(1), average="macro", zero_division=0),
+    }
+    assert compute_metrics(EvalPrediction(predictions=logits, label_ids=labels)) == pytest.approx(expected)
+    metric = ClassificationMetric()
+    for part in np.array_split(np.arange(300), 7):
+        metric.add_batch(predictions=logits[part].argmax(1), references=labels[part])
+    assert metric.compute() == pytest.approx(expected)

@@ -6,7 +6,14 @@ from helpers.images import CLASSES
 from hfprobe.models import build_model, find_family
 
 RUN = {"recipe": "fast", "seed": 42, "split_seed": 42, "dataset": "cifar10", "data_fingerprint": "ab", "seconds": 1.5}
-PROBE = {"backbone": "resnet10t", "backbone_weights": "random"}
+SMALL = "resnet10t"  # has BatchNorm
+PROBE = {"backbone": SMALL, "backbone_weights": "random"}
+
+
+def build_probe(backbone=SMALL, weights="random"):
+    torch.manual_seed(0)
+    options = find_family("probe").recipe_options(backbone=backbone, backbone_weights=weights)
+    return build_model("probe", labels=CLASSES, options=options)
 
 
 def save_model(folder, name="cnn", **shards):

@@ -2,12 +2,15 @@
 
 from markdown_it import MarkdownIt
 
+from hfprobe.system.markdown import printable
+
 # Each of them was broken, or broke its page, where names are written into Markdown as they are.
 AWFUL_NAMES = [
     "a|b", "a\\|b", "back\\", "<b>bold</b>", "<!-- gone -->", "`code`", "a``b", "*star*", "_under_", "__init__",
     "[link](x)", "![x](y)", "~~gone~~", "$x^2$", "# heading", "a #", "1. list", "- list", "+", "> quote", "&amp;",
     "&#124;", "two\nlines", "tab\there", "猫|犬", "😀", "\u202eevil", "cafe\u0301", "NA", "=1+1", "---", "caf\udce9",
 ]  # fmt: skip
+AWFUL_MODELS = ("# a|b `c` <i>_d_", "1. *e* [f](g)\\")
 # GitHub's tables and strikethrough on top of CommonMark.
 PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 
@@ -33,3 +36,8 @@ def rows(markdown):
 def letters(text):
     """Without spaces, which Markdown collapses and trims."""
     return text.replace(" ", "")
+
+
+def shown(name):
+    """A name as a reader sees it, without spaces."""
+    return letters(printable(name))

@@ -28,3 +28,9 @@ def assert_same_run(one, other):
     assert one.model == other.model
     for name in {field.name for field in fields(one.training)} - set(NOT_REPEATED):
         assert getattr(one.training, name) == getattr(other.training, name), name
+
+
+def small_config(dataset_folder, folder, **values):
+    quick = {"num_train_epochs": 1, "per_device_train_batch_size": 80, "use_cpu": True, "disable_tqdm": True}
+    places = {"output_dir": str(folder / "run"), "hub_dir": str(folder / "hub"), "report_to": "none"}
+    return make_run(dataset=str(dataset_folder), **quick | places | values)

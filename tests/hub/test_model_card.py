@@ -71,3 +71,13 @@ def test_statement_for_an_installed_hfprobe_registers_the_models():
     statement = re.search(r"`(import hfprobe[^`]*)`", render_card(name="hfprobe/m", card=CARD))[1]
     exec(statement, {})
     assert AutoConfig.for_model("hfprobe-simple-cnn").model_type == "hfprobe-simple-cnn"
+
+
+def test_model_card_names_numbers_data_and_recipe(pushed):
+    _, _, revision = pushed
+    card = (revision.path / "README.md").read_text()
+    for expected in ("accuracy | 91.25 %", "n = 4", "a test", "0" * 64, "`fast`", "learning_rate | 0.002", "2,471,941"):
+        assert expected in card
+    header = yaml.safe_load(card.split("---")[1])
+    assert header["model-index"][0]["results"][0]["metrics"][0] == {"type": "accuracy", "value": 0.9125}
+    assert [metric.metric_value for metric in ModelCard(card).data.eval_results] == [0.9125, 0.9]

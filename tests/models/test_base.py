@@ -1,7 +1,6 @@
-"""The contract of every model, and what is SimpleCNN's own."""
+"""The interface of every model."""
 
 import json
-import math
 import re
 import subprocess
 import sys
@@ -10,9 +9,9 @@ from dataclasses import MISSING, fields
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForImageClassification
 
-from helpers.images import draw_images
+from helpers.images import CLASSES, draw_images
+from helpers.models import PROBE
 from hfprobe.config.arguments import RunArguments
 from hfprobe.config.run import make_run
 from hfprobe.data.arguments import DataArguments
@@ -21,17 +20,7 @@ from hfprobe.models import available_models, build_model, check_processor, famil
 from hfprobe.models.loading import load_model
 from hfprobe.system.errors import InputError
 
-LABELS = ["airplane", "automobile", "bird", "cat", "dog"]
-
-
-@pytest.fixture
-def cnn():
-    torch.manual_seed(0)
-    return build_model("cnn", labels=LABELS, options=find_family("cnn").recipe_options(head_scale=1.0))[0]
-
-
-# Options with which a model is built fast and offline.
-SMALL = {"probe": {"backbone": "resnet10t", "backbone_weights": "random"}}
+SMALL = {"probe": PROBE}  # options with which a model is built fast and offline
 
 
 @pytest.fixture(params=available_models())
@@ -46,7 +35,7 @@ def built(family):
     options = family.recipe_options(**SMALL.get(family.name, {}))
     images, labels = draw_images(20, classes=5)
     split = ImageSplit(images=images, labels=labels, index=np.arange(20))
-    return options, *family.build(options=options, labels=LABELS), split
+    return options, *family.build(options=options, labels=CLASSES), split
 
 
 def test_recipes_set_known_fields_only(family):
@@ -126,7 +115,7 @@ def test_saved_model_loads_with_bit_identical_logits(family, built, tmp_path):
     assert family_of(loaded) is family
     with torch.no_grad():
         assert torch.equal(loaded(**batch).logits, model.to(memory_format=torch.channels_last)(**batch).logits)
-    assert [loaded.config.id2label[number] for number in range(5)] == LABELS
+    assert [loaded.config.id2label[number] for number in range(5)] == CLASSES
     assert its_processor.to_dict() == processor.to_dict()
     assert json.loads(json.dumps(family.describe(loaded))) == family.describe(model)
 
@@ -152,95 +141,4 @@ def test_unknown_model_is_an_input_error():
         "To add one, write a folder of hfprobe/models with an object FAMILY."
     )
     with pytest.raises(InputError, match=re.escape(expected)):
-        build_model("resnet", labels=LABELS, options=None)
-
-
-def test_parameter_count(cnn):
-    assert cnn.num_parameters() == cnn.num_parameters(only_trainable=True) == 2_471_941
-
-
-def assert_kaiming_normal(model):
-    for module in model.modules():
-        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
-            fan_in = module.weight[0].numel()
-            expected = math.sqrt(2 / fan_in)
-            # 5 standard errors of a standard deviation over this many draws
-            tolerance = 5 * expected / math.sqrt(2 * module.weight.numel())
-            assert abs(module.weight.std().item() - expected) < tolerance
-            assert not module.bias.any()
-
-
-def test_weights_are_kaiming_normal_after_construction_and_after_loading(cnn, tmp_path):
-    assert_kaiming_normal(cnn)
-    cnn.save_pretrained(tmp_path)
-    assert_kaiming_normal(AutoModelForImageClassification.from_pretrained(tmp_path))
-
-
-def test_loss_is_cross_entropy_and_every_parameter_gets_a_gradient(cnn):
-    images, labels = torch.randn(8, 3, 32, 32), torch.arange(8) % 5
-    output = cnn(images, labels=labels)
-    assert output.logits.shape == (8, 5)
-    expected = -output.logits.log_softmax(-1)[torch.arange(8), labels].mean()
-    torch.testing.assert_close(output.loss, expected)
-    assert cnn(images).loss is None
-    output.loss.backward()
-    assert all(parameter.grad.abs().sum() > 0 for parameter in cnn.parameters())
-
-
-def test_dropout_acts_in_training_only():
-    images = torch.randn(4, 3, 32, 32)
-    options = find_family("cnn").recipe_options(dropout=0.9)
-    model, _ = build_model("cnn", labels=LABELS, options=options)
-    assert not torch.equal(model.train()(images).logits, model(images).logits)
-    assert torch.equal(model.eval()(images).logits, model(images).logits)
-
-
-def test_outputs_of_principal_filters_are_uncorrelated_and_sorted_by_variance(cnn):
-    smooth = torch.nn.functional.avg_pool2d(torch.randn(200, 3, 34, 34), 3, stride=1)  # neighbours are alike
-    before = cnn.features[0].weight.detach().clone()
-    cnn.set_principal_filters(smooth)
-    filters = cnn.features[0].weight.detach()
-    seen = torch.nn.functional.conv2d(smooth, filters[:27]).transpose(0, 1).flatten(1).double()
-    moments = seen @ seen.T / seen.shape[1]
-    strength = moments.diagonal()
-    assert (strength[:-1] >= strength[1:]).all()
-    assert strength[0] > 10 * strength[-1]
-    correlation = moments / (strength[:, None] * strength).sqrt() - torch.eye(27)
-    assert correlation.abs().max() < 1e-3
-    torch.testing.assert_close(filters[27:54], -filters[:27])
-    assert torch.equal(filters[54:], before[54:])
-    length = before.flatten(1).norm(dim=1).mean().expand(54)
-    torch.testing.assert_close(filters[:54].flatten(1).norm(dim=1), length)
-
-
-def test_small_head_scale_gives_nearly_equal_initial_probabilities():
-    images = torch.randn(64, 3, 32, 32)
-    spreads = {}
-    for scale in (1.0, 0.2):
-        torch.manual_seed(0)
-        model, _ = build_model(
-            "cnn", labels=LABELS, options=find_family("cnn").recipe_options(head_scale=scale, dropout=0)
-        )
-        spreads[scale] = model(images).logits.std().item()
-    assert spreads[0.2] == pytest.approx(0.2 * spreads[1.0], rel=1e-4)
-
-
-def test_head_scale_out_of_range_is_refused():
-    with pytest.raises(ValueError, match=re.escape("--head_scale is 0; allowed: more than 0, at most 1,000.")):
-        find_family("cnn").recipe_options(head_scale=0)
-
-
-@pytest.mark.parametrize("dropout", [-0.1, 1.0])
-def test_dropout_out_of_range_is_refused(dropout):
-    with pytest.raises(ValueError, match=re.escape(f"--dropout is {dropout}; allowed: 0 <= dropout < 1.")):
-        find_family("cnn").recipe_options(dropout=dropout)
-
-
-def test_reference_recipe_has_the_values_of_the_reference_experiment():
-    run = make_run(model="cnn", recipe="reference")
-    training = run.training
-    assert (training.optimizer, training.learning_rate, training.weight_decay) == ("adam", 1e-3, 1e-4)
-    assert (training.per_device_train_batch_size, training.num_train_epochs, training.patience) == (128, 100, 15)
-    assert training.lr_scheduler_type == "reduce_lr_on_plateau"
-    assert training.lr_scheduler_kwargs == {"mode": "max", "factor": 0.5, "patience": 5}
-    assert (training.metric_for_best_model, run.model.dropout) == ("accuracy", 0.5)
+        build_model("resnet", labels=CLASSES, options=None)

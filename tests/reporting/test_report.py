@@ -1,12 +1,9 @@
 import csv
 import dataclasses
-import json
 import re
-import shutil
 import subprocess
 import sys
 from collections import Counter
-from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
 
@@ -15,28 +12,12 @@ import pandas as pd
 import PIL.Image
 import pytest
 
-from helpers.names import AWFUL_NAMES, letters, rows, texts
-from helpers.results import make_result, profile_of, without_images
+from helpers.pages import Page, section_of, title_after_sorting
+from helpers.results import make_result, without_images
 from hfprobe.evaluation.comparison import compare, save_comparison
-from hfprobe.reporting import write_comparison, write_label_efficiency, write_profile, write_report
+from hfprobe.reporting import write_comparison, write_report
 from hfprobe.reporting.figures import draw_confusion_matrix
 from hfprobe.system.errors import InputError
-from hfprobe.system.markdown import printable
-
-
-class Page(HTMLParser):
-    """What the tests ask of a page: its tags with their attributes, and its text."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.text = [], ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.text += data
 
 
 @pytest.fixture
@@ -48,12 +29,6 @@ def report(tmp_path):
 
 def section(report, name):
     return section_of(report / "report.html", name)
-
-
-def section_of(path, name):
-    page = path.read_text()
-    start = page.index(f'<section aria-labelledby="{name}">')
-    return page[start : page.index("</section>", start)]
 
 
 def test_tables_hold_the_metrics(report):
@@ -271,174 +246,10 @@ def test_reporting_never_imports_torch(report):
     assert done.stdout.strip() == "set()"
 
 
-def title_after_sorting(page, column):
-    """What a headless Chromium finds after a click on a column of the first table: sorted names, broken, loaded."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium is installed")
-    # It writes what the page then looks like into its title, where --dump-dom shows it.
-    probe = f"""<script>
-      addEventListener("error", event => document.title = "error " + event.message);
-      addEventListener("load", () => {{
-        const table = document.querySelector("table.sortable");
-        table.querySelectorAll("th button")[{column}].click();
-        const order = [...table.querySelectorAll("tbody th")].map(cell => cell.textContent);
-        const broken = [...document.images].filter(image => !image.complete || !image.naturalWidth).length;
-        const loaded = performance.getEntriesByType("resource").filter(entry => !entry.name.startsWith("data:")).length;
-        document.title = ["sorted", order.join(","), broken, loaded].join(" ");
-      }});
-    </script></head>"""
-    (page.parent / "probe.html").write_text(page.read_text().replace("</head>", probe))
-    done = subprocess.run(
-        [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
-         f"--user-data-dir={page.parent / 'profile'}", "--dump-dom", f"file://{page.parent / 'probe.html'}"],
-        capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
-    return re.search("<title>(.*?)</title>", done.stdout)[1]
-
-
 def test_a_browser_loads_the_page_without_errors_and_sorts_its_table(report):
     per_class = make_result().metrics["per_class"]
     order = sorted(per_class, key=lambda name: -per_class[name]["f1"])
     assert title_after_sorting(report / "report.html", column=3) == f"sorted {','.join(order)} 0 0"
-
-
-@pytest.fixture
-def compared(tmp_path):
-    """Three models with their costs: (results, comparison, page)."""
-    results = {name: make_result(seed=seed, count=300) for seed, name in enumerate(("one", "two & co", "three"))}
-    networks = {name: (1000 * number, float(number)) for number, name in enumerate(results, start=1)}
-    for name, result in results.items():
-        result.provenance.update(parameters=networks[name][0])
-    comparison = compare(results, profile=profile_of(**networks))
-    save_comparison(comparison, tmp_path)
-    return results, comparison, write_comparison(tmp_path, results)
-
-
-def test_the_costs_are_on_the_page_and_in_the_table(compared):
-    _, comparison, page = compared
-    text, markdown = Page(page.read_text()).text, page.with_suffix(".md").read_text()
-    for number, name in enumerate(comparison["models"], start=1):
-        speed = f"{1000 * 64 / (40 * number):,.0f}"
-        assert f"{speed} images/s" in text
-        assert f"| {name} | {speed} | " in markdown
-    for kind in ("convolution", *comparison["models"]):
-        assert f"| {kind} |" in markdown
-
-
-def test_memory_that_was_not_measured_is_said(tmp_path):
-    results = {name: make_result() for name in ("one", "two")}
-    for result in results.values():
-        result.provenance.update(parameters=1000, run_seconds=10.0)
-    profile = profile_of(network=(1000, 1.0))
-    profile["models"]["network"]["peak_memory_bytes"] = None  # on systems without /proc
-    save_comparison(compare(results, profile=profile), tmp_path)
-    page = write_comparison(tmp_path, results)
-    cells = re.findall(r'<td data-value="0">(.*?)</td>', section_of(page, "costs"))
-    assert cells == ["not measured"] * 2
-    assert page.with_suffix(".md").read_text().count("| not measured |") == 2
-
-
-def test_the_best_at_their_price_are_filled_marks(compared):
-    results, comparison, page = compared
-    accuracy = [result.metrics["accuracy"] for result in results.values()]  # of the quickest first
-    expected = sum(value <= max(accuracy[:number], default=-1) for number, value in enumerate(accuracy))
-    text = page.read_text()
-    assert len(re.findall(r"<circle [^>]*class=\"beaten\"", text)) == expected
-    places = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', text)]
-    assert places == sorted(places)
-    assert len(places) == len(comparison["models"])
-
-
-def test_a_browser_loads_the_comparison_too(compared):
-    results, _, page = compared
-    order = sorted(results, key=lambda name: -results[name].metrics["accuracy"])
-    expected = ",".join(order).replace("&", "&amp;")
-    assert title_after_sorting(page, column=1) == f"sorted {expected} 0 0"
-
-
-def test_the_comparison_says_its_numbers_and_shows_who_alone_is_right(tmp_path):
-    results = {name: make_result(seed=seed, count=300) for seed, name in enumerate(("one", "two & co"))}
-    comparison = compare(results)
-    save_comparison(comparison, tmp_path)
-    text = Page(write_comparison(tmp_path, results).read_text()).text
-    markdown = (tmp_path / "comparison.md").read_text()
-    for said in comparison["verdict"]:
-        assert said in text
-        assert said in markdown
-    for name, model in comparison["models"].items():
-        for written in (text, markdown):
-            assert name in written
-            assert f"{100 * model['accuracy']:.2f}\u00a0%" in written
-    pair = comparison["pairs"][0]
-    for name, count in (("one", pair["only_first_right"]), ("two & co", pair["only_second_right"])):
-        assert f"Images that only {name} classifies correctly ({count})" in text
-
-
-def shown(name):
-    return letters(printable(name))
-
-
-@pytest.fixture(scope="module")
-def awful(tmp_path_factory):
-    """A comparison with its costs, two models and many classes, all with names that are markup: (folder, models)."""
-    folder = tmp_path_factory.mktemp("awful")
-    models = ("# a|b `c` <i>_d_", "1. *e* [f](g)\\")
-    results = {name: make_result(AWFUL_NAMES, seed=seed, count=200) for seed, name in enumerate(models)}
-    for number, result in enumerate(results.values(), start=1):
-        result.provenance.update(parameters=1000 * number, run_seconds=10.0 * number)
-    profile = profile_of(**{name: (1000 * number, float(number)) for number, name in enumerate(models, start=1)})
-    save_comparison(compare(results, profile=profile), folder)
-    write_comparison(folder, results)
-    return folder, models
-
-
-def test_names_with_markup_are_text_in_every_cell_of_a_comparison(awful):
-    folder, models = awful
-    markdown = (folder / "comparison.md").read_text()
-    table = [[letters(cell) for cell in row] for row in rows(markdown)]
-    names = [shown(name) for name in AWFUL_NAMES]
-    first, second = map(shown, models)
-    assert [row[0] for row in table] == [
-        "model", first, second, "model", first, second, "shareoftime", "convolution", first, second, "class", *names
-    ]  # fmt: skip
-    assert table[6] == ["shareoftime", first, second]
-    assert table[10] == ["class", f"F1{first}", f"F1{second}", "differenceinF1,points"]
-    others = "".join(letters(text) for text in texts(markdown))  # fails where one is not text
-    assert f"Comparisonof{first}and{second}" in others
-    assert f"Classes:{','.join(names)}.The95%" in others
-    assert f"{first}took10stotrain" in others
-
-
-def test_names_with_markup_are_text_on_the_page_of_a_comparison(awful):
-    folder, models = awful
-    page = Page((folder / "comparison.html").read_text())
-    for name in (*AWFUL_NAMES, *models):
-        assert printable(name) in page.text
-    assert not [tag for tag, _ in page.tags if tag in ("i", "b")]
-    assert "\u202e" not in page.text
-
-
-def test_names_with_markup_are_text_in_profile_and_label_efficiency(awful, tmp_path):
-    _, models = awful
-    profile = profile_of(**{name: (1000, 1.0) for name in models})
-    for model in profile["models"].values():
-        row = {"operator": "a`b|c", "share": 0.5, "calls": 2}
-        model.update(trainable_parameters=1000, operators=model["operators"] | {"by_time": [row], "by_memory": [row]})
-    profile["versions"] = dict.fromkeys(("python", "torch", "transformers", "timm"), "1")
-    (tmp_path / "profile.json").write_text(json.dumps(profile))
-    table = rows(write_profile(tmp_path).read_text())
-    assert [letters(row[0]) for row in table if row[1] in ("1", "64", "64 (default)")] == [
-        shown(name) for name in models for _ in range(2)
-    ]
-    assert [row for row in table if row[0] == "a`b|c"] == 4 * [["a`b|c", "50.0\u00a0%", "2"]]
-
-    points = [{"model": name, "shots": 1, "seed": 1, "accuracy": 0.5, "n": 4} for name in models]
-    setting = {"class_names": AWFUL_NAMES, "options": {}}
-    content = {"points": points, "setting": setting, "hardware": {"cores": 2, "processor": "x"}}
-    (tmp_path / "label_efficiency.json").write_text(json.dumps(content))
-    table = rows(write_label_efficiency(tmp_path).read_text())
-    assert [letters(cell) for cell in table[0]] == ["imagesperclass", *map(shown, models)]
 
 
 @pytest.mark.parametrize(

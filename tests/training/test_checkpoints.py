@@ -3,13 +3,24 @@ import os
 import re
 
 import pytest
+import torch
 from transformers import utils
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hfprobe.system import model_files
+from hfprobe.system.errors import InputError
 from hfprobe.training import checkpoints
-from hfprobe.training.checkpoints import NEEDED, STATE_FILE, find_fault, find_newest, name_of, seal_checkpoint, step_of
+from hfprobe.training.checkpoints import (
+    NEEDED,
+    STATE_FILE,
+    find_fault,
+    find_newest,
+    name_of,
+    reading,
+    seal_checkpoint,
+    step_of,
+)
 
 # What a checkpoint of a run holds besides.
 OTHERS = ("rng_state.pth", "progress-0.json", "config.json", "preprocessor_config.json", "cnn.py")
@@ -125,3 +136,21 @@ def test_the_names_of_files_are_those_of_transformers():
     assert (model_files.CONFIG_FILE, model_files.PROCESSOR_FILE) == (utils.CONFIG_NAME, utils.FEATURE_EXTRACTOR_NAME)
     assert name_of(7) == f"{PREFIX_CHECKPOINT_DIR}-7"
     assert step_of(name_of(7)) == 7
+
+
+@pytest.mark.parametrize(
+    "shortage",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        MemoryError(),
+        OSError(12, "Cannot allocate memory"),
+        RuntimeError("unable to mmap 4 bytes from file <x>: Cannot allocate memory (12)"),
+    ],
+)
+def test_too_little_memory_is_not_reported_as_a_damaged_checkpoint(shortage):
+    with pytest.raises(type(shortage)) as error, reading("checkpoint-4"):
+        raise shortage
+    assert error.value is shortage
+    message = r"^'checkpoint-4' cannot be loaded: invalid header\. Remove it, and continue from an earlier one"
+    with pytest.raises(InputError, match=message), reading("checkpoint-4"):
+        raise ValueError("invalid header")

@@ -8,18 +8,17 @@ import torch
 from transformers import TrainerCallback, set_seed
 
 from helpers.images import load_splits
+from helpers.models import PROBE
 from hfprobe.config.run import make_run
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.splits import load_images
 from hfprobe.models import build_model, find_family
 from hfprobe.reporting import write_label_efficiency
-from hfprobe.reporting.label_efficiency import say_crossings, summarize_points
+from hfprobe.reporting.label_efficiency import summarize_points
 from hfprobe.system.errors import InputError
 from hfprobe.training import assembly, label_efficiency
 from hfprobe.training.label_efficiency import measure_label_efficiency
 from hfprobe.training.run import train
-
-PROBE = {"backbone": "resnet10t", "backbone_weights": "random"}
 
 
 @pytest.fixture
@@ -145,28 +144,3 @@ def test_what_is_refused(measure, tmp_path):
     (tmp_path / "label_efficiency.json").write_text("{")
     with pytest.raises(InputError, match=re.escape("is damaged. Delete it, or pass another --report_dir.")):
         measure(models={"probe": PROBE}, shots=[2], seeds=[1])
-
-
-def curve(*means):
-    return {shots: {"mean": mean, "std": 0.0, "n": 1} for shots, mean in zip((10, 100, 1000), means, strict=False)}
-
-
-@pytest.mark.parametrize(
-    ("cnn", "probe", "expected"),
-    [
-        (
-            curve(0.1, 0.5, 0.9),
-            curve(0.4, 0.6, 0.7),
-            "probe has the higher mean accuracy at 10 images per class, then cnn from 1,000 on (the curves cross "
-            "between 100 and 1,000).",
-        ),
-        (
-            curve(0.1, 0.5),
-            curve(0.4, 0.6, 0.7),
-            "probe has the higher mean accuracy at every measured number of images, 10 to 100 per class.",
-        ),
-        (curve(), curve(0.4), "cnn and probe have no common number of images per class."),
-    ],
-)
-def test_where_curves_cross(cnn, probe, expected):
-    assert say_crossings("cnn", "probe", {"cnn": cnn, "probe": probe}) == expected

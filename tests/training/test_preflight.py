@@ -1,93 +1,8 @@
-import re
 from collections import namedtuple
 from pathlib import Path
 
-import pytest
-
-from hfprobe.cli.run_flags import parse_run
-from hfprobe.system.errors import InputError, MachineError, refuse
 from hfprobe.training import preflight
 from hfprobe.training.preflight import find_shortages
-
-CONTRADICTIONS = [
-    (
-        ["--metric_for_best_model", "recall"],
-        "--metric_for_best_model is recall, which no evaluation measures. Allowed: accuracy, macro_f1, loss.",
-    ),
-    (
-        ["--metric_for_best_model", "loss"],
-        "--greater_is_better is True, but a good loss is a small one: the worst epoch would be kept. Give False.",
-    ),
-    (
-        ["--save_strategy", "steps"],
-        "--save_strategy is steps and --eval_strategy epoch: the best epoch can only be kept where both happen "
-        "together. Give both the same, or --load_best_model_at_end false.",
-    ),
-    (
-        ["--lr_scheduler_type", "reduce_lr_on_plateau"],
-        "The plateau schedule waits for a smaller accuracy (mode min): the learning rate would fall while the model "
-        'improves. Give --lr_scheduler_kwargs \'{"mode": "max"}\'.',
-    ),
-    (
-        ["--optim", "adafactor"],
-        "--optim is adafactor, but --optimizer muon is used instead. Give --optimizer optim.",
-    ),
-    (
-        ["--save_strategy", "steps", "--eval_strategy", "steps", "--save_steps", "6", "--eval_steps", "3"],
-        "--save_steps is 6 and --eval_steps 3: the best step can only be kept where it is saved. Pass the same value "
-        "for both, or --load_best_model_at_end false.",
-    ),
-    (
-        ["--save_strategy", "steps", "--eval_strategy", "steps", "--logging_steps", "50"],
-        "--save_steps is 500 and --eval_steps 50: the best step can only be kept where it is saved. Pass the same "
-        "value for both, or --load_best_model_at_end false.",
-    ),
-    (
-        ["--lr_scheduler_type", "greedy"],
-        "The greedy schedule waits for a smaller accuracy (mode min): the learning rate would fall while the model "
-        'improves. Give --lr_scheduler_kwargs \'{"mode": "max"}\'.',
-    ),
-    (
-        ["--prediction_loss_only"],
-        "--prediction_loss_only and --eval_do_concat_batches false leave no predictions to measure. Leave them out.",
-    ),
-    (["--dataloader_drop_last"], "--dataloader_drop_last leaves images out of evaluations too. Leave it out."),
-    (["--label_names", "foo"], "--label_names is foo; hfprobe's images have labels. Leave it out."),
-    (
-        ["--batch_eval_metrics"],
-        "--batch_eval_metrics measures in parts; hfprobe measures all predictions at once. Leave it out.",
-    ),
-]
-
-
-@pytest.mark.parametrize(("flags", "message"), CONTRADICTIONS)
-def test_what_does_not_go_together(flags, message):
-    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
-        parse_run(["--output_dir", "unused", *flags])
-
-
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ["--metric_for_best_model", "loss", "--greater_is_better", "false"],
-        ["--metric_for_best_model", "eval_macro_f1"],
-        ["--save_strategy", "steps", "--load_best_model_at_end", "false"],
-        ["--save_strategy", "best"],
-        ["--save_strategy", "steps", "--eval_strategy", "steps", "--save_steps", "0.5", "--eval_steps", "0.5"],
-        ["--save_strategy", "steps", "--eval_strategy", "steps"],
-        ["--save_strategy", "best", "--eval_strategy", "steps", "--eval_steps", "3"],
-        ["--optim", "adafactor", "--optimizer", "optim"],
-        ["--lr_scheduler_type", "reduce_lr_on_plateau", "--lr_scheduler_kwargs", '{"mode": "max"}'],
-    ],
-)
-def test_what_goes_together(flags):
-    parse_run(["--output_dir", "unused", *flags])
-
-
-def test_everything_is_found_at_once():
-    with pytest.raises(InputError) as error:
-        parse_run(["--output_dir", "unused", *CONTRADICTIONS[1][0], *CONTRADICTIONS[2][0]])
-    assert str(error.value) == f"(1) {CONTRADICTIONS[1][1]} (2) {CONTRADICTIONS[2][1]}"
 
 
 def test_a_disk_too_small_for_the_checkpoints(tmp_path, monkeypatch):
@@ -118,11 +33,3 @@ def test_too_little_memory_for_the_features(tmp_path, monkeypatch):
     assert found == ("Fitting the model needs 2.0 GB of memory, and 1.0 GB are free. Free some, or pass fewer --views.")
     monkeypatch.setattr(preflight, "available_memory", lambda: None)
     assert find_shortages(**given, memory=2_000_000_000) == []
-
-
-def test_wrong_input_comes_before_a_lacking_machine():
-    refuse([])
-    with pytest.raises(InputError, match=re.escape("(1) a. (2) b.")):
-        refuse(["a."], ["b."])
-    with pytest.raises(MachineError, match=re.escape("b.")):
-        refuse([], ["b."])

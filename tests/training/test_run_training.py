@@ -5,17 +5,10 @@ import sys
 import pytest
 import torch
 
-from hfprobe.config.run import make_run
+from helpers.runs import small_config
 from hfprobe.data.splits import load_images
 from hfprobe.system.errors import InputError
 from hfprobe.training.run_training import run_training
-from hfprobe.training.seeds import train_seeds
-
-
-def small_config(dataset_folder, folder, **values):
-    quick = {"num_train_epochs": 1, "per_device_train_batch_size": 80, "use_cpu": True, "disable_tqdm": True}
-    places = {"output_dir": str(folder / "run"), "hub_dir": str(folder / "hub"), "report_to": "none"}
-    return make_run(dataset=str(dataset_folder), **quick | places | values)
 
 
 def test_a_run_from_python_returns_the_model_that_it_pushed(dataset_folder, tmp_path):
@@ -41,20 +34,6 @@ def test_a_process_other_than_the_main_one_trains_and_returns_nothing(dataset_fo
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr("hfprobe.training.publish.push_best", lambda *_, **__: pytest.fail("a model was pushed"))
     assert run_training(small_config(dataset_folder, tmp_path)) is None
-
-
-def test_seeds_from_python_are_announced_in_turn_and_summarised(dataset_folder, tmp_path):
-    runs = [
-        small_config(dataset_folder, tmp_path, seed=seed, split_seed=1, output_dir=str(tmp_path / "runs" / f"{seed}"))
-        for seed in (1, 2)
-    ]
-    run_training(runs[0])
-    told = []
-    seeds = train_seeds(runs, announce=lambda config, run: told.append((config.training.seed, run is not None)))
-    assert told == [(1, False), (2, True)]
-    assert seeds.path == tmp_path / "runs" / "cnn-fast-seeds.json"
-    assert json.loads(seeds.path.read_text()) == seeds.summary
-    assert seeds.summary["seeds"] == [1, 2]
 
 
 def test_a_folder_that_holds_another_run_is_refused_before_any_slow_import(dataset_folder, tmp_path):

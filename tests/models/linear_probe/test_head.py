@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from helpers.features import blobs
+from helpers.models import build_probe
+from hfprobe.models.linear_probe.head import PENALTIES, Head, install_head, minimise_cross_entropy, solve_head
+
+
+@pytest.mark.parametrize("penalty", [1e-1, 1e-3])
+def test_solution_equals_that_of_scikit_learn(penalty):
+    data = blobs()
+    values = data.features[0, :, 2:].astype(np.float64)  # without the constant, which only the biases tell apart
+    expected = LogisticRegression(C=1 / (penalty * len(values)), tol=1e-10, max_iter=10_000).fit(values, data.labels)
+    found = minimise_cross_entropy(
+        torch.from_numpy(values), torch.from_numpy(data.labels), penalty=penalty, start=torch.zeros(3, 19).double()
+    )
+    np.testing.assert_allclose(found[:, :-1], expected.coef_, atol=1e-4)
+    # The penalty leaves the biases alone, so they are fixed up to a common constant.
+    bias = found[:, -1].numpy()
+    np.testing.assert_allclose(bias - bias.mean(), expected.intercept_ - expected.intercept_.mean(), atol=1e-3)
+
+
+def test_standardisation_is_folded_into_the_linear_layer():
+    data, held_out = blobs(), blobs(seed=1)
+    head = solve_head(data, held_out, classes=3)
+    mean, scale = data.features[0].astype(np.float64).mean(0), data.features[0].astype(np.float64).std(0)
+    scale[scale < 1e-12] = 1
+    standardised = torch.from_numpy((data.features[0].astype(np.float64) - mean) / scale)
+    solution = minimise_cross_entropy(
+        standardised, torch.from_numpy(data.labels), penalty=head.penalty, start=torch.zeros(3, 21).double()
+    )
+    expected = standardised @ solution[:, :-1].T + solution[:, -1]
+    found = data.features[0] @ head.weight.T + head.bias
+    difference = found - expected.numpy()
+    np.testing.assert_allclose(difference - difference.mean(1, keepdims=True), 0, atol=1e-3)
+
+
+def test_chosen_penalty_is_the_best_on_validation():
+    data, held_out = blobs(count=60), blobs(count=300, seed=1)
+    head = solve_head(data, held_out, classes=3)
+    for penalty in PENALTIES:
+        values = data.features[0].astype(np.float64)
+        mean, scale = values.mean(0), values.std(0)
+        scale[scale == 0] = 1
+        solution = minimise_cross_entropy(
+            torch.from_numpy((values - mean) / scale),
+            torch.from_numpy(data.labels),
+            penalty=penalty,
+            start=torch.zeros(3, 21).double(),
+        )
+        logits = torch.from_numpy((held_out.features[0] - mean) / scale) @ solution[:, :-1].T + solution[:, -1]
+        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(held_out.labels)).item()
+        assert head.validation_loss <= loss + 1e-6
+
+
+def test_install_head_copies_the_weights():
+    model, _ = build_probe()
+    head = Head(weight=np.ones((5, 512)), bias=np.arange(5.0), penalty=1.0, validation_loss=0.0)
+    install_head(model, head)
+    assert torch.equal(model.head.weight, torch.ones(5, 512))
+    assert model.head.bias.tolist() == [0, 1, 2, 3, 4]

@@ -1,0 +1,107 @@
+import math
+import re
+
+import pytest
+import torch
+from transformers import AutoModelForImageClassification
+
+from helpers.images import CLASSES
+from hfprobe.config.run import make_run
+from hfprobe.models import build_model, find_family
+
+
+@pytest.fixture
+def cnn():
+    torch.manual_seed(0)
+    return build_model("cnn", labels=CLASSES, options=find_family("cnn").recipe_options(head_scale=1.0))[0]
+
+
+def test_parameter_count(cnn):
+    assert cnn.num_parameters() == cnn.num_parameters(only_trainable=True) == 2_471_941
+
+
+def assert_kaiming_normal(model):
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            fan_in = module.weight[0].numel()
+            expected = math.sqrt(2 / fan_in)
+            # 5 standard errors of a standard deviation over this many draws
+            tolerance = 5 * expected / math.sqrt(2 * module.weight.numel())
+            assert abs(module.weight.std().item() - expected) < tolerance
+            assert not module.bias.any()
+
+
+def test_weights_are_kaiming_normal_after_construction_and_after_loading(cnn, tmp_path):
+    assert_kaiming_normal(cnn)
+    cnn.save_pretrained(tmp_path)
+    assert_kaiming_normal(AutoModelForImageClassification.from_pretrained(tmp_path))
+
+
+def test_loss_is_cross_entropy_and_every_parameter_gets_a_gradient(cnn):
+    images, labels = torch.randn(8, 3, 32, 32), torch.arange(8) % 5
+    output = cnn(images, labels=labels)
+    assert output.logits.shape == (8, 5)
+    expected = -output.logits.log_softmax(-1)[torch.arange(8), labels].mean()
+    torch.testing.assert_close(output.loss, expected)
+    assert cnn(images).loss is None
+    output.loss.backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in cnn.parameters())
+
+
+def test_dropout_acts_in_training_only():
+    images = torch.randn(4, 3, 32, 32)
+    options = find_family("cnn").recipe_options(dropout=0.9)
+    model, _ = build_model("cnn", labels=CLASSES, options=options)
+    assert not torch.equal(model.train()(images).logits, model(images).logits)
+    assert torch.equal(model.eval()(images).logits, model(images).logits)
+
+
+def test_outputs_of_principal_filters_are_uncorrelated_and_sorted_by_variance(cnn):
+    smooth = torch.nn.functional.avg_pool2d(torch.randn(200, 3, 34, 34), 3, stride=1)  # neighbours are alike
+    before = cnn.features[0].weight.detach().clone()
+    cnn.set_principal_filters(smooth)
+    filters = cnn.features[0].weight.detach()
+    seen = torch.nn.functional.conv2d(smooth, filters[:27]).transpose(0, 1).flatten(1).double()
+    moments = seen @ seen.T / seen.shape[1]
+    strength = moments.diagonal()
+    assert (strength[:-1] >= strength[1:]).all()
+    assert strength[0] > 10 * strength[-1]
+    correlation = moments / (strength[:, None] * strength).sqrt() - torch.eye(27)
+    assert correlation.abs().max() < 1e-3
+    torch.testing.assert_close(filters[27:54], -filters[:27])
+    assert torch.equal(filters[54:], before[54:])
+    length = before.flatten(1).norm(dim=1).mean().expand(54)
+    torch.testing.assert_close(filters[:54].flatten(1).norm(dim=1), length)
+
+
+def test_small_head_scale_gives_nearly_equal_initial_probabilities():
+    images = torch.randn(64, 3, 32, 32)
+    spreads = {}
+    for scale in (1.0, 0.2):
+        torch.manual_seed(0)
+        model, _ = build_model(
+            "cnn", labels=CLASSES, options=find_family("cnn").recipe_options(head_scale=scale, dropout=0)
+        )
+        spreads[scale] = model(images).logits.std().item()
+    assert spreads[0.2] == pytest.approx(0.2 * spreads[1.0], rel=1e-4)
+
+
+def test_head_scale_out_of_range_is_refused():
+    with pytest.raises(ValueError, match=re.escape("--head_scale is 0; allowed: more than 0, at most 1,000.")):
+        find_family("cnn").recipe_options(head_scale=0)
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0])
+def test_dropout_out_of_range_is_refused(dropout):
+    with pytest.raises(ValueError, match=re.escape(f"--dropout is {dropout}; allowed: 0 <= dropout < 1.")):
+        find_family("cnn").recipe_options(dropout=dropout)
+
+
+def test_reference_recipe_has_the_values_of_the_reference_experiment():
+    run = make_run(model="cnn", recipe="reference")
+    training = run.training
+    assert (training.optimizer, training.learning_rate, training.weight_decay) == ("adam", 1e-3, 1e-4)
+    assert (training.per_device_train_batch_size, training.num_train_epochs, training.patience) == (128, 100, 15)
+    assert training.lr_scheduler_type == "reduce_lr_on_plateau"
+    assert training.lr_scheduler_kwargs == {"mode": "max", "factor": 0.5, "patience": 5}
+    assert (training.metric_for_best_model, run.model.dropout) == ("accuracy", 0.5)

@@ -1,0 +1,59 @@
+import json
+
+import pytest
+from transformers import set_seed
+
+from helpers.images import load_splits
+from hfprobe.config.run import make_run
+from hfprobe.models import build_model
+from hfprobe.training.assembly import build_trainer
+from hfprobe.training.publish import push_best
+from hfprobe.training.run import train
+
+
+@pytest.mark.parametrize(
+    ("values", "shown", "hidden"),
+    [
+        ({}, ["optimizer | muon", "muon_learning_rate | 0.08", "effective_batch_size | 40"], ["optim |", "penalty"]),
+        ({"optimizer": "adam"}, ["optimizer | adam", "learning_rate | 0.002"], ["optim |", "muon_learning_rate"]),
+        ({"optimizer": "optim"}, ["optim | adamw_torch"], ["muon_momentum"]),
+        ({"augment": False}, ["augment | False"], ["flips", "crop_padding"]),
+        (
+            {"model": "vit", "backbone": "resnet10t", "backbone_weights": "random"},
+            ["penalty | ", "head | exact", "views | 1"],
+            [
+                "learning_rate",
+                "optim",
+                "batch_size",
+                "patience",
+                "label_smoothing",
+                "warmup",
+                "flips",
+                "num_train_epochs",
+            ],
+        ),
+        (
+            {"model": "vit", "backbone": "resnet10t", "backbone_weights": "random", "head": "sgd"},
+            ["optim | adamw_torch", "learning_rate | 0.002", "head | sgd"],
+            ["penalty", "flips"],
+        ),
+    ],
+)
+def test_the_card_and_the_record_list_settings_that_have_an_effect(dataset_folder, tmp_path, values, shown, hidden):
+    values = {"num_train_epochs": 1, "per_device_train_batch_size": 40, "disable_tqdm": True, "use_cpu": True} | values
+    config = make_run(dataset=str(dataset_folder), output_dir=str(tmp_path / "run"), hub_dir=tmp_path / "hub", **values)
+    set_seed(config.training.seed)
+    model, processor = build_model(config.training.model, labels=config.data.classes, options=config.model)
+    splits = load_splits(config.data, seed=config.training.seed)
+    trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
+    result = train(trainer, config=config, splits=splits)
+    card = (push_best(trainer, config=config, splits=splits, result=result).path / "README.md").read_text()
+    table = card[card.index("| setting |") :]
+    for row in shown:
+        assert f"\n| {row}" in table
+    for name in hidden:
+        assert f"\n| {name}" not in table
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    flat = {name: value for group in record["config"].values() for name, value in group.items()} | record
+    assert {row.split(" |")[0] for row in shown} <= flat.keys()
+    assert not set(hidden) & flat.keys()
