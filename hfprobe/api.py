@@ -19,6 +19,7 @@ from hfprobe.data import splits
 from hfprobe.data.arguments import DEFAULT_CLASSES, DEFAULT_DATASET
 from hfprobe.data.splits import Images
 from hfprobe.evaluation import comparison
+from hfprobe.evaluation.comparable import make_comparable, name_results
 from hfprobe.evaluation.evaluate import evaluate_model, load_images_of
 from hfprobe.evaluation.predict import PictureLike, Predictions, predict_pictures
 from hfprobe.evaluation.results import METRICS_FILE, EvalResult
@@ -252,10 +253,10 @@ def compare(*results: EvalResult, names: Sequence[str] | None = None, profile: s
     """
     if len(results) < 2:
         raise InputError(f"{len(results)} evaluations cannot be compared; allowed: two or more.")
-    called = comparison.name_results(results) if names is None else list(names)
+    called = name_results(results) if names is None else list(names)
     if len(set(called)) != len(results) or len(called) != len(results):
         raise InputError(f"names are {shorten(called)}; allowed: {len(results)} different names.")
-    comparable = comparison.make_comparable(dict(zip(called, results, strict=True)), places=called)
+    comparable = make_comparable(dict(zip(called, results, strict=True)), places=called)
     costs = None if profile is None else comparison.load_profile(Path(profile))
     return Comparison(results=comparable, content=comparison.compare(comparable, profile=costs))
 
