@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from hfprobe.api import Comparison, Model, compare, evaluate, load, load_images, save_report, train
+    from hfprobe.api import Model, compare, evaluate, load, load_images, save_report, train
     from hfprobe.data.splits import Images
     from hfprobe.evaluation.predict import Predictions
     from hfprobe.evaluation.results import EvalResult
+    from hfprobe.evaluation.verdict import Comparison
     from hfprobe.system.errors import CheckFailedError, InputError, MachineError
 
 # Public name -> the module that has it.
 _HOMES = {
-    **dict.fromkeys(
-        ("Comparison", "Model", "compare", "evaluate", "load", "load_images", "save_report", "train"), "hfprobe.api"
-    ),
+    **dict.fromkeys(("Model", "compare", "evaluate", "load", "load_images", "save_report", "train"), "hfprobe.api"),
+    "Comparison": "hfprobe.evaluation.verdict",
     "Images": "hfprobe.data.splits",
     "Predictions": "hfprobe.evaluation.predict",
     "EvalResult": "hfprobe.evaluation.results",

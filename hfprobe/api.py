@@ -7,27 +7,28 @@ Errors are those of the command line, `hfprobe.InputError` (a ValueError), `hfpr
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers import PreTrainedModel
+from transformers import BaseImageProcessor, PreTrainedModel
 
 from hfprobe.config.run import make_run
 from hfprobe.data import splits
-from hfprobe.data.arguments import DEFAULT_CLASSES, DEFAULT_DATASET, DataArguments
+from hfprobe.data.arguments import DEFAULT_CLASSES, DEFAULT_DATASET
 from hfprobe.data.splits import Images
 from hfprobe.evaluation import comparison
+from hfprobe.evaluation.comparable import make_comparable, name_results
 from hfprobe.evaluation.evaluate import evaluate_model, load_images_of
-from hfprobe.evaluation.predict import Predictions, predict_pictures
+from hfprobe.evaluation.predict import PictureLike, Predictions, predict_pictures
 from hfprobe.evaluation.results import METRICS_FILE, EvalResult
+from hfprobe.evaluation.verdict import Comparison
 from hfprobe.hub.local import resolve_model
 from hfprobe.models.loading import load_model
 from hfprobe.reporting import write_comparison, write_report
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.files import replace_together, require_writable
-from hfprobe.system.html import render_sentences, render_table
 from hfprobe.system.machine import quiet_bars
 from hfprobe.system.model_files import CONFIG_FILE
 from hfprobe.training.output_folder import check_places
@@ -52,7 +53,7 @@ class Model:
     """
 
     model: PreTrainedModel
-    processor: Any
+    processor: BaseImageProcessor
     name: str
     revision: str
     folder: Path
@@ -71,7 +72,7 @@ class Model:
             f"{', '.join(self.labels)}{figures}) in {self.folder}"
         )
 
-    def predict(self, pictures: Any, *, temperature: bool = False) -> Predictions:
+    def predict(self, pictures: PictureLike | Iterable[PictureLike], *, temperature: bool = False) -> Predictions:
         """Classify new pictures by the preprocessing that evaluation uses.
 
         Args:
@@ -142,40 +143,6 @@ class Model:
         return folder
 
 
-@dataclass(frozen=True, repr=False)
-class Comparison:
-    """What can be said of models that were evaluated on the same images.
-
-    Attributes:
-        results: name -> evaluation.
-        content: what comparison.json holds, see `hfprobe.evaluation.comparison.compare`.
-    """
-
-    results: dict[str, EvalResult]
-    content: dict[str, Any]
-
-    @property
-    def verdict(self) -> str:
-        """The sentences that the figures support, one per line."""
-        return "\n".join(self.content["verdict"])
-
-    def __repr__(self) -> str:
-        return self.verdict
-
-    def _repr_html_(self) -> str:
-        def with_interval(found: dict[str, Any], key: str) -> str:
-            low, high = found["intervals"][key]
-            return f"{found[key]:.2%} ({low:.2%} to {high:.2%})"
-
-        rows = [
-            (name, with_interval(found, "accuracy"), with_interval(found, "macro_f1"), f"{found['parameters']:,}")
-            for name, found in self.content["models"].items()
-        ]
-        caption = f"{self.content['n']:,} {self.content['split']} images, 95 % intervals"
-        table = render_table(["model", "accuracy", "macro-F1", "parameters"], rows, caption=caption)
-        return table + render_sentences(self.content["verdict"])
-
-
 @quiet_bars()
 def load_images(
     dataset: str | Path = DEFAULT_DATASET,
@@ -199,7 +166,7 @@ def load_images(
         InputError: no such dataset or class; a class with too few images.
     """
     chosen = list(DEFAULT_CLASSES if classes is None else classes)
-    limits = {"max_train_samples": max_train_samples, "max_eval_samples": max_eval_samples}
+    limits: dict[str, Any] = {"max_train_samples": max_train_samples, "max_eval_samples": max_eval_samples}
     # The checks of the command line, before anything is loaded.
     data = make_run(dataset=str(dataset), classes=chosen, split_seed=seed, **limits).data
     return splits.load_images(data, seed=seed)
@@ -228,11 +195,11 @@ def train(model: str, images: Images, *, recipe: str | None = None, **settings: 
     told = [name for name in IMAGE_SETTINGS if name in settings]
     if told:
         raise InputError(f"{', '.join(told)} cannot be set in train: the images say it. Set it in load_images.")
-    chosen = {field.name: getattr(images.arguments, field.name) for field in fields(DataArguments)}
-    chosen = {name: chosen[name] for name in IMAGE_SETTINGS if name != "split_seed"}
+    chosen = {name: getattr(images.arguments, name) for name in IMAGE_SETTINGS if name != "split_seed"}
     config = make_run(model=model, recipe=recipe, **chosen, split_seed=images.seed, **settings)
     with quiet_bars(own=not config.training.disable_tqdm):
         finished = run_training(config, images=images)
+    assert finished is not None  # the only process is the main one
     return Model(
         model=finished.model.eval(),
         processor=finished.processor,
@@ -261,9 +228,17 @@ def load(model: str | Path, *, hub_dir: str | Path = "hub") -> Model:
     return Model(model=loaded, processor=processor, name=name, revision=folder.name, folder=folder)
 
 
-def evaluate(model: Model | str | Path, images: Images | None = None, **options: Any) -> EvalResult:
+def evaluate(
+    model: Model | str | Path,
+    images: Images | None = None,
+    *,
+    split: Literal["test", "validation"] = "test",
+    temperature: bool = False,
+    tta: bool = False,
+) -> EvalResult:
     """`Model.evaluate`, for a model or for what `load` takes."""
-    return (model if isinstance(model, Model) else load(model)).evaluate(images, **options)
+    loaded = model if isinstance(model, Model) else load(model)
+    return loaded.evaluate(images, split=split, temperature=temperature, tta=tta)
 
 
 def compare(*results: EvalResult, names: Sequence[str] | None = None, profile: str | Path | None = None) -> Comparison:
@@ -278,10 +253,10 @@ def compare(*results: EvalResult, names: Sequence[str] | None = None, profile: s
     """
     if len(results) < 2:
         raise InputError(f"{len(results)} evaluations cannot be compared; allowed: two or more.")
-    called = comparison.name_results(results) if names is None else list(names)
+    called = name_results(results) if names is None else list(names)
     if len(set(called)) != len(results) or len(called) != len(results):
         raise InputError(f"names are {shorten(called)}; allowed: {len(results)} different names.")
-    comparable = comparison.make_comparable(dict(zip(called, results, strict=True)), places=called)
+    comparable = make_comparable(dict(zip(called, results, strict=True)), places=called)
     costs = None if profile is None else comparison.load_profile(Path(profile))
     return Comparison(results=comparable, content=comparison.compare(comparable, profile=costs))
 

@@ -37,7 +37,8 @@ def main() -> None:
     arguments = make_parser().parse_args()
     require_writable(arguments.report_dir, flag="--report_dir")
 
-    from hfprobe.evaluation.comparison import compare, load_comparable, load_profile, save_comparison
+    from hfprobe.evaluation.comparable import load_comparable
+    from hfprobe.evaluation.comparison import compare, load_profile, save_comparison
     from hfprobe.reporting import write_comparison
     from hfprobe.system.files import replace_together
 

@@ -36,15 +36,14 @@ def run_command(main: Callable[[], None]) -> NoReturn:
         sys.exit(process.INTERRUPTED)
     except Exception as error:
         lacking = None if isinstance(error, CommandError) else find_shortage(error)
-        if lacking is None and not isinstance(error, CommandError):
+        reported = error if lacking is None else MachineError(lacking)
+        if not isinstance(reported, CommandError):
             raise
         if os.environ.get("HFPROBE_DEBUG") == "1":
             traceback.print_exc()
-        if lacking is not None:
-            error = MachineError(lacking)
-        text = " ".join(str(error).split())
-        _say(text if isinstance(error, StoppedError) else f"error: {text}")
-        sys.exit(error.exit_code)
+        text = " ".join(str(reported).split())
+        _say(text if isinstance(reported, StoppedError) else f"error: {text}")
+        sys.exit(reported.exit_code)
     sys.exit(0)
 
 
@@ -58,5 +57,5 @@ def _say(text: str) -> None:
 
 def _thread_ended(ended: threading.ExceptHookArgs) -> None:
     """No traceback from TensorBoard's thread on a full disk: the main thread will meet the same, and says so."""
-    if find_shortage(ended.exc_value) is None:
+    if ended.exc_value is None or find_shortage(ended.exc_value) is None:
         threading.__excepthook__(ended)

@@ -7,8 +7,8 @@ import difflib
 import logging
 import math
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
 
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.ranges import Range
@@ -16,18 +16,18 @@ from hfprobe.system.ranges import Range
 logger = logging.getLogger(__name__)
 
 
-class OneLineErrors:
-    """Mixin for argparse parsers: no usage text before an error, near misses for an unknown flag."""
+class OneLineErrors(argparse.ArgumentParser):
+    """For argparse parsers: no usage text before an error, near misses for an unknown flag."""
 
-    def error(self: argparse.ArgumentParser, message: str) -> NoReturn:
+    def error(self, message: str) -> NoReturn:
         raise InputError(shorten(message, 400))
 
-    def parse_known_args(self: argparse.ArgumentParser, args=None, namespace=None):
+    def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
         args = sys.argv[1:] if args is None else list(args)
         refuse_unusable(args)
         return super().parse_known_args(args, namespace)
 
-    def refuse_unknown(self: argparse.ArgumentParser, remaining: Sequence[str]) -> None:
+    def refuse_unknown(self, remaining: Sequence[str]) -> None:
         """Raise InputError for the first of the arguments that no flag took."""
         if not remaining:
             return
@@ -63,17 +63,18 @@ def warn_about_repeated(parser: argparse.ArgumentParser, argv: Sequence[str]) ->
             logger.warning("%s: passed %d times. The last value is used.", names, len(flags))
 
 
-class Parser(OneLineErrors, argparse.ArgumentParser):
+class Parser(OneLineErrors):
     """argparse with one-line errors; abbreviated flags are not taken."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         kwargs = {"prog": sys.argv[0]} | kwargs  # for hints: what the user typed
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
 
-    def parse_args(self, args=None, namespace=None):
+    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
+        args = sys.argv[1:] if args is None else list(args)
         parsed, remaining = self.parse_known_args(args, namespace)
         self.refuse_unknown(remaining)
-        warn_about_repeated(self, sys.argv[1:] if args is None else args)
+        warn_about_repeated(self, args)
         return parsed
 
 

@@ -28,7 +28,7 @@ class RunParser(OneLineErrors, HfArgumentParser):
     """
 
     def __init__(self, groups: Sequence[type], *, defaults: dict[str, Any], prog: str):
-        super().__init__(groups, prog=prog, allow_abbrev=False)
+        HfArgumentParser.__init__(self, groups, prog=prog, allow_abbrev=False)
         for short, long in SHORT_NAMES.items():
             for action in [action for action in self._actions if action.dest == long]:
                 same = {name: getattr(action, name) for name in ("dest", "type", "nargs", "const")}
@@ -129,7 +129,7 @@ def parse_runs(argv: Sequence[str] | None = None) -> list[RunConfig]:
         return [whole]
     runs = []
     for seed in range(arguments.seed, arguments.seed + arguments.seeds):
-        own = {"seeds": 1, "seed": seed}
+        own: dict[str, Any] = {"seeds": 1, "seed": seed}
         if not arguments.vary_split:
             own["split_seed"] = whole.split_seed
         if arguments.output_dir != arguments.default_output_dir:

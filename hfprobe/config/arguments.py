@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from transformers import TrainingArguments
 from transformers.utils import strtobool
@@ -68,6 +68,9 @@ def has_bf16_units() -> bool:
 @dataclass
 class RunArguments(TrainingArguments):
     """transformers' TrainingArguments, and what hfprobe adds."""
+
+    if TYPE_CHECKING:  # transformers allows None, which __post_init__ replaces
+        output_dir: str
 
     model: str = field(default="cnn", metadata={"help": "Which model: cnn or probe."})
     recipe: str | None = field(default=None, metadata={"help": "Table of defaults; a flag that you pass wins over it."})
@@ -218,13 +221,9 @@ class RunArguments(TrainingArguments):
         return {name: reason for holds, names, reason in table if holds for name in names}
 
 
-def ignored_by_optimizer(arguments: Any) -> dict[str, str]:
-    """Setting -> why the chosen optimizer makes nothing of it.
-
-    Args:
-        arguments: RunArguments.
-    """
-    ignored = {}
+def ignored_by_optimizer(arguments: RunArguments) -> dict[str, str]:
+    """Setting -> why the chosen optimizer makes nothing of it."""
+    ignored: dict[str, str] = {}
     if arguments.optimizer != "muon":
         ignored |= dict.fromkeys(("muon_learning_rate", "muon_momentum"), "only --optimizer muon reads it")
     if arguments.optimizer != "optim":
@@ -232,7 +231,7 @@ def ignored_by_optimizer(arguments: Any) -> dict[str, str]:
         ignored |= dict.fromkeys(("optim", "optim_args", "optim_target_modules"), reason)
         without_moments = arguments.optimizer == "sgd"
     else:
-        optim = getattr(arguments.optim, "value", arguments.optim)
+        optim = str(getattr(arguments.optim, "value", arguments.optim))
         without_moments = optim.startswith(("sgd", "adagrad", "rmsprop", "adafactor"))
         if optim in ("adamw_torch", "adamw_torch_fused", "adafactor"):
             reason = f"--optim {optim} does not read it"

@@ -11,7 +11,7 @@ from hfprobe.config.arguments import HOUSE_DEFAULTS, RunArguments, ignored_by_op
 from hfprobe.config.values import check_value, check_values, groups_of, one_line_errors
 from hfprobe.data.arguments import DataArguments
 from hfprobe.models import find_family
-from hfprobe.models.base import ModelFamily
+from hfprobe.models.base import FamilyOptions, ModelFamily
 
 logger = logging.getLogger(__name__)
 
@@ -26,13 +26,13 @@ class RunConfig:
     """Everything a run needs to know.
 
     Attributes:
-        model: the recipe module's own Options.
+        model: the model's own Options.
         passed: fields that the user set, on the command line, in a file or in Python.
     """
 
     data: DataArguments
     training: RunArguments
-    model: Any
+    model: FamilyOptions
     passed: frozenset[str] = frozenset()
 
     @property
@@ -127,11 +127,11 @@ def build_run(*, model: str = "cnn", recipe: str | None = None, **values: Any) -
         family = find_family(model)
         recipe = check_value("recipe", recipe, RunArguments)
         settings = starting_values(family, recipe, schedule=given.get("lr_scheduler_type")) | given
-        parts = []
-        for group in groups_of(family):
-            own = {field.name for field in fields(group)}
-            parts.append(group(**{name: value for name, value in settings.items() if name in own}))
-    return RunConfig(*parts, passed=frozenset(given))
+        data, training, own = (
+            group(**{field.name: settings[field.name] for field in fields(group) if field.name in settings})
+            for group in groups_of(family)
+        )
+    return RunConfig(data, training, own, passed=frozenset(given))
 
 
 def make_run(*, model: str = "cnn", recipe: str | None = None, **values: Any) -> RunConfig:

@@ -62,7 +62,7 @@ def check_schedule(arguments: Any) -> None:
         if name not in settings:
             raise InputError(f"--lr_scheduler_kwargs has '{shorten(name, 100)}', which is unknown. {allowed}.")
         like = settings[name]
-        wanted = type(like) if isinstance(like, str | bool) else int | float
+        wanted: Any = type(like) if isinstance(like, str | bool) else int | float
         fits = isinstance(value, wanted) and isinstance(value, bool) == isinstance(like, bool)
         if not fits or (wanted == int | float and not math.isfinite(value)):
             kind_of = {str: "a text", bool: "true or false"}.get(wanted, "a finite number")

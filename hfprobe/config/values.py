@@ -51,7 +51,8 @@ def check_values(values: Mapping[str, Any], *, model: str) -> dict[str, Any]:
     """
     family = find_family(check_value("model", model, RunArguments))
     owners = {name: group for group in groups_of(family) for name in _types(group)}
-    checked, spelled = {}, {}
+    checked: dict[str, Any] = {}
+    spelled: dict[str, str] = {}
     for given, value in values.items():
         name = SHORT_NAMES.get(given, given)
         if name not in owners:

@@ -84,7 +84,8 @@ def _read_parquet(file: Path, folder: Path) -> Dataset:
         )
     except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:
         reason = error.__cause__ or error
-        if getattr(reason, "errno", None) not in (*cache.FORBIDDEN, *DISK_FULL) or not os.access(file, os.R_OK):
+        unwritten = (*cache.FORBIDDEN, *DISK_FULL)
+        if not isinstance(reason, OSError) or reason.errno not in unwritten or not os.access(file, os.R_OK):
             raise InputError(
                 f"Dataset folder '{folder}' cannot be read: {file.relative_to(folder)}: {reason}. Fix or remove the "
                 "file."

@@ -80,7 +80,7 @@ def _upright_rgb(image: PIL.Image.Image) -> tuple[PIL.Image.Image, str | None]:
     if image.mode in ("I", "F"):
         low, high = _stated_range(image.mode, tags)
         return _from_values(np.asarray(image), low, high), f"Values from {low:g} to {high:g} were scaled to 0 to 255"
-    if "16" in raw_mode and max(high for _, high in _extrema(image)) < 16:
+    if "16" in raw_mode and np.max(image.getextrema()) < 16:
         raise ValueError(
             "it stores colours of at most 12 bits in 16-bit values, and Pillow keeps only 4 bits of them; "
             "convert it to 8 bits"
@@ -90,11 +90,6 @@ def _upright_rgb(image: PIL.Image.Image) -> tuple[PIL.Image.Image, str | None]:
         white = PIL.Image.new("RGBA", image.size, "white")
         return PIL.Image.alpha_composite(white, image).convert("RGB"), None
     return image.convert("RGB"), None
-
-
-def _extrema(image: PIL.Image.Image) -> list[tuple[int, int]]:
-    found = image.getextrema()
-    return [found] if image.getbands() == (image.mode,) else list(found)
 
 
 def _stated_range(mode: str, tags: Mapping[int, Any]) -> tuple[float, float]:

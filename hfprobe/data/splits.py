@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from datasets import Dataset, Image
@@ -18,6 +18,9 @@ from hfprobe.data.sources import load_source
 from hfprobe.data.store import ImageSplit, decode_images
 from hfprobe.system.errors import InputError
 from hfprobe.system.html import render_table
+
+if TYPE_CHECKING:  # slow to import
+    from transformers import BaseImageProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +42,17 @@ class Splits:
     train: ImageSplit | None = None
     validation: ImageSplit | None = None
     test: ImageSplit | None = None
+
+    def part(self, name: str) -> ImageSplit:
+        """The part `train`, `validation` or `test`.
+
+        Raises:
+            ValueError: it was not requested.
+        """
+        found = {"train": self.train, "validation": self.validation, "test": self.test}[name]
+        if found is None:
+            raise ValueError(f"The {name} images were not decoded.")
+        return found
 
     @property
     def fingerprint(self) -> str:
@@ -85,7 +99,7 @@ class Images:
         rows = [(name, *numbers, sum(numbers)) for name, numbers in self.counts().items()]
         return render_table(["split", *self.class_names, "images"], rows, caption=self.source)
 
-    def decode(self, *names: str, processor: Any) -> Splits:
+    def decode(self, *names: str, processor: BaseImageProcessor) -> Splits:
         """Decode some of the parts for a model with this image processor.
 
         Args:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
@@ -24,6 +24,9 @@ from hfprobe.data.transforms import crop_and_flip, describe_geometry, fit_images
 from hfprobe.system.errors import InputError, first_line
 from hfprobe.system.files import create_array, staging_folder
 from hfprobe.system.progress import show_progress
+
+if TYPE_CHECKING:  # slow to import
+    from transformers import BaseImageProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +51,10 @@ class ImageSplit:
     labels: np.ndarray
     index: np.ndarray
     fitted: bool = False
-    digests: np.ndarray = field(default=None)
+    digests: np.ndarray = field(default_factory=lambda: np.empty((0, DIGEST_BYTES), dtype=np.uint8))
 
     def __post_init__(self) -> None:
-        if self.digests is None:
+        if len(self.digests) < len(self.images):
             found = [hashlib.sha256(image.tobytes()).digest()[:DIGEST_BYTES] for image in self.images]
             digests = np.frombuffer(b"".join(found), dtype=np.uint8).reshape(-1, DIGEST_BYTES)
             object.__setattr__(self, "digests", digests)
@@ -69,14 +72,14 @@ class ImageSplit:
         """SHA-256 of the digests, labels and row numbers of the images; it is the same at every resolution."""
         digest = hashlib.sha256()
         for part in (self.digests, self.labels, self.index):
-            digest.update(np.ascontiguousarray(part))
+            digest.update(np.ascontiguousarray(part).data)
         return digest.hexdigest()
 
     @property
     def pictures_fingerprint(self) -> str:
         """SHA-256 of the digests and row numbers of the images; it does not depend on the numbering of the classes."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.digests))
-        digest.update(np.ascontiguousarray(self.index))
+        digest = hashlib.sha256(np.ascontiguousarray(self.digests).data)
+        digest.update(np.ascontiguousarray(self.index).data)
         return digest.hexdigest()
 
 
@@ -100,7 +103,7 @@ class ImageBatches(torch.utils.data.Dataset):
         self,
         split: ImageSplit,
         *,
-        processor,
+        processor: BaseImageProcessor,
         augment: dict[str, Any] | None = None,
         seed: int = 0,
         mirror: bool = False,
@@ -128,13 +131,13 @@ class ImageBatches(torch.utils.data.Dataset):
     def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
         return {key: value[0] for key, value in self.__getitems__([position]).items()}
 
-    def __getitems__(self, positions: Sequence[int]) -> dict[str, torch.Tensor]:
+    def __getitems__(self, positions: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
         images = torch.from_numpy(self.split.images[positions])  # (B, H, W, 3) uint8
         if not self.split.fitted:
             images = fit_images(images.permute(0, 3, 1, 2), processor=self.processor).permute(0, 2, 3, 1)
         if self.augment is not None:
-            key = {"seed": self.seed, "epoch": int(self._epoch), "index": self.split.index[positions]}
-            images = crop_and_flip(images, **key, **self.augment)
+            index = self.split.index[positions]
+            images = crop_and_flip(images, seed=self.seed, epoch=int(self._epoch), index=index, **self.augment)
         if self.mirror:
             images = images.flip(2)
         return {
@@ -143,7 +146,9 @@ class ImageBatches(torch.utils.data.Dataset):
         }
 
 
-def decode_images(rows: Dataset, *, part: str, split: str, processor: Any, source_key: str) -> ImageSplit:
+def decode_images(
+    rows: Dataset, *, part: str, split: str, processor: BaseImageProcessor, source_key: str
+) -> ImageSplit:
     """Decode every image of `rows` into the cache; a second call reads the cache.
 
     If all images have the same size and no more pixels than the input of the model, they are cached unchanged.
@@ -201,7 +206,7 @@ def decode_images(rows: Dataset, *, part: str, split: str, processor: Any, sourc
     )
 
 
-def _serves(place: Path, processor: Any) -> bool:
+def _serves(place: Path, processor: BaseImageProcessor) -> bool:
     """Whether a folder holds decoded images that a model can use: no image has more pixels than its input."""
     if not (place / RECORD_FILE).is_file():
         return False
@@ -216,12 +221,12 @@ class _Writer:
     then on, images are fitted before they are stored, and those stored earlier are fitted too.
     """
 
-    def __init__(self, folder: Path, *, count: int, processor: Any):
+    def __init__(self, folder: Path, *, count: int, processor: BaseImageProcessor):
         self.folder = folder
         self.count = count
         self.processor = processor
         self.fitted = False
-        self.images: np.ndarray | None = None
+        self.images: np.memmap | None = None
         self.digests = np.zeros((count, DIGEST_BYTES), dtype=np.uint8)
         self.notes: Counter[str] = Counter()
         self.done = 0
@@ -239,7 +244,8 @@ class _Writer:
         self.done += 1
 
     def finish(self) -> None:
-        self.images.flush()
+        if self.images is not None:
+            self.images.flush()
         if not self.fitted:
             os.rename(self.folder / "originals.npy", self.folder / "images.npy")
         np.save(self.folder / "digests.npy", self.digests)
@@ -250,19 +256,21 @@ class _Writer:
         return small and (self.images is None or self.images.shape[1:] == shape)
 
     def _fit_earlier(self) -> None:
-        earlier, self.fitted = self.images, True
+        self.fitted = True
         side = input_size(self.processor)
-        self.images = self._create("images.npy", (side, side, 3))
-        for first in range(0, self.done, FITTED_AT_ONCE):
-            last = min(first + FITTED_AT_ONCE, self.done)
-            self.images[first:last] = self._fit(earlier[first:last])
+        images = self._create("images.npy", (side, side, 3))
+        if self.images is not None:
+            for first in range(0, self.done, FITTED_AT_ONCE):
+                last = min(first + FITTED_AT_ONCE, self.done)
+                images[first:last] = self._fit(self.images[first:last])
+        self.images = images
         (self.folder / "originals.npy").unlink(missing_ok=True)
 
     def _fit(self, pixels: np.ndarray) -> np.ndarray:
         images = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2)
         return fit_images(images, processor=self.processor).permute(0, 2, 3, 1).numpy()
 
-    def _create(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    def _create(self, name: str, shape: tuple[int, ...]) -> np.memmap:
         return create_array(self.folder / name, dtype=np.uint8, shape=(self.count, *shape))
 
 

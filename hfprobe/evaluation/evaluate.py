@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
-from transformers import PreTrainedModel
+from transformers import BaseImageProcessor, PreTrainedModel
 
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.splits import Images, Splits, load_images
-from hfprobe.data.store import ImageSplit
 from hfprobe.evaluation.results import EvalResult
 from hfprobe.models import family_of
 from hfprobe.system import provenance
@@ -26,7 +25,7 @@ BATCH_SIZE = 64
 def evaluate_model(
     *,
     model: PreTrainedModel,
-    processor: Any,
+    processor: BaseImageProcessor,
     splits: Splits,
     split: str,
     identity: dict[str, Any],
@@ -53,7 +52,7 @@ def evaluate_model(
         )
     divisor = calibration_temperature(model) if temperature else 1.0
     device = find_device()
-    images: ImageSplit = getattr(splits, split)
+    images = splits.part(split)
     model.to(device)
     start = time.perf_counter()
     family = family_of(model)

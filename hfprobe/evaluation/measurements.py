@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.autograd.profiler_util import FunctionEvent
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -83,11 +84,13 @@ def count_macs(model: PreTrainedModel, *, side: int) -> int:
 class OperatorNames(TorchDispatchMode):
     """Collects in `found` the names, such as `aten.bmm`, of the operators that run inside the context."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.found: set[str] = set()
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         self.found.add(str(func.overloadpacket))
         return func(*args, **kwargs or {})
 
@@ -206,7 +209,7 @@ def profile_operators(step: Callable[[], None], *, trace: Path, device: torch.de
     }
 
 
-def kind_of(event) -> str:
+def kind_of(event: FunctionEvent | None) -> str:
     """The kind of an operator: that of the outermost of its callers, or of itself, that has one; otherwise "other"."""
     kind = "other"
     while event is not None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import datasets
 import evaluate
 
 from hfprobe.evaluation.statistics import score_predictions
+
+if TYPE_CHECKING:
+    import numpy as np
+    from transformers import EvalPrediction
 
 
 class ClassificationMetric(evaluate.Metric):
@@ -24,15 +28,15 @@ class ClassificationMetric(evaluate.Metric):
             features=datasets.Features(predictions=datasets.Value("int64"), references=datasets.Value("int64")),
         )
 
-    def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
+    def _compute(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
         return score_predictions(references, predictions)
 
 
-def compute_metrics(prediction: Any) -> dict[str, float]:
+def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """`accuracy` and `macro_f1`, both in [0, 1], for the Trainer.
 
     Args:
-        prediction: an EvalPrediction with logits (N, C) and label numbers (N,).
+        prediction: logits (N, C) and label numbers (N,).
     """
     logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
     # In memory: on disk, two concurrent metrics (two ranks, two runs) wait a second for the lock of the other.

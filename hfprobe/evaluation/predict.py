@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
-from transformers import PreTrainedModel
+from transformers import BaseImageProcessor, PreTrainedModel
 
 from hfprobe.data.pictures import convert_picture, read_picture
 from hfprobe.data.transforms import fit_images, normalize
@@ -23,6 +23,8 @@ from hfprobe.system.progress import show_progress
 
 # Rows of the table that a notebook shows.
 SHOWN = 20
+# What can be classified: a path, an image of Pillow, an array of shape (H, W, 3) or (H, W) with uint8 values.
+PictureLike = str | os.PathLike[str] | PIL.Image.Image | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,11 @@ class Predictions:
 
 
 def predict_pictures(
-    pictures: Any, *, model: PreTrainedModel, processor: Any, temperature: bool = False
+    pictures: PictureLike | Iterable[PictureLike],
+    *,
+    model: PreTrainedModel,
+    processor: BaseImageProcessor,
+    temperature: bool = False,
 ) -> Predictions:
     """Classify pictures; see docs/pictures.md for how each kind of picture is read.
 
@@ -103,16 +109,18 @@ def predict_pictures(
     return Predictions(class_names=class_names, names=names, probabilities=np.concatenate(found))
 
 
-def list_pictures(pictures: Any) -> Sequence[Any]:
+def list_pictures(pictures: PictureLike | Iterable[PictureLike]) -> Sequence[PictureLike]:
     """One picture or several, as a sequence of pictures.
 
     Raises:
         InputError: no picture, or an object that is neither a picture nor a sequence of pictures.
     """
-    alone = isinstance(pictures, str | os.PathLike | PIL.Image.Image) or getattr(pictures, "ndim", 4) in (2, 3)
-    if not alone and not isinstance(pictures, Iterable):
+    if isinstance(pictures, str | os.PathLike | PIL.Image.Image) or getattr(pictures, "ndim", 4) in (2, 3):
+        items: list[Any] = [pictures]
+    elif isinstance(pictures, Iterable):
+        items = list(pictures)
+    else:
         raise InputError(f"A picture is {_kind(pictures)}. {ALLOWED}")
-    items = [pictures] if alone else list(pictures)
     if not items:
         raise InputError(f"There is no picture to classify. {ALLOWED}")
     return items
@@ -121,7 +129,7 @@ def list_pictures(pictures: Any) -> Sequence[Any]:
 ALLOWED = "Allowed: paths, PIL images, or uint8 arrays of shape (H, W, 3) or (H, W)."
 
 
-def _fit(item: Any, *, name: str, processor: Any) -> torch.Tensor:
+def _fit(item: PictureLike, *, name: str, processor: BaseImageProcessor) -> torch.Tensor:
     """(1, 3, h, w) uint8: a picture after the geometric part of the image processor.
 
     Raises:

@@ -93,7 +93,7 @@ def explain(error: BaseException, *, what: str) -> Trouble | None:
 def _chain(error: BaseException) -> list[BaseException]:
     """An error and its causes, nearest first: libraries wrap the error of the hub, sometimes with `from None`."""
     found: list[BaseException] = []
-    waiting = [error]
+    waiting: list[BaseException | None] = [error]
     while waiting:
         next_ = waiting.pop(0)
         if next_ is not None and next_ not in found:
@@ -149,7 +149,7 @@ def _warn_of_token(said: str) -> None:
     logger.warning("The hub refuses your token (HTTP 401%s); public files are fetched without it. %s", said, LOG_IN)
 
 
-def _within(seconds: float, request: Callable[[Any], Answer], *arguments: Any) -> Answer:
+def _within(seconds: float, request: Callable[..., Answer], *arguments: Any) -> Answer:
     outcome: dict[str, Any] = {}
 
     def run() -> None:

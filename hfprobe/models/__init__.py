@@ -6,10 +6,13 @@ import importlib
 import json
 import pkgutil
 from reprlib import repr as shortened
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hfprobe.models.base import ModelFamily
 from hfprobe.system.errors import InputError, shorten
+
+if TYPE_CHECKING:  # slow to import
+    from transformers import BaseImageProcessor, PreTrainedModel
 
 
 def families() -> list[ModelFamily]:
@@ -38,12 +41,12 @@ def find_family(name: str) -> ModelFamily:
     )
 
 
-def family_of(model: Any) -> ModelFamily:
-    """The family of a PreTrainedModel."""
+def family_of(model: PreTrainedModel) -> ModelFamily:
+    """The family of a model."""
     return next(family for family in families() if family.model_class is type(model))
 
 
-def build_model(name: str, *, labels: list[str], options: Any) -> tuple[Any, Any]:
+def build_model(name: str, *, labels: list[str], options: Any) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """A new model and its image processor.
 
     Args:
@@ -56,7 +59,7 @@ def build_model(name: str, *, labels: list[str], options: Any) -> tuple[Any, Any
     return find_family(name).build(options=options, labels=labels)
 
 
-def check_processor(model: Any, processor: Any) -> None:
+def check_processor(model: PreTrainedModel, processor: BaseImageProcessor) -> None:
     """Check that an image processor is the one that a model was made for.
 
     Raises:
@@ -68,7 +71,7 @@ def check_processor(model: Any, processor: Any) -> None:
         raise InputError(f"{error}. Use the image processor that build_model returns.") from error
 
 
-def check_preprocessing(model: Any, values: dict[str, Any]) -> None:
+def check_preprocessing(model: PreTrainedModel, values: dict[str, Any]) -> None:
     """Check that the settings of an image processor are those that a model was made for.
 
     Args:
@@ -79,13 +82,16 @@ def check_preprocessing(model: Any, values: dict[str, Any]) -> None:
     """
     for name, low in (("image_mean", 0), ("image_std", 0.001)):  # of pixels from 0 to 1
         found = values.get(name)
-        fits = isinstance(found, list) and len(found) == 3 and all(type(value) in (int, float) for value in found)
-        if not fits or not all(low <= value <= 1 for value in found):
+        if not (
+            isinstance(found, list)
+            and len(found) == 3
+            and all(type(value) in (int, float) and low <= value <= 1 for value in found)
+        ):
             raise ValueError(f"The image processor's {name} is {shortened(found)}; allowed: 3 numbers from {low} to 1")
     family_of(model).check_preprocessing(model, values)
 
 
-def register_models() -> list[type]:
+def register_models() -> list[type[PreTrainedModel]]:
     """Import all models, so that the Auto classes of transformers know them without running code from a model folder.
 
     Returns:

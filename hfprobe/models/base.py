@@ -8,16 +8,25 @@ tests/models/test_base.py checks this interface for every model.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, fields
 from reprlib import repr as shortened
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from hfprobe.system.errors import InputError, shorten
 
+if TYPE_CHECKING:  # slow to import
+    import numpy as np
+    import torch
+    from transformers import BaseImageProcessor, PreTrainedModel
+
+    from hfprobe.data.store import ImageBatches, ImageSplit
+
 # Settings of an image processor that change the input of a model.
-PREPROCESSING = ("image_processor_type", "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale")
-PREPROCESSING += ("rescale_factor", "do_normalize", "do_pad", "pad_size")
+PREPROCESSING = (
+    *("image_processor_type", "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale"),
+    *("rescale_factor", "do_normalize", "do_pad", "pad_size"),
+)
 STATISTICS = ("image_mean", "image_std")
 # Groups of settings that may have no effect for a model.
 AUGMENTATION = ("augment", "crop_shift", "crop_padding", "flips")
@@ -35,7 +44,40 @@ GRADIENT_TRAINING = (
 )
 
 
-class ModelFamily:
+class FamilyOptions(Protocol):
+    """A dataclass of the flags that one model has."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    def ignored_settings(self) -> dict[str, str]:
+        """Setting that has no effect -> the reason."""
+
+
+# The model class of a family, and the dataclass of its flags.
+ModelT = TypeVar("ModelT", bound="PreTrainedModel")
+OptionsT = TypeVar("OptionsT", bound=FamilyOptions)
+
+
+class Inputs(Protocol):
+    """A split as the Trainer and the evaluation read it: a dataset that returns complete batches."""
+
+    @property
+    def preparation_seconds(self) -> float:
+        """Time in seconds that preparing the inputs took."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch that the augmentation depends on."""
+
+    def take(self, positions: np.ndarray) -> Inputs:
+        """The images at `positions`, (B,) integers."""
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, positions: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
+        """Keyword arguments of `forward` of the model with a leading dimension B, and `labels` (B,) int64."""
+
+
+class ModelFamily(Generic[ModelT, OptionsT]):
     """A model of the command line: its flags, its recipes, and how it is built and trained, and on which inputs.
 
     Attributes:
@@ -57,7 +99,7 @@ class ModelFamily:
     name: str
     aliases: tuple[str, ...] = ()
     hub_name: str
-    Options: type
+    Options: type[OptionsT]
     RECIPES: Mapping[str, Mapping[str, Any]]
     sanity_learning_rate: float = 1e-3
     fixed_statistics: bool = False
@@ -65,11 +107,11 @@ class ModelFamily:
     memory_remedy: str = "a smaller --max_train_samples"
 
     @property
-    def model_class(self) -> type:
-        """The class of the model, a PreTrainedModel; its config class raises a ValueError for invalid values."""
+    def model_class(self) -> type[ModelT]:
+        """The class of the model; its config class raises a ValueError for invalid values."""
         raise NotImplementedError
 
-    def build(self, *, options: Any, labels: list[str]) -> tuple[Any, Any]:
+    def build(self, *, options: OptionsT, labels: list[str]) -> tuple[ModelT, BaseImageProcessor]:
         """A new model and its image processor.
 
         Args:
@@ -80,44 +122,38 @@ class ModelFamily:
         """
         raise NotImplementedError
 
-    def initialize(self, model: Any, *, options: Any, images: Any) -> None:
+    def initialize(self, model: ModelT, *, options: OptionsT, images: ImageBatches) -> None:
         """Set initial weights that depend on the training images; most models have none.
 
         Args:
-            images: an `hfprobe.data.store.ImageBatches` of the training images, without augmentation.
+            images: the training images, without augmentation.
         """
         return
 
     def inputs(
         self,
-        model: Any,
-        processor: Any,
-        split: Any,
+        model: ModelT,
+        processor: BaseImageProcessor,
+        split: ImageSplit,
         *,
         name: str,
-        options: Any = None,
+        options: OptionsT | None = None,
         train: bool = False,
         augmentation: dict[str, Any] | None = None,
         seed: int = 0,
         mirror: bool = False,
-    ) -> Any:
+    ) -> Inputs:
         """A split as the Trainer and the evaluation read it.
 
         By default these are pixels; a model with a frozen part may return cached features instead.
 
         Args:
-            split: an `hfprobe.data.store.ImageSplit`.
             name: name of the split in progress bars and log lines, such as "test images".
             options: the options of the run; None in an evaluation.
             train: whether the inputs are used for training, and therefore augmented.
             augmentation: keyword arguments of `hfprobe.data.transforms.crop_and_flip`; None: no augmentation.
             seed: seed of the augmentation.
             mirror: whether every image is mirrored.
-
-        Returns:
-            A dataset whose `__getitems__(positions)` returns a complete batch: keyword arguments of `forward` of the
-            model with a leading dimension B, and `labels` (B,) int64. It has `set_epoch(epoch)`, `take(positions)` and
-            `preparation_seconds`, the time in seconds that preparing the inputs took.
         """
         from hfprobe.data.store import ImageBatches
 
@@ -125,22 +161,22 @@ class ModelFamily:
             split, processor=processor, augment=augmentation if train else None, seed=seed, mirror=mirror
         )
 
-    def is_solved(self, options: Any) -> bool:
+    def is_solved(self, options: OptionsT) -> bool:
         """Whether `solve` computes the weights, instead of gradient steps of the Trainer."""
         return False
 
-    def solve(self, model: Any, *, train: Any, validation: Any, options: Any) -> dict[str, Any]:
+    def solve(self, model: ModelT, *, train: Inputs, validation: Inputs, options: OptionsT) -> dict[str, Any]:
         """Compute the weights with a solver, without the Trainer.
 
         Args:
-            train, validation: datasets that `inputs` returned.
+            train, validation: what `inputs` returned.
 
         Returns:
             Name -> value of what was chosen on validation, for run.json and the model card.
         """
         raise NotImplementedError(f"{self.name} is trained by gradient steps")
 
-    def memory_needed(self, model: Any, *, options: Any, images: int) -> int:
+    def memory_needed(self, model: ModelT, *, options: OptionsT, images: int) -> int:
         """Bytes of main memory that training needs in addition to the model and that grow with the training images.
 
         Args:
@@ -148,11 +184,11 @@ class ModelFamily:
         """
         return 0
 
-    def processor_for(self, model: Any) -> Any:
+    def processor_for(self, model: ModelT) -> BaseImageProcessor:
         """The image processor for which a model was made."""
         raise NotImplementedError
 
-    def check_preprocessing(self, model: Any, values: dict[str, Any]) -> None:
+    def check_preprocessing(self, model: ModelT, values: dict[str, Any]) -> None:
         """Check that an image processor is the one of the model; another one silently costs several points of accuracy.
 
         Args:
@@ -169,7 +205,7 @@ class ModelFamily:
                     f"The image processor's {name} is {shortened(values.get(name))}; allowed: {expected.get(name)}"
                 )
 
-    def check_weights(self, model: Any) -> None:
+    def check_weights(self, model: ModelT) -> None:
         """Check that the weights match the config of the model, for example that a frozen part has not changed.
 
         Raises:
@@ -177,7 +213,7 @@ class ModelFamily:
         """
         return
 
-    def describe(self, model: Any) -> dict[str, Any]:
+    def describe(self, model: ModelT) -> dict[str, Any]:
         """Additional facts about the model for run.json, metrics.json and the model card."""
         return {}
 
@@ -196,7 +232,7 @@ class ModelFamily:
             raise InputError(f"Unknown recipe '{shorten(recipe)}' for model '{self.name}'. Available: {known}.")
         return {**self.RECIPES[recipe], "recipe": recipe}
 
-    def recipe_options(self, recipe: str | None = None, **values: Any) -> Any:
+    def recipe_options(self, recipe: str | None = None, **values: Any) -> OptionsT:
         """The Options of a recipe.
 
         Args:

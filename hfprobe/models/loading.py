@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoImageProcessor, PretrainedConfig, PreTrainedModel
+from transformers import AutoImageProcessor, BaseImageProcessor, PretrainedConfig, PreTrainedModel
 
 from hfprobe.models import check_preprocessing, family_of, register_models
 from hfprobe.system.errors import InputError, first_line
@@ -21,8 +21,11 @@ from hfprobe.system.model_files import CONFIG_FILE, PROCESSOR_FILE, WEIGHTS_FILE
 TEMPERATURES = (0.001, 1000)  # allowed range; training fits values from 0.05 to 20
 # Values that a run stores in the config of its model and that an evaluation reads: their types, and their description.
 COUNT, NUMBER, TEXT = ((int,), "a whole number from 0 on"), ((int, float), "a number from 0 on"), ((str,), "text")
-RUN_VALUES = dict.fromkeys(("seed", "split_seed"), COUNT) | dict.fromkeys(("epochs", "best_epoch", "seconds"), NUMBER)
-RUN_VALUES |= dict.fromkeys(("dataset", "recipe", "data_fingerprint"), TEXT)
+RUN_VALUES: dict[str, tuple[tuple[type, ...], str]] = {
+    **dict.fromkeys(("seed", "split_seed"), COUNT),
+    **dict.fromkeys(("epochs", "best_epoch", "seconds"), NUMBER),
+    **dict.fromkeys(("dataset", "recipe", "data_fingerprint"), TEXT),
+}
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -99,7 +102,7 @@ def load_weights(config: PretrainedConfig, folder: Path) -> PreTrainedModel:
             model = model_class(config)
     except Exception as error:  # timm and torch raise many types of errors for invalid sizes
         raise ValueError(f"{CONFIG_FILE}: {' '.join(str(error).split())}") from error
-    weights = {}
+    weights: dict[str, torch.Tensor] = {}
     for file in weight_files(folder):
         try:
             weights |= load_file(file)
@@ -154,7 +157,7 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
 
 
-def load_processor(model: PreTrainedModel, folder: Path) -> Any:
+def load_processor(model: PreTrainedModel, folder: Path) -> BaseImageProcessor:
     """The image processor in a folder, checked against the preprocessing that the model was trained with."""
     values = read_json(folder / PROCESSOR_FILE)
     if (folder / "processor_config.json").exists():  # transformers would read this file instead
@@ -166,7 +169,7 @@ def load_processor(model: PreTrainedModel, folder: Path) -> Any:
         raise ValueError(f"{PROCESSOR_FILE}: {error}") from error
 
 
-def load_model(folder: str | Path) -> tuple[PreTrainedModel, Any]:
+def load_model(folder: str | Path) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """Load the model and the image processor in a folder; no code from the folder is run.
 
     Returns:

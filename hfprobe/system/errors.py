@@ -65,7 +65,7 @@ def shorten(text: object, limit: int = 200) -> str:
 OUT_OF_MEMORY = "out of memory|can('t|not) allocate memory|bad_alloc"
 
 
-def find_shortage(error: Exception) -> str | None:
+def find_shortage(error: BaseException) -> str | None:
     """A message for an error that means out of disk space or memory; None for any other error."""
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return f"{error.strerror}{f': {error.filename!r}' if error.filename else ''}. Free some space, and run again."

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
-from transformers import PreTrainedModel
+from transformers import BaseImageProcessor, PreTrainedModel
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -17,6 +15,7 @@ from hfprobe.data.splits import Splits
 from hfprobe.data.store import ImageBatches
 from hfprobe.evaluation.metrics import compute_metrics
 from hfprobe.models import check_processor, find_family
+from hfprobe.models.base import Inputs
 from hfprobe.system.errors import refuse
 from hfprobe.system.progress import has_bars
 from hfprobe.training.callbacks import Curves, EarlyStopping, EpochLines, Histograms, Profiler, SetEpoch, StepBar
@@ -26,7 +25,9 @@ from hfprobe.training.run_folder import check_same_run, holds_run
 from hfprobe.training.trainer import ProbeTrainer, identity
 
 
-def build_trainer(*, config: RunConfig, model: PreTrainedModel, processor: Any, splits: Splits) -> ProbeTrainer:
+def build_trainer(
+    *, config: RunConfig, model: PreTrainedModel, processor: BaseImageProcessor, splits: Splits
+) -> ProbeTrainer:
     """The Trainer of a run.
 
     Args:
@@ -45,13 +46,13 @@ def build_trainer(*, config: RunConfig, model: PreTrainedModel, processor: Any, 
     with config.training.main_process_first(desc="preparing inputs"):
         train, validation = make_inputs(config=config, model=model, processor=processor, splits=splits)
     find_family(config.training.model).initialize(
-        model, options=config.model, images=ImageBatches(splits.train, processor=processor)
+        model, options=config.model, images=ImageBatches(splits.part("train"), processor=processor)
     )
     return assemble_trainer(config=config, model=model, processor=processor, train=train, validation=validation)
 
 
 def assemble_trainer(
-    *, config: RunConfig, model: PreTrainedModel, processor: Any, train: Dataset, validation: Dataset
+    *, config: RunConfig, model: PreTrainedModel, processor: BaseImageProcessor, train: Inputs, validation: Inputs
 ) -> ProbeTrainer:
     """A Trainer with hfprobe's callbacks, for the inputs of `make_inputs`."""
     arguments = config.training
@@ -93,20 +94,25 @@ def check_before_start(*, config: RunConfig, model: PreTrainedModel, splits: Spl
         output_dir=Path(arguments.output_dir),
         kept=arguments.save_total_limit,
         epochs=0 if family.is_solved(config.model) else arguments.num_train_epochs,
-        memory=family.memory_needed(model, options=config.model, images=len(splits.train)),
+        memory=family.memory_needed(model, options=config.model, images=len(splits.part("train"))),
         memory_remedy=family.memory_remedy,
     )
     refuse([], lacking)
 
 
 def make_inputs(
-    *, config: RunConfig, model: PreTrainedModel, processor: Any, splits: Splits
-) -> tuple[Dataset, Dataset]:
+    *, config: RunConfig, model: PreTrainedModel, processor: BaseImageProcessor, splits: Splits
+) -> tuple[Inputs, Inputs]:
     """Train and validation as the Trainer reads them, see `ModelFamily.inputs`."""
     model.to(config.training.device, memory_format=torch.channels_last)
-    how = {"options": config.model, "seed": config.training.seed}
-    inputs = partial(find_family(config.training.model).inputs, model, processor, **how)
+    how: dict[str, Any] = {"options": config.model, "seed": config.training.seed}
+    inputs, train, validation = (
+        find_family(config.training.model).inputs,
+        splits.part("train"),
+        splits.part("validation"),
+    )
+    augmentation = config.data.augmentation
     return (
-        inputs(splits.train, name="training images", train=True, augmentation=config.data.augmentation),
-        inputs(splits.validation, name="validation images"),
+        inputs(model, processor, train, name="training images", train=True, augmentation=augmentation, **how),
+        inputs(model, processor, validation, name="validation images", **how),
     )

@@ -9,8 +9,8 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from hfprobe.config.arguments import RunArguments
 from hfprobe.system.errors import InputError, find_shortage, first_line
 from hfprobe.system.files import sha256, sync
 from hfprobe.system.model_files import WEIGHTS_FILE
@@ -25,7 +25,7 @@ NEEDED = (WEIGHTS_FILE, "optimizer.pt", "scheduler.pt", STATE_FILE)
 
 def step_of(checkpoint: str | Path) -> int:
     """The step in a checkpoint's name."""
-    return int(NAME.fullmatch(Path(checkpoint).name)[1])
+    return int(Path(checkpoint).name.removeprefix("checkpoint-"))
 
 
 def name_of(step: int) -> str:
@@ -101,8 +101,8 @@ def find_newest(folder: Path) -> tuple[Path | None, list[str]]:
         The checkpoint, or None where there is none; a sentence for each that was passed over, newest first.
     """
     found = [path for path in folder.glob("checkpoint-*") if path.is_dir() and NAME.fullmatch(path.name)]
-    passed = []
-    for path in sorted(found, key=lambda path: int(NAME.fullmatch(path.name)[1]), reverse=True):
+    passed: list[str] = []
+    for path in sorted(found, key=step_of, reverse=True):
         fault = find_fault(path)
         best = None if fault else json.loads((path / STATE_FILE).read_text()).get("best_model_checkpoint")
         # By name: the run folder may have been moved since.
@@ -131,10 +131,6 @@ def reading(checkpoint: str | Path | None) -> Iterator[None]:
         ) from error
 
 
-def resume_command(arguments: Any) -> str:
-    """How to continue a run, as part of a sentence.
-
-    Args:
-        arguments: RunArguments.
-    """
+def resume_command(arguments: RunArguments) -> str:
+    """How to continue a run, as part of a sentence."""
     return f"run the same command with --resume{' instead of --overwrite' if arguments.overwrite else ''}"

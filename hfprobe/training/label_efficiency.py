@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset
-from transformers import PreTrainedModel, set_seed
+from transformers import BaseImageProcessor, PreTrainedModel, set_seed
 
 from hfprobe.config.run import RunConfig, make_run
 from hfprobe.data.columns import label_numbers
@@ -20,6 +19,7 @@ from hfprobe.data.splits import VALIDATION_SHARE, Images, Splits
 from hfprobe.data.store import ImageBatches
 from hfprobe.evaluation.results import POINTS_FILE
 from hfprobe.models import build_model, find_family
+from hfprobe.models.base import Inputs
 from hfprobe.system import provenance
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import write_json
@@ -65,13 +65,13 @@ def measure_label_efficiency(
     for name in models:
         processor = build_model(name, labels=images.class_names, options=options[name])[1]
         splits[name] = images.decode("train", "validation", "test", processor=processor)
-    setting = {
+    setting: dict[str, Any] = {
         "class_names": images.class_names,
         "data_fingerprint": next(iter(splits.values())).fingerprint,  # that of all: they differ in resolution alone
         "options": {name: vars(value) for name, value in options.items()},
     }
     points = _read_points(folder, setting)
-    content = {
+    content: dict[str, Any] = {
         "setting": setting,
         "points": points,
         "hardware": provenance.hardware(),
@@ -80,7 +80,7 @@ def measure_label_efficiency(
     done = {(point["model"], point["shots"], point["seed"]) for point in content["points"]}
     wanted = [(name, count, seed) for count in sorted(set(shots)) for name in models for seed in seeds]
     missing = [key for key in wanted if key not in done]
-    how = {"classes": len(images.class_names), "folder": str(folder)}
+    how: dict[str, Any] = {"classes": len(images.class_names), "folder": str(folder)}
     solved = {  # once for all seeds, with the same result as for one seed alone
         name: _prepare(_make_config(models[name] | {"model": name}, count=min(shots), seed=0, **how), splits[name])
         for name in {name for name, _, _ in missing}
@@ -102,7 +102,7 @@ def measure_label_efficiency(
                     "shots": count,
                     "seed": seed,
                     "accuracy": accuracy,
-                    "n": len(splits[name].test),
+                    "n": len(splits[name].part("test")),
                     "seconds": round(time.perf_counter() - start, 1),
                 }
             )
@@ -146,8 +146,8 @@ class _Prepared:
     """A model before it is fitted, and the inputs of each part of the split."""
 
     model: PreTrainedModel
-    processor: Any
-    inputs: dict[str, Dataset]
+    processor: BaseImageProcessor
+    inputs: dict[str, Inputs]
 
 
 def _prepare(config: RunConfig, splits: Splits) -> _Prepared:
@@ -155,7 +155,7 @@ def _prepare(config: RunConfig, splits: Splits) -> _Prepared:
     model, processor = build_model(config.training.model, labels=splits.class_names, options=config.model)
     train, validation = make_inputs(config=config, model=model, processor=processor, splits=splits)
     test = find_family(config.training.model).inputs(
-        model, processor, splits.test, name="test images", options=config.model
+        model, processor, splits.part("test"), name="test images", options=config.model
     )
     return _Prepared(model, processor, {"train": train, "validation": validation, "test": test})
 
@@ -169,7 +169,7 @@ def _make_config(values: dict[str, Any], *, count: int, classes: int, seed: int,
     steps = math.ceil(count * classes / recipe.training.per_device_train_batch_size)
     epochs = max(recipe.training.num_train_epochs, math.ceil(LEAST_STEPS / steps))
     # The last weights are taken: nothing is chosen, so nothing is evaluated or saved on the way.
-    never = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+    never: dict[str, Any] = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
     return make_run(**values, **never, num_train_epochs=epochs)
 
 
@@ -177,10 +177,11 @@ def _measure(prepared: _Prepared, *, config: RunConfig, splits: Splits, count: i
     """Test accuracy after fitting a model to `count` training images per class."""
     seed, model, processor = config.training.seed, prepared.model, prepared.processor
     held_out = math.ceil(count * VALIDATION_SHARE / (1 - VALIDATION_SHARE))
-    train = _positions(splits.train.labels, count=count, seed=seed)
-    validation = _positions(splits.validation.labels, count=held_out, seed=seed)
+    images = splits.part("train")
+    train = _positions(images.labels, count=count, seed=seed)
+    validation = _positions(splits.part("validation").labels, count=held_out, seed=seed)
     find_family(config.training.model).initialize(
-        model, options=config.model, images=ImageBatches(splits.train.take(train), processor=processor)
+        model, options=config.model, images=ImageBatches(images.take(train), processor=processor)
     )
     trainer = assemble_trainer(
         config=config,

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from hfprobe.config.arguments import RunArguments
+
 # Of the quintic Newton-Schulz iteration (Jordan et al., "Muon", 2024): singular values end between 0.7 and 1.2.
 NEWTON_SCHULZ = [(3.4445, -4.7750, 2.0315)]
 NEWTON_SCHULZ_STEPS = 3
@@ -45,7 +47,7 @@ class Muon(torch.optim.AdamW):
         filters = [weight for weight in filters if weight.requires_grad]
         known = {id(weight) for weight in filters}
         rest = [weight for weight in model.parameters() if weight.requires_grad and id(weight) not in known]
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [weight for weight in rest if weight.ndim > 1], "momentum": None},
             {"params": [weight for weight in rest if weight.ndim <= 1], "momentum": None, "weight_decay": 0.0},
             {"params": filters, "momentum": momentum, "lr": muon_learning_rate},
@@ -86,12 +88,11 @@ class Muon(torch.optim.AdamW):
         weight.mul_(len(weight) ** 0.5 / weight.norm()).sub_(update.view(weight.shape), alpha=lr)
 
 
-def make_optimizer(name: str, model: nn.Module, arguments: Any) -> torch.optim.Optimizer:
+def make_optimizer(name: str, model: nn.Module, arguments: RunArguments) -> torch.optim.Optimizer:
     """An optimizer over the trainable parameters of `model`.
 
     Args:
         name: adam and sgd are torch's: one parameter group, weight decay as an L2 penalty on everything; muon.
-        arguments: RunArguments.
     """
     moments = {"betas": (arguments.adam_beta1, arguments.adam_beta2), "eps": arguments.adam_epsilon}
     if name == "muon":

@@ -46,7 +46,7 @@ def push_best(
     family = find_family(config.training.model)
     effective = config.to_dict()
     card = describe_run(config=config, model=trainer.model, splits=splits) | {
-        "summary": inspect.getmodule(family).__doc__.strip(),
+        "summary": (inspect.getmodule(family).__doc__ or "").strip(),
         "dataset": config.data.dataset,
         "local_dataset": Path(config.data.dataset).is_dir(),  # the hub refuses a card that lists it under `datasets`
         "settings": {name: effective["training"][name] for name in CARD_SETTINGS if name in effective["training"]}

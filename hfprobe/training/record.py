@@ -34,7 +34,7 @@ def describe_run(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -
         "class_names": splits.class_names,
         "source": splits.source,
         "data_fingerprint": splits.fingerprint,
-        "images": {name: len(getattr(splits, name)) for name in ("train", "validation")},
+        "images": {name: len(splits.part(name)) for name in ("train", "validation")},
         "parameters": sum(p.numel() for p in parameters),
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         **find_family(config.training.model).describe(model),

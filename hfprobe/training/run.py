@@ -74,11 +74,10 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
     process.advice = (
         f"To continue from what is saved in {arguments.output_dir}, {checkpoints.resume_command(arguments)}."
     )
-    chosen = fit(trainer, config=config, checkpoint=checkpoint)
+    chosen, logged = fit(trainer, config=config, checkpoint=checkpoint)
     record |= chosen
     trainer.model.config.run |= chosen
     trainer.check_finite()
-    logged = held_evaluation(trainer)
     predicted = trainer.predict(trainer.eval_dataset)
     evaluated_here = checkpoint is None or logged["step"] > checkpoints.step_of(checkpoint)
     metrics = check_figures(predicted, logged=logged, evaluated_here=evaluated_here)
@@ -89,7 +88,7 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
     trainer.model.config.calibration_temperature = temperature
     result = RunResult(
         metrics=metrics,
-        n_validation=len(splits.validation),
+        n_validation=len(splits.part("validation")),
         epochs=trainer.state.epoch,
         best_epoch=logged.get("epoch"),
         seconds=trainer.seconds,
@@ -109,13 +108,16 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
     return result
 
 
-def fit(trainer: ProbeTrainer, *, config: RunConfig, checkpoint: Path | None = None) -> dict[str, Any]:
+def fit(
+    trainer: ProbeTrainer, *, config: RunConfig, checkpoint: Path | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Solve the weights in closed form, or let the Trainer take gradient steps; then evaluate them once.
 
     Returns:
-        The settings that were chosen on validation: name -> value.
+        The settings that were chosen on validation, name -> value; the logged evaluation of the weights.
     """
-    family, chosen, outcome = find_family(config.training.model), {}, None
+    family, outcome = find_family(config.training.model), None
+    chosen: dict[str, Any] = {}
     if family.is_solved(config.model):
         data = {"train": trainer.train_dataset, "validation": trainer.eval_dataset}
         chosen = family.solve(trainer.model, **data, options=config.model)
@@ -123,12 +125,14 @@ def fit(trainer: ProbeTrainer, *, config: RunConfig, checkpoint: Path | None = N
         take_best(trainer, checkpoint)
     else:
         outcome = trainer.train(resume_from_checkpoint=checkpoint)
-    if held_evaluation(trainer) is None:  # nothing was evaluated, or the last step was not
+    logged = held_evaluation(trainer)
+    if logged is None:  # nothing was evaluated, or the last step was not
         trainer.evaluate()
+        logged = evaluations(trainer)[-1]
     if outcome is not None:
         trainer.save_metrics("train", outcome.metrics)
         trainer.save_state()
-    return chosen
+    return chosen, logged
 
 
 def find_checkpoint(arguments: RunArguments) -> Path | None:
@@ -158,7 +162,7 @@ def take_best(trainer: ProbeTrainer, checkpoint: Path) -> None:
     trainer.load_weights(best or checkpoint)
 
 
-def evaluations(trainer: Trainer) -> list[dict[str, float]]:
+def evaluations(trainer: Trainer) -> list[dict[str, Any]]:
     """The evaluations in the log, in order."""
     return [entry for entry in trainer.state.log_history if "eval_accuracy" in entry]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hfprobe.config.run import RunConfig
 from hfprobe.system.machine import use_every_core
@@ -16,7 +16,7 @@ from hfprobe.system.process import is_main_process
 from hfprobe.training.run_folder import check_output_dir, claimed
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import BaseImageProcessor, PreTrainedModel
 
     from hfprobe.data.splits import Images
     from hfprobe.hub.local import Revision
@@ -39,7 +39,7 @@ class FinishedRun:
     """
 
     model: PreTrainedModel
-    processor: Any
+    processor: BaseImageProcessor
     result: RunResult
     output_dir: Path
     revision: Revision

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hfprobe.config.run import RunConfig
 from hfprobe.system.files import write_json
 from hfprobe.system.process import is_main_process
-from hfprobe.training.record import read_result
+from hfprobe.training.record import read_record
 from hfprobe.training.run_folder import check_output_dir, holds_run, is_finished
 from hfprobe.training.run_training import FinishedRun, run_training
 
@@ -77,7 +77,7 @@ def summarize_seeds(runs: list[RunConfig]) -> dict[str, Any]:
     """Mean, standard deviation (of a sample: n - 1) and values over finished runs that differ in their seed."""
     from hfprobe.evaluation.statistics import summarize_values  # slow to import
 
-    results = [read_result(run.training.output_dir) for run in runs]
+    results = [read_record(Path(run.training.output_dir))["result"] for run in runs]
     values = {
         "validation_accuracy": [result["metrics"]["accuracy"] for result in results],
         "validation_macro_f1": [result["metrics"]["macro_f1"] for result in results],

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_callback import TrainerCallback
+from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
 from transformers.training_args import HubStrategy
 
 from hfprobe.config.arguments import RunArguments
@@ -61,6 +61,7 @@ class ProbeTrainer(HookedTrainer):
     """
 
     args: RunArguments
+    optimizer: torch.optim.Optimizer | None
     reading = staticmethod(checkpoints.reading)
 
     def __init__(self, **kwargs: Any):
@@ -82,7 +83,7 @@ class ProbeTrainer(HookedTrainer):
         self.add_callback(self._stopper)
         self.add_callback(_Continue(self))
 
-    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         is_new = self.optimizer is None
         if self.args.optimizer != "optim" and is_new:
             self.optimizer = make_optimizer(self.args.optimizer, self.model, self.args)
@@ -130,7 +131,7 @@ class ProbeTrainer(HookedTrainer):
             self._loss += loss
         return loss
 
-    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any) -> Any:
         labels = inputs["labels"]
         if not model.training:  # comparable between runs that differ in label smoothing
             outputs = model(**inputs)
@@ -293,7 +294,7 @@ class _Continue(TrainerCallback):
     def __init__(self, trainer: ProbeTrainer):
         self.trainer = trainer
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, args: RunArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.trainer._reset_sums()
         if self.trainer._resumed_from is not None:
             self.trainer.continue_from(self.trainer._resumed_from)

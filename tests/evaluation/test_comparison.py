@@ -9,7 +9,8 @@ from scipy import stats
 from helpers.images import CLASSES, load_splits
 from helpers.results import planted, without_images
 from hfprobe.data.arguments import DataArguments
-from hfprobe.evaluation.comparison import compare, load_comparable, save_comparison
+from hfprobe.evaluation.comparable import load_comparable
+from hfprobe.evaluation.comparison import compare, save_comparison
 from hfprobe.evaluation.statistics import compare_paired
 from hfprobe.system.errors import InputError
 

@@ -3,6 +3,7 @@ import re
 import time
 
 import pytest
+from tqdm import tqdm
 
 from hfprobe.system import progress
 from hfprobe.system.machine import quiet_libraries
@@ -59,5 +60,5 @@ def test_bars_are_drawn_on_terminals_only_and_can_be_disabled(monkeypatch, termi
     monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
     quiet_libraries(bars=bars)
     assert has_bars() is expected
-    kind = type(show_progress(total=3, desc="Decoding", unit="image", inner=True)).__name__
-    assert kind == ("tqdm" if expected else "Lines")
+    bar = show_progress(total=3, desc="Decoding", unit="image", inner=True)
+    assert isinstance(bar, tqdm if expected else progress.Lines)

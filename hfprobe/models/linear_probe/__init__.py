@@ -6,9 +6,15 @@ With ViT-Tiny and five labels, it has 5,525,381 parameters, of which 965 are tra
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from hfprobe.models.base import AUGMENTATION, GRADIENT_TRAINING, ModelFamily
+from hfprobe.models.base import AUGMENTATION, GRADIENT_TRAINING, Inputs, ModelFamily
+
+if TYPE_CHECKING:  # slow to import
+    from transformers import BaseImageProcessor
+
+    from hfprobe.data.store import ImageSplit
+    from hfprobe.models.linear_probe.modeling import LinearProbe, LinearProbeImageProcessor
 
 RECIPES: dict[str, dict[str, Any]] = {
     # One pass over the images, then a convex problem is solved; the values below `head` are used by --head sgd only.
@@ -37,7 +43,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 @dataclass
-class Options:
+class LinearProbeOptions:
     """The flags of the linear probe."""
 
     head: Literal["exact", "sgd"] = field(
@@ -71,7 +77,7 @@ class Options:
 
     def ignored_settings(self) -> dict[str, str]:
         """Setting that has no effect -> the reason."""
-        ignored = {}
+        ignored: dict[str, str] = {}
         if self.feature_cache == "on":
             ignored |= dict.fromkeys(
                 AUGMENTATION, "cached features are not augmented. Use --views, or --feature_cache off with --head sgd"
@@ -83,11 +89,11 @@ class Options:
         return ignored
 
 
-class LinearProbeFamily(ModelFamily):
+class LinearProbeFamily(ModelFamily["LinearProbe", LinearProbeOptions]):
     name = "probe"
     aliases = ("vit",)
     hub_name = "linear-probe"
-    Options = Options
+    Options = LinearProbeOptions
     RECIPES = RECIPES
     sanity_learning_rate = 3e-2
     fixed_statistics = True
@@ -95,12 +101,12 @@ class LinearProbeFamily(ModelFamily):
     memory_remedy = "fewer --views, a smaller --max_train_samples, or --head sgd"
 
     @property
-    def model_class(self) -> type:
+    def model_class(self) -> type[LinearProbe]:
         from hfprobe.models.linear_probe.modeling import LinearProbe
 
         return LinearProbe
 
-    def build(self, *, options: Options, labels: list[str]) -> tuple[Any, Any]:
+    def build(self, *, options: LinearProbeOptions, labels: list[str]) -> tuple[LinearProbe, LinearProbeImageProcessor]:
         """A probe with the chosen backbone weights and a new head, and the image processor of the weights.
 
         Raises:
@@ -126,53 +132,53 @@ class LinearProbeFamily(ModelFamily):
 
     def inputs(
         self,
-        model: Any,
-        processor: Any,
-        split: Any,
+        model: LinearProbe,
+        processor: BaseImageProcessor,
+        split: ImageSplit,
         *,
         name: str,
-        options: Options | None = None,
+        options: LinearProbeOptions | None = None,
         train: bool = False,
         augmentation: dict[str, Any] | None = None,
         seed: int = 0,
         mirror: bool = False,
-    ) -> Any:
+    ) -> Inputs:
         """Cached features, one row per view of each image; pixels with `--feature_cache off`."""
         if options is not None and options.feature_cache == "off":
-            how = {"name": name, "train": train, "augmentation": augmentation, "seed": seed, "mirror": mirror}
-            return super().inputs(model, processor, split, **how)
+            how: dict[str, Any] = {"train": train, "augmentation": augmentation, "seed": seed, "mirror": mirror}
+            return super().inputs(model, processor, split, name=name, **how)
         from hfprobe.models.linear_probe.features import FeatureBatches, extract_features
 
-        views = range(options.views) if train else [int(mirror)]
+        views = range(options.views) if train and options is not None else [int(mirror)]
         return FeatureBatches(
             extract_features(model=model, processor=processor, split=split, views=views, seed=seed, name=name)
         )
 
-    def is_solved(self, options: Options) -> bool:
+    def is_solved(self, options: LinearProbeOptions) -> bool:
         return options.head == "exact"
 
-    def solve(self, model: Any, *, train: Any, validation: Any, options: Options) -> dict[str, Any]:
+    def solve(self, model: LinearProbe, *, train: Any, validation: Any, options: LinearProbeOptions) -> dict[str, Any]:
         from hfprobe.models.linear_probe.head import install_head, solve_head
 
         head = solve_head(train.split, validation.split, classes=model.config.num_labels)
         install_head(model, head)
         return {"penalty": head.penalty}
 
-    def memory_needed(self, model: Any, *, options: Options, images: int) -> int:
+    def memory_needed(self, model: LinearProbe, *, options: LinearProbeOptions, images: int) -> int:
         # The exact head needs the features in float64 twice: before and after standardisation.
         return 2 * 8 * options.views * images * model.config.feature_size if options.head == "exact" else 0
 
-    def processor_for(self, model: Any) -> Any:
+    def processor_for(self, model: LinearProbe) -> LinearProbeImageProcessor:
         from hfprobe.models.linear_probe.modeling import build_processor
 
         return build_processor(model.backbone.pretrained_cfg)
 
-    def check_weights(self, model: Any) -> None:
+    def check_weights(self, model: LinearProbe) -> None:
         found, expected = model.frozen_sha256(), model.config.backbone_sha256
         if found != expected:
             raise ValueError(f"the SHA-256 of the backbone is {found}; expected: {expected}, the one in the config")
 
-    def describe(self, model: Any) -> dict[str, Any]:
+    def describe(self, model: LinearProbe) -> dict[str, Any]:
         return {name: getattr(model.config, name) for name in ("backbone", "backbone_weights", "backbone_sha256")}
 
 

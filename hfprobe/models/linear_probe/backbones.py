@@ -6,6 +6,7 @@ import difflib
 import logging
 import os
 import pickle
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -194,7 +195,7 @@ def _find_on_hub(name: str, repository: str) -> Path:
         try:
             # The hub is asked first, because a download retries for 23 seconds before it reports a missing network.
             url = hf_hub_url(repository, file)
-            found, token = hub_client.ask(lambda token, url=url: get_hf_file_metadata(url, token=token))
+            found, token = hub_client.ask(partial(get_hf_file_metadata, url))
             size = (found.size or 0) / 1e6
             logger.info("Downloading %s of %s from %s (%.1f MB) ...", file, repository, constants.ENDPOINT, size)
             with hub_client.progress_bars():

@@ -10,17 +10,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
 from hfprobe.data import cache
 from hfprobe.data.store import ImageBatches, ImageSplit
 from hfprobe.system.files import create_array, sha256
 from hfprobe.system.progress import show_progress
 from hfprobe.system.provenance import versions
+
+if TYPE_CHECKING:  # slow to import
+    from transformers import BaseImageProcessor
+
+    from hfprobe.models.linear_probe.modeling import LinearProbe
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +80,7 @@ class FeatureBatches(torch.utils.data.Dataset):
     def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
         return {key: value[0] for key, value in self.__getitems__([position]).items()}
 
-    def __getitems__(self, positions: Sequence[int]) -> dict[str, torch.Tensor]:
+    def __getitems__(self, positions: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
         return {
             "features": torch.from_numpy(self.features[positions]),
             "labels": torch.from_numpy(self.labels[positions]),
@@ -85,8 +89,8 @@ class FeatureBatches(torch.utils.data.Dataset):
 
 def extract_features(
     *,
-    model: PreTrainedModel,
-    processor: Any,
+    model: LinearProbe,
+    processor: BaseImageProcessor,
     split: ImageSplit,
     views: Sequence[int] = (0,),
     seed: int = 0,
@@ -99,7 +103,6 @@ def extract_features(
     changed is computed again.
 
     Args:
-        model: a model with the methods `extract_features` and `frozen_sha256`.
         views: numbers of the views.
         seed: seed of the random crops.
         name: name of the split in progress bars and log lines.
@@ -118,7 +121,7 @@ def extract_features(
     return FeatureSplit(features=features, labels=split.labels, seconds=sum(seconds))
 
 
-def cache_key(*, model: PreTrainedModel, processor: Any, split: ImageSplit, view: int, seed: int) -> str:
+def cache_key(*, model: LinearProbe, processor: BaseImageProcessor, split: ImageSplit, view: int, seed: int) -> str:
     """32 hex digits that depend on everything that determines the features of one view."""
     libraries = versions()
     parts = {
@@ -135,7 +138,7 @@ def cache_key(*, model: PreTrainedModel, processor: Any, split: ImageSplit, view
 
 
 def _load_or_extract(
-    *, model: PreTrainedModel, processor: Any, split: ImageSplit, view: int, seed: int, name: str
+    *, model: LinearProbe, processor: BaseImageProcessor, split: ImageSplit, view: int, seed: int, name: str
 ) -> tuple[np.ndarray, float]:
     folder = cache.cache_folder() / "features"
     kept = folder / f"{cache_key(model=model, processor=processor, split=split, view=view, seed=seed)}.npy"
@@ -159,7 +162,7 @@ def _load_or_extract(
 
 
 def _extract_to(
-    part: Path, model: PreTrainedModel, processor: Any, split: ImageSplit, view: int, seed: int, name: str
+    part: Path, model: LinearProbe, processor: BaseImageProcessor, split: ImageSplit, view: int, seed: int, name: str
 ) -> float:
     """Write the features into `part`; returns the seconds it took in total.
 

@@ -6,9 +6,15 @@ The network of the reference experiment; it has 2,471,941 parameters with five l
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hfprobe.models.base import ModelFamily
+
+if TYPE_CHECKING:  # slow to import
+    from transformers import ViTImageProcessor
+
+    from hfprobe.data.store import ImageBatches
+    from hfprobe.models.simple_cnn.modeling import SimpleCNN
 
 IMAGES_FOR_FILTERS = 1000
 
@@ -54,7 +60,7 @@ RECIPES["best"] = RECIPES["fast"] | {"num_train_epochs": 60, "patience": 60}
 
 
 @dataclass
-class Options:
+class SimpleCNNOptions:
     """The flags of SimpleCNN."""
 
     dropout: float = field(metadata={"help": "Dropout probability of the 512 hidden units in training, in [0, 1)."})
@@ -82,19 +88,19 @@ class Options:
         return {}
 
 
-class SimpleCNNFamily(ModelFamily):
+class SimpleCNNFamily(ModelFamily["SimpleCNN", SimpleCNNOptions]):
     name = "cnn"
     hub_name = "simple-cnn"
-    Options = Options
+    Options = SimpleCNNOptions
     RECIPES = RECIPES
 
     @property
-    def model_class(self) -> type:
+    def model_class(self) -> type[SimpleCNN]:
         from hfprobe.models.simple_cnn.modeling import SimpleCNN
 
         return SimpleCNN
 
-    def build(self, *, options: Options, labels: list[str]) -> tuple[Any, Any]:
+    def build(self, *, options: SimpleCNNOptions, labels: list[str]) -> tuple[SimpleCNN, ViTImageProcessor]:
         import torch
 
         from hfprobe.models.simple_cnn.modeling import SimpleCNN, SimpleCNNConfig
@@ -109,12 +115,12 @@ class SimpleCNNFamily(ModelFamily):
             model.classifier[-1].weight.mul_(options.head_scale)
         return model, self.processor_for(model)
 
-    def initialize(self, model: Any, *, options: Options, images: Any) -> None:
+    def initialize(self, model: SimpleCNN, *, options: SimpleCNNOptions, images: ImageBatches) -> None:
         if options.first_filters == "principal":
             some = range(min(len(images), IMAGES_FOR_FILTERS))
             model.set_principal_filters(images.__getitems__(some)["pixel_values"])
 
-    def processor_for(self, model: Any) -> Any:
+    def processor_for(self, model: SimpleCNN) -> ViTImageProcessor:
         from hfprobe.models.simple_cnn.modeling import build_processor
 
         return build_processor(model.config.image_size)

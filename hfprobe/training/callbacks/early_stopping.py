@@ -1,4 +1,10 @@
-from transformers import TrainerCallback
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from hfprobe.config.arguments import RunArguments
 
 
 class EarlyStopping(TrainerCallback):
@@ -11,10 +17,10 @@ class EarlyStopping(TrainerCallback):
     def __init__(self, patience: int):
         self.patience = patience
 
-    def on_evaluate(self, args, state, control, metrics, **kwargs):
+    def on_evaluate(self, args: RunArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         control.should_training_stop |= self.is_exhausted(args, state)
 
-    def is_exhausted(self, args, state) -> bool:
+    def is_exhausted(self, args: RunArguments, state: TrainerState) -> bool:
         """Whether the evaluations of a state leave no patience."""
         key = f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
         values = [entry[key] for entry in state.log_history if key in entry]

@@ -1,6 +1,12 @@
-import math
+from __future__ import annotations
 
-from transformers import TrainerCallback
+import math
+from typing import Any
+
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import TensorBoardCallback
 
 
 class Histograms(TrainerCallback):
@@ -14,12 +20,14 @@ class Histograms(TrainerCallback):
         every: number of epochs between two histograms.
     """
 
-    def __init__(self, tensorboard, every: int):
+    def __init__(self, tensorboard: TensorBoardCallback, every: int):
         self.tensorboard = tensorboard
         self.every = every
-        self.written = set()
+        self.written: set[tuple[str, int]] = set()
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if self.tensorboard.tb_writer is not None and state.global_step:
             from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -27,7 +35,16 @@ class Histograms(TrainerCallback):
             tags = events.Tags()["histograms"]
             self.written = {(tag, event.step) for tag in tags for event in events.Histograms(tag)}
 
-    def on_pre_optimizer_step(self, args, state, control, model=None, train_dataloader=None, **kwargs):
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        *,
+        model: nn.Module,
+        train_dataloader: DataLoader,
+        **kwargs: Any,
+    ) -> None:
         # The only place where gradients are complete and not yet cleared.
         writer = self.tensorboard.tb_writer
         steps_per_epoch = math.ceil(len(train_dataloader) / args.gradient_accumulation_steps)  # as Trainer counts

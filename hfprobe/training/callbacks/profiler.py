@@ -1,7 +1,10 @@
+from __future__ import annotations
+
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 WARMUP_STEPS = 10
 ACTIVE_STEPS = 5
@@ -15,9 +18,11 @@ class Profiler(TrainerCallback):
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.profiler = None
+        self.profiler: torch.profiler.profile | None = None
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if not state.is_world_process_zero:
             return
         activities = [torch.profiler.ProfilerActivity.CPU]
@@ -32,11 +37,13 @@ class Profiler(TrainerCallback):
         )
         self.profiler.start()
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.profiler is not None:
             self.profiler.step()
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if self.profiler is not None:
             self.profiler.stop()
             self.profiler = None

@@ -1,46 +1,67 @@
+from __future__ import annotations
+
 import sys
 import time
+from typing import Any
 
 from tqdm import tqdm
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
 
 class StepBar(ProgressCallback):
     """A progress bar over the steps, for a terminal."""
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         super().on_train_begin(args, state, control, **kwargs)
         self.current_step = state.global_step  # a resumed run starts its bar where it stopped
         if self.training_bar is not None:
             self.training_bar.update(state.global_step)
 
-    def on_log(self, args, state, control, **kwargs):
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """EpochLines writes what is logged."""
 
 
 class EpochLines(TrainerCallback):
     """One line that a person can read for each evaluation on stdout; without evaluations, for each training log."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.training = False
-        self.train_logs = {}
+        self.train_logs: dict[str, float] = {}
         self.seconds = 0.0
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self.training = state.is_world_process_zero
         self.epoch_start = time.perf_counter()
 
-    def on_epoch_begin(self, args, state, control, **kwargs):
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self.epoch_start = time.perf_counter()
 
-    def on_epoch_end(self, args, state, control, **kwargs):
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self.seconds = time.perf_counter() - self.epoch_start
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self.training = False
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        *,
+        logs: dict[str, float],
+        **kwargs: Any,
+    ) -> None:
         if not self.training:
             return
         if "loss" in logs:

@@ -1,11 +1,16 @@
+from __future__ import annotations
+
 import os
 import signal
 import threading
+from types import FrameType
+from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import SaveStrategy
 
+from hfprobe.config.arguments import RunArguments
 from hfprobe.system import process
 from hfprobe.system.errors import StoppedError
 from hfprobe.training.checkpoints import resume_command
@@ -23,15 +28,15 @@ class StopOnSignal(TrainerCallback):
     where the evaluation belongs to the checkpoint.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._asked = 0
         self._interrupted = False
         self._saving = False
-        self._changed = None
-        self._before = {}
-        self._on_unread = None
+        self._changed: RunArguments | None = None
+        self._before: dict[signal.Signals, Any] = {}
+        self._on_unread = process.on_unread
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, args: RunArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if threading.current_thread() is threading.main_thread():
             self._owner = os.getpid()
             ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()  # nohup
@@ -39,15 +44,15 @@ class StopOnSignal(TrainerCallback):
                 self._before[number] = signal.signal(number, self._ask)
             self._on_unread, process.on_unread = process.on_unread, lambda: self._ask(signal.SIGPIPE)
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args: RunArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._agreed(args.device) and not float(state.epoch).is_integer():
             self._save_and_stop(args, control)
 
-    def on_epoch_end(self, args, state, control, **kwargs):
+    def on_epoch_end(self, args: RunArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._agreed(args.device):
             self._save_and_stop(args, control)
 
-    def on_save(self, args, state, control, **kwargs):
+    def on_save(self, args: RunArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if not self._saving:
             return
         number = signal.Signals(self._asked)
@@ -57,12 +62,12 @@ class StopOnSignal(TrainerCallback):
             number=number,
         )
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def on_train_end(self, args: RunArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.restore()
         if self._asked:  # it came after the last step, where a checkpoint could have been saved
             signal.raise_signal(self._asked)
 
-    def _save_and_stop(self, args, control) -> None:
+    def _save_and_stop(self, args: RunArguments, control: TrainerControl) -> None:
         control.should_save = self._saving = True
         if args.save_strategy == SaveStrategy.BEST:  # it overrules the request where the step is evaluated too
             args.save_strategy, self._changed = SaveStrategy.STEPS, args
@@ -77,7 +82,7 @@ class StopOnSignal(TrainerCallback):
             process.on_unread = self._on_unread
         self._before = {}
 
-    def _ask(self, number, frame=None) -> None:
+    def _ask(self, number: int, frame: FrameType | None = None) -> None:
         if os.getpid() != self._owner:  # a loader worker, forked with this handler
             return
         if number == signal.SIGINT and self._interrupted:
@@ -86,7 +91,7 @@ class StopOnSignal(TrainerCallback):
         self._interrupted |= number == signal.SIGINT
         self._asked = self._asked or number  # the launcher adds a SIGTERM when an interrupt ends it
 
-    def _agreed(self, device) -> bool:
+    def _agreed(self, device: torch.device) -> bool:
         """Whether any process got a signal; then all of them save."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             asked = torch.tensor(self._asked, device=device)
