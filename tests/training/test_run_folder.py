@@ -8,7 +8,7 @@ from dataclasses import fields
 import pytest
 from transformers import set_seed
 
-from helpers.images import load_splits
+from helpers.images import load_splits, make_dataset
 from hfprobe.config.arguments import RunArguments
 from hfprobe.config.run import make_run
 from hfprobe.models import build_model
@@ -87,8 +87,8 @@ def test_resume_with_another_setting_is_refused_before_an_image_is_loaded(
     finished, dataset_folder, monkeypatch, values, difference
 ):
     before = contents(finished)
-    monkeypatch.setattr("test_run_folder.load_splits", None)
-    monkeypatch.setattr("test_run_folder.build_model", None)
+    for function in ("load_splits", "build_model"):  # which `run` calls after the comparison
+        monkeypatch.setitem(globals(), function, None)
     with pytest.raises(InputError) as error:
         run(finished, dataset_folder, resume=True, **values)
     assert str(error.value) == (
@@ -113,8 +113,6 @@ def test_every_difference_is_named_at_once(finished, dataset_folder):
 
 
 def test_other_images_under_the_same_name_are_refused_and_nothing_is_written(finished, dataset_folder, tmp_path):
-    from helpers.images import make_dataset
-
     make_dataset(train=100, test=10).save_to_disk(tmp_path / "other")
     before = contents(finished)
     with pytest.raises(InputError, match=r"other settings: the images' fingerprint was \w{64}, is \w{64}\. Pass what"):
