@@ -87,8 +87,8 @@ def test_resume_with_another_setting_is_refused_before_an_image_is_loaded(
     finished, dataset_folder, monkeypatch, values, difference
 ):
     before = contents(finished)
-    monkeypatch.setattr("test_run_folder.load_splits", None)
-    monkeypatch.setattr("test_run_folder.build_model", None)
+    monkeypatch.setitem(globals(), "load_splits", None)
+    monkeypatch.setitem(globals(), "build_model", None)
     with pytest.raises(InputError) as error:
         run(finished, dataset_folder, resume=True, **values)
     assert str(error.value) == (
