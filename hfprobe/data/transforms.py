@@ -5,17 +5,15 @@ depend on (seed, epoch, index), then normalised. This is the only implementation
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from hfprobe.data.arguments import CROP_SIDE
 
-if TYPE_CHECKING:  # slow to import
-    from transformers import BaseImageProcessor
-
 CROP_SHIFT = 4
+# An image processor is Any here: BaseImageProcessor of transformers declares none of the settings that are read.
 
 
 def keyed_uniform(*, seed: int, epoch: int, index: np.ndarray, draws: int) -> np.ndarray:
@@ -92,12 +90,12 @@ def crop_and_flip(
     return images[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def input_size(processor: BaseImageProcessor) -> int:
+def input_size(processor: Any) -> int:
     """Side in pixels of the square images that a model with this image processor reads."""
     return (processor.crop_size if processor.do_center_crop else processor.size)["height"]
 
 
-def fit_images(images: torch.Tensor, *, processor: BaseImageProcessor) -> torch.Tensor:
+def fit_images(images: torch.Tensor, *, processor: Any) -> torch.Tensor:
     """Apply the geometric part of an image processor, resize and centre crop, to a batch of images of one size.
 
     Args:
@@ -114,14 +112,14 @@ def fit_images(images: torch.Tensor, *, processor: BaseImageProcessor) -> torch.
     return images
 
 
-def describe_geometry(processor: BaseImageProcessor) -> str:
+def describe_geometry(processor: Any) -> str:
     """Every setting that `fit_images` depends on, as JSON; part of the cache key of fitted images."""
     names = ("do_resize", "size", "resample", "do_center_crop", "crop_size")
     found = {name: getattr(processor, name, None) for name in names}
     return json.dumps({"class": type(processor).__name__} | found, default=dict, sort_keys=True)
 
 
-def normalize(images: torch.Tensor, *, processor: BaseImageProcessor) -> torch.Tensor:
+def normalize(images: torch.Tensor, *, processor: Any) -> torch.Tensor:
     """Apply the arithmetic part of an image processor: rescale and normalise.
 
     Args:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 from transformers.integrations import TensorBoardCallback
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
+from transformers.trainer_callback import PrinterCallback
 
 from hfprobe.config.run import RunConfig
 from hfprobe.data.splits import Splits
@@ -70,7 +71,7 @@ def assemble_trainer(
     trainer.preparation_seconds = train.preparation_seconds + validation.preparation_seconds
     trainer.pop_callback(PrinterCallback)
     trainer.add_callback(EpochLines())
-    if trainer.pop_callback(ProgressCallback) and has_bars():
+    if trainer.pop_callback(DEFAULT_PROGRESS_CALLBACK) and has_bars():
         trainer.add_callback(StepBar())
     folder = Path(arguments.output_dir)
     if arguments.profile:

@@ -94,7 +94,7 @@ def make_optimizer(name: str, model: nn.Module, arguments: RunArguments) -> torc
     Args:
         name: adam and sgd are torch's: one parameter group, weight decay as an L2 penalty on everything; muon.
     """
-    moments = {"betas": (arguments.adam_beta1, arguments.adam_beta2), "eps": arguments.adam_epsilon}
+    moments: dict[str, Any] = {"betas": (arguments.adam_beta1, arguments.adam_beta2), "eps": arguments.adam_epsilon}
     if name == "muon":
         return Muon(
             model,
@@ -105,7 +105,7 @@ def make_optimizer(name: str, model: nn.Module, arguments: RunArguments) -> torc
             **moments,
         )
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    values = {"lr": arguments.learning_rate, "weight_decay": arguments.weight_decay}
+    values: dict[str, Any] = {"lr": arguments.learning_rate, "weight_decay": arguments.weight_decay}
     if name == "adam":
         return torch.optim.Adam(parameters, **values, **moments)
     return torch.optim.SGD(parameters, momentum=0.9, **values)

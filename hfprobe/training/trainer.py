@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
-from transformers.training_args import HubStrategy
+from transformers.training_args import HubStrategy, TrainingArguments
 
 from hfprobe.config.arguments import RunArguments
 from hfprobe.config.schedules import check_rates
@@ -294,7 +294,7 @@ class _Continue(TrainerCallback):
     def __init__(self, trainer: ProbeTrainer):
         self.trainer = trainer
 
-    def on_train_begin(self, args: RunArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.trainer._reset_sums()
         if self.trainer._resumed_from is not None:
             self.trainer.continue_from(self.trainer._resumed_from)

@@ -87,8 +87,8 @@ def test_resume_with_another_setting_is_refused_before_an_image_is_loaded(
     finished, dataset_folder, monkeypatch, values, difference
 ):
     before = contents(finished)
-    for function in ("load_splits", "build_model"):  # which `run` calls after the comparison
-        monkeypatch.setitem(globals(), function, None)
+    monkeypatch.setitem(globals(), "load_splits", None)
+    monkeypatch.setitem(globals(), "build_model", None)
     with pytest.raises(InputError) as error:
         run(finished, dataset_folder, resume=True, **values)
     assert str(error.value) == (

@@ -2,9 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState
-
-from hfprobe.config.arguments import RunArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
 class EarlyStopping(TrainerCallback):
@@ -17,10 +15,10 @@ class EarlyStopping(TrainerCallback):
     def __init__(self, patience: int):
         self.patience = patience
 
-    def on_evaluate(self, args: RunArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         control.should_training_stop |= self.is_exhausted(args, state)
 
-    def is_exhausted(self, args: RunArguments, state: TrainerState) -> bool:
+    def is_exhausted(self, args: TrainingArguments, state: TrainerState) -> bool:
         """Whether the evaluations of a state leave no patience."""
         key = f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
         values = [entry[key] for entry in state.log_history if key in entry]

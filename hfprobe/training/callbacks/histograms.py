@@ -3,8 +3,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from torch import nn
-from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
@@ -36,22 +34,17 @@ class Histograms(TrainerCallback):
             self.written = {(tag, event.step) for tag in tags for event in events.Histograms(tag)}
 
     def on_pre_optimizer_step(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        *,
-        model: nn.Module,
-        train_dataloader: DataLoader,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         # The only place where gradients are complete and not yet cleared.
         writer = self.tensorboard.tb_writer
-        steps_per_epoch = math.ceil(len(train_dataloader) / args.gradient_accumulation_steps)  # as Trainer counts
+        steps_per_epoch = math.ceil(
+            len(kwargs["train_dataloader"]) / args.gradient_accumulation_steps
+        )  # as Trainer counts
         epoch, step = divmod(state.global_step + 1, steps_per_epoch)
         if writer is None or step or (epoch != 1 and epoch % self.every):
             return
-        for name, parameter in model.named_parameters():
+        for name, parameter in kwargs["model"].named_parameters():
             if parameter.grad is None:
                 continue
             name = name.removeprefix("module.").replace(".", "/")

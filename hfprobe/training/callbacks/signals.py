@@ -7,10 +7,9 @@ from types import FrameType
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import SaveStrategy
 
-from hfprobe.config.arguments import RunArguments
 from hfprobe.system import process
 from hfprobe.system.errors import StoppedError
 from hfprobe.training.checkpoints import resume_command
@@ -32,11 +31,13 @@ class StopOnSignal(TrainerCallback):
         self._asked = 0
         self._interrupted = False
         self._saving = False
-        self._changed: RunArguments | None = None
+        self._changed: TrainingArguments | None = None
         self._before: dict[signal.Signals, Any] = {}
         self._on_unread = process.on_unread
 
-    def on_train_begin(self, args: RunArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if threading.current_thread() is threading.main_thread():
             self._owner = os.getpid()
             ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()  # nohup
@@ -44,15 +45,17 @@ class StopOnSignal(TrainerCallback):
                 self._before[number] = signal.signal(number, self._ask)
             self._on_unread, process.on_unread = process.on_unread, lambda: self._ask(signal.SIGPIPE)
 
-    def on_step_end(self, args: RunArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._agreed(args.device) and not float(state.epoch).is_integer():
             self._save_and_stop(args, control)
 
-    def on_epoch_end(self, args: RunArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if self._agreed(args.device):
             self._save_and_stop(args, control)
 
-    def on_save(self, args: RunArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if not self._saving:
             return
         number = signal.Signals(self._asked)
@@ -62,12 +65,14 @@ class StopOnSignal(TrainerCallback):
             number=number,
         )
 
-    def on_train_end(self, args: RunArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self.restore()
         if self._asked:  # it came after the last step, where a checkpoint could have been saved
             signal.raise_signal(self._asked)
 
-    def _save_and_stop(self, args: RunArguments, control: TrainerControl) -> None:
+    def _save_and_stop(self, args: TrainingArguments, control: TrainerControl) -> None:
         control.should_save = self._saving = True
         if args.save_strategy == SaveStrategy.BEST:  # it overrules the request where the step is evaluated too
             args.save_strategy, self._changed = SaveStrategy.STEPS, args
