@@ -159,9 +159,7 @@ def evaluate(arguments) -> None:
     require_writable(arguments.report_dir, flag="--report_dir")
     check_places(arguments.report_dir, flag="--report_dir", models=[folder])
 
-    from hfprobe.data.arguments import DataArguments
-    from hfprobe.data.splits import load_images
-    from hfprobe.evaluation.evaluate import evaluate_model
+    from hfprobe.evaluation.evaluate import evaluate_model, load_images_of
     from hfprobe.evaluation.results import METRICS_FILE
     from hfprobe.models.loading import load_model
     from hfprobe.reporting import write_report
@@ -169,15 +167,12 @@ def evaluate(arguments) -> None:
 
     quiet_libraries()
     model, processor = load_model(folder)
-    run = getattr(model.config, "run", {})
-    data = DataArguments(
-        dataset=arguments.dataset or run.get("dataset", DataArguments.dataset),
-        classes=arguments.classes or list(model.config.id2label.values()),
-        max_eval_samples=arguments.max_eval_samples,
+    images = load_images_of(
+        model, dataset=arguments.dataset, classes=arguments.classes, max_eval_samples=arguments.max_eval_samples
     )
-    check_places(arguments.report_dir, flag="--report_dir", dataset=data.dataset)
-    images = load_images(data, seed=run.get("split_seed", run.get("seed", 42)))
+    check_places(arguments.report_dir, flag="--report_dir", dataset=images.arguments.dataset)
     splits = images.decode(arguments.split, processor=processor)
+    run = getattr(model.config, "run", {})
     identity = {"model": arguments.model, "model_revision": folder.name} | {f"run_{key}": run[key] for key in run}
     result = evaluate_model(
         model=model,

@@ -40,7 +40,7 @@ def train_seeds(
     """Train the runs that are not finished yet, one after the other, and write a summary of all of them.
 
     Args:
-        runs: of `hfprobe.config.run.parse_runs`.
+        runs: of `hfprobe.cli.run_flags.parse_runs`.
         images: see `run_training`; the same for every seed.
         announce: called in the main process after each run, with None for one that was finished before.
 
