@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 
 # Where a run goes and which runs are made: no part of what one run is. What ends in `_token` is a secret.
 NOT_REPEATED = ("output_dir", "resume", "overwrite", "seeds", "vary_split", "hub_token")
-# transformers sets them itself, the last one in its older versions.
-DERIVED = ("accelerator_config", "do_eval", "fsdp_config")
+# transformers sets them itself, "fsdp_config" in its older versions; ProbeTrainer sets "hub_strategy".
+DERIVED = ("accelerator_config", "do_eval", "fsdp_config", "hub_strategy")
 
 
 @dataclass(frozen=True)
