@@ -44,15 +44,16 @@ def test_a_folder_that_holds_another_run_is_refused_before_any_slow_import(datas
     program = f"""
 import sys
 from hfprobe.config.run import make_run
+config = make_run(dataset="any", output_dir={str(tmp_path / "run")!r}, use_cpu=True)
+slow = {{"datasets", "sklearn", "timm", "transformers.trainer"}} - set(sys.modules)  # older transformers import sklearn
 from hfprobe.system.errors import InputError
 from hfprobe.training.run_training import run_training
 from hfprobe.training.seeds import train_seeds
-config = make_run(dataset="any", output_dir={str(tmp_path / "run")!r}, use_cpu=True)
 for start in (lambda: run_training(config), lambda: train_seeds([config])):
     try:
         start()
     except InputError:
-        print(*(name for name in ("datasets", "sklearn", "timm", "transformers.trainer") if name in sys.modules))
+        print(*slow & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.stdout == "\n\n", done.stdout + done.stderr
