@@ -26,8 +26,8 @@ def main() -> None:
         train = {entry["epoch"]: entry["accuracy"] for entry in history if "accuracy" in entry}
         validation = {entry["epoch"]: entry["eval_accuracy"] for entry in history if "eval_accuracy" in entry}
         name = f"{run['recipe']} (n = {run['images']['validation']:,}, seed {run['seed']})"
-        (line,) = axes.plot(validation.keys(), validation.values(), marker="o", markersize=3, label=name)
-        axes.plot(train.keys(), train.values(), color=line.get_color(), alpha=0.4, linestyle="--")
+        (line,) = axes.plot(list(validation), list(validation.values()), marker="o", markersize=3, label=name)
+        axes.plot(list(train), list(train.values()), color=line.get_color(), alpha=0.4, linestyle="--")
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("accuracy")

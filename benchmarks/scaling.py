@@ -23,7 +23,7 @@ TRAIN = Path(__file__).parent.parent / "scripts" / "train.py"
 
 def main() -> None:
     arguments = make_parser(__doc__).parse_args()
-    measured = {size: [] for size in SIZES}
+    measured: dict[int, list[tuple[float, float]]] = {size: [] for size in SIZES}
     for number in range(arguments.rounds):
         for size in SIZES:
             measured[size].append(one_epoch(size))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torchvision.transforms import v2
 
-from hfprobe.cli.parser import MALLOC_MMAP_MAX, MALLOC_TRIM_THRESHOLD
+from hfprobe.system.machine import MALLOC_MMAP_MAX, MALLOC_TRIM_THRESHOLD
 from hfprobe.data.store import ImageSplit
 from hfprobe.system import provenance
 

@@ -50,8 +50,8 @@ def main() -> None:
     chosen = {key: value for key in ("dataset", "classes") if (value := getattr(arguments, key)) is not None}
     data = DataArguments(**chosen, max_train_samples=BATCH_SIZE, max_eval_samples=BATCH_SIZE)
     model, processor = family.build(labels=data.classes, options=options)
-    splits = load_images(data, seed=42).decode("train", processor=processor)
-    images = ImageBatches(splits.train, processor=processor)
+    train = load_images(data, seed=42).decode("train", processor=processor).part("train")
+    images = ImageBatches(train, processor=processor)
     family.initialize(model, options=options, images=images)
     batch = images.__getitems__(list(range(len(images))))
     learning_rate = family.sanity_learning_rate if arguments.lr is None else arguments.lr
@@ -60,10 +60,10 @@ def main() -> None:
         print(f"epoch {epoch:>2}  accuracy {accuracy:7.2%}")
     if accuracies[-1] < 1:
         raise CheckFailedError(
-            f"{arguments.model} did not overfit {len(splits.train)} images: {max(accuracies):.2%} at best in "
+            f"{arguments.model} did not overfit {len(train)} images: {max(accuracies):.2%} at best in "
             f"{len(accuracies)} epochs; expected: 100 %. Check its gradients, or pass a larger --epochs or --lr."
         )
-    print(f"\n{arguments.model} overfitted {len(splits.train)} images in {len(accuracies)} epochs.")
+    print(f"\n{arguments.model} overfitted {len(train)} images in {len(accuracies)} epochs.")
 
 
 if __name__ == "__main__":
