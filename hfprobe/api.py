@@ -16,7 +16,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from hfprobe.config.run import make_run
 from hfprobe.data import splits
-from hfprobe.data.arguments import DEFAULT_CLASSES, DEFAULT_DATASET
+from hfprobe.data.arguments import DEFAULT_DATASET, IDENTITY
 from hfprobe.data.splits import Images
 from hfprobe.evaluation import comparison
 from hfprobe.evaluation.comparable import make_comparable, name_results
@@ -35,7 +35,7 @@ from hfprobe.training.output_folder import check_places
 from hfprobe.training.run_training import run_training
 
 # Settings of `train` that say which images these are; `load_images` has set them.
-IMAGE_SETTINGS = ("dataset", "classes", "max_train_samples", "max_eval_samples", "split_seed")
+IMAGE_SETTINGS = ("dataset", "classes", "max_train_samples", "max_eval_samples", "split_seed", *IDENTITY)
 
 
 @dataclass(frozen=True, repr=False)
@@ -151,24 +151,33 @@ def load_images(
     max_train_samples: int | None = None,
     max_eval_samples: int | None = None,
     seed: int = 42,
+    **settings: Any,
 ) -> Images:
-    """Load images, choose classes, and split the training images into 80 % to train and 20 % to validate.
+    """Load images, choose classes, and make the parts train, validation and test.
 
-    Nothing is decoded yet: each model asks for the images at its own resolution.
+    A split that the dataset has is used. What it lacks is drawn from its training images: 20 % to validate, and 20 % to
+    test. Nothing is decoded yet: each model asks for the images at its own resolution.
 
     Args:
-        dataset: hub id or local folder.
-        classes: to keep, in the order of the label numbers; None: the five of the default task.
+        dataset: hub id, or local folder or file: one folder per class, CSV, parquet, save_to_disk, or zip.
+        classes: to keep, in the order of the label numbers; None: all of them, and of CIFAR-10 the five of the default
+            task.
         max_train_samples, max_eval_samples: at most this many images, stratified; None: all.
-        seed: of the split into train and validation, and of subsets.
+        seed: of the splits that are drawn, and of subsets.
+        settings: what `hfprobe train --help` lists about the dataset: dataset_config, train_split, validation_split,
+            test_split, image_column, label_column, group_column, group_by, skip_unreadable.
 
     Raises:
         InputError: no such dataset or class; a class with too few images.
     """
-    chosen = list(DEFAULT_CLASSES if classes is None else classes)
+    unknown = [name for name in settings if name not in IDENTITY]
+    if unknown:
+        raise InputError(f"Unknown setting '{shorten(unknown[0])}' of images. Allowed: {', '.join(IDENTITY)}.")
     limits: dict[str, Any] = {"max_train_samples": max_train_samples, "max_eval_samples": max_eval_samples}
+    if classes is not None:
+        settings["classes"] = list(classes)
     # The checks of the command line, before anything is loaded.
-    data = make_run(dataset=str(dataset), classes=chosen, split_seed=seed, **limits).data
+    data = make_run(dataset=str(dataset), split_seed=seed, **limits, **settings).data
     return splits.load_images(data, seed=seed)
 
 

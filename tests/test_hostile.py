@@ -19,8 +19,8 @@ from helpers.models import save_model
 from helpers.runs import small_run
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.columns import standard_columns
+from hfprobe.data.decoding import decode_images
 from hfprobe.data.splits import keep_classes
-from hfprobe.data.store import decode_images
 from hfprobe.models import build_model, find_family
 from hfprobe.models.loading import load_model
 from hfprobe.system.errors import InputError
@@ -116,7 +116,7 @@ def labelled(labels):
     images = pa.array([{"bytes": b"", "path": None}] * len(labels), features["image"].pa_type)
     table = pa.table({"image": images, "label": pa.array(labels, pa.int64())})
     rows = datasets.Dataset(datasets.table.InMemoryTable(table), info=datasets.DatasetInfo(features=features))
-    return standard_columns(rows, dataset="data")
+    return standard_columns(rows, data=DataArguments(dataset="data"))
 
 
 def test_labels_that_are_none_are_left_out():

@@ -15,6 +15,12 @@ LONGEST_NAME = 255  # bytes: the limit of file systems
 DEFAULT_DATASET = "uoft-cs/cifar10"
 DEFAULT_CLASSES = ["airplane", "automobile", "bird", "cat", "dog"]
 
+# Settings that, beside the dataset and its classes, say which images these are.
+IDENTITY = (
+    *("dataset_config", "train_split", "validation_split", "test_split", "image_column", "label_column"),
+    *("group_column", "group_by", "skip_unreadable"),
+)
+
 
 @dataclass
 class DataArguments:
@@ -22,11 +28,64 @@ class DataArguments:
 
     dataset: str = field(
         default=DEFAULT_DATASET,
-        metadata={"help": "Hub id, or local folder: save_to_disk, parquet files, or image folders train/ and test/."},
+        metadata={
+            "help": "Hub id, or local folder or file: one folder per class, with or without train/ and test/ above "
+            "them; "
+            "a CSV file; parquet files; save_to_disk; a zip file of any of these."
+        },
     )
-    classes: list[str] = field(
-        default_factory=lambda: list(DEFAULT_CLASSES),
-        metadata={"help": "Classes to keep. Their order defines the label numbers."},
+    dataset_config: str | None = field(
+        default=None, metadata={"help": "Configuration of a hub dataset that has several."}
+    )
+    train_split: str | None = field(
+        default=None, metadata={"help": "Name of the training split in the dataset. Default: train or training."}
+    )
+    validation_split: str | None = field(
+        default=None,
+        metadata={
+            "help": "Name of the validation split in the dataset. Default: val, valid, validation or dev; without it, "
+            "20 % "
+            "of the training images are drawn."
+        },
+    )
+    test_split: str | None = field(
+        default=None,
+        metadata={
+            "help": "Name of the test split in the dataset. Default: test or testing; without it, 20 % of the training "
+            "images are drawn."
+        },
+    )
+    image_column: str | None = field(
+        default=None, metadata={"help": "Column with the images or their files. Default: image, img, file_name, ..."}
+    )
+    label_column: str | None = field(
+        default=None, metadata={"help": "Column with the classes. Default: label, labels, class, ..."}
+    )
+    group_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "Column whose value is the same for images that belong together (one patient, one burst, one "
+            "video). "
+            "They are kept in one split."
+        },
+    )
+    group_by: Literal["folder", "prefix"] | None = field(
+        default=None,
+        metadata={
+            "help": "Keep images in one split that share a folder below the class folder, or the file name before its "
+            "last "
+            "'_', '-' or space."
+        },
+    )
+    classes: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Classes to keep. Their order defines the label numbers. Default: all; of CIFAR-10, "
+            f"{', '.join(DEFAULT_CLASSES)}."
+        },
+    )
+    skip_unreadable: bool = field(
+        default=False, metadata={"help": "Leave out images that cannot be read, instead of refusing the dataset."}
     )
     max_train_samples: int | None = field(
         default=None, metadata={"help": "Train on at most this many images, stratified by class. Default: all."}
@@ -64,6 +123,18 @@ class DataArguments:
             )
         if not 0 <= self.crop_shift < CROP_SIDE:
             raise InputError(f"--crop_shift is {shorten(self.crop_shift)}; allowed: 0 to {CROP_SIDE - 1}.")
+        given = [name for name in (self.train_split, self.validation_split, self.test_split) if name is not None]
+        twice = sorted({name for name in given if given.count(name) > 1})
+        if twice:
+            raise InputError(f"Two flags name the split {shorten(twice[0])}; allowed: each split once.")
+        if self.group_column is not None and self.group_by is not None:
+            raise InputError(
+                "--group_column and --group_by both say which images belong together. Leave one of them out."
+            )
+        if self.classes is None:
+            # Of another dataset, the classes are known once it is loaded.
+            self.classes = list(DEFAULT_CLASSES) if self.dataset == DEFAULT_DATASET else None
+            return
         self.classes = [unicodedata.normalize("NFC", name) for name in self.classes]  # as sources do
         twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
         if twice:
@@ -71,6 +142,10 @@ class DataArguments:
         if len(self.classes) < 2:
             only = f"only {shorten(self.classes[0])}" if self.classes else "none"
             raise InputError(f"--classes names {only}; allowed: two classes or more.")
+
+    def identity(self) -> dict[str, Any]:
+        """The settings beside the dataset that an evaluation needs to find the same images, as far as they are set."""
+        return {name: value for name in IDENTITY if (value := getattr(self, name))}
 
     @property
     def augmentation(self) -> dict[str, Any] | None:

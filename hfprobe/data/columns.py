@@ -1,5 +1,5 @@
-"""What every source is brought to: the splits `train` and `test` with the columns `image` (datasets.Image) and `label`
-(datasets.ClassLabel).
+"""What every source is brought to: splits with the columns `image` (datasets.Image), `label` (datasets.ClassLabel) and,
+with `--group_column`, `group` (text).
 
 Class numbers are valid within one file only: two files are joined by the names of their classes.
 """
@@ -7,18 +7,23 @@ Class numbers are valid within one file only: two files are joined by the names 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import ClassLabel, Dataset, DatasetDict, Image
+from datasets import ClassLabel, Dataset, Image
 
-from hfprobe.system.errors import InputError
+from hfprobe.data.arguments import DataArguments
+from hfprobe.data.split_names import choose_splits
+from hfprobe.system.errors import InputError, shorten
 
-SPLITS = ("train", "test")
 NO_LABEL = -1
+# Columns that hold the images or their files, and the classes, where no flag names them.
+IMAGE_COLUMNS = ("image", "img", "picture", "photo", "file_name", "filename", "file", "path", "filepath", "image_path")
+LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "category", "target")
 
 
 def normalize_name(name: str) -> str:
@@ -26,45 +31,128 @@ def normalize_name(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def require_splits(dataset: object, splits: Iterable[str]) -> None:
-    """Refuse a dataset that lacks the split train or test.
+def standard_splits(
+    images: Mapping[str, Dataset], *, data: DataArguments, whole: bool = False
+) -> tuple[dict[str, Dataset], dict[str, list[str]]]:
+    """The splits of a dataset that has them, with the columns `image` and `label`.
+
+    Args:
+        whole: see `choose_splits`.
+
+    Returns:
+        `train` and, as far as they exist, `validation` and `test`; and reason -> splits that are left out.
 
     Raises:
-        InputError: a split is missing.
+        InputError: see `choose_splits` and `standard_columns`.
     """
-    splits = list(splits)
-    missing = [split for split in SPLITS if split not in splits]
-    if missing:
-        raise InputError(
-            f"Dataset '{dataset}' lacks the split {' and '.join(missing)}; it has: {', '.join(splits) or 'none'}. "
-            "Both train and test are needed."
-        )
+    chosen = choose_splits(images, data, whole=whole)
+    left_out: dict[str, list[str]] = {}
+    for name in images:
+        if name not in chosen.values():
+            left_out.setdefault("split that is not used", []).append(f"{name} ({len(images[name]):,} images)")
+    found = {}
+    for split, name in chosen.items():
+        if split != "train" and not whole and not _has_labels(images[name], data):
+            left_out.setdefault("split without labels", []).append(f"{name} ({len(images[name]):,} images)")
+        else:
+            found[split] = standard_columns(images[name], data=data)
+    return found, left_out
 
 
-def standard_splits(images: DatasetDict, *, dataset: str) -> DatasetDict:
-    """The splits `train` and `test` of a dataset with the columns `image` and `label`; other splits are dropped.
+def _has_labels(rows: Dataset, data: DataArguments) -> bool:
+    """Whether any row of a split has a label."""
+    column = find_column(rows.column_names, "label", data) or _by_feature(rows, ClassLabel)
+    if column is None:
+        return False
+    values = rows.data.column(column)
+    if isinstance(rows.features[column], ClassLabel):
+        return pc.any(pc.greater_equal(values, 0)).as_py() or False
+    return values.null_count < len(rows)
+
+
+def standard_columns(rows: Dataset, *, data: DataArguments, folder: Path | None = None) -> Dataset:
+    """The rows with the columns `image` (datasets.Image), `label` (datasets.ClassLabel) and, if asked for, `group`.
+
+    A label column without class names gets them from its values. Images may be stored as datasets.Image, as the bytes
+    of a file, as a struct of both, or as paths.
+
+    Args:
+        folder: that paths are relative to; None: paths are not allowed.
 
     Raises:
-        InputError: a split or a column is missing; labels that are not one value per image.
+        InputError: no image, label or group column; labels that are not one value per image.
     """
-    require_splits(dataset, images)
-    return DatasetDict({split: standard_columns(images[split], dataset=dataset) for split in SPLITS})
+    image = find_column(rows.column_names, "image", data) or _by_feature(rows, Image)
+    label = find_column(rows.column_names, "label", data) or _by_feature(rows, ClassLabel)
+    if image is None or label is None:
+        raise no_column("image" if image is None else "label", rows.column_names, data)
+    if data.group_column is not None and data.group_column not in rows.column_names:
+        raise no_column("group", rows.column_names, data)
+    columns = {image: "image", label: "label"} | ({data.group_column: "group"} if data.group_column else {})
+    if len(columns) < 2 + (data.group_column is not None):
+        raise InputError(f"One column of dataset '{shorten(data.dataset)}' cannot be image, label and group at once.")
+    rows = _with_images(rows.select_columns(list(columns)), column=image, data=data, folder=folder)
+    rows = rows.rename_columns({old: new for old, new in columns.items() if old != new})
+    if "group" in rows.column_names:
+        groups = [str(value) for value in rows.with_format("arrow")["group"][:].to_pylist()]
+        rows = rows.remove_columns("group").add_column("group", groups)
+    return with_labels(rows, *_read_labels(rows, dataset=data.dataset, column=label))
 
 
-def standard_columns(rows: Dataset, *, dataset: str) -> Dataset:
-    """The rows with the columns `image` (datasets.Image) and `label` (datasets.ClassLabel).
-
-    A label column without class names gets them from its values.
+def find_column(columns: Iterable[str], kind: str, data: DataArguments) -> str | None:
+    """The column `image` or `label` of a dataset, by the flag or by the usual names; None: there is none.
 
     Raises:
-        InputError: no image or label column; labels that are not one value per image.
+        InputError: the column that a flag names does not exist.
     """
-    image = _find_column(rows, dataset, "image", ("image", "img"), Image)
-    label = _find_column(rows, dataset, "label", ("label", "labels", "fine_label"), ClassLabel)
-    rows = rows.select_columns([image, label]).rename_columns(
-        {old: new for old, new in ((image, "image"), (label, "label")) if old != new}
+    columns = list(columns)
+    told = getattr(data, f"{kind}_column")
+    if told is not None:
+        if told not in columns:
+            raise no_column(kind, columns, data)
+        return told
+    usual = IMAGE_COLUMNS if kind == "image" else LABEL_COLUMNS
+    by_name = {column.lower(): column for column in reversed(columns)}
+    return next((by_name[name] for name in usual if name in by_name), None)
+
+
+def no_column(kind: str, columns: Iterable[str], data: DataArguments) -> InputError:
+    """The error for a dataset without a column."""
+    told = getattr(data, f"{kind}_column")
+    lacks = f"no {kind} column" if told is None else f"no column '{shorten(told)}'"
+    return InputError(
+        f"Dataset '{shorten(data.dataset)}' has {lacks}; its columns: {shorten(', '.join(columns))}. Pass one of them "
+        "as "
+        f"--{kind}_column."
     )
-    return with_labels(rows, *_read_labels(rows, dataset=dataset, column=label))
+
+
+def _by_feature(rows: Dataset, feature: type) -> str | None:
+    return next((column for column, kind in rows.features.items() if isinstance(kind, feature)), None)
+
+
+def _is_file_struct(storage: pa.DataType) -> bool:
+    return pa.types.is_struct(storage) and {field.name for field in storage} <= {"bytes", "path"}
+
+
+def _with_images(rows: Dataset, *, column: str, data: DataArguments, folder: Path | None) -> Dataset:
+    """The rows with a datasets.Image in `column`."""
+    kind = rows.features[column]
+    if isinstance(kind, Image):
+        return rows
+    storage = rows.data.column(column).type
+    if pa.types.is_string(storage) or pa.types.is_large_string(storage):
+        if folder is not None:
+            names = rows.with_format("arrow")[column][:].to_pylist()
+            paths = [None if name is None else str(folder / name) for name in names]
+            return rows.remove_columns(column).add_column(column, paths, feature=Image())
+    elif pa.types.is_binary(storage) or pa.types.is_large_binary(storage) or _is_file_struct(storage):
+        return rows.cast_column(column, Image())
+    raise InputError(
+        f"Column '{column}' of dataset '{shorten(data.dataset)}' holds {shorten(storage)}; allowed: images, the bytes "
+        "of "
+        "image files, or in a CSV file their paths. Pass another column as --image_column."
+    )
 
 
 def with_labels(rows: Dataset, names: list[str], labels: np.ndarray) -> Dataset:
@@ -135,14 +223,3 @@ def _merge_names(names: Iterable[str], numbers: np.ndarray) -> tuple[list[str], 
     merged = list(dict.fromkeys(names))
     renumber = np.array([*map(merged.index, names), NO_LABEL], dtype=np.int64)
     return merged, renumber[numbers]
-
-
-def _find_column(rows: Dataset, dataset: str, kind: str, known: tuple[str, ...], feature: type) -> str:
-    found = [column for column in known if column in rows.features]
-    found += [column for column, type_ in rows.features.items() if isinstance(type_, feature)]
-    if not found or (kind == "image" and not isinstance(rows.features[found[0]], Image)):
-        raise InputError(
-            f"Dataset '{dataset}' has no {kind} column; its columns: {', '.join(rows.features)}. "
-            f"Name it '{known[0]}'{' and make it a datasets.Image' if kind == 'image' else ''}."
-        )
-    return found[0]

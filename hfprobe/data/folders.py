@@ -1,4 +1,4 @@
-"""Local folders: save_to_disk, parquet files, or train/ and test/ with one folder per class.
+"""Local folders and files: one folder per class, CSV, parquet, save_to_disk, or a zip file of any of these.
 
 A split consists of exactly the images in its own folder or files; names of subfolders never change the split. The
 builders of `datasets` search for words such as train and test at any depth of a path, so files are listed here instead.
@@ -6,131 +6,207 @@ builders of `datasets` search for words such as train and test at any depth of a
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 
 import datasets
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
-from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+from datasets import ClassLabel, Dataset, Features, Image
 
-from hfprobe.data import cache
-from hfprobe.data.columns import SPLITS, join_files, normalize_name, require_splits, standard_columns, standard_splits
-from hfprobe.system.errors import DISK_FULL, InputError
+from hfprobe.data.archives import unpack
+from hfprobe.data.arguments import DataArguments
+from hfprobe.data.columns import join_files, normalize_name, standard_splits
+from hfprobe.data.file_kinds import walk_files, why_left_out
+from hfprobe.data.split_names import SPLIT_NAMES, choose_splits, standard_name
+from hfprobe.data.tables import is_image_table, read_csv, read_parquet, split_of_file
+from hfprobe.system.errors import InputError, shorten
 
-# Pillow runs Ghostscript, another program, to read EPS and PS files.
-PICTURE_ENDINGS = set(ImageFolder.EXTENSIONS) - {".eps", ".ps"}
+ALLOWED = (
+    "one folder of images per class, with or without train/ and test/ above them; a CSV file with the columns file and "
+    "label; parquet files; a save_to_disk folder; a zip file of any of these"
+)
+# Split -> rows, and reason -> what is left out.
+Found = tuple[dict[str, Dataset], dict[str, list[str]]]
 
 
-def load_folder(folder: Path) -> DatasetDict:
-    """The splits `train` and `test` of a local folder, with the columns `image` and `label`.
+def load_local(place: Path, data: DataArguments, *, whole: bool = False) -> Found:
+    """The splits of a local folder or file, with the columns `image` and `label`; and what is left out, by reason.
+
+    Args:
+        whole: see `hfprobe.data.split_names.choose_splits`.
 
     Raises:
-        InputError: the folder holds no dataset; a split is missing or empty; a file cannot be read.
+        InputError: there is no dataset, or it cannot be read.
         MachineError: the cache has no free space.
     """
-    if (folder / "dataset_dict.json").is_file():
-        return _load_saved(folder)
-    parquet = {split: _parquet_files(folder, split) for split in SPLITS}
-    if any(parquet.values()):
-        require_splits(folder, [split for split, files in parquet.items() if files])
-        return DatasetDict(
-            {split: join_files([_read_parquet(file, folder) for file in files]) for split, files in parquet.items()}
-        )
-    here = [split for split in SPLITS if (folder / split).is_dir()]
-    if not here:
-        raise InputError(
-            f"Dataset folder '{folder}' holds no dataset. Allowed: a save_to_disk folder, train*.parquet and "
-            "test*.parquet, or train/ and test/ with one folder per class."
-        )
-    require_splits(folder, here)
-    return DatasetDict({split: _read_class_folders(folder, split) for split in SPLITS})
+    if place.is_file():
+        ending = place.suffix.lower()
+        if ending == ".zip":
+            return load_local(unpack(place), data, whole=whole)
+        if ending in (".csv", ".tsv"):
+            return _choose(read_csv(place, data), data, whole=whole)
+        if ending == ".parquet":
+            return _choose({"": read_parquet(place, data)}, data, whole=whole)
+        raise InputError(f"--dataset '{shorten(place)}' is a file of another kind. Allowed: {ALLOWED}.")
+    if (place / "dataset_dict.json").is_file() or (place / "state.json").is_file():
+        return _load_saved(place, data, whole=whole)
+    for read in (_read_parquet_files, _read_csv_files, _read_split_folders, _read_class_folders):
+        found = read(place, data, whole)
+        if found is not None:
+            return found
+    raise InputError(_why_nothing(place))
 
 
-def _load_saved(folder: Path) -> DatasetDict:
+def _choose(rows: Mapping[str, Dataset], data: DataArguments, *, whole: bool) -> Found:
+    """The splits of tables that have been read; a table without splits is the training split."""
+    return standard_splits(rows, data=data, whole=whole) if set(rows) != {""} else ({"train": rows[""]}, {})
+
+
+def _load_saved(folder: Path, data: DataArguments, *, whole: bool) -> Found:
     try:
         saved = datasets.load_from_disk(folder)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"Dataset folder '{folder}' is damaged: {error}. Save it again.") from error
-    return standard_splits(saved, dataset=str(folder))
+    splits = {"train": saved} if isinstance(saved, Dataset) else saved
+    return standard_splits(splits, data=data, whole=whole)
 
 
-def _parquet_files(folder: Path, split: str) -> list[Path]:
-    """`train.parquet`, `train-00000-of-00003.parquet` and the like, at any depth."""
-    named = re.compile(rf"{split}(?![A-Za-z]).*\.parquet")
-    files = sorted(file for file in folder.rglob("*.parquet") if named.fullmatch(file.name))
-    other = next(name for name in SPLITS if name != split)
-    for file in files:
-        if other in file.relative_to(folder).parent.parts:
+def _read_parquet_files(folder: Path, data: DataArguments, whole: bool) -> Found | None:
+    by_split: dict[str | None, list[Path]] = {}
+    for file in walk_files(folder):
+        if file.suffix.lower() == ".parquet":
+            by_split.setdefault(split_of_file(file, folder, data), []).append(file)
+    if not by_split:
+        return None
+    left_out = {}
+    if None in by_split and len(by_split) > 1 and not whole:
+        left_out["its name says no split"] = [str(file.relative_to(folder)) for file in by_split.pop(None)]
+    ordered = sorted(by_split.items(), key=lambda item: list(SPLIT_NAMES).index(item[0]) if item[0] else -1)
+    rows = {split or "": join_files([read_parquet(file, data) for file in files]) for split, files in ordered}
+    found, unused = _choose(rows, data, whole=whole)
+    return found, left_out | unused
+
+
+def _read_csv_files(folder: Path, data: DataArguments, whole: bool) -> Found | None:
+    """`metadata.csv`, one file per split (`train.csv`), one such file in each split folder, or the only CSV file."""
+    here = [file for place in (folder, *_folders(folder)) for file in sorted(place.glob("*.csv"))]
+    here = [file for file in here if not file.name.startswith(".")]
+    tables = [file for file in here if is_image_table(file, data)]
+    tables = [file for file in tables if file.name.lower() == "metadata.csv"] or tables
+    if not tables:
+        return None
+    left_out = {"CSV file without images and labels": [file.name for file in here if file not in tables]}
+    left_out = {reason: files for reason, files in left_out.items() if files}
+    if len(tables) == 1:
+        found, unused = _choose(read_csv(tables[0], data), data, whole=whole)
+        return found, left_out | unused
+    by_split: dict[str, Dataset] = {}
+    for file in tables:
+        split = split_of_file(file, folder, data)
+        if split is None or split in by_split:
+            listed = ", ".join(str(file.relative_to(folder)) for file in tables)
             raise InputError(
-                f"'{file}' belongs to two splits: its name says {split}, a folder above it says {other}. Move or "
-                "rename it."
+                f"Dataset folder '{shorten(folder)}' has several CSV files: {shorten(listed)}. Pass one of them as "
+                "--dataset, or name them train.csv, validation.csv and test.csv."
             )
-    return files
+        by_split[split] = join_files(list(read_csv(file, data).values()))
+    found, unused = _choose(by_split, data, whole=whole)
+    return found, left_out | unused
 
 
-def _read_parquet(file: Path, folder: Path) -> Dataset:
-    # One cache folder per state of the file: the cache of datasets identifies a file by its mtime alone.
-    state = hashlib.sha256(repr(cache.file_stamp(file)).encode()).hexdigest()[:32]
-    place = cache.cache_folder() / "parquet" / state
-    try:
-        rows = datasets.load_dataset(
-            "parquet",
-            data_files={"rows": re.sub(r"([*?[])", r"[\1]", str(file.resolve()))},  # a path, not a pattern
-            split="rows",
-            cache_dir=str(place),
-        )
-    except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:
-        reason = error.__cause__ or error
-        unwritten = (*cache.FORBIDDEN, *DISK_FULL)
-        if not isinstance(reason, OSError) or reason.errno not in unwritten or not os.access(file, os.R_OK):
-            raise InputError(
-                f"Dataset folder '{folder}' cannot be read: {file.relative_to(folder)}: {reason}. Fix or remove the "
-                "file."
-            ) from error
-        # datasets writes lock files even if it only reads its cache.
-        prepared = [found for found in sorted(place.rglob("*.arrow")) if ".incomplete" not in str(found)]
-        if not prepared:
-            raise cache.cannot_keep(f"the images of '{file}'", place, reason) from error
-        rows = datasets.concatenate_datasets([Dataset.from_file(str(found)) for found in prepared])
-    return standard_columns(rows, dataset=str(folder))
-
-
-def _read_class_folders(folder: Path, split: str) -> Dataset:
-    found = [
-        (str(file), normalize_name(place.name))
-        for place in sorted((folder / split).iterdir())
-        if place.is_dir()
-        for file in _pictures(place)
-    ]
-    if not found:
+def _read_split_folders(folder: Path, data: DataArguments, whole: bool) -> Found | None:
+    places = {place.name: place for place in _folders(folder)}
+    splits = {name: place for name, place in places.items() if standard_name(name, data)}
+    if not splits:
+        return None
+    classes = [name for name in places if name not in splits and _has_pictures(places[name])]
+    if classes:
         raise InputError(
-            f"Split '{split}' of '{folder}' is empty. Put the images into {split}/<class>/, one folder per class."
+            f"'{shorten(folder)}' holds split folders ({', '.join(splits)}) beside class folders "
+            f"({shorten(', '.join(classes))}). Move the classes into the split folders, or rename a class that is "
+            "named "
+            "like a split."
         )
-    paths, labels = zip(*found, strict=True)
+    found: dict[str, Dataset] = {}
+    left_out: dict[str, list[str]] = {}
+    for split, name in choose_splits(splits, data, whole=whole).items():
+        rows, unused = _read_classes(splits[name])
+        for reason, files in unused.items():
+            left_out.setdefault(reason, []).extend(f"{name}/{file}" for file in files)
+        if rows is not None:
+            found[split] = rows
+        elif split != "train" and _has_pictures(splits[name]):
+            left_out.setdefault("split without labels", []).append(name)
+        else:
+            raise InputError(
+                f"Split '{name}' of '{shorten(folder)}' is empty. Put the images into {name}/<class>/, one folder per "
+                "class."
+            )
+    return found, left_out
+
+
+def _read_class_folders(folder: Path, data: DataArguments, whole: bool) -> Found | None:
+    rows, left_out = _read_classes(folder)
+    if rows is None:
+        return None
+    if len(rows.features["label"].names) == 1 and not whole:
+        name = rows.features["label"].names[0]
+        below = [place.name for place in _folders(folder / name) if _has_pictures(place)]
+        hint = f" If {shorten(', '.join(below))} are the classes, pass --dataset '{folder / name}'." if below else ""
+        raise InputError(
+            f"'{shorten(folder)}' holds images of one class, {name}; allowed: two or more, each in a folder.{hint}"
+        )
+    return {"train": rows}, left_out
+
+
+def _read_classes(folder: Path) -> tuple[Dataset | None, dict[str, list[str]]]:
+    """The images in `folder`/<class>/, at any depth; None where there are none. And what is left out."""
+    paths: list[str] = []
+    labels: list[str] = []
+    left_out: dict[str, list[str]] = {}
+    for place in _folders(folder):
+        before = len(paths)
+        for file in walk_files(place):
+            reason = why_left_out(file.name)
+            if reason is None:
+                paths.append(str(file))
+                labels.append(normalize_name(place.name))
+            elif reason:
+                left_out.setdefault(reason, []).append(str(file.relative_to(folder)))
+        if len(paths) == before:
+            left_out.setdefault("folder without images", []).append(place.name)
+    if not paths:
+        return None, left_out
+    for file in sorted(folder.iterdir()):
+        reason = "in no class folder" if why_left_out(file.name) is None else why_left_out(file.name)
+        if reason and file.is_file():
+            left_out.setdefault(reason, []).append(file.name)
     names = sorted(set(labels))
-    return Dataset.from_dict(
-        {"image": list(paths), "label": [names.index(label) for label in labels]},
+    numbers = {name: number for number, name in enumerate(names)}
+    rows = Dataset.from_dict(
+        {"image": paths, "label": [numbers[label] for label in labels]},
         features=Features(image=Image(), label=ClassLabel(names=names)),
     )
+    return rows, left_out
 
 
-def _pictures(place: Path) -> Iterator[Path]:
-    """The image files in the folder of a class and its subfolders, sorted; hidden files are skipped, links followed.
+def _folders(place: Path) -> list[Path]:
+    """The subfolders of a folder, without hidden ones."""
+    hidden = (".", "__MACOSX")
+    return sorted(found for found in place.iterdir() if found.is_dir() and not found.name.startswith(hidden))
 
-    Raises:
-        InputError: a link points to a folder that contains it.
-    """
-    for here, folders, files in os.walk(place, followlinks=True):
-        folders.sort()
-        for name in folders:
-            if Path(here).resolve().is_relative_to((Path(here) / name).resolve()):
-                raise InputError(
-                    f"The link '{Path(here) / name}' points to a folder that contains it. Remove the link."
-                )
-        for name in sorted(files):
-            # Hidden files are skipped because macOS writes ._cat.jpg files, which are not images.
-            if Path(name).suffix.lower() in PICTURE_ENDINGS and not name.startswith("."):
-                yield Path(here) / name
+
+def _has_pictures(place: Path) -> bool:
+    return any(why_left_out(file.name) is None for file in walk_files(place))
+
+
+def _why_nothing(folder: Path) -> str:
+    """The error for a folder without a dataset."""
+    files = [file for file in walk_files(folder) if why_left_out(file.name) != ""]
+    if any(why_left_out(file.name) is None for file in files):
+        found = "holds images in no class folder"
+    elif files:
+        reasons = sorted({reason for file in files if (reason := why_left_out(file.name))})
+        found = f"holds {len(files):,} files and no image: {shorten('; '.join(reasons))}"
+    else:
+        found = "is empty"
+    return f"Dataset folder '{shorten(folder)}' {found}. Allowed: {ALLOWED}."

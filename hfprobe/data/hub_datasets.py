@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import datasets
@@ -12,15 +13,20 @@ from datasets.packaged_modules.cache.cache import Cache
 from huggingface_hub import constants
 
 from hfprobe.hub import client as hub_client
+from hfprobe.system.errors import InputError, shorten
 
 logger = logging.getLogger(__name__)
 
+# What datasets says where a configuration has to be chosen, or does not exist.
+_CONFIGURATIONS = re.compile(r"(?:available configs|Available): (\[[^\]]*\])")
 
-def load_from_hub(dataset: str, *, seconds: float) -> DatasetDict:
+
+def load_from_hub(dataset: str, *, config: str | None = None, seconds: float) -> DatasetDict:
     """A dataset of the hub; files that are in the cache already are not downloaded again.
 
     Args:
         dataset: hub id, `owner/name`.
+        config: name of a configuration; None: the default one, or the only one.
         seconds: how long to wait for the first answer of the hub.
 
     Raises:
@@ -33,7 +39,17 @@ def load_from_hub(dataset: str, *, seconds: float) -> DatasetDict:
     info, token = hub_client.ask(
         lambda token: HfApi().dataset_info(dataset, token=token, files_metadata=True), seconds=seconds
     )
-    builder = datasets.load_dataset_builder(dataset, token=token)
+    try:
+        builder = datasets.load_dataset_builder(dataset, config, token=token)
+    except ValueError as error:
+        found = _CONFIGURATIONS.search(str(error))
+        if found is None:
+            raise
+        names = ", ".join(re.findall(r"'([^']*)'", found[1]))
+        told = "several configurations" if config is None else f"no configuration '{shorten(config)}'"
+        raise InputError(
+            f"Dataset '{dataset}' has {told}; its configurations: {shorten(names)}. Choose one with --dataset_config."
+        ) from error
     if Path(builder.cache_dir).is_dir():
         builder.download_and_prepare()
     else:
@@ -52,9 +68,14 @@ def cached_configurations(dataset: str) -> list[Path]:
     return sorted({file.parents[2] for file in found})
 
 
-def load_from_cache(dataset: str) -> DatasetDict:
-    """The newest version in the cache of a hub dataset that has one configuration there, without the network."""
-    builder = Cache(repo_id=dataset, dataset_name=dataset.rpartition("/")[2], version="auto", hash="auto")
+def load_from_cache(dataset: str, *, config: str | None = None) -> DatasetDict:
+    """The newest version in the cache of a hub dataset, without the network.
+
+    Args:
+        config: name of a configuration; None: the only one in the cache.
+    """
+    name = dataset.rpartition("/")[2]
+    builder = Cache(repo_id=dataset, dataset_name=name, config_name=config, version="auto", hash="auto")
     builder.download_and_prepare()
     return builder.as_dataset()
 

@@ -1,81 +1,96 @@
-"""Where images come from: a local folder, a hub id, or the registry mirror of CIFAR-10.
+"""Where images come from: a local folder or file, a hub id, or the registry mirror of CIFAR-10.
 
-Every source becomes a DatasetDict with the splits `train` and `test` and the columns `image` (datasets.Image) and
-`label` (datasets.ClassLabel).
+Every source becomes splits with the columns `image` (datasets.Image) and `label` (datasets.ClassLabel).
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 
 from hfprobe.data import cifar10_mirror, hub_datasets
-from hfprobe.data.arguments import DEFAULT_DATASET
+from hfprobe.data.arguments import DEFAULT_DATASET, DataArguments
 from hfprobe.data.columns import standard_splits
-from hfprobe.data.folders import load_folder
+from hfprobe.data.folders import load_local
 from hfprobe.hub import client as hub_client
-from hfprobe.system.errors import InputError, MachineError, find_shortage
+from hfprobe.system.errors import InputError, MachineError, find_shortage, shorten
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Images, and a description of where they came from."""
+    """Images as they were found.
 
-    images: DatasetDict
+    Attributes:
+        splits: `train` and, as far as they exist, `validation` and `test`, with the columns `image`, `label` and, with
+            `--group_column`, `group`. Of a whole source: every split, under its own name.
+        description: where they come from.
+        left_out: reason -> names of what was left out.
+    """
+
+    splits: dict[str, Dataset]
     description: str
+    left_out: dict[str, list[str]] = field(default_factory=dict)
 
 
-def load_source(dataset: str = DEFAULT_DATASET) -> Source:
-    """Load the splits `train` and `test` of a dataset, with the columns `image` and `label`.
+def load_source(data: DataArguments, *, whole: bool = False) -> Source:
+    """Load the splits of a dataset, with the columns `image` and `label`.
 
     Args:
-        dataset: hub id or local folder. If the hub does not deliver it, it is taken from the cache of the datasets
-            library; CIFAR-10, the default, is then also taken from the registry mirror.
+        data: what to load. If the hub does not deliver a dataset, it is taken from the cache of the datasets library;
+            CIFAR-10, the default, is then also taken from the registry mirror.
+        whole: load every split, under its own name, as if none had a meaning.
 
     Raises:
         InputError: the dataset does not exist or cannot be reached; a split or a column is missing.
         InputError, MachineError: the cache cannot be written.
     """
-    if Path(dataset).is_dir():
-        source = Source(load_folder(Path(dataset)), f"local folder {dataset}")
-    elif dataset.startswith((".", "/", "~")) or Path(dataset).exists() or dataset.count("/") > 1:
-        raise InputError(f"--dataset '{dataset}' is not a folder. Pass a hub id or a folder that exists.")
+    dataset = data.dataset
+    if Path(dataset).exists():
+        if data.dataset_config is not None:
+            raise InputError(
+                f"--dataset_config is of a hub dataset, and '{shorten(dataset)}' is a local one. Leave it out."
+            )
+        splits, left_out = load_local(Path(dataset), data, whole=whole)
+        kind = "folder" if Path(dataset).is_dir() else "file"
+        source = Source(splits, f"local {kind} {dataset}", left_out)
+    elif dataset.startswith((".", "/", "~")) or dataset.count("/") > 1:
+        raise InputError(f"--dataset '{dataset}' is not a folder or a file. Pass a hub id or a path that exists.")
     else:
-        source = _load_by_id(dataset)
-    for split, rows in source.images.items():
+        source = _load_by_id(data, whole=whole)
+    for split, rows in source.splits.items():
         if not len(rows):
             raise InputError(f"Split '{split}' of dataset '{dataset}' is empty. Add images to it.")
-    logger.info("Images: %s", source.description)
     return source
 
 
-def _load_by_id(dataset: str) -> Source:
+def _load_by_id(data: DataArguments, *, whole: bool) -> Source:
     """A dataset of the hub; if the hub does not deliver it, a copy of it."""
     from huggingface_hub.errors import HFValidationError
 
+    dataset = data.dataset
     try:
         # With a copy at hand, a network that does not answer must not delay every start.
-        has_copy = hub_datasets.cached_configurations(dataset) or _is_mirrored(dataset)
+        has_copy = hub_datasets.cached_configurations(dataset) or _is_mirrored(data)
         images = hub_datasets.load_from_hub(
-            dataset, seconds=hub_client.SHORT_PATIENCE if has_copy else hub_client.PATIENCE
+            dataset, config=data.dataset_config, seconds=hub_client.SHORT_PATIENCE if has_copy else hub_client.PATIENCE
         )
-        return Source(standard_splits(images, dataset=dataset), f"hub dataset {dataset}")
+        return _standard(images, f"hub dataset {dataset}", data, whole=whole)
     except (InputError, MachineError):
         raise
     except HFValidationError as error:
         raise InputError(
-            f"--dataset '{dataset}' is neither a folder nor a hub id such as {DEFAULT_DATASET}."
+            f"--dataset '{dataset}' is neither a folder or file nor a hub id such as {DEFAULT_DATASET}."
         ) from error
     except Exception as error:  # the transport's own classes change with huggingface_hub's HTTP library
         if find_shortage(error) is not None:
             raise
         trouble = hub_client.explain(error, what=f"dataset '{dataset}'")
-        copy = trouble and _load_copy(dataset, trouble=trouble)
+        copy = trouble and _load_copy(data, trouble=trouble, whole=whole)
         if copy:
             return copy
         reason = trouble.reason if trouble else f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -86,24 +101,31 @@ def _load_by_id(dataset: str) -> Source:
         ) from error
 
 
-def _is_mirrored(dataset: str) -> bool:
+def _standard(images: DatasetDict, description: str, data: DataArguments, *, whole: bool) -> Source:
+    splits, left_out = standard_splits(images, data=data, whole=whole)
+    return Source(splits, description, left_out)
+
+
+def _is_mirrored(data: DataArguments) -> bool:
     """Whether the cache holds the registry mirror of a dataset."""
-    return dataset == DEFAULT_DATASET and cifar10_mirror.cached_folder().is_dir()
+    return data.dataset == DEFAULT_DATASET and cifar10_mirror.cached_folder().is_dir()
 
 
-def _load_copy(dataset: str, *, trouble: hub_client.Trouble) -> Source | None:
+def _load_copy(data: DataArguments, *, trouble: hub_client.Trouble, whole: bool) -> Source | None:
     """A copy of a dataset that the hub does not deliver: from the datasets library's cache, or the registry mirror."""
+    dataset = data.dataset
     why = f"{trouble.reason[:1].upper()}{trouble.reason[1:]}"
-    if len(hub_datasets.cached_configurations(dataset)) == 1:
+    cached = [place.name for place in hub_datasets.cached_configurations(dataset)]
+    if data.dataset_config in cached or (data.dataset_config is None and len(cached) == 1):
         logger.info("%s; using dataset %s from the cache.", why, dataset)
-        images = standard_splits(hub_datasets.load_from_cache(dataset), dataset=dataset)
-        return Source(images, f"hub dataset {dataset}, from the cache")
+        images = hub_datasets.load_from_cache(dataset, config=data.dataset_config)
+        return _standard(images, f"hub dataset {dataset}, from the cache", data, whole=whole)
     if dataset != DEFAULT_DATASET:
         return None
     mirror = f"registry mirror {cifar10_mirror.PACKAGE}"
-    if _is_mirrored(dataset):
+    if _is_mirrored(data):
         logger.info("%s; using the registry mirror, from the cache.", why)
-        return Source(cifar10_mirror.load_cifar10(), f"{mirror}, from the cache")
+        return _standard(cifar10_mirror.load_cifar10(), f"{mirror}, from the cache", data, whole=whole)
     if hub_datasets.is_offline():
         raise InputError(
             f"Dataset '{dataset}' is not in the cache, and {trouble.reason}. Run once without HF_HUB_OFFLINE to "
@@ -111,6 +133,6 @@ def _load_copy(dataset: str, *, trouble: hub_client.Trouble) -> Source | None:
         )
     logger.info("%s; using the registry mirror.", why)
     try:
-        return Source(cifar10_mirror.load_cifar10(), mirror)
+        return _standard(cifar10_mirror.load_cifar10(), mirror, data, whole=whole)
     except InputError as error:
         raise InputError(f"{why}. {error}") from error

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from datasets import Dataset, Image
-from sklearn.model_selection import train_test_split
 
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.cache import source_key
-from hfprobe.data.columns import NO_LABEL, label_numbers, with_labels
+from hfprobe.data.classes import choose_classes, keep_classes
+from hfprobe.data.columns import NO_LABEL, join_files, label_numbers
+from hfprobe.data.decoding import decode_images
+from hfprobe.data.division import Part, divide
+from hfprobe.data.drawing import stratified_subset
 from hfprobe.data.sources import load_source
-from hfprobe.data.store import ImageSplit, decode_images
-from hfprobe.system.errors import InputError
+from hfprobe.data.store import ImageSplit
+from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.html import render_table
 
 if TYPE_CHECKING:  # slow to import
@@ -24,7 +28,9 @@ if TYPE_CHECKING:  # slow to import
 
 logger = logging.getLogger(__name__)
 
-VALIDATION_SHARE = 0.2
+CLASSES_LISTED = 12
+NAMED_AT_MOST = 5
+UNREADABLE_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,8 @@ class Splits:
         class_names: in the order of the label numbers.
         source: description of where the images come from.
         train, validation, test: the parts; None for a part that was not requested.
+        all: the images of all splits, from `load_images(whole=True)`.
+        summary: how the parts were made and what was left out, for records and pages.
     """
 
     class_names: list[str]
@@ -42,14 +50,17 @@ class Splits:
     train: ImageSplit | None = None
     validation: ImageSplit | None = None
     test: ImageSplit | None = None
+    all: ImageSplit | None = None
+    summary: dict[str, Any] = field(default_factory=dict)
 
     def part(self, name: str) -> ImageSplit:
-        """The part `train`, `validation` or `test`.
+        """The part `train`, `validation`, `test` or `all`.
 
         Raises:
             ValueError: it was not requested.
         """
-        found = {"train": self.train, "validation": self.validation, "test": self.test}[name]
+        parts = {"train": self.train, "validation": self.validation, "test": self.test, "all": self.all}
+        found = parts[name]
         if found is None:
             raise ValueError(f"The {name} images were not decoded.")
         return found
@@ -71,18 +82,26 @@ class Images:
         class_names: in the order of the label numbers.
         source: description of where the images come from.
         parts: `train`, `validation` and `test` -> rows with the columns `image` (undecoded), `label` and `index`, the
-            row number in the split of the source.
-        source_keys: `train` and `test` of the source -> `hfprobe.data.cache.source_key`.
+            row number in the split of the source. `all` alone for a whole dataset.
+        origins: part -> the split of the source that its rows are of.
+        source_keys: split of the source -> `hfprobe.data.cache.source_key`.
         arguments: what was asked for.
-        seed: of the split into train and validation.
+        seed: of the splits that were drawn.
+        division: sentences that say which parts the dataset has and how the others were drawn.
+        left_out: reason -> names of files, splits and rows that were left out.
+        labels_digest: of the labels of the training split before anything was drawn from it.
     """
 
     class_names: list[str]
     source: str
     parts: dict[str, Dataset]
+    origins: dict[str, str]
     source_keys: dict[str, str]
     arguments: DataArguments
     seed: int
+    division: str
+    left_out: dict[str, list[str]]
+    labels_digest: str
 
     def counts(self) -> dict[str, list[int]]:
         """Split -> images of each class, in the order of `class_names`."""
@@ -90,6 +109,25 @@ class Images:
             name: np.bincount(label_numbers(rows), minlength=len(self.class_names)).tolist()
             for name, rows in self.parts.items()
         }
+
+    def describe(self) -> str:
+        """What was found, in lines: the source, the images by part and class, the division, and what was left out."""
+        lines = [f"Images: {self.source}"]
+        for name, counts in self.counts().items():
+            if len(counts) <= CLASSES_LISTED:
+                listed = ", ".join(
+                    f"{class_name} {count:,}" for class_name, count in zip(self.class_names, counts, strict=True)
+                )
+            else:
+                listed = f"{len(counts)} classes of {min(counts):,} to {max(counts):,}"
+            lines.append(f"  {name:<10} {sum(counts):>7,}  {listed}")
+        lines.append(f"  {self.division}")
+        for reason, names in self.left_out.items():
+            more = f" and {len(names) - NAMED_AT_MOST:,} more" if len(names) > NAMED_AT_MOST else ""
+            lines.append(
+                f"  Left out ({len(names):,}), {reason}: {', '.join(map(shorten, names[:NAMED_AT_MOST]))}{more}"
+            )
+        return "\n".join(lines)
 
     def __repr__(self) -> str:
         counted = ", ".join(f"{len(rows):,} {name}" for name, rows in self.parts.items())
@@ -103,139 +141,100 @@ class Images:
         """Decode some of the parts for a model with this image processor.
 
         Args:
-            names: of the parts: `train`, `validation`, `test`.
+            names: of the parts: `train`, `validation`, `test`, or `all` of a whole dataset.
             processor: image processor of the model.
 
         Raises:
-            InputError: an image cannot be read; the message names it.
+            InputError: images cannot be read, and `skip_unreadable` is off; the message names them.
             InputError, MachineError: the decoded images cannot be written to the cache.
         """
         decoded = {}
         for name in names:
-            origin = "test" if name == "test" else "train"
+            origin = self.origins[name]
             decoded[name] = decode_images(
                 self.parts[name], part=name, split=origin, processor=processor, source_key=self.source_keys[origin]
             )
-        return Splits(class_names=self.class_names, source=self.source, **decoded)
+        self._check_readable(decoded)
+        unreadable = [text for part in decoded.values() for text in part.unreadable]
+        left_out = self.left_out | ({"cannot be read": unreadable} if unreadable else {})
+        summary = {"division": self.division, "left_out": left_out}
+        if "test" not in self.source_keys:  # the test images were drawn from these
+            summary["labels_digest"] = self.labels_digest
+        return Splits(class_names=self.class_names, source=self.source, summary=summary, **decoded)
+
+    def _check_readable(self, decoded: Mapping[str, ImageSplit]) -> None:
+        """Refuse images that cannot be read, or with `skip_unreadable` log them.
+
+        Raises:
+            InputError: it is off; or a class of the training images has no other image.
+        """
+        unreadable = [text for part in decoded.values() for text in part.unreadable]
+        if not unreadable:
+            return
+        named = "; ".join(unreadable[:UNREADABLE_NAMED])
+        more = len(unreadable) - UNREADABLE_NAMED
+        named += f"; and {more:,} more" if more > 0 else ""
+        if not self.arguments.skip_unreadable:
+            start = f"{len(unreadable):,} images: " if len(unreadable) > 1 else ""
+            remedy = "Replace or remove them" if start else "Replace or remove it"
+            raise InputError(f"{start}{named[:1].upper()}{named[1:]}. {remedy}, or pass --skip_unreadable.")
+        logger.warning("Left out %d images: %s.", len(unreadable), named)
+        for name, part in decoded.items():
+            counts = np.bincount(part.labels, minlength=len(self.class_names))
+            if counts.min() == 0 and (name == "train" or not counts.any()):
+                lost = self.class_names[int(counts.argmin())]
+                raise InputError(f"No {name} image of class {lost} can be read. Replace them, or leave the class out.")
 
 
-def keep_classes(rows: Dataset, *, classes: list[str], split: str) -> Dataset:
-    """The rows of the chosen classes, with labels renumbered in the order of `classes`.
-
-    The test split may lack some of the classes; a warning is logged then, and reports leave their rows empty.
-
-    Args:
-        split: name of the split in the source: `train` or `test`.
-
-    Returns:
-        Rows with the columns `image`, `label` (a ClassLabel of `classes`) and `index`, the row number in `rows`.
-
-    Raises:
-        InputError: a class has no images in the training split, or no class has images in the test split.
-    """
-    names = rows.features["label"].names
-    renumber = np.array([*(classes.index(name) if name in classes else NO_LABEL for name in names), NO_LABEL])
-    labels = renumber[label_numbers(rows)]
-    empty = [name for number, name in enumerate(classes) if not (labels == number).any()]
-    if empty and (split != "test" or len(empty) == len(classes)):
-        raise InputError(f"Class {', '.join(empty)} has no images in split '{split}'. Leave it out of --classes.")
-    if empty:
-        logger.warning("The test split has no images of class %s: its row in reports is empty.", ", ".join(empty))
-    rows = with_labels(rows, list(classes), labels)
-    rows = rows.add_column("index", np.arange(len(rows)))
-    return rows.select(np.flatnonzero(labels >= 0))
-
-
-def stratified_subset(labels: np.ndarray, *, size: int, seed: int) -> np.ndarray:
-    """Choose `size` items so that each class keeps its share; a smaller subset is contained in a larger one.
-
-    Args:
-        labels: (N,) class numbers.
-        size: number of items; N or more chooses all.
-
-    Returns:
-        (size,) sorted positions.
-
-    Raises:
-        InputError: fewer items than classes.
-    """
-    _, numbers, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    if size < min(len(counts), len(labels)):
-        raise InputError(f"{size} images for {len(counts)} classes; allowed: at least one image per class.")
-    order = np.random.default_rng(seed).permutation(len(labels))
-    # The n-th of the N items of a class gets the rank n / N: the items of lowest rank have each class in its share.
-    rank = np.empty(len(labels))
-    for number, count in enumerate(counts):
-        rank[order[numbers[order] == number]] = np.arange(count) / count
-    return np.sort(order[np.argsort(rank[order], kind="stable")][:size])
-
-
-def split_rows(rows: Dataset, *, seed: int) -> tuple[Dataset, Dataset]:
-    """Split rows into 80 % train and 20 % validation: stratified, disjoint, and the same for the same seed.
-
-    Every class occurs in both parts.
-
-    Raises:
-        InputError: a class has a single image.
-    """
-    labels = label_numbers(rows)
-    smallest = np.bincount(labels).min()
-    if smallest < 2:
-        raise InputError("A class has a single training image; allowed: two or more, one to train and one to validate.")
-    size = max(round(VALIDATION_SHARE * len(labels)), len(np.unique(labels)))
-    train, validation = train_test_split(np.arange(len(labels)), test_size=size, stratify=labels, random_state=seed)
-    for number in np.unique(labels):  # stratification rounds the share of a class with few images to zero
-        if number not in labels[validation]:
-            train, validation = _move_one(labels, number, source=train, target=validation)
-        elif number not in labels[train]:
-            validation, train = _move_one(labels, number, source=validation, target=train)
-    return rows.select(np.sort(train)), rows.select(np.sort(validation))
-
-
-def _move_one(
-    labels: np.ndarray, number: int, *, source: np.ndarray, target: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Move the first position of a class from `source` to `target`; returns both."""
-    at = np.flatnonzero(labels[source] == number)[0]
-    return np.delete(source, at), np.append(target, source[at])
-
-
-def load_images(data: DataArguments, *, seed: int) -> Images:
-    """Load a dataset, choose its classes, split it and take subsets; nothing is decoded.
+def load_images(data: DataArguments, *, seed: int, whole: bool = False) -> Images:
+    """Load a dataset, choose its classes, split it and take subsets; nothing is decoded. What was found is logged.
 
     Args:
-        seed: seed of the split into train and validation, and of the subsets.
+        seed: seed of the splits that are drawn, and of the subsets.
+        whole: make one part, `all`, of the images of all splits, to evaluate a model on all of them.
 
     Returns:
-        The parts `train`, `validation` and `test`; with the defaults, 4,000 / 1,000 / 1,000 images per class. `test` is
-        the test split of the source.
+        The parts `train`, `validation` and `test`; with the defaults, 4,000 / 1,000 / 1,000 images per class. A split
+        that the source has is used; one that it lacks is drawn from its training images.
 
     Raises:
         InputError: a dataset or class does not exist; a class has too few images.
     """
-    source = load_source(data.dataset)
-    known = list(dict.fromkeys(name for rows in source.images.values() for name in rows.features["label"].names))
-    unknown = [name for name in data.classes if name not in known]
-    if unknown:
-        raise InputError(
-            f"Unknown class {', '.join(map(repr, unknown))}. The dataset has: {', '.join(known)}. "
-            "Choose with --classes."
-        )
-    undecoded = {split: rows.cast_column("image", Image(decode=False)) for split, rows in source.images.items()}
-    kept = {split: keep_classes(rows, classes=data.classes, split=split) for split, rows in undecoded.items()}
-    train, validation = split_rows(kept["train"], seed=seed)
-    parts = {"train": train, "validation": validation, "test": kept["test"]}
-    limits = {"train": data.max_train_samples, "validation": data.max_eval_samples, "test": data.max_eval_samples}
-    for name, limit in limits.items():
+    source = load_source(data, whole=whole)
+    splits = {"all": join_files(list(source.splits.values()))} if whole else source.splits
+    classes = choose_classes(splits, data)
+    undecoded = {split: rows.cast_column("image", Image(decode=False)) for split, rows in splits.items()}
+    kept = {split: keep_classes(rows, classes=classes, split=split) for split, rows in undecoded.items()}
+    if whole:
+        parts, division = {"all": Part(kept["all"], "all")}, "The images of all splits are evaluated."
+    else:
+        parts, division = divide(kept, data, seed=seed)
+    for name, part in parts.items():
+        limit = data.max_train_samples if name == "train" else data.max_eval_samples
         if limit is not None:
-            chosen = stratified_subset(label_numbers(parts[name]), size=limit, seed=seed)
-            parts[name] = parts[name].select(chosen)
-    keys = {split: source_key(rows) for split, rows in undecoded.items()}
-    return Images(
-        class_names=list(data.classes),
+            chosen = stratified_subset(label_numbers(part.rows), size=limit, seed=seed)
+            parts[name] = Part(part.rows.select(chosen), part.origin)
+    images = Images(
+        class_names=classes,
         source=source.description,
-        parts=parts,
-        source_keys=keys,
+        parts={name: part.rows for name, part in parts.items()},
+        origins={name: part.origin for name, part in parts.items()},
+        source_keys={split: source_key(rows) for split, rows in undecoded.items()},
         arguments=data,
         seed=seed,
+        division=division,
+        left_out=source.left_out | _unlabelled(splits),
+        labels_digest=hashlib.sha256(next(iter(kept.values())).with_format("numpy")["label"][:].tobytes()).hexdigest(),
     )
+    logger.info("%s", images.describe())
+    return images
+
+
+def _unlabelled(splits: Mapping[str, Dataset]) -> dict[str, list[str]]:
+    """The number of images without a label."""
+    left_out: dict[str, list[str]] = {}
+    for split, rows in splits.items():
+        unlabelled = int((label_numbers(rows) == NO_LABEL).sum())
+        if unlabelled:
+            left_out.setdefault("without a label", []).append(f"{unlabelled:,} {split} images")
+    return left_out

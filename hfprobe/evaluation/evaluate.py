@@ -11,12 +11,12 @@ import PIL.Image
 import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from hfprobe.data.arguments import DataArguments
+from hfprobe.data.arguments import IDENTITY, DataArguments
 from hfprobe.data.splits import Images, Splits, load_images
 from hfprobe.evaluation.results import EvalResult
 from hfprobe.models import family_of
 from hfprobe.system import provenance
-from hfprobe.system.errors import InputError
+from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.progress import show_progress
 
 BATCH_SIZE = 64
@@ -36,7 +36,7 @@ def evaluate_model(
 
     Args:
         splits: decoded images; the part named by `split` is used.
-        split: `validation` or `test`.
+        split: `validation`, `test` or `all`.
         identity: entries of the provenance that identify the model: `model`, `model_revision`, ...
         temperature: whether to divide the logits by the temperature that training fitted on validation.
         tta: whether to average the probabilities of each image and its mirror image.
@@ -84,6 +84,8 @@ def evaluate_model(
         | {
             "split": split,
             "source": splits.source,
+            "division": splits.summary.get("division"),
+            "left_out": splits.summary.get("left_out", {}),
             "split_fingerprint": images.fingerprint,
             "pictures_fingerprint": images.pictures_fingerprint,
             "parameters": model.num_parameters(),
@@ -121,23 +123,39 @@ def load_images_of(
     dataset: str | None = None,
     classes: list[str] | None = None,
     max_eval_samples: int | None = None,
+    whole: bool = False,
+    **settings: Any,
 ) -> Images:
     """The images that a model was trained and validated on, and its test images, in the same split.
 
     Args:
         dataset, classes: in place of the model's own; the split is drawn with the model's seed.
         max_eval_samples: at most this many images of validation and test, stratified.
+        whole: all images of a dataset as one part, `all`.
+        settings: other fields of DataArguments, in place of the model's own.
 
     Raises:
-        InputError: no such dataset or class.
+        InputError: no such dataset or class; the test images were drawn from a dataset that has changed since.
     """
     run = getattr(model.config, "run", {})
+    own = run.get("dataset", DataArguments.dataset)
+    known = {name: run[name] for name in IDENTITY if name in run} if dataset in (None, own) else {}
     data = DataArguments(
-        dataset=dataset or run.get("dataset", DataArguments.dataset),
+        dataset=dataset or own,
         classes=classes or list(model.config.id2label.values()),
         max_eval_samples=max_eval_samples,
+        **known | {name: value for name, value in settings.items() if value},
     )
-    return load_images(data, seed=run.get("split_seed", run.get("seed", 42)))
+    images = load_images(data, seed=run.get("split_seed", run.get("seed", 42)), whole=whole)
+    if not whole and dataset in (None, own) and run.get("labels_digest") not in (None, images.labels_digest):
+        raise InputError(
+            f"The images of '{shorten(own)}' have changed since this model was trained. Its test images were drawn "
+            "from "
+            "them, so some of today's test images may have been training images. Restore the images, or pass a folder "
+            "of "
+            "new ones: --dataset <folder> --split all."
+        )
+    return images
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

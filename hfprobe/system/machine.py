@@ -65,6 +65,11 @@ def quiet_bars(*, own: bool = True) -> Iterator[None]:
             os.environ.pop("TQDM_DISABLE", None)
 
 
+def count_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def use_every_core() -> None:
     """Use all cores, although `accelerate launch` limits a single process to one thread.
 
@@ -74,8 +79,7 @@ def use_every_core() -> None:
 
     launched_alone = "ACCELERATE_USE_CPU" in os.environ and os.environ.get("WORLD_SIZE", "1") == "1"
     if launched_alone and os.environ.get("OMP_NUM_THREADS") == "1":
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(cores)
+        torch.set_num_threads(count_cores())
 
 
 def quiet_libraries(*, bars: bool = True) -> None:

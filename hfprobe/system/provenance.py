@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import hfprobe
+from hfprobe.system.machine import count_cores
 
 PACKAGES = ("torch", "torchvision", "transformers", "datasets", "accelerate", "timm", "scikit-learn")
 
@@ -49,7 +50,7 @@ def hardware() -> dict[str, str | int]:
     """`processor`, `cores` that this process may use, `torch_threads`, and `gpu` if there is one."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = count_cores()
     found: dict[str, str | int] = {"processor": _processor(), "cores": cores, "torch_threads": torch.get_num_threads()}
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()

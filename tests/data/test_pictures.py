@@ -255,7 +255,7 @@ def test_each_file_is_read_once_and_not_again_by_the_next_call(published, tmp_pa
     processor = load_model(published)[1]
     folder = write_folder(tmp_path / "photos", {str(n): encode(grey(40 + n, 50), "PNG") for n in range(4)})
     read = []
-    monkeypatch.setattr("hfprobe.data.store.read_picture", lambda content: read.append(1) or read_picture(content))
+    monkeypatch.setattr("hfprobe.data.decoding.read_picture", lambda content: read.append(1) or read_picture(content))
     for _ in range(2):
         decode_test(folder, processor=processor)
         assert len(read) == 2 * 4
@@ -273,7 +273,7 @@ def test_two_processes_may_decode_the_same_images_at_once(tmp_path, monkeypatch)
         return read_picture(content)
 
     monkeypatch.setattr("hfprobe.data.cache.cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr("hfprobe.data.store.read_picture", read)
+    monkeypatch.setattr("hfprobe.data.decoding.read_picture", read)
     found.append(decode_test(folder, processor=processor).test.images)
     np.testing.assert_array_equal(*found)
     assert len(list((tmp_path / "cache" / "decoded").iterdir())) == 1

@@ -32,7 +32,7 @@ def test_save_to_disk_parquet_and_image_folders_give_the_same_columns(dataset_fo
         (tmp_path / "parquet", CLASSES),
         (tmp_path / "folder", ["cat", "dog"]),
     ):
-        images = load_source(str(folder)).images
+        images = load_source(DataArguments(dataset=str(folder))).splits
         assert set(images) == {"train", "test"}
         for rows in images.values():
             assert rows.column_names == ["image", "label"]
@@ -52,7 +52,7 @@ def test_text_labels_become_class_names(tmp_path):
     features = datasets.Features(image=datasets.Image(), label=datasets.Value("string"))
     rows = datasets.Dataset.from_dict(rows, features=features)
     datasets.DatasetDict(train=rows, test=rows).save_to_disk(tmp_path / "text")
-    train = load_source(str(tmp_path / "text")).images["train"]
+    train = load_source(DataArguments(dataset=str(tmp_path / "text"))).splits["train"]
     assert train.features["label"].names == ["ant", "owl"]
     assert train["label"][:] == [1, 1, 0, 0]
 
@@ -63,11 +63,11 @@ def refused(dataset, message):
 
 
 def test_missing_folder_is_an_input_error():
-    refused("./nowhere", "--dataset './nowhere' is not a folder. Pass a hub id or a folder that exists.")
+    refused("./nowhere", "--dataset './nowhere' is not a folder or a file. Pass a hub id or a path that exists.")
 
 
 def test_empty_folder_is_an_input_error(tmp_path):
-    refused(tmp_path, f"Dataset folder '{tmp_path}' holds no dataset. Allowed: a save_to_disk folder, train*.parquet")
+    refused(tmp_path, f"Dataset folder '{tmp_path}' is empty. Allowed: one folder of images per class, with")
 
 
 def test_empty_split_is_an_input_error(tmp_path):
@@ -78,22 +78,17 @@ def test_empty_split_is_an_input_error(tmp_path):
     )
 
 
-def test_missing_split_is_an_input_error(tmp_path):
-    write_image_folder(tmp_path, splits=("train",))
-    refused(tmp_path, f"Dataset '{tmp_path}' lacks the split test; it has: train. Both train and test are needed.")
-
-
 def test_required_splits_do_not_depend_on_the_mirror(tmp_path, monkeypatch):
     monkeypatch.setattr(cifar10_mirror, "SPLIT_FILES", {"train": None, "extra": None})
     write_image_folder(tmp_path)
-    assert set(load_source(str(tmp_path)).images) == {"train", "test"}
+    assert set(load_source(DataArguments(dataset=str(tmp_path))).splits) == {"train", "test"}
 
 
 @pytest.mark.parametrize(
     ("dropped", "message"),
     [
-        ("label", "has no label column; its columns: img. Name it 'label'."),
-        ("img", "has no image column; its columns: label. Name it 'image' and make it a datasets.Image."),
+        ("label", "has no label column; its columns: img. Pass one of them as --label_column."),
+        ("img", "has no image column; its columns: label. Pass one of them as --image_column."),
     ],
 )
 def test_missing_column_is_an_input_error(tmp_path, dropped, message):
@@ -110,7 +105,7 @@ def test_error_for_an_unreadable_image_names_it(tmp_path, content):
 
 
 def test_invalid_hub_id_is_an_input_error():
-    refused("what ever", "--dataset 'what ever' is neither a folder nor a hub id such as uoft-cs/cifar10.")
+    refused("what ever", "--dataset 'what ever' is neither a folder or file nor a hub id such as uoft-cs/cifar10.")
 
 
 def write_classes(folder, classes, *, per_class=10):

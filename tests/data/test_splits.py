@@ -6,7 +6,8 @@ import pytest
 
 from helpers.images import CLASSES, load_splits, make_dataset
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.splits import keep_classes, split_rows, stratified_subset
+from hfprobe.data.classes import keep_classes
+from hfprobe.data.drawing import draw_part, stratified_subset
 from hfprobe.system.errors import InputError
 
 
@@ -35,13 +36,13 @@ def test_rows_without_a_label_are_dropped():
 
 def test_split_is_stratified_disjoint_complete_and_seeded():
     rows = keep_classes(labelled(np.arange(1000) % 5), classes=list("abcde"), split="train")
-    train, validation = split_rows(rows, seed=42)
+    train, validation = (rows.select(part) for part in draw_part(rows, seed=42))
     assert np.bincount(column(train, "label")).tolist() == [160] * 5
     assert np.bincount(column(validation, "label")).tolist() == [40] * 5
     indices = np.concatenate([column(train, "index"), column(validation, "index")])
     assert sorted(indices) == list(range(1000))
-    again, _ = split_rows(rows, seed=42)
-    other, _ = split_rows(rows, seed=43)
+    again, _ = (rows.select(part) for part in draw_part(rows, seed=42))
+    other, _ = (rows.select(part) for part in draw_part(rows, seed=43))
     np.testing.assert_array_equal(column(again, "index"), column(train, "index"))
     assert (column(other, "index") != column(train, "index")).any()
 

@@ -9,7 +9,7 @@ from safetensors.torch import save
 
 from helpers.images import make_dataset
 from hfprobe.data import cifar10_mirror
-from hfprobe.data.arguments import DEFAULT_DATASET
+from hfprobe.data.arguments import DEFAULT_DATASET, DataArguments
 from hfprobe.data.columns import standard_columns
 from hfprobe.models.linear_probe.backbones import load_backbone_weights
 
@@ -36,7 +36,7 @@ def parquet_files():
 
 def keep_mirror():
     """The same images as those on the server, as the registry mirror is kept."""
-    splits = {split: standard_columns(rows, dataset="small") for split, rows in make_dataset(train=40, test=20).items()}
+    splits = {split: standard_columns(rows, data=DataArguments(dataset="small")) for split, rows in make_dataset(train=40, test=20).items()}
     datasets.DatasetDict(splits).save_to_disk(cifar10_mirror.cached_folder())
 
 

@@ -4,7 +4,7 @@ from dataclasses import asdict, fields
 
 from transformers import set_seed
 
-from helpers.images import load_splits
+from helpers.images import CLASSES, load_splits
 from hfprobe.config.run import NOT_REPEATED, make_run
 from hfprobe.models import build_model
 from hfprobe.training.assembly import build_trainer
@@ -17,7 +17,7 @@ def small_run(dataset_folder, folder, *, diverges=False, **values):
     if diverges:  # beyond what a flag may say
         config.training.learning_rate = config.training.muon_learning_rate = 1e30
     set_seed(config.training.seed)
-    model, processor = build_model("cnn", labels=config.data.classes, options=config.model)
+    model, processor = build_model("cnn", labels=CLASSES, options=config.model)
     splits = load_splits(config.data, seed=config.training.seed)
     trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
     return trainer, train(trainer, config=config, splits=splits)

@@ -16,6 +16,7 @@ from helpers.hub_server import HubServer, make_user
 from helpers.images import CLASSES
 from helpers.models import cat_model
 from hfprobe.config.run import make_run
+from hfprobe.data.arguments import DataArguments
 from hfprobe.data.sources import load_source
 from hfprobe.hub import client as hub_client
 from hfprobe.hub import local as hub
@@ -59,7 +60,7 @@ FAULTS = [
 def test_each_fault_of_the_hub_has_a_reason_and_a_remedy_for_data_and_weights(server, fault, expected):
     server.fail("/", **fault)
     with pytest.raises(InputError) as error:
-        load_source("someone/pictures")
+        load_source(DataArguments(dataset="someone/pictures"))
     reason = expected.format(what="dataset 'someone/pictures'")
     assert str(error.value) == (
         f"Dataset 'someone/pictures' cannot be loaded: {reason} Or pass a local folder as --dataset, or leave "
@@ -74,7 +75,7 @@ def test_each_fault_of_the_hub_has_a_reason_and_a_remedy_for_data_and_weights(se
 def test_unreachable_server_is_reported_as_a_network_error(server):
     server.__exit__()
     reason = "the hub cannot be reached (ConnectError: [Errno 111] Connection refused). Check the network."
-    for load in (lambda: load_source("someone/pictures"), load_weights):
+    for load in (lambda: load_source(DataArguments(dataset="someone/pictures")), load_weights):
         with pytest.raises(InputError, match=re.escape(reason)):
             load()
 
@@ -92,12 +93,12 @@ def test_tls_and_proxy_errors_are_reported_with_their_reason(server, monkeypatch
     if proxy:
         monkeypatch.setenv("HTTPS_PROXY", server.url)
     with pytest.raises(InputError, match=re.escape(f"cannot be loaded: the hub cannot be reached ({reason}")):
-        load_source("someone/pictures")
+        load_source(DataArguments(dataset="someone/pictures"))
 
 
 def test_public_data_and_weights_are_downloaded_without_an_expired_token(server, monkeypatch, caplog):
     monkeypatch.setenv("HF_TOKEN", "hf_expired")
-    assert load_source("someone/pictures").description == "hub dataset someone/pictures"
+    assert load_source(DataArguments(dataset="someone/pictures")).description == "hub dataset someone/pictures"
     assert load_weights() == f"hub, {WEIGHTS}"
     warning = (
         "The hub refuses your token (HTTP 401: Invalid credentials in Authorization header); public files are fetched "
@@ -105,7 +106,7 @@ def test_public_data_and_weights_are_downloaded_without_an_expired_token(server,
     )
     assert [text for text in logged(caplog) if "token" in text] == [warning]
     with pytest.raises(InputError) as error:
-        load_source("someone/nothing")
+        load_source(DataArguments(dataset="someone/nothing"))
     assert str(error.value).startswith(
         "Dataset 'someone/nothing' cannot be loaded: the hub refuses your token (HTTP 401: Invalid credentials in "
         f"Authorization header) and has no public dataset 'someone/nothing'. {LOG_IN} Or pass a local folder"

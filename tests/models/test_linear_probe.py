@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from helpers.features import blobs
-from helpers.images import load_splits
+from helpers.images import CLASSES, load_splits
 from hfprobe.cli.run_flags import parse_run
 from hfprobe.config.run import make_run
 from hfprobe.models import build_model, find_family
@@ -36,7 +36,7 @@ def run_probe(dataset_folder, folder, **values):
         backbone_weights="random", disable_tqdm=True, use_cpu=True, **values,
     )  # fmt: skip
     torch.manual_seed(0)
-    model, processor = build_model("vit", labels=config.data.classes, options=config.model)
+    model, processor = build_model("vit", labels=CLASSES, options=config.model)
     splits = load_splits(config.data, seed=42)
     trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
     return trainer, train(trainer, config=config, splits=splits)

@@ -3,7 +3,7 @@ import re
 import pytest
 import torch
 
-from helpers.images import load_splits
+from helpers.images import CLASSES, load_splits
 from helpers.runs import small_run
 from hfprobe.config.run import make_run
 from hfprobe.models import build_model
@@ -13,7 +13,7 @@ from hfprobe.training.assembly import build_trainer
 
 def test_principal_filters_are_set_before_training(dataset_folder, tmp_path):
     config = make_run(dataset=str(dataset_folder), output_dir=str(tmp_path), first_filters="principal", use_cpu=True)
-    model, processor = build_model("cnn", labels=config.data.classes, options=config.model)
+    model, processor = build_model("cnn", labels=CLASSES, options=config.model)
     splits = load_splits(config.data, seed=42)
     build_trainer(config=config, model=model, processor=processor, splits=splits)
     filters = model.features[0].weight

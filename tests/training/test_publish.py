@@ -3,7 +3,7 @@ import json
 import pytest
 from transformers import set_seed
 
-from helpers.images import load_splits
+from helpers.images import CLASSES, load_splits
 from hfprobe.config.run import make_run
 from hfprobe.models import build_model
 from hfprobe.training.assembly import build_trainer
@@ -43,7 +43,7 @@ def test_the_card_and_the_record_list_settings_that_have_an_effect(dataset_folde
     values = {"num_train_epochs": 1, "per_device_train_batch_size": 40, "disable_tqdm": True, "use_cpu": True} | values
     config = make_run(dataset=str(dataset_folder), output_dir=str(tmp_path / "run"), hub_dir=tmp_path / "hub", **values)
     set_seed(config.training.seed)
-    model, processor = build_model(config.training.model, labels=config.data.classes, options=config.model)
+    model, processor = build_model(config.training.model, labels=CLASSES, options=config.model)
     splits = load_splits(config.data, seed=config.training.seed)
     trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
     result = train(trainer, config=config, splits=splits)

@@ -8,7 +8,7 @@ from dataclasses import fields
 import pytest
 from transformers import set_seed
 
-from helpers.images import load_splits, make_dataset
+from helpers.images import CLASSES, load_splits, make_dataset
 from hfprobe.config.arguments import RunArguments
 from hfprobe.config.run import make_run
 from hfprobe.models import build_model
@@ -29,7 +29,7 @@ def run(folder, dataset, **values):
     config = make_run(output_dir=str(folder), dataset=str(dataset), **SMALL | values)
     check_output_dir(config)
     set_seed(config.training.seed)
-    model, processor = build_model(config.training.model, labels=config.data.classes, options=config.model)
+    model, processor = build_model(config.training.model, labels=CLASSES, options=config.model)
     splits = load_splits(config.data, seed=config.split_seed)
     with claimed(config.training):
         trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)

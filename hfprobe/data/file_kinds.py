@@ -1,0 +1,70 @@
+"""Which files of a folder are images that can be read here, and what to do about the others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+from PIL import features
+
+from hfprobe.system.errors import InputError
+
+# Pillow runs Ghostscript, another program, to read EPS and PS files, and has no decoder for MPEG.
+PICTURE_ENDINGS = set(ImageFolder.EXTENSIONS) - {".eps", ".ps", ".mpg", ".mpeg"}
+HEIC_ENDINGS = {".heic", ".heif", ".hif"}
+RAW_ENDINGS = {".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"}
+OTHER_ENDINGS = {".eps", ".ps", ".svg", ".jxl", ".mpg", ".mpeg", ".mov", ".mp4", ".avi", ".pdf"}
+
+
+@cache
+def readable_endings() -> frozenset[str]:
+    """Endings of the image files that can be read here, in lower case.
+
+    HEIC files need the package pillow-heif, which this registers with Pillow; AVIF files need a Pillow that has it.
+    """
+    found = set(PICTURE_ENDINGS)
+    if find_spec("pillow_heif") is not None:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+        found |= HEIC_ENDINGS
+    if features.check("avif"):
+        found |= {".avif", ".avifs"}
+    return frozenset(found)
+
+
+def why_left_out(name: str) -> str | None:
+    """Why a file is left out, with what to do; None for an image that can be read, '' for a hidden file."""
+    ending = Path(name).suffix.lower()
+    if name.startswith("."):  # such as ._cat.jpg, which macOS writes and which are no images
+        return ""
+    if ending in readable_endings():
+        return None
+    if ending in HEIC_ENDINGS:
+        return "HEIC cannot be read without pillow-heif (pip install 'hfprobe[heic]')"
+    if ending in (".avif", ".avifs"):
+        return "this version of Pillow cannot read AVIF (pip install --upgrade pillow)"
+    if ending in RAW_ENDINGS:
+        return "raw files of a camera cannot be read (export them as JPEG or PNG)"
+    return "cannot be read as an image (export it as JPEG or PNG)" if ending in OTHER_ENDINGS else "not an image"
+
+
+def walk_files(place: Path) -> Iterator[Path]:
+    """The files in a folder and its subfolders, sorted; hidden folders are skipped, links are followed.
+
+    Raises:
+        InputError: a link points to a folder that contains it.
+    """
+    for here, folders, files in os.walk(place, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+        for name in folders:
+            if Path(here).resolve().is_relative_to((Path(here) / name).resolve()):
+                raise InputError(
+                    f"The link '{Path(here) / name}' points to a folder that contains it. Remove the link."
+                )
+        for name in sorted(files):
+            yield Path(here) / name
