@@ -34,16 +34,34 @@ def normalize_name(name: str) -> str:
 def standard_splits(
     images: Mapping[str, Dataset], *, data: DataArguments, whole: bool = False
 ) -> tuple[dict[str, Dataset], dict[str, list[str]]]:
-    """The splits of a dataset that has them, with the columns `image` and `label`.
-
-    Args:
-        whole: see `choose_splits`.
-
-    Returns:
-        `train` and, as far as they exist, `validation` and `test`; and reason -> splits that are left out.
+    """The splits of a dataset that has them, with the columns of `standard_columns`; see `choose_rows`.
 
     Raises:
         InputError: see `choose_splits` and `standard_columns`.
+    """
+    labels = {}
+    for name, rows in images.items():
+        lacks = data.label_column not in (None, *rows.column_names)
+        labels[name] = None if lacks else find_column(rows.column_names, "label", data) or _by_feature(rows, ClassLabel)
+    chosen, left_out = choose_rows(images, labels, data=data, whole=whole)
+    return {split: standard_columns(rows, data=data) for split, rows in chosen.items()}, left_out
+
+
+def choose_rows(
+    images: Mapping[str, Dataset], labels: Mapping[str, str | None], *, data: DataArguments, whole: bool = False
+) -> tuple[dict[str, Dataset], dict[str, list[str]]]:
+    """The splits `train` and, as far as they exist and have labels, `validation` and `test`.
+
+    Args:
+        images: name of a split -> rows.
+        labels: name of a split -> its label column.
+        whole: see `choose_splits`.
+
+    Returns:
+        The splits; and reason -> splits that are left out.
+
+    Raises:
+        InputError: see `choose_splits`.
     """
     chosen = choose_splits(images, data, whole=whole)
     left_out: dict[str, list[str]] = {}
@@ -52,16 +70,15 @@ def standard_splits(
             left_out.setdefault("split that is not used", []).append(f"{name} ({len(images[name]):,} images)")
     found = {}
     for split, name in chosen.items():
-        if split != "train" and not whole and not _has_labels(images[name], data):
+        if split != "train" and not whole and not _has_labels(images[name], labels.get(name)):
             left_out.setdefault("split without labels", []).append(f"{name} ({len(images[name]):,} images)")
         else:
-            found[split] = standard_columns(images[name], data=data)
+            found[split] = images[name]
     return found, left_out
 
 
-def _has_labels(rows: Dataset, data: DataArguments) -> bool:
+def _has_labels(rows: Dataset, column: str | None) -> bool:
     """Whether any row of a split has a label."""
-    column = find_column(rows.column_names, "label", data) or _by_feature(rows, ClassLabel)
     if column is None:
         return False
     values = rows.data.column(column)
@@ -144,7 +161,7 @@ def _with_images(rows: Dataset, *, column: str, data: DataArguments, folder: Pat
     if pa.types.is_string(storage) or pa.types.is_large_string(storage):
         if folder is not None:
             names = rows.with_format("arrow")[column][:].to_pylist()
-            paths = [None if name is None else str(folder / name) for name in names]
+            paths = [None if name is None else {"path": str(folder / name), "bytes": None} for name in names]
             return rows.remove_columns(column).add_column(column, paths, feature=Image())
     elif pa.types.is_binary(storage) or pa.types.is_large_binary(storage) or _is_file_struct(storage):
         return rows.cast_column(column, Image())

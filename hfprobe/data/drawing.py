@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 import numpy as np
+import pyarrow.compute as pc
 from datasets import Dataset
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
@@ -123,7 +124,7 @@ def group_names(rows: Dataset, data: DataArguments) -> list[str] | None:
         return rows["group"][:]
     if data.group_by is None:
         return None
-    paths = rows.with_format("arrow")["image"][:].field("path").to_pylist()
+    paths = pc.struct_field(rows.with_format("arrow")["image"][:], "path").to_pylist()
     if not all(paths):
         raise InputError(
             f"--group_by {data.group_by} needs the names of files, and images of dataset '{shorten(data.dataset)}' "

@@ -14,7 +14,7 @@ from datasets import ClassLabel, Dataset, Features, Image
 
 from hfprobe.data.archives import unpack
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.columns import join_files, normalize_name, standard_splits
+from hfprobe.data.columns import choose_rows, join_files, normalize_name, standard_splits
 from hfprobe.data.file_kinds import walk_files, why_left_out
 from hfprobe.data.split_names import SPLIT_NAMES, choose_splits, standard_name
 from hfprobe.data.tables import is_image_table, read_csv, read_parquet, split_of_file
@@ -58,7 +58,9 @@ def load_local(place: Path, data: DataArguments, *, whole: bool = False) -> Foun
 
 def _choose(rows: Mapping[str, Dataset], data: DataArguments, *, whole: bool) -> Found:
     """The splits of tables that have been read; a table without splits is the training split."""
-    return standard_splits(rows, data=data, whole=whole) if set(rows) != {""} else ({"train": rows[""]}, {})
+    if set(rows) == {""}:
+        return {"train": rows[""]}, {}
+    return choose_rows(rows, dict.fromkeys(rows, "label"), data=data, whole=whole)
 
 
 def _load_saved(folder: Path, data: DataArguments, *, whole: bool) -> Found:
@@ -119,7 +121,7 @@ def _read_split_folders(folder: Path, data: DataArguments, whole: bool) -> Found
     if not splits:
         return None
     classes = [name for name in places if name not in splits and _has_pictures(places[name])]
-    if classes:
+    if classes and not any((data.train_split, data.validation_split, data.test_split)):
         raise InputError(
             f"'{shorten(folder)}' holds split folders ({', '.join(splits)}) beside class folders "
             f"({shorten(', '.join(classes))}). Move the classes into the split folders, or rename a class that is "
@@ -128,6 +130,8 @@ def _read_split_folders(folder: Path, data: DataArguments, whole: bool) -> Found
         )
     found: dict[str, Dataset] = {}
     left_out: dict[str, list[str]] = {}
+    if classes:
+        left_out["folder that is not used"] = classes
     for split, name in choose_splits(splits, data, whole=whole).items():
         rows, unused = _read_classes(splits[name])
         for reason, files in unused.items():

@@ -36,7 +36,10 @@ def parquet_files():
 
 def keep_mirror():
     """The same images as those on the server, as the registry mirror is kept."""
-    splits = {split: standard_columns(rows, data=DataArguments(dataset="small")) for split, rows in make_dataset(train=40, test=20).items()}
+    splits = {
+        split: standard_columns(rows, data=DataArguments(dataset="small"))
+        for split, rows in make_dataset(train=40, test=20).items()
+    }
     datasets.DatasetDict(splits).save_to_disk(cifar10_mirror.cached_folder())
 
 
