@@ -20,13 +20,13 @@ from hfprobe.data.arguments import DEFAULT_DATASET, IDENTITY
 from hfprobe.data.splits import Images
 from hfprobe.evaluation import comparison
 from hfprobe.evaluation.comparable import make_comparable, name_results
-from hfprobe.evaluation.evaluate import evaluate_model, load_images_of
+from hfprobe.evaluation.evaluate import evaluate_images, load_images_of
 from hfprobe.evaluation.predict import PictureLike, Predictions, predict_pictures
-from hfprobe.evaluation.results import METRICS_FILE, EvalResult
+from hfprobe.evaluation.results import EvalResult
 from hfprobe.evaluation.verdict import Comparison
 from hfprobe.hub.local import resolve_model
 from hfprobe.models.loading import load_model
-from hfprobe.reporting import write_comparison, write_report
+from hfprobe.reporting import save_comparison, save_evaluation
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.files import replace_together, require_writable
 from hfprobe.system.machine import quiet_bars
@@ -107,14 +107,13 @@ class Model:
         if split not in ("test", "validation"):
             raise InputError(f"split is {shorten(repr(split))}; allowed: 'test', 'validation'.")
         images = images or self.images or load_images_of(self.model)
-        run = getattr(self.model.config, "run", {})
-        return evaluate_model(
+        return evaluate_images(
             model=self.model,
             processor=self.processor,
-            splits=images.decode(split, processor=self.processor),
+            images=images,
             split=split,
-            identity={"model": self.name, "model_revision": self.revision}
-            | {f"run_{key}": value for key, value in run.items()},
+            name=self.name,
+            revision=self.revision,
             temperature=temperature,
             tta=tta,
         )
@@ -182,13 +181,13 @@ def load_images(
 
 
 def train(model: str, images: Images, *, recipe: str | None = None, **settings: Any) -> Model:
-    """Train a model on the Hugging Face Trainer, as `scripts/train.py` does, and push it to the local hub folder.
+    """Train a model on the Hugging Face Trainer, as `hfprobe train` does, and push it to the local hub folder.
 
     Args:
         model: "cnn" or "probe".
         images: from `load_images`.
         recipe: of the model; None: its first.
-        settings: what `scripts/train.py --help` lists, such as epochs, lr, batch_size, seed, output_dir, overwrite and
+        settings: what `hfprobe train --help` lists, such as epochs, lr, batch_size, seed, output_dir, overwrite and
             resume; for the probe also backbone, backbone_weights and head.
 
     Returns:
@@ -200,7 +199,7 @@ def train(model: str, images: Images, *, recipe: str | None = None, **settings: 
         MachineError: disk or memory ran out.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("hfprobe.train runs in one process. For several, launch scripts/train.py.")
+        raise InputError("hfprobe.train runs in one process. For several: accelerate launch -m hfprobe train.")
     told = [name for name in IMAGE_SETTINGS if name in settings]
     if told:
         raise InputError(f"{', '.join(told)} cannot be set in train: the images say it. Set it in load_images.")
@@ -255,7 +254,7 @@ def compare(*results: EvalResult, names: Sequence[str] | None = None, profile: s
 
     Args:
         names: of the evaluations; None: their models' names.
-        profile: a folder that `scripts/profile_models.py` wrote, for speed and memory.
+        profile: a folder that `hfprobe profile` wrote, for speed and memory.
 
     Raises:
         InputError: fewer than two evaluations; evaluations of different images or classes; names that are not distinct.
@@ -283,12 +282,6 @@ def save_report(result: EvalResult | Comparison, folder: str | Path) -> Path:
     folder = Path(folder)
     require_writable(folder, flag="folder")
     if isinstance(result, Comparison):
-        with replace_together(folder, last="comparison.html") as staging:
-            comparison.save_comparison(result.content, staging)
-            write_comparison(staging, result.results)
-        return folder / "comparison.html"
+        return save_comparison(result, folder)
     check_places(folder, flag="folder", dataset=result.provenance.get("run_dataset"))
-    with replace_together(folder, last=METRICS_FILE) as staging:
-        result.save(staging)
-        write_report(staging)
-    return folder / "report.html"
+    return save_evaluation(result, folder)

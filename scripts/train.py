@@ -1,71 +1,8 @@
-"""Train a model and push its best epoch to the local hub folder.
-
-    accelerate launch --quiet --config_file accelerate_config.yaml scripts/train.py --model cnn
-    python scripts/train.py --model cnn --recipe reference --epochs 5
-    python scripts/train.py --model cnn --seeds 5        # mean and deviation over five seeds
-    python scripts/train.py --model cnn --max_train_samples 1000 --epochs 2      # a quick trial that takes seconds
-    python scripts/train.py --model cnn --resume         # continue after an interruption, with the settings of the run
-    python scripts/train.py --config runs/cnn-fast-seed42/config.yaml --output_dir runs/again     # repeat a run
-    python scripts/train.py --model cnn --push_to_hub    # also upload the model to huggingface.co (hf auth login first)
-
-All flags of transformers' TrainingArguments work in addition to hfprobe's own; `--help` lists both. `--config` reads
-settings from a YAML file, one per line and named like the flags (`epochs: 5`); a flag that you pass wins over it. The
-results table of the README shows the accuracy and the time to expect of each recipe.
-"""
-
-import shlex
+"""Train a model and push its best epoch to the local hub folder."""
 
 import hfprobe.cli.interruptible  # noqa: F401
 from hfprobe.cli.command import run_command
-from hfprobe.cli.run_flags import parse_runs
-from hfprobe.config.run import RunConfig
-from hfprobe.system.machine import quiet_libraries
-from hfprobe.system.process import script
-from hfprobe.training.run_training import FinishedRun, run_training
-from hfprobe.training.seeds import FinishedSeeds, train_seeds
-
-
-def main() -> None:
-    runs = parse_runs()
-    quiet_libraries(bars=not runs[0].training.disable_tqdm)
-    if len(runs) == 1:
-        run = run_training(runs[0])
-        if run is not None:
-            print_run(runs[0], run)
-    else:
-        seeds = train_seeds(runs, announce=print_run)
-        if seeds is not None:
-            print_seeds(seeds)
-
-
-def print_run(config: RunConfig, run: FinishedRun | None) -> None:
-    arguments = config.training
-    if run is None:
-        print(f"Seed {arguments.seed}: finished before, see {arguments.output_dir}.")
-        return
-    result, epochs = run.result, run.result.epochs
-    done = "solved" if epochs is None else f"{epochs:g} epoch{'s' * (epochs != 1)}, best {result.best_epoch:g},"
-    hub_flag = "" if arguments.hub_dir == "hub" else f" --hub_dir {shlex.quote(arguments.hub_dir)}"
-    print(
-        f"\nDone: {done} in {result.seconds:.0f} s.\n"
-        f"Validation accuracy {result.metrics['accuracy']:.2%}, macro-F1 {result.metrics['macro_f1']:.2%} "
-        f"(n = {result.n_validation:,}).\n"
-        f"Model:   {run.revision.path}\n"
-        f"Run:     {run.output_dir} (curves: tensorboard --logdir {shlex.quote(str(run.output_dir))})\n"
-        f"Report:  python {script('eval')} --model {run.revision.name}{hub_flag} --report_dir reports/{arguments.model}"
-    )
-    if run.uploaded is not None:
-        print(f"On the hub: {run.uploaded}")
-
-
-def print_seeds(seeds: FinishedSeeds) -> None:
-    accuracy = seeds.summary["validation_accuracy"]
-    print(
-        f"\nValidation accuracy {accuracy['mean']:.2%} +/- {accuracy['std']:.2%} (n = {seeds.summary['n']} seeds). "
-        f"All values: {seeds.path}\n"
-        f"On test: python {script('eval')} --seeds {shlex.quote(str(seeds.path))} --report_dir reports/seeds"
-    )
-
+from hfprobe.cli.train import main
 
 if __name__ == "__main__":
     run_command(main)

@@ -51,9 +51,11 @@ def test_no_test_file_imports_another_or_conftest():
             assert not found, f"{path.relative_to(TESTS)} imports {module}; share code in tests/helpers"
 
 
-def test_each_folder_of_tests_is_a_room_and_each_file_in_it_is_named_after_a_module():
+def test_each_folder_of_tests_is_a_room_and_each_file_in_it_is_named_after_a_module_or_a_part_of_one():
     for path in TESTS.glob("*/**/test_*.py"):
         folder, name = path.relative_to(TESTS).parent, path.stem.removeprefix("test_")
         module = PACKAGE / folder / name  # or a package
-        assert folder.name == "faults" or module.is_dir() or module.with_suffix(".py").exists(), f"there is no {module}"
+        parts = [module, module.with_name(name.rpartition("_")[0] or name)]  # test_local_push.py: a part of local.py
+        found = [part for part in parts if part.is_dir() or part.with_suffix(".py").exists()]
+        assert folder.name == "faults" or found, f"there is no {module}"
     assert {path.parent.name for path in TESTS.glob("*/*.py")} <= {*ROOMS, "helpers", "faults"}

@@ -1,9 +1,9 @@
-"""README's Python block runs as it stands, on small images; each of its commands is one that the scripts accept."""
+"""README's Python block runs as it stands, on small images; each of its commands is one that hfprobe accepts."""
 
 import re
-import runpy
 import shlex
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import PIL.Image
@@ -16,9 +16,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def commands():
-    """The commands of README's shell blocks that start a script, without their comments."""
+    """The commands of README's shell blocks that start a script or `hfprobe`."""
     text = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
-    return [line for line in text.splitlines() if "scripts/" in line and not line.startswith("#")]
+    return [line for line in text.splitlines() if re.match(r"[^#]*\b(scripts/|hfprobe [a-z])", line)]
 
 
 def test_python_block(tmp_path, monkeypatch, dataset_folder, capsys):
@@ -35,18 +35,23 @@ def test_python_block(tmp_path, monkeypatch, dataset_folder, capsys):
 
 
 @pytest.mark.parametrize("command", commands())
-def test_scripts_accept_the_command(command, monkeypatch, tmp_path):
+def test_the_command_is_accepted(command, monkeypatch, tmp_path):
+    from hfprobe.cli.main import COMMANDS, find  # here: its import changes what Ctrl-C does
+
     words = shlex.split(command, comments=True)
-    at = next(number for number, word in enumerate(words) if word.startswith("scripts/"))
-    script, flags = words[at], words[at + 1 :]
-    assert (ROOT / script).is_file()
+    at = next(number for number, word in enumerate(words) if word.startswith("scripts/") or word == "hfprobe")
+    if words[at] == "hfprobe":
+        name, flags = find(words[at + 1]), words[at + 2 :]
+    else:
+        assert (ROOT / words[at]).is_file()
+        name, flags = find(Path(words[at]).stem.removesuffix("_models")), words[at + 1 :]
     if "--help" in flags:
         return
-    if script != "scripts/train.py":
-        runpy.run_path(str(ROOT / script))["make_parser"]().parse_known_args(flags)
+    if name != "train":
+        import_module(COMMANDS[name][0]).make_parser().parse_known_args(flags)
         return
     if "--config" in flags:
         (tmp_path / "config.yaml").write_text("epochs: 2\n")
         flags[flags.index("--config") + 1] = str(tmp_path / "config.yaml")
-    monkeypatch.setattr(sys, "argv", [script, *flags])
+    monkeypatch.setattr(sys, "argv", ["train", *flags])
     assert parse_runs()

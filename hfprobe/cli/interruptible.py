@@ -1,4 +1,4 @@
-"""Imported first by every script, for its effect: from here on Ctrl-C is one line, also during the slow imports."""
+"""Imported first by scripts and by `hfprobe`, for its effect: Ctrl-C is one line, also during the slow imports."""
 
 from hfprobe.system import process
 

@@ -35,7 +35,7 @@ class OneLineErrors(argparse.ArgumentParser):
         flags = [flag for action in self._actions for flag in action.option_strings]
         near = difflib.get_close_matches(found, flags, n=1)
         remedy = f"Did you mean {near[0]}? " if near else ""
-        raise InputError(f"Unknown argument '{shorten(found)}'. {remedy}All flags: python {self.prog} --help")
+        raise InputError(f"Unknown argument '{shorten(found)}'. {remedy}All flags: {self.prog} --help")
 
 
 def refuse_unusable(argv: Sequence[str]) -> None:
@@ -67,7 +67,6 @@ class Parser(OneLineErrors):
     """argparse with one-line errors; abbreviated flags are not taken."""
 
     def __init__(self, **kwargs: Any):
-        kwargs = {"prog": sys.argv[0]} | kwargs  # for hints: what the user typed
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
 
     def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:

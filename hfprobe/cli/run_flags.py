@@ -15,7 +15,7 @@ from hfprobe.config.files import read_config_file
 from hfprobe.config.run import RunConfig, build_run, starting_values
 from hfprobe.config.values import groups_of, one_line_errors
 from hfprobe.models import find_family
-from hfprobe.system.process import is_main_process
+from hfprobe.system.process import command, is_main_process
 
 
 class RunParser(OneLineErrors, HfArgumentParser):
@@ -24,7 +24,7 @@ class RunParser(OneLineErrors, HfArgumentParser):
     Args:
         groups: dataclasses.
         defaults: values for their fields, which `--help` shows instead of the dataclasses' own.
-        prog: the program that the user typed, for hints.
+        prog: the command, for hints.
     """
 
     def __init__(self, groups: Sequence[type], *, defaults: dict[str, Any], prog: str):
@@ -56,21 +56,19 @@ def make_parser(
     *,
     schedule: str | None = None,
     values: dict[str, Any] | None = None,
-    prog: str = "scripts/train.py",
 ) -> RunParser:
     """The flags of a run: data, training and the model's own, with the recipe's values as defaults.
 
     Args:
         schedule: see `starting_values`.
         values: of a file, which win over the recipe's.
-        prog: what the user typed, for hints.
 
     Raises:
         InputError: no such model, no such recipe.
     """
     family = find_family(model)
     defaults = starting_values(family, recipe, schedule=schedule) | (values or {})
-    parser = RunParser(groups_of(family), defaults=defaults, prog=prog)
+    parser = RunParser(groups_of(family), defaults=defaults, prog=command("train"))
     parser.add_argument(
         "--config",
         metavar="FILE",
@@ -81,7 +79,7 @@ def make_parser(
 
 
 def parse_run(argv: Sequence[str] | None = None) -> RunConfig:
-    """The command line of scripts/train.py as a checked RunConfig.
+    """The flags of `hfprobe train` as a checked RunConfig.
 
     Raises:
         InputError: a flag or a value that cannot be used, in one line.
@@ -102,9 +100,7 @@ def _read(argv: Sequence[str]) -> tuple[RunParser, dict[str, Any]]:
     file = {} if chosen.config is None else read_config_file(chosen.config, model=chosen.model)
     start = file | {name: value for name, value in vars(chosen).items() if value is not None}
     schedule = start.get("lr_scheduler_type")
-    parser = make_parser(
-        start.get("model", "cnn"), start.get("recipe"), schedule=schedule, values=file, prog=sys.argv[0]
-    )
+    parser = make_parser(start.get("model", "cnn"), start.get("recipe"), schedule=schedule, values=file)
     values = file | parser.read(argv)
     values.pop("config", None)
     return parser, values
@@ -145,6 +141,6 @@ def parse_options(model: str, argv: Sequence[str]) -> Any:
         InputError: unknown model, unknown flag, bad value.
     """
     family = find_family(model)
-    parser = RunParser([family.Options], defaults=family.recipe_values(), prog=sys.argv[0])
+    parser = RunParser([family.Options], defaults=family.recipe_values(), prog=command("sanity-check"))
     with one_line_errors():
         return family.recipe_options(**parser.read(argv))

@@ -18,6 +18,7 @@ from hfprobe.data.arguments import DataArguments
 from hfprobe.models import find_family
 from hfprobe.models.base import ModelFamily
 from hfprobe.system.errors import InputError, shorten
+from hfprobe.system.process import command
 
 UNFIT = object()
 
@@ -57,7 +58,7 @@ def check_values(values: Mapping[str, Any], *, model: str) -> dict[str, Any]:
         name = SHORT_NAMES.get(given, given)
         if name not in owners:
             near = difflib.get_close_matches(str(given), [*owners, *SHORT_NAMES], n=1)
-            listed = f"All settings: python scripts/train.py --model {family.name} --help"
+            listed = f"All settings: {command('train')} --model {family.name} --help"
             remedy = f"Did you mean {near[0]}?" if near else listed
             raise InputError(f"Unknown setting '{shorten(given)}'. {remedy}")
         value = check_value(given, value, owners[name])

@@ -16,13 +16,24 @@ from hfprobe.system.errors import InputError, shorten
 logger = logging.getLogger(__name__)
 
 
-def choose_classes(splits: Mapping[str, Dataset], data: DataArguments) -> list[str]:
+def choose_classes(
+    splits: Mapping[str, Dataset], data: DataArguments, *, whole: bool = False
+) -> tuple[list[str], dict[str, list[str]]]:
     """The classes to keep: those of `--classes`, or all that the training images have.
+
+    Args:
+        whole: whether a model is evaluated on all images: some of its classes may then be missing.
+
+    Returns:
+        The classes; and reason -> classes that are left out, where `whole` is set.
 
     Raises:
         InputError: an unknown class, fewer than two, or two that differ in capitals or spaces only.
     """
     known = list(dict.fromkeys(name for rows in splits.values() for name in rows.features["label"].names))
+    if whole and data.classes is not None and set(known) & set(data.classes):
+        others = [name for name in known if name not in data.classes]
+        return list(data.classes), {"class that the model does not have": others} if others else {}
     if data.classes is not None:
         for name in data.classes:
             if name not in known:
@@ -33,7 +44,7 @@ def choose_classes(splits: Mapping[str, Dataset], data: DataArguments) -> list[s
                     f"Unknown class '{shorten(name)}'. {hint}The dataset has: {shorten(', '.join(known))}. Choose with "
                     "--classes."
                 )
-        return list(data.classes)
+        return list(data.classes), {}
     rows = next(iter(splits.values()))
     present = set(label_numbers(rows).tolist())
     found = [name for number, name in enumerate(rows.features["label"].names) if number in present]
@@ -49,7 +60,7 @@ def choose_classes(splits: Mapping[str, Dataset], data: DataArguments) -> list[s
     if len(found) < 2:
         listed = f"1 class, {found[0]}" if found else "no class"
         raise InputError(f"Dataset '{shorten(data.dataset)}' has images of {listed}; allowed: two classes or more.")
-    return found
+    return found, {}
 
 
 def keep_classes(rows: Dataset, *, classes: list[str], split: str) -> Dataset:

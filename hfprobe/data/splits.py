@@ -202,7 +202,7 @@ def load_images(data: DataArguments, *, seed: int, whole: bool = False) -> Image
     """
     source = load_source(data, whole=whole)
     splits = {"all": join_files(list(source.splits.values()))} if whole else source.splits
-    classes = choose_classes(splits, data)
+    classes, others = choose_classes(splits, data, whole=whole)
     undecoded = {split: rows.cast_column("image", Image(decode=False)) for split, rows in splits.items()}
     kept = {split: keep_classes(rows, classes=classes, split=split) for split, rows in undecoded.items()}
     if whole:
@@ -223,7 +223,7 @@ def load_images(data: DataArguments, *, seed: int, whole: bool = False) -> Image
         arguments=data,
         seed=seed,
         division=division,
-        left_out=source.left_out | _unlabelled(splits),
+        left_out=source.left_out | others | _unlabelled(splits),
         labels_digest=hashlib.sha256(next(iter(kept.values())).with_format("numpy")["label"][:].tobytes()).hexdigest(),
     )
     logger.info("%s", images.describe())

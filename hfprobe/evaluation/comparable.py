@@ -11,7 +11,7 @@ import numpy as np
 
 from hfprobe.evaluation.results import EvalResult
 from hfprobe.system.errors import InputError
-from hfprobe.system.process import script
+from hfprobe.system.process import command
 
 
 def load_comparable(folders: list[Path]) -> dict[str, EvalResult]:
@@ -25,7 +25,7 @@ def load_comparable(folders: list[Path]) -> dict[str, EvalResult]:
     """
     if len(folders) < 2:
         raise InputError(
-            f"{len(folders)} report folder cannot be compared; allowed: two or more, from scripts/eval.py."
+            f"{len(folders)} report folder cannot be compared; allowed: two or more that {command('eval')} wrote."
         )
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise InputError("A report folder is named twice. Pass each folder once.")
@@ -95,7 +95,7 @@ def _require_same_images(one: str, first: EvalResult, other: str, second: EvalRe
     def refuse(what: str, found: Any, expected: Any) -> None:
         raise InputError(
             f"'{other}' and '{one}' cannot be compared, their {what} differ: {found} and {expected}. "
-            f"Evaluate both on the same: python {script('eval')} --model <model> --split test --report_dir <folder>"
+            f"Evaluate both on the same: {command('eval')} --model <model> --split test --report_dir <folder>"
         )
 
     if first.provenance["split"] != second.provenance["split"]:

@@ -12,7 +12,7 @@ from hfprobe.evaluation.results import EvalResult
 from hfprobe.evaluation.statistics import COVERAGE, compare_paired, mcnemar_exact
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.files import write_json
-from hfprobe.system.process import script
+from hfprobe.system.process import command
 
 COMPARISON_FILE = "comparison.json"
 PROFILE_FILE = "profile.json"
@@ -23,13 +23,13 @@ SIGNIFICANCE = 1 - COVERAGE
 
 
 def load_profile(folder: Path) -> dict[str, Any]:
-    """Load a profile that scripts/profile_models.py wrote.
+    """Load a profile that `hfprobe profile` wrote.
 
     Raises:
         InputError: the folder holds no profile, or a damaged one.
     """
     path = folder / PROFILE_FILE
-    remedy = f"Make it: python {script('profile_models')} <model> ... --report_dir {shlex.quote(shorten(folder))}"
+    remedy = f"Make it: {command('profile')} <model> ... --report_dir {shlex.quote(shorten(folder))}"
     try:
         profile = json.loads(path.read_text(encoding="utf-8"))
         for model in profile["models"].values():
@@ -114,7 +114,7 @@ def _find_network(name: str, model: dict[str, Any], profile: dict[str, Any]) -> 
             return profiled
     raise InputError(
         f"The profile measured {', '.join(profile['models'])}, and none of them is the network of {name} "
-        f"({model['parameters']:,} parameters). Measure it too: python {script('profile_models')} <model> ..."
+        f"({model['parameters']:,} parameters). Measure it too: {command('profile')} <model> ..."
     )
 
 

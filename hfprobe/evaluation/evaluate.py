@@ -22,6 +22,38 @@ from hfprobe.system.progress import show_progress
 BATCH_SIZE = 64
 
 
+def evaluate_images(
+    *,
+    model: PreTrainedModel,
+    processor: BaseImageProcessor,
+    images: Images,
+    split: str,
+    name: str,
+    revision: str,
+    temperature: bool = False,
+    tta: bool = False,
+) -> EvalResult:
+    """Decode one split as the model needs it, and predict every image of it.
+
+    Args:
+        name, revision: of the model, for the provenance, which also says how the model was trained.
+        split, temperature, tta: see `evaluate_model`.
+
+    Raises:
+        InputError: see `evaluate_model`.
+    """
+    run = getattr(model.config, "run", {})
+    return evaluate_model(
+        model=model,
+        processor=processor,
+        splits=images.decode(split, processor=processor),
+        split=split,
+        identity={"model": name, "model_revision": revision} | {f"run_{key}": run[key] for key in run},
+        temperature=temperature,
+        tta=tta,
+    )
+
+
 def evaluate_model(
     *,
     model: PreTrainedModel,
@@ -139,6 +171,12 @@ def load_images_of(
     """
     run = getattr(model.config, "run", {})
     own = run.get("dataset", DataArguments.dataset)
+    if whole and dataset in (None, own):
+        raise InputError(
+            "--split all evaluates every image of a dataset, and this model was trained on some of its own. Pass "
+            "--dataset "
+            "with images that it has not seen."
+        )
     known = {name: run[name] for name in IDENTITY if name in run} if dataset in (None, own) else {}
     data = DataArguments(
         dataset=dataset or own,

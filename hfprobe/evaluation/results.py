@@ -24,7 +24,7 @@ from hfprobe.evaluation.statistics import calibration, metric_intervals, score_p
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.files import replace_together, write_json
 from hfprobe.system.html import render_sentences, render_table
-from hfprobe.system.process import script
+from hfprobe.system.process import command
 
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.parquet"
@@ -121,9 +121,7 @@ class EvalResult:
             InputError: the folder holds no evaluation, or a damaged one.
         """
         folder = Path(folder)
-        remedy = (
-            f"Make it: python {script('eval')} --model <folder or hub name> --report_dir {shlex.quote(shorten(folder))}"
-        )
+        remedy = f"Make it: {command('eval')} --model <folder or hub name> --report_dir {shlex.quote(shorten(folder))}"
         if not os.path.isfile(folder / METRICS_FILE):  # False for a name too long, for which Path.is_file raises
             raise InputError(f"'{shorten(folder)}' holds no evaluation: it has no {METRICS_FILE}. {remedy}")
         try:

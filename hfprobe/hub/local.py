@@ -32,7 +32,7 @@ from hfprobe.hub.revision import Revision, blob_link, verify_revision
 from hfprobe.system.errors import InputError, MachineError, shorten
 from hfprobe.system.files import locked, sha256, sync
 from hfprobe.system.model_files import CONFIG_FILE
-from hfprobe.system.process import script
+from hfprobe.system.process import command
 
 ORGANISATION = "hfprobe"
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -169,7 +169,7 @@ def resolve_model(*, model: str, hub_dir: str | Path = "hub") -> Path:
     if not revisions:
         raise InputError(
             f"No model '{shorten(model)}': neither a folder nor a name in the hub folder '{hub_dir}', which has: "
-            f"{_known(hub_dir)}. Train one: python {script('train')} --model cnn"
+            f"{_known(hub_dir)}. Train one: {command('train')} --model cnn"
         )
     if not wanted or wanted == "main":
         found = [revision for revision in revisions if revision.is_main]

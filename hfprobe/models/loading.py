@@ -17,6 +17,7 @@ from transformers import AutoImageProcessor, BaseImageProcessor, PretrainedConfi
 from hfprobe.models import check_preprocessing, family_of, register_models
 from hfprobe.system.errors import InputError, first_line
 from hfprobe.system.model_files import CONFIG_FILE, PROCESSOR_FILE, WEIGHTS_FILE
+from hfprobe.system.process import command
 
 TEMPERATURES = (0.001, 1000)  # allowed range; training fits values from 0.05 to 20
 # Values that a run stores in the config of its model and that an evaluation reads: their types, and their description.
@@ -188,7 +189,7 @@ def load_model(folder: str | Path) -> tuple[PreTrainedModel, BaseImageProcessor]
     except Exception as error:  # transformers and safetensors raise many types of errors for a damaged folder
         raise InputError(
             f"'{folder}' does not hold a model that hfprobe can load: {first_line(error)}. Pass a folder or a name "
-            "that scripts/train.py printed."
+            f"that {command('train')} printed."
         ) from error
     return model.eval().to(memory_format=torch.channels_last), processor
 

@@ -8,12 +8,29 @@ from typing import Any
 
 import numpy as np
 
+from hfprobe.evaluation import comparison as comparisons
 from hfprobe.evaluation.comparison import COMPARISON_FILE
 from hfprobe.evaluation.results import EvalResult
+from hfprobe.evaluation.verdict import Comparison
 from hfprobe.reporting.report import make_environment, pictures_of
 from hfprobe.system.files import replace_together
 
 PICTURES_A_SIDE = 12
+
+
+def save_comparison(comparison: Comparison, folder: str | Path) -> Path:
+    """Write the files of a comparison and its pages into `folder`, all of them or none.
+
+    Returns:
+        The path of comparison.html.
+
+    Raises:
+        MachineError: the disk is full. What the folder contained before is intact.
+    """
+    with replace_together(Path(folder), last="comparison.html") as staging:
+        comparisons.save_comparison(comparison.content, staging)
+        write_comparison(staging, comparison.results)
+    return Path(folder) / "comparison.html"
 
 
 def write_comparison(folder: str | Path, results: dict[str, EvalResult]) -> Path:

@@ -13,7 +13,7 @@ import PIL.Image
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from sklearn.metrics import classification_report
 
-from hfprobe.evaluation.results import EvalResult
+from hfprobe.evaluation.results import METRICS_FILE, EvalResult
 from hfprobe.reporting.figures import MOST_CLASSES_WITH_NUMBERS, draw_confusion_matrix
 from hfprobe.system.files import replace_together
 from hfprobe.system.markdown import make_markdown_environment, printable
@@ -25,6 +25,21 @@ FORMULA_STARTS = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20", "'")
 CONFUSED_PAIRS, PICTURES_A_PAIR = 4, 6
 # With fewer images per class, intervals of macro-F1 can be too narrow (hfprobe.evaluation.statistics.draw_macro_f1).
 FEW_IMAGES = 5
+
+
+def save_evaluation(result: EvalResult, folder: str | Path) -> Path:
+    """Write the files of an evaluation and of its report into `folder`, all of them or none.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        MachineError: the disk is full. What the folder contained before is intact.
+    """
+    with replace_together(Path(folder), last=METRICS_FILE) as staging:
+        result.save(staging)
+        write_report(staging)
+    return Path(folder) / "report.html"
 
 
 def write_report(folder: str | Path) -> Path:

@@ -1,4 +1,4 @@
-"""How the process of a script ends early: after an interrupt, or when its output is closed.
+"""How the process of a command was started, and how it ends early: after an interrupt, or when its output is closed.
 
 All lasting files are written atomically and survive a SIGKILL. Therefore an interrupt ends the process immediately: no
 exception is raised, so that no code can suppress the interrupt or print a traceback. During training,
@@ -32,7 +32,7 @@ def install() -> None:
     """From now on, SIGINT ends this process with a one-line message and exit code 130, a closed output with 141.
 
     141 is the exit code that a shell reports for a tool that was ended by SIGPIPE. A process that multiprocessing
-    spawns imports the script too; it ignores interrupts, because its parent handles them.
+    spawns imports the program too; it ignores interrupts, because its parent handles them.
     """
     multiprocessing = sys.modules.get("multiprocessing.process")
     if multiprocessing and getattr(multiprocessing.current_process(), "_inheriting", False):
@@ -134,7 +134,20 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def script(name: str) -> str:
-    """The path of a script for commands in messages: next to the running script, or relative to the repository."""
-    beside = Path(sys.argv[0]).with_name(f"{name}.py")
-    return shlex.quote(str(beside)) if beside.is_file() else f"scripts/{name}.py"
+def command(name: str) -> str:
+    """How to start a command of hfprobe, for messages: as a script, by `hfprobe` or by `python -m hfprobe`.
+
+    The commands in messages are of the kind that the user ran; in Python, they start with `hfprobe`.
+
+    Args:
+        name: of the command, as in `hfprobe --help`.
+    """
+    running, package = Path(sys.argv[0]), Path(__file__).parents[1]
+    script = running.parent / f"{'profile_models' if name == 'profile' else name.replace('-', '_')}.py"
+    if _is_same_file(script, package.parent / "scripts" / script.name):
+        return f"python {shlex.quote(str(script))}"
+    return f"{'python -m hfprobe' if _is_same_file(running, package / '__main__.py') else 'hfprobe'} {name}"
+
+
+def _is_same_file(first: Path, second: Path) -> bool:
+    return first.is_file() and second.is_file() and first.samefile(second)

@@ -1,4 +1,4 @@
-"""A run from its RunConfig to the pushed model; what scripts/train.py and `hfprobe.train` call.
+"""A run from its RunConfig to the pushed model; what `hfprobe train` and `hfprobe.train` call.
 
 The imports at the top are the fast ones: whatever is wrong with the folders is reported before the slow imports.
 """

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfprobe.config.run import RunConfig
+from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.files import write_json
-from hfprobe.system.process import is_main_process
+from hfprobe.system.process import command, is_main_process
+from hfprobe.training.checkpoints import STATE_FILE
+from hfprobe.training.output_folder import MODEL_FOLDER
 from hfprobe.training.record import read_record
 from hfprobe.training.run_folder import check_output_dir, holds_run, is_finished
 from hfprobe.training.run_training import FinishedRun, run_training
@@ -24,7 +28,7 @@ class FinishedSeeds:
 
     Attributes:
         summary: see `summarize_seeds`.
-        path: the JSON file that holds it; scripts/eval.py --seeds reads it.
+        path: the JSON file that holds it; `hfprobe eval --seeds` reads it.
     """
 
     summary: dict[str, Any]
@@ -91,3 +95,26 @@ def summarize_seeds(runs: list[RunConfig]) -> dict[str, Any]:
         "folders": [run.training.output_dir for run in runs],
         **{name: summarize_values(found) for name, found in values.items()},
     }
+
+
+def best_epochs(file: Path) -> dict[int, Path]:
+    """Seed -> folder of the weights with the best validation result, for each run of a summary.
+
+    Raises:
+        InputError: the file was not written by `train_seeds`, or it names a run that does not exist.
+    """
+    found = {}
+    try:
+        summary = json.loads(file.read_text())
+        for seed, run in zip(summary["seeds"], summary["folders"], strict=True):
+            state = Path(run) / STATE_FILE
+            if state.is_file():
+                found[seed] = Path(run) / Path(json.loads(state.read_text())["best_model_checkpoint"]).name
+            else:
+                found[seed] = Path(run) / MODEL_FOLDER  # an exact head has no checkpoints
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"'{shorten(file)}' is not a summary that {command('train')} --seeds wrote: {shorten(repr(error))}. "
+            "Pass the file that it printed."
+        ) from error
+    return found

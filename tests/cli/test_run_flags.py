@@ -2,6 +2,7 @@
 
 import logging
 import re
+from pathlib import Path
 
 import pytest
 
@@ -37,8 +38,8 @@ def test_a_flag_with_any_value_is_taken_or_refused_in_one_line(model, field, val
         (["--classes", "a", "a"], "--classes names a twice; allowed: each class once."),
         (["--lr"], "argument --lr: expected one argument"),
         (["--classes"], "argument --classes: expected at least one argument"),
-        (["cat"], "Unknown argument 'cat'. All flags: python train.py --help"),
-        (["--lr", "1", "2"], "Unknown argument '2'. All flags: python train.py --help"),
+        (["cat"], "Unknown argument 'cat'. All flags: hfprobe train --help"),
+        (["--lr", "1", "2"], "Unknown argument '2'. All flags: hfprobe train --help"),
         (
             ["--seed", "4294967296"],
             "--seed is 4294967296; allowed: 0 to 4,294,967,295 (numpy takes no other seeds).",
@@ -126,8 +127,9 @@ def test_a_flag_that_was_passed_twice_is_named_and_the_last_value_used(caplog):
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def test_the_hint_names_what_the_user_typed(monkeypatch):
-    for typed in ("/opt/hfprobe/scripts/train.py", "../scripts/sanity_check.py"):
-        monkeypatch.setattr("sys.argv", [typed])
-        with pytest.raises(InputError, match=re.escape(f"All flags: python {typed} --help")):
+def test_the_hint_names_the_command_that_runs(monkeypatch):
+    script = str(Path(__file__).parents[2] / "scripts" / "train.py")
+    for running, command in ((script, f"python {script}"), ("/usr/bin/hfprobe", "hfprobe train")):
+        monkeypatch.setattr("sys.argv", [running])
+        with pytest.raises(InputError, match=re.escape(f"All flags: {command} --help")):
             parse_runs(["--frobnicate"])

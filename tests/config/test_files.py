@@ -85,7 +85,7 @@ def test_a_text_that_looks_like_a_number_or_a_truth_value_is_written_in_quotes(f
     [
         ("epoch: 3", "'{}': Unknown setting 'epoch'. Did you mean epochs?"),
         ("--epochs: 3", "'{}': Unknown setting '--epochs'. Did you mean epochs?"),
-        ("2: 3", "'{}': Unknown setting '2'. All settings: python scripts/train.py --model cnn --help"),
+        ("2: 3", "'{}': Unknown setting '2'. All settings: hfprobe train --model cnn --help"),
         ("config: x.yaml", "'{}': Unknown setting 'config'."),
         ("<<: {seed: 1}", "'{}': Unknown setting '<<'."),
         ("model: resnet", "'{}': Unknown model 'resnet'. Available: cnn, probe."),

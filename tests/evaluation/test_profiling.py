@@ -131,8 +131,8 @@ def test_missing_or_damaged_profile_is_an_input_error(tmp_path, profiled):
     for text, reason in (
         ("{", "damaged: "),
         ("[]", "damaged: "),
-        (json.dumps(profile | {"models": {"a": {}}}), "damaged: 'batches' is missing. Make it: python scripts/"),
-        (json.dumps({"models": profile["models"]}), "damaged: 'device' is missing. Make it: python scripts/"),
+        (json.dumps(profile | {"models": {"a": {}}}), "damaged: 'batches' is missing. Make it: hfprobe profile "),
+        (json.dumps({"models": profile["models"]}), "damaged: 'device' is missing. Make it: hfprobe profile "),
     ):
         (tmp_path / "profile.json").write_text(text)
         with pytest.raises(InputError, match=re.escape(reason)):

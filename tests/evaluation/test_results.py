@@ -78,7 +78,7 @@ def test_json_never_holds_nan(tmp_path):
 def test_folder_without_an_evaluation_is_an_input_error(tmp_path):
     expected = (
         f"'{tmp_path}' holds no evaluation: it has no metrics.json. Make it: "
-        f"python scripts/eval.py --model <folder or hub name> --report_dir {tmp_path}"
+        f"hfprobe eval --model <folder or hub name> --report_dir {tmp_path}"
     )
     with pytest.raises(InputError, match=re.escape(expected)):
         EvalResult.load(tmp_path)

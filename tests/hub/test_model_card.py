@@ -64,7 +64,7 @@ def test_markup_in_names_is_plain_text_in_the_model_card():
 def test_underscores_of_a_name_are_not_escaped_in_code():
     card = render_card(name="hfprobe/my_cnn_", card=CARD)
     assert '\n- name: "hfprobe/my_cnn_"\n' in card
-    assert "`python scripts/eval.py --model hfprobe/my_cnn_`" in card
+    assert "`hfprobe eval --model hfprobe/my_cnn_`" in card
     assert 'from_pretrained("hfprobe/my_cnn_", cache_dir=' in card
 
 

@@ -56,7 +56,7 @@ def edit_weights(file, change):
 def refused(folder, reason):
     message = (
         f"'{folder}' does not hold a model that hfprobe can load: {reason}. Pass a folder or a name that "
-        "scripts/train.py printed."
+        "hfprobe train printed."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         load_model(folder)

@@ -13,9 +13,9 @@ import pytest
 
 from helpers.results import make_result
 from hfprobe.evaluation.results import METRICS_FILE, EvalResult
-from hfprobe.reporting import write_report
-from hfprobe.system.errors import MachineError
-from hfprobe.system.files import locked, replace_together, staging_folder
+from hfprobe.reporting import save_evaluation, write_report
+from hfprobe.system.errors import InputError, MachineError
+from hfprobe.system.files import locked, replace_together, require_writable, staging_folder
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -81,9 +81,7 @@ def test_full_disk_keeps_earlier_files_and_is_a_one_line_error(tmp_path, failure
 
 
 def write(folder, seed):
-    with replace_together(folder, last=METRICS_FILE) as staging:
-        make_result(seed=seed).save(staging)
-        write_report(staging)
+    save_evaluation(make_result(seed=seed), folder)
 
 
 def test_disk_that_is_full_at_any_point_keeps_the_old_report(tmp_path):
@@ -180,3 +178,104 @@ with locked(Path({str(tmp_path / "lock")!r})):
                 assert held
         finally:
             os.kill(child, signal.SIGKILL)
+
+
+def test_a_writable_folder_is_left_as_it_was(tmp_path):
+    require_writable(tmp_path / "new" / "hub", flag="--hub_dir")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_below_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    expected = f"--hub_dir '{tmp_path}/file/hub' cannot be written: '{tmp_path}/file' is a file. Pass a folder that"
+    with pytest.raises(InputError, match=re.escape(expected)):
+        require_writable(tmp_path / "file" / "hub", flag="--hub_dir")
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("loop", "'{}/loop' is a link to itself or to a path that does not exist"),
+        ("loop/run", "'{}/loop' is a link to itself or to a path that does not exist"),
+        ("nowhere", "'{}/nowhere' is a link to itself or to a path that does not exist"),
+        ("nowhere/run", "'{}/nowhere' is a link to itself or to a path that does not exist"),
+        ("a" * 256, "File name too long"),
+        ("new/" + "a" * 256, "File name too long"),
+        ("/".join(["a" * 200] * 25), "File name too long"),
+        ("a\0b", "embedded null byte"),
+    ],
+)
+def test_a_folder_that_can_never_be_made(tmp_path, place, reason):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "nowhere").symlink_to("missing")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(
+        InputError, match=re.escape(f"cannot be written: {reason.format(tmp_path)}. Pass a ")
+    ) as refused:
+        require_writable(tmp_path / place, flag="--output_dir")
+    assert len(str(refused.value)) < 500
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("place", [".", "new", "new/a/b", "link", "link/a", "[v1]/*"])
+def test_a_folder_that_can_be_made_is_not_made(tmp_path, place):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    require_writable(tmp_path / place, flag="--output_dir")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["link", "there"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_folder_on_a_full_disk(tmp_path, monkeypatch, number):
+    def refuse(*args):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    expected = f"--output_dir '{tmp_path}/a' cannot be written: {os.strerror(number)}. Free some space, or pass another"
+    with pytest.raises(MachineError, match=re.escape(expected)):
+        require_writable(tmp_path / "a", flag="--output_dir")
+
+
+def test_a_path_with_no_room_for_what_is_written_into_it(tmp_path):
+    folder = tmp_path
+    while len(str(folder)) < 4020:
+        folder = folder / ("a" * min(200, 4029 - len(str(folder))))
+    with pytest.raises(InputError, match=re.escape("cannot be written: File name too long. Pass a folder that")):
+        require_writable(folder, flag="--output_dir")
+    require_writable(Path(str(folder)[:-200]), flag="--output_dir")
+
+
+def test_a_trial_stays_inside_its_folder(tmp_path):
+    (tmp_path / "work").mkdir()
+    require_writable(tmp_path / "work" / "new" / ".." / ".." / "out" / "a", flag="--output_dir")
+    assert [path.name for path in tmp_path.rglob("*")] == ["work"]
+
+
+def test_a_folder_without_write_permission():
+    if not Path("/proc/self").is_dir():
+        pytest.skip("needs a folder that nobody may write")
+    with pytest.raises(InputError, match=re.escape("--output_dir '/proc/x' cannot be written: ")):
+        require_writable("/proc/x", flag="--output_dir")
+
+
+def test_a_working_directory_that_was_removed_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(InputError, match=re.escape("--hub_dir 'hub' cannot be written: No such file or directory.")):
+        require_writable("hub", flag="--hub_dir")
+
+
+def test_a_path_of_very_many_folders_is_one_line(tmp_path):
+    with pytest.raises(InputError, match=re.escape("cannot be written: ")):
+        require_writable(tmp_path / "/".join("a" * 1900), flag="--output_dir")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_listed_is_one_line(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(InputError, match=re.escape(f"--output_dir '{tmp_path}' cannot be written: Permission denied.")):
+        require_writable(tmp_path, flag="--output_dir")

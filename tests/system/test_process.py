@@ -13,6 +13,8 @@ import time
 
 import pytest
 
+from hfprobe.system import process
+
 INTERRUPTED = "Interrupted. To start again, run the same command.\n"
 SCRIPT = """
 import hfprobe.cli.interruptible
@@ -243,3 +245,30 @@ def test_output_to_a_full_disk_is_a_one_line_error_with_exit_code_3():
     with open("/dev/full", "w") as full:
         assert finish("run_command(lambda: print('line'))", stdout=full) == (3, None, expected)
         assert finish("run_command(lambda: print('line'))", stdout=full, stderr=full)[0] == 3
+
+
+def test_commands_in_messages_start_as_the_user_started_this_one(tmp_path, monkeypatch):
+    checkout = tmp_path / "my code"
+    for file in ("hfprobe/system/process.py", "hfprobe/__main__.py", "scripts/profile_models.py", "scripts/train.py"):
+        (checkout / file).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / file).touch()
+    (tmp_path / "train.py").touch()  # the user's own
+    (tmp_path / "bin").symlink_to(checkout / "scripts")
+    monkeypatch.setattr(process, "__file__", str(checkout / "hfprobe" / "system" / "process.py"))
+    monkeypatch.chdir(checkout)
+    for running, expected in (
+        (f"{checkout}/scripts/train.py", [f"python '{checkout}/scripts/train.py'", "hfprobe eval"]),
+        ("scripts/profile_models.py", ["python scripts/train.py", "hfprobe eval"]),
+        (f"{tmp_path}/bin/train.py", [f"python {tmp_path}/bin/train.py", "hfprobe eval"]),
+        (f"{checkout}/hfprobe/__main__.py", ["python -m hfprobe train", "python -m hfprobe eval"]),
+        (f"{tmp_path}/env/bin/hfprobe", ["hfprobe train", "hfprobe eval"]),
+        (f"{tmp_path}/train.py", ["hfprobe train", "hfprobe eval"]),
+        ("-c", ["hfprobe train", "hfprobe eval"]),
+        ("", ["hfprobe train", "hfprobe eval"]),
+    ):
+        monkeypatch.setattr(sys, "argv", [running])
+        assert [process.command(name) for name in ("train", "eval")] == expected
+    monkeypatch.setattr(sys, "argv", ["scripts/train.py"])
+    assert process.command("profile") == "python scripts/profile_models.py"
+    (checkout / "scripts" / "label_efficiency.py").touch()
+    assert process.command("label-efficiency") == "python scripts/label_efficiency.py"

