@@ -157,7 +157,7 @@ class Images:
         self._check_readable(decoded)
         unreadable = [text for part in decoded.values() for text in part.unreadable]
         left_out = self.left_out | ({"cannot be read": unreadable} if unreadable else {})
-        summary = {"division": self.division, "left_out": left_out}
+        summary: dict[str, Any] = {"division": self.division, "left_out": left_out, "image_counts": self.counts()}
         if "test" not in self.source_keys:  # the test images were drawn from these
             summary["labels_digest"] = self.labels_digest
         return Splits(class_names=self.class_names, source=self.source, summary=summary, **decoded)
