@@ -1,3 +1,4 @@
+import io
 import logging
 import re
 import shutil
@@ -9,10 +10,11 @@ import pytest
 
 from helpers.hub_content import go_offline, keep_mirror, logged, parquet_files
 from helpers.hub_server import use_server
-from helpers.images import load_splits
+from helpers.images import CLASSES, load_splits, make_dataset
 from hfprobe.data import cache
 from hfprobe.data.arguments import DEFAULT_DATASET, DataArguments
 from hfprobe.data.sources import load_source
+from hfprobe.data.splits import load_images
 from hfprobe.hub import client as hub_client
 from hfprobe.system.errors import InputError
 
@@ -133,3 +135,69 @@ def test_interrupted_download_is_continued(server):
     server.fail("train-00000", method="GET", cut=10_000, times=1)
     assert len(load_source(DataArguments(dataset="someone/pictures")).splits["train"]) == 40
     assert len([path for method, path in server.requests if method == "GET" and "train-00000" in path]) == 2
+
+
+def add_dataset(server, name, splits, *, configurations=("",), columns=None):
+    """A dataset on the server: for each configuration, `splits` (name -> number of images), in parquet files."""
+    files, lines = {}, ["---", "configs:"]
+    for configuration in configurations:
+        lines += [f"- config_name: {configuration or 'default'}", "  data_files:"]
+        for split, count in splits.items():
+            rows = make_dataset(train=count, test=1)["train"].rename_columns(columns or {})
+            rows.to_parquet(file := io.BytesIO())
+            path = f"{configuration or 'data'}/{split}-0.parquet"
+            files[path] = file.getvalue()
+            lines += [f"  - split: {split}", f"    path: {path}"]
+    server.add("datasets", name, files | {"README.md": "\n".join([*lines, "---", ""]).encode()})
+
+
+@pytest.mark.parametrize(
+    ("splits", "flags", "counts"),
+    [
+        ({"train": 50}, {}, [32, 8, 10]),
+        ({"train": 50, "validation": 20}, {}, [40, 20, 10]),
+        ({"train": 50, "dev": 20, "testing": 25}, {}, [50, 20, 25]),
+        ({"full": 50}, {}, [32, 8, 10]),
+        ({"lab": 50, "field": 25, "unused": 5}, {"train_split": "lab", "test_split": "field"}, [40, 10, 25]),
+    ],
+)
+def test_hub_datasets_with_any_splits_are_divided_as_folders_are(server, splits, flags, counts):
+    add_dataset(server, "someone/photos", splits)
+    images = load_images(DataArguments(dataset="someone/photos", **flags), seed=0)
+    assert [sum(numbers) for numbers in images.counts().values()] == counts
+    assert images.class_names == CLASSES
+    assert images.left_out == ({"split that is not used": ["unused (5 images)"]} if "unused" in splits else {})
+
+
+def test_splits_that_no_name_explains_are_listed(server):
+    add_dataset(server, "someone/photos", {"lab": 20, "field": 20})
+    expected = "Dataset 'someone/photos' has no training split; its splits: lab, field. Pass --train_split"
+    with pytest.raises(InputError, match=re.escape(expected)):
+        load_images(DataArguments(dataset="someone/photos"), seed=0)
+
+
+def test_a_configuration_is_chosen_with_a_flag_online_and_offline(server, monkeypatch):
+    add_dataset(server, "someone/photos", {"train": 50}, configurations=("small", "large"))
+    expected = (
+        "Dataset 'someone/photos' has several configurations; its configurations: small, large. Choose one with "
+        "--dataset_config."
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(expected)}$"):
+        load_source(DataArguments(dataset="someone/photos"))
+    expected = "has no configuration 'medium'; its configurations: small, large. Choose one with --dataset_config."
+    with pytest.raises(InputError, match=re.escape(expected)):
+        load_source(DataArguments(dataset="someone/photos", dataset_config="medium"))
+    for name in ("small", "large"):
+        assert len(load_source(DataArguments(dataset="someone/photos", dataset_config=name)).splits["train"]) == 50
+    go_offline(monkeypatch)
+    source = load_source(DataArguments(dataset="someone/photos", dataset_config="large"))
+    assert source.description == "hub dataset someone/photos, from the cache"
+
+
+def test_columns_of_a_hub_dataset_are_chosen_with_flags(server):
+    add_dataset(server, "someone/scans", {"train": 50}, columns={"img": "scan", "label": "diagnosis"})
+    assert len(load_source(DataArguments(dataset="someone/scans")).splits["train"]) == 50  # found by their types
+    chosen = DataArguments(dataset="someone/scans", image_column="scan", label_column="diagnosis")
+    assert load_source(chosen).splits["train"].column_names == ["image", "label"]
+    with pytest.raises(InputError, match=re.escape("has no column 'grade'; its columns: scan, diagnosis. Pass one of")):
+        load_source(DataArguments(dataset="someone/scans", label_column="grade"))
