@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torchvision.transforms import v2
 
-from hfprobe.system.machine import MALLOC_MMAP_MAX, MALLOC_TRIM_THRESHOLD
 from hfprobe.data.store import ImageSplit
 from hfprobe.system import provenance
+from hfprobe.system.machine import MALLOC_MMAP_MAX, MALLOC_TRIM_THRESHOLD
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
