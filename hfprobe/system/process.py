@@ -45,6 +45,9 @@ def install() -> None:
             os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, os.fdopen(descriptor, "r" if name == "stdin" else "w", closefd=False))
     sys.stdout, sys.stderr = Output(sys.stdout), Output(sys.stderr)
+    # After an interrupt, the process that removes the semaphores of multiprocessing would print a warning about them.
+    filters = [os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker"]
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, filters))
     owner = os.getpid()
 
     def interrupted(number: int, frame: Any) -> None:

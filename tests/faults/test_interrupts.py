@@ -46,6 +46,12 @@ COMMANDS = {
     "profile_models": ["profile_models.py", "simple-cnn", "--rounds", "100"],
     "label_efficiency": ["label_efficiency.py", "--dataset", "data", "--shots", "2", "4", "8", *PROBE],
 }
+# The exit code of a command that is not interrupted, and how its last line begins.
+ENDS = {
+    "train": (0, "Report: "), "train, workers": (0, "Report: "), "probe": (0, "Report: "), "eval": (0, "Compare: "),
+    "compare": (0, "Speed and memory: "), "sanity_check": (1, "error: cnn did not overfit "),
+    "profile_models": (0, "Compare: "), "label_efficiency": (0, "Table and curves: "),
+}  # fmt: skip
 
 
 def start(command, folder, **values):
@@ -57,17 +63,31 @@ def start(command, folder, **values):
     )  # fmt: skip
 
 
-def interrupt(process, *, count):
-    """What it printed from here on; its exit code is that of an interrupt, and none of its children is left."""
+def interrupt(process, *, count, end=None):
+    """The last line of an interrupted process; its exit code is that of an interrupt, and none of its children is left.
+
+    None if it was too late for an interrupt: with `end`, the process may end as if there had been none.
+    """
     for _ in range(count):
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.02)
     said, _ = process.communicate(timeout=60)
+    if end and process.returncode != 130:
+        check_end(process, said, end)
+        return None
     assert process.returncode == 130, said
     assert "Traceback" not in said
     assert [line.startswith("Interrupted") for line in said.splitlines()].count(True) == 1, said
     assert said.splitlines()[-1].startswith("Interrupted"), said
     return said.splitlines()[-1]
+
+
+def check_end(process, said, end):
+    """That the process was not interrupted and has printed everything."""
+    assert process.returncode == end[0], said
+    assert "Interrupted" not in said
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith(end[1]), said
 
 
 @pytest.fixture(scope="module")
@@ -93,25 +113,24 @@ def workplace(tmp_path_factory):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_interrupt_at_many_moments(workplace, command, count):
     """At tenths of the time that the command takes or of its first half minute: imports, decoding, work, the end."""
+    flags = ["--overwrite"] if "train.py" in COMMANDS[command] else []
     start_time = time.monotonic()
-    whole = start([*COMMANDS[command], *(["--overwrite"] if "train.py" in COMMANDS[command] else [])], workplace)
+    whole = start([*COMMANDS[command], *flags], workplace)
     try:
         said, _ = whole.communicate(timeout=30)
-        assert whole.returncode in (0, 1), said
+        check_end(whole, said, ENDS[command])
     except subprocess.TimeoutExpired:
-        interrupt(whole, count=1)
+        interrupt(whole, count=1, end=ENDS[command])
     seconds = time.monotonic() - start_time
     interrupted = 0
     for tenth in range(1, 10):
-        flags = ["--overwrite"] if "train.py" in COMMANDS[command] else []
         process = start([*COMMANDS[command], *flags], workplace)
         try:
-            process.wait(timeout=seconds * tenth / 10)
+            said, _ = process.communicate(timeout=seconds * tenth / 10)
+            check_end(process, said, ENDS[command])
         except subprocess.TimeoutExpired:
-            interrupt(process, count=count)
-            interrupted += 1
-        else:
-            process.communicate()
+            if interrupt(process, count=count, end=ENDS[command]):
+                interrupted += 1
     assert interrupted >= 5
     assert not list(workplace.rglob(".writing-*"))
     assert not list(workplace.rglob("part-*"))

@@ -202,7 +202,7 @@ def test_a_folder_below_a_file(tmp_path):
         ("a" * 256, "File name too long"),
         ("new/" + "a" * 256, "File name too long"),
         ("/".join(["a" * 200] * 25), "File name too long"),
-        ("a\0b", "embedded null byte"),
+        ("a\0b", "embedded null byte" if sys.version_info < (3, 13) else "mkdir: embedded null character in path"),
     ],
 )
 def test_a_folder_that_can_never_be_made(tmp_path, place, reason):

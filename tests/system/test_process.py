@@ -10,6 +10,7 @@ import sys
 import termios
 import textwrap
 import time
+from _multiprocessing import sem_unlink
 
 import pytest
 
@@ -141,6 +142,20 @@ def test_interrupt_ends_child_processes_without_output(method, tmp_path):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
     out, err = process.communicate(timeout=60)  # until the last child has closed its outputs
     assert (process.returncode, out, err) == (130, "", INTERRUPTED)
+
+
+def test_interrupt_prints_no_warning_about_semaphores_and_removes_them():
+    """A pool of spawned processes has five semaphores; Python's resource tracker, a process, removes what is left."""
+    program = """
+    import multiprocessing
+    lock = multiprocessing.get_context("spawn").Lock()
+    print(lock._semlock.name, flush=True)
+    interrupt()
+    """
+    code, name, error = finish(program)
+    assert (code, error) == (130, INTERRUPTED)
+    with pytest.raises(FileNotFoundError):
+        sem_unlink(name.strip())
 
 
 def test_message_of_an_interrupt_starts_on_a_new_line_after_a_progress_bar():
