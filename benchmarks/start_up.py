@@ -1,6 +1,6 @@
-"""Measure the start-up time of `scripts/train.py`: `--help`, an unknown flag, an invalid value, the first step.
+"""Measure the start-up time of training and of `hfprobe`: `--help`, an unknown flag, an invalid value, the first step.
 
-The first three are compared with the import of `TrainingArguments`. The time to the end of the first step on cached
+All but the last are compared with the import of `TrainingArguments`. The time to the end of the first step on cached
 CIFAR-10 is measured from the end of the imports.
 
 python benchmarks/start_up.py        # three minutes
@@ -24,6 +24,9 @@ WAYS = {
     "--help": [TRAIN, "--help"],
     "an unknown flag": [TRAIN, "--epocs", "3"],
     "an invalid value": [TRAIN, "--epochs", "-1"],
+    "hfprobe train --help": ["-m", "hfprobe", "train", "--help"],
+    "hfprobe eval --help": ["-m", "hfprobe", "eval", "--help"],
+    "hfprobe --help": ["-m", "hfprobe", "--help"],
 }
 # Prints the seconds and ends the run.
 FIRST_STEP = """

@@ -50,7 +50,7 @@ def test_python_and_command_line_give_the_same_run():
         (["--model", "resnet"], "Unknown model 'resnet'. Available: cnn"),
         (["--recipe", "slow"], "Unknown recipe 'slow' for model 'cnn'. Available: fast, reference, best."),
         (["--epoch", "3"], "Unknown argument '--epoch'. Did you mean --epochs?"),
-        (["--frobnicate"], "Unknown argument '--frobnicate'. All flags: python "),
+        (["--frobnicate"], "Unknown argument '--frobnicate'. All flags: hfprobe train --help"),
         (["--epochs", "0"], "--num_train_epochs/--epochs is 0.0; allowed: more than 0, at most 1,000,000."),
         (["--batch_size", "-1"], "--per_device_train_batch_size/--batch_size is -1; allowed: 1 to 1,000,000."),
         (["--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
