@@ -49,8 +49,10 @@ def main() -> None:
     set_seed(42)
     chosen = {key: value for key in ("dataset", "classes") if (value := getattr(arguments, key)) is not None}
     data = DataArguments(**chosen, max_train_samples=BATCH_SIZE, max_eval_samples=BATCH_SIZE)
+    undecoded = load_images(data, seed=42)
+    options = family.complete_options(options, images=undecoded)
     model, processor = family.build(labels=data.classes, options=options)
-    train = load_images(data, seed=42).decode("train", processor=processor).part("train")
+    train = undecoded.decode("train", processor=processor).part("train")
     images = ImageBatches(train, processor=processor)
     family.initialize(model, options=options, images=images)
     batch = images.__getitems__(list(range(len(images))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ from sklearn.model_selection import train_test_split
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.cache import source_key
 from hfprobe.data.columns import NO_LABEL, label_numbers, with_labels
+from hfprobe.data.image_statistics import median_side
 from hfprobe.data.sources import load_source
 from hfprobe.data.store import ImageSplit, decode_images
 from hfprobe.system.errors import InputError
@@ -83,6 +85,11 @@ class Images:
     source_keys: dict[str, str]
     arguments: DataArguments
     seed: int
+
+    @cached_property
+    def median_side(self) -> float:
+        """Median in pixels of the shorter side of some training images, see `hfprobe.data.image_statistics`."""
+        return median_side(self.parts["train"])
 
     def counts(self) -> dict[str, list[int]]:
         """Split -> images of each class, in the order of `class_names`."""
