@@ -65,8 +65,7 @@ class RunConfig:
         """This run with a value for each setting that was left to the images; the log says which."""
         data, family = self.data, find_family(self.training.model)
         if data.crop is None and data.augment and "crop" not in self.model.ignored_settings():
-            shifts = images.median_side <= SMALL_SIDE or self.passed & {"crop_shift", "crop_padding"}
-            data = replace(data, crop="shift" if shifts else "resized")
+            data = replace(data, crop="shift" if images.median_side <= SMALL_SIDE else "resized")
         model = family.complete_options(self.model, images=images)
         chosen = {
             name: value
@@ -149,6 +148,8 @@ def build_run(*, model: str = "cnn", recipe: str | None = None, **values: Any) -
         family = find_family(model)
         recipe = check_value("recipe", recipe, RunArguments)
         settings = starting_values(family, recipe, schedule=given.get("lr_scheduler_type")) | given
+        if settings.get("crop") is None and given.keys() & {"crop_shift", "crop_padding"}:
+            settings["crop"] = "shift"  # what is passed is not ignored, whatever the images are
         data, training, own = (
             group(**{field.name: settings[field.name] for field in fields(group) if field.name in settings})
             for group in groups_of(family)

@@ -96,7 +96,6 @@ class DataArguments:
             return dict.fromkeys(names, "--augment false turns crops and flips off")
         if self.crop == "resized":
             return dict.fromkeys(("crop_shift", "crop_padding"), "--crop resized does not shift the image")
-        ignored = {} if self.crop else {"crop": "without a value, it is chosen from the images"}
-        return ignored | (
-            {} if self.crop_shift else {"crop_padding": "with --crop_shift 0, crops stay inside the image"}
-        )
+        if self.crop is None:
+            return dict.fromkeys(("crop", "crop_shift", "crop_padding"), "without --crop, the images decide on crops")
+        return {} if self.crop_shift else {"crop_padding": "with --crop_shift 0, crops stay inside the image"}
