@@ -48,6 +48,7 @@ def main() -> None:
     set_seed(42)
     data = DataArguments(**read_data_flags(arguments), max_train_samples=BATCH_SIZE, max_eval_samples=BATCH_SIZE)
     images = load_images(data, seed=42)
+    options = family.complete_options(options, images=images)
     model, processor = family.build(labels=images.class_names, options=options)
     train = images.decode("train", processor=processor).part("train")
     inputs = ImageBatches(train, processor=processor)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 from hfprobe.config.arguments import HOUSE_DEFAULTS, RunArguments, ignored_by_optimizer, spell_flag
 from hfprobe.config.values import check_value, check_values, groups_of, one_line_errors
-from hfprobe.data.arguments import DataArguments
+from hfprobe.data.arguments import SMALL_SIDE, DataArguments
 from hfprobe.models import find_family
 from hfprobe.models.base import FamilyOptions, ModelFamily
+
+if TYPE_CHECKING:  # slow to import
+    from hfprobe.data.splits import Images
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +60,24 @@ class RunConfig:
             by_reason.setdefault(ignored[name], []).append(spell_flag(name))
         for reason, flags in by_reason.items():
             logger.warning("%s %s no effect: %s.", ", ".join(flags), "have" if len(flags) > 1 else "has", reason)
+
+    def for_images(self, images: Images) -> RunConfig:
+        """This run with a value for each setting that was left to the images; the log says which."""
+        data, family = self.data, find_family(self.training.model)
+        if data.crop is None and data.augment and "crop" not in self.model.ignored_settings():
+            data = replace(data, crop="shift" if images.median_side <= SMALL_SIDE else "resized")
+        model = family.complete_options(self.model, images=images)
+        chosen = {
+            name: value
+            for before, after in ((self.data, data), (self.model, model))
+            for name, value in vars(after).items()
+            if value != getattr(before, name)
+        }
+        if chosen:
+            flags = ", ".join(f"{spell_flag(name)} {value}" for name, value in chosen.items())
+            side = f"{images.median_side:g} pixels"
+            logger.info("Chosen from the training images, whose shorter side has a median of %s: %s.", side, flags)
+        return replace(self, data=data, model=model)
 
     @property
     def effective_batch_size(self) -> int | None:
@@ -127,6 +148,8 @@ def build_run(*, model: str = "cnn", recipe: str | None = None, **values: Any) -
         family = find_family(model)
         recipe = check_value("recipe", recipe, RunArguments)
         settings = starting_values(family, recipe, schedule=given.get("lr_scheduler_type")) | given
+        if settings.get("crop") is None and given.keys() & {"crop_shift", "crop_padding"}:
+            settings["crop"] = "shift"  # what is passed is not ignored, whatever the images are
         data, training, own = (
             group(**{field.name: settings[field.name] for field in fields(group) if field.name in settings})
             for group in groups_of(family)

@@ -11,6 +11,8 @@ from hfprobe.system.ranges import refuse_out_of_range
 
 # --crop_shift is counted in pixels of an image of this side.
 CROP_SIDE = 32
+# Images whose shorter side has a median of at most this many pixels are small, as those of CIFAR-10 (32) or MNIST (28).
+SMALL_SIDE = 48
 LONGEST_NAME = 255  # bytes: the limit of file systems
 DEFAULT_DATASET = "uoft-cs/cifar10"
 DEFAULT_CLASSES = ["airplane", "automobile", "bird", "cat", "dog"]
@@ -98,6 +100,14 @@ class DataArguments:
         metadata={"help": "Seed of the split into train and validation and of the subsets. Default: --seed."},
     )
     augment: bool = field(default=True, metadata={"help": "Use random crops and mirror images in training."})
+    crop: Literal["shift", "resized"] | None = field(
+        default=None,
+        metadata={
+            "help": "Random crops. shift: the image is shifted; resized: a part of random size and position is scaled "
+            "to the size of the image. Default: shift if the shorter side of the training images has a median of at "
+            f"most {SMALL_SIDE} pixels, or if --crop_shift or --crop_padding is passed; otherwise resized.",
+        },
+    )
     crop_shift: int = field(
         default=4,
         metadata={
@@ -150,11 +160,17 @@ class DataArguments:
     @property
     def augmentation(self) -> dict[str, Any] | None:
         """Keyword arguments of `hfprobe.data.transforms.crop_and_flip`; None without augmentation."""
-        values = {"shift": self.crop_shift, "padding": self.crop_padding, "flips": self.flips}
+        crop = self.crop or "shift"
+        values = {"crop": crop, "shift": self.crop_shift, "padding": self.crop_padding, "flips": self.flips}
         return values if self.augment else None
 
     def ignored_settings(self) -> dict[str, str]:
         """Setting that has no effect -> the reason."""
         if not self.augment:
-            return dict.fromkeys(("crop_shift", "crop_padding", "flips"), "--augment false turns crops and flips off")
+            names = ("crop", "crop_shift", "crop_padding", "flips")
+            return dict.fromkeys(names, "--augment false turns crops and flips off")
+        if self.crop == "resized":
+            return dict.fromkeys(("crop_shift", "crop_padding"), "--crop resized does not shift the image")
+        if self.crop is None:
+            return dict.fromkeys(("crop", "crop_shift", "crop_padding"), "without --crop, the images decide on crops")
         return {} if self.crop_shift else {"crop_padding": "with --crop_shift 0, crops stay inside the image"}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from hfprobe.data.columns import NO_LABEL, join_files, label_numbers
 from hfprobe.data.decoding import decode_images
 from hfprobe.data.division import Part, divide
 from hfprobe.data.drawing import stratified_subset
+from hfprobe.data.image_statistics import header_sizes
 from hfprobe.data.sources import load_source
 from hfprobe.data.store import ImageSplit
 from hfprobe.system.errors import InputError, shorten
@@ -103,6 +106,16 @@ class Images:
     left_out: dict[str, list[str]]
     labels_digest: str
 
+    @cached_property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Width and height in pixels of some images of the first part, see `hfprobe.data.image_statistics`."""
+        return header_sizes(next(iter(self.parts.values())))
+
+    @property
+    def median_side(self) -> float:
+        """Median in pixels of the shorter side of `sizes`; 0 if none of these images can be read."""
+        return float(np.median([min(size) for size in self.sizes])) if self.sizes else 0.0
+
     def counts(self) -> dict[str, list[int]]:
         """Split -> images of each class, in the order of `class_names`."""
         return {
@@ -121,6 +134,10 @@ class Images:
             else:
                 listed = f"{len(counts)} classes of {min(counts):,} to {max(counts):,}"
             lines.append(f"  {name:<10} {sum(counts):>7,}  {listed}")
+        if self.sizes:
+            low, high = ("{:,} x {:,}".format(*pick(self.sizes, key=math.prod)) for pick in (min, max))
+            several = f"{low} to {high} pixels, median of the shorter side {self.median_side:g}"
+            lines.append(f"  Size: {several if low != high else f'{low} pixels'} ({len(self.sizes)} images looked at)")
         lines.append(f"  {self.division}")
         for reason, names in self.left_out.items():
             more = f" and {len(names) - NAMED_AT_MOST:,} more" if len(names) > NAMED_AT_MOST else ""

@@ -116,10 +116,15 @@ class ImageBatches(torch.utils.data.Dataset):
     def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
         return {key: value[0] for key, value in self.__getitems__([position]).items()}
 
+    def fitted(self, positions: Sequence[int] | np.ndarray) -> torch.Tensor:
+        """(B, h, w, 3) uint8: images at the size of the model's input, before augmentation and normalisation."""
+        images = torch.from_numpy(self.split.images[positions])
+        if self.split.fitted:
+            return images
+        return fit_images(images.permute(0, 3, 1, 2), processor=self.processor).permute(0, 2, 3, 1)
+
     def __getitems__(self, positions: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
-        images = torch.from_numpy(self.split.images[positions])  # (B, H, W, 3) uint8
-        if not self.split.fitted:
-            images = fit_images(images.permute(0, 3, 1, 2), processor=self.processor).permute(0, 2, 3, 1)
+        images = self.fitted(positions)
         if self.augment is not None:
             index = self.split.index[positions]
             images = crop_and_flip(images, seed=self.seed, epoch=int(self._epoch), index=index, **self.augment)

@@ -13,6 +13,10 @@ import torch
 from hfprobe.data.arguments import CROP_SIDE
 
 CROP_SHIFT = 4
+# Resized crops: the ratio of the sides is that of Szegedy et al., "Going deeper with convolutions", CVPR 2015, whose
+# crops have 8 % of the area or more; 35 % or more, as in fastai's recipes, suit the short training of a small network.
+SMALLEST_AREA = 0.35
+LARGEST_RATIO = 4 / 3
 # An image processor is Any here: BaseImageProcessor of transformers declares none of the settings that are read.
 
 
@@ -53,16 +57,19 @@ def crop_and_flip(
     seed: int,
     epoch: int,
     index: np.ndarray,
+    crop: Literal["shift", "resized"] = "shift",
     shift: int = CROP_SHIFT,
     padding: Literal["black", "reflect"] = "black",
     flips: Literal["random", "alternating"] = "random",
 ) -> torch.Tensor:
-    """Crop each image at a random position, without a change of size, and mirror it with probability 1/2.
+    """Crop each image at a random position, to an image of the same size, and mirror it with probability 1/2.
 
     Args:
         images: (B, H, W, 3) uint8, square.
         seed, epoch: the random numbers depend on them and on `index`.
         index: (B,) integers that identify the images.
+        crop: `shift`: a crop has the size of the image and may reach beyond its edge. `resized`: a part of the image
+            of random size, position and ratio of its sides is scaled to the size of the image.
         shift: largest distance that a crop reaches beyond the edge, in pixels of an image of side CROP_SIDE; images of
             another size are shifted by the same share of their side.
         padding: what fills a crop beyond the edge: black, or the image reflected at its edge.
@@ -73,14 +80,16 @@ def crop_and_flip(
         (B, H, W, 3) uint8.
     """
     count, height, width, _ = images.shape
-    draws = keyed_uniform(seed=seed, epoch=epoch, index=index, draws=3)
+    draws = keyed_uniform(seed=seed, epoch=epoch, index=index, draws=5)
+    mirrored = draws[:, 2] < 0.5
+    if flips == "alternating":
+        mirrored = (keyed_uniform(seed=seed, epoch=0, index=index, draws=3)[:, 2] < 0.5) ^ (epoch % 2 == 1)
+    if crop == "resized":
+        return _resized_crops(images, draws=draws, mirrored=torch.from_numpy(mirrored))
     shift = round(shift * height / CROP_SIDE)
     offsets = torch.from_numpy((draws[:, :2] * (2 * shift + 1)).astype(np.int64)) - shift
     rows = offsets[:, :1] + torch.arange(height)  # (B, H) row numbers in the image; outside [0, H) beyond its edge
     columns = offsets[:, 1:] + torch.arange(width)
-    mirrored = draws[:, 2] < 0.5
-    if flips == "alternating":
-        mirrored = (keyed_uniform(seed=seed, epoch=0, index=index, draws=3)[:, 2] < 0.5) ^ (epoch % 2 == 1)
     columns = torch.where(torch.from_numpy(mirrored)[:, None], columns.flip(1), columns)
     if padding == "reflect":
         rows, columns = ((size - 1) - ((size - 1) - at.abs()).abs() for at, size in ((rows, height), (columns, width)))
@@ -88,6 +97,32 @@ def crop_and_flip(
         border = (0, 0, shift, shift, shift, shift)
         images, rows, columns = torch.nn.functional.pad(images, border), rows + shift, columns + shift
     return images[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def _resized_crops(images: torch.Tensor, *, draws: np.ndarray, mirrored: torch.Tensor) -> torch.Tensor:
+    """A part of each image (B, H, W, 3) uint8, scaled to the size of the image by bilinear interpolation.
+
+    The parts are enlarged, never reduced, so nothing has to be smoothed.
+
+    Args:
+        draws: (B, 5) in [0, 1): position down and across, one that is not used, area, ratio of the sides.
+        mirrored: (B,) whether a crop is mirrored.
+    """
+    area = SMALLEST_AREA + (1 - SMALLEST_AREA) * draws[:, 3]
+    ratio = LARGEST_RATIO ** (2 * draws[:, 4] - 1)
+    shares = np.minimum(np.stack([np.sqrt(area / ratio), np.sqrt(area * ratio)]), 1)[:, :, None]  # (2, B, 1), of a side
+    first = draws[:, :2].T[:, :, None] * (1 - shares)
+    # (B, H) and (B, W): where the pixels of a crop lie in the image, whose edges are at -1 and 1
+    rows, columns = (
+        torch.from_numpy(2 * (first[axis] + shares[axis] * (np.arange(side) + 0.5) / side) - 1).float()
+        for axis, side in enumerate(images.shape[1:3])
+    )
+    columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    size = (-1, *images.shape[1:3])
+    grid = torch.stack([columns[:, None, :].expand(size), rows[:, :, None].expand(size)], dim=-1)
+    pixels = images.permute(0, 3, 1, 2).float()
+    crops = torch.nn.functional.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+    return crops.permute(0, 2, 3, 1).round().to(torch.uint8, memory_format=torch.contiguous_format)
 
 
 def input_size(processor: Any) -> int:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # slow to import
     import torch
     from transformers import BaseImageProcessor, PreTrainedModel
 
+    from hfprobe.data.splits import Images
     from hfprobe.data.store import ImageBatches, ImageSplit
 
 # Settings of an image processor that change the input of a model.
@@ -29,7 +30,7 @@ PREPROCESSING = (
 )
 STATISTICS = ("image_mean", "image_std")
 # Groups of settings that may have no effect for a model.
-AUGMENTATION = ("augment", "crop_shift", "crop_padding", "flips")
+AUGMENTATION = ("augment", "crop", "crop_shift", "crop_padding", "flips")
 GRADIENT_TRAINING = (
     *("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps"),
     *("learning_rate", "lr_scale", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "weight_decay"),
@@ -91,7 +92,7 @@ class ModelFamily(Generic[ModelT, OptionsT]):
             the default.
         sanity_learning_rate: learning rate of Adam for the check that the model can overfit one batch.
         fixed_statistics: whether images must be normalised with one fixed mean and standard deviation, as for a
-            pretrained backbone.
+            pretrained backbone. Otherwise the training images set them, unless they are the default dataset.
         profile_batch_size: images per batch in a profile of this model, in addition to the sizes common to all models.
         memory_remedy: what to pass if `memory_needed` exceeds the memory of the machine.
     """
@@ -110,6 +111,14 @@ class ModelFamily(Generic[ModelT, OptionsT]):
     def model_class(self) -> type[ModelT]:
         """The class of the model; its config class raises a ValueError for invalid values."""
         raise NotImplementedError
+
+    def complete_options(self, options: OptionsT, *, images: Images) -> OptionsT:
+        """The options with a value for each that was left to the images, such as the size of the input.
+
+        Args:
+            images: those that the model will be trained on, not decoded.
+        """
+        return options
 
     def build(self, *, options: OptionsT, labels: list[str]) -> tuple[ModelT, BaseImageProcessor]:
         """A new model and its image processor.

@@ -12,6 +12,8 @@ from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_callback import PrinterCallback
 
 from hfprobe.config.run import RunConfig
+from hfprobe.data.arguments import DEFAULT_DATASET
+from hfprobe.data.image_statistics import channel_statistics
 from hfprobe.data.splits import Splits
 from hfprobe.data.store import ImageBatches
 from hfprobe.evaluation.metrics import compute_metrics
@@ -48,10 +50,22 @@ def build_trainer(
     }
     with config.training.main_process_first(desc="preparing inputs"):
         train, validation = make_inputs(config=config, model=model, processor=processor, splits=splits)
-    find_family(config.training.model).initialize(
-        model, options=config.model, images=ImageBatches(splits.part("train"), processor=processor)
-    )
+    adapt(config=config, model=model, images=ImageBatches(splits.part("train"), processor=processor))
     return assemble_trainer(config=config, model=model, processor=processor, train=train, validation=validation)
+
+
+def adapt(*, config: RunConfig, model: PreTrainedModel, images: ImageBatches) -> None:
+    """Set the statistics of the image processor and the initial weights that depend on the training images.
+
+    The default dataset keeps the published statistics that the image processor has, and a pretrained backbone its own.
+
+    Args:
+        images: the training images, without augmentation; their image processor is changed.
+    """
+    family = find_family(config.training.model)
+    if config.data.dataset != DEFAULT_DATASET and not family.fixed_statistics:
+        images.processor.image_mean, images.processor.image_std = channel_statistics(images)
+    family.initialize(model, options=config.model, images=images)
 
 
 def assemble_trainer(

@@ -6,7 +6,7 @@ import json
 import math
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ from hfprobe.system import provenance
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import write_json
 from hfprobe.system.progress import show_progress
-from hfprobe.training.assembly import assemble_trainer, make_inputs
+from hfprobe.training.assembly import adapt, assemble_trainer, make_inputs
 from hfprobe.training.callbacks import EpochLines, StopOnSignal
 from hfprobe.training.run import fit
+from hfprobe.training.run_folder import EARLIER
 
 # Few images make one batch per epoch. At least so many steps are taken: the weights would hardly change otherwise.
 LEAST_STEPS = 300
@@ -61,7 +62,11 @@ def measure_label_efficiency(
             f"--shots is {max(shots)}; allowed: at most {fewest:,}, the training images of the smallest class."
         )
     models = {find_family(name).name: values for name, values in models.items()}
-    options = {name: make_run(model=name, **values).model for name, values in models.items()}
+    dataset = images.arguments.dataset
+    settled = {
+        name: make_run(model=name, dataset=dataset, **values).for_images(images) for name, values in models.items()
+    }
+    options = {name: config.model for name, config in settled.items()}
     splits = {}
     for name in models:
         processor = build_model(name, labels=images.class_names, options=options[name])[1]
@@ -81,9 +86,12 @@ def measure_label_efficiency(
     done = {(point["model"], point["shots"], point["seed"]) for point in content["points"]}
     wanted = [(name, count, seed) for count in sorted(set(shots)) for name in models for seed in seeds]
     missing = [key for key in wanted if key not in done]
-    how: dict[str, Any] = {"classes": len(images.class_names), "folder": str(folder)}
+    classes = len(images.class_names)
     solved = {  # once for all seeds, with the same result as for one seed alone
-        name: _prepare(_make_config(models[name] | {"model": name}, count=min(shots), seed=0, **how), splits[name])
+        name: _prepare(
+            _make_config(models[name], settled[name], count=min(shots), classes=classes, seed=0, folder=str(folder)),
+            splits[name],
+        )
         for name in {name for name, _, _ in missing}
         if find_family(name).is_solved(options[name])
     }
@@ -93,8 +101,8 @@ def measure_label_efficiency(
             progress.set_postfix_str(f"{name}, {count} per class, seed {seed}")
             start = time.perf_counter()
             with tempfile.TemporaryDirectory() as run_folder:
-                values = models[name] | {"model": name}
-                config = _make_config(values, count=count, seed=seed, **how | {"folder": run_folder})
+                how: dict[str, Any] = {"classes": classes, "seed": seed, "folder": run_folder}
+                config = _make_config(models[name], settled[name], count=count, **how)
                 prepared = solved.get(name) or _prepare(config, splits[name])
                 accuracy = _measure(prepared, config=config, splits=splits[name], count=count)
             content["points"].append(
@@ -122,6 +130,9 @@ def _read_points(folder: Path, setting: dict[str, Any]) -> list[dict[str, Any]]:
         found, points = content["setting"], content["points"]
         measured = {point["model"] for point in points}
         others = {name: value for name, value in found["options"].items() if name not in setting["options"]}
+        for name in setting["options"].keys() & found["options"].keys():
+            added = {key: value for key, value in EARLIER.items() if key in setting["options"][name]}
+            found["options"][name] = added | found["options"][name]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"'{path}' is damaged. Delete it, or pass another --report_dir.") from error
     # A model without points may have any options.
@@ -161,17 +172,25 @@ def _prepare(config: RunConfig, splits: Splits) -> _Prepared:
     return _Prepared(model, processor, {"train": train, "validation": validation, "test": test})
 
 
-def _make_config(values: dict[str, Any], *, count: int, classes: int, seed: int, folder: str) -> RunConfig:
-    """The first recipe's run with `count` training images per class, to its end."""
-    values = values | {"seed": seed, "output_dir": folder, "report_to": "none", "disable_tqdm": True}
-    recipe = make_run(**values)
+def _make_config(
+    values: dict[str, Any], settled: RunConfig, *, count: int, classes: int, seed: int, folder: str
+) -> RunConfig:
+    """The first recipe's run with `count` training images per class, to its end.
+
+    Args:
+        values: what differs from the recipe.
+        settled: the run with these values, for its settings of images and model.
+    """
+    values = values | {"model": settled.training.model, "seed": seed, "output_dir": folder}
+    values |= {"report_to": "none", "disable_tqdm": True}
+    recipe = replace(make_run(**values), data=settled.data, model=settled.model)
     if find_family(recipe.training.model).is_solved(recipe.model):
         return recipe
     steps = math.ceil(count * classes / recipe.training.per_device_train_batch_size)
     epochs = max(recipe.training.num_train_epochs, math.ceil(LEAST_STEPS / steps))
     # The last weights are taken: nothing is chosen, so nothing is evaluated or saved on the way.
     never: dict[str, Any] = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
-    return make_run(**values, **never, num_train_epochs=epochs)
+    return replace(make_run(**values, **never, num_train_epochs=epochs), data=settled.data, model=settled.model)
 
 
 def _measure(prepared: _Prepared, *, config: RunConfig, splits: Splits, count: int) -> float:
@@ -181,9 +200,7 @@ def _measure(prepared: _Prepared, *, config: RunConfig, splits: Splits, count: i
     images = splits.part("train")
     train = _positions(images.labels, count=count, seed=seed)
     validation = _positions(splits.part("validation").labels, count=held_out, seed=seed)
-    find_family(config.training.model).initialize(
-        model, options=config.model, images=ImageBatches(images.take(train), processor=processor)
-    )
+    adapt(config=config, model=model, images=ImageBatches(images.take(train), processor=processor))
     trainer = assemble_trainer(
         config=config,
         model=model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from dataclasses import asdict, dataclass
@@ -19,9 +20,11 @@ from hfprobe.config.run import RunConfig
 from hfprobe.data.splits import Splits
 from hfprobe.evaluation.statistics import fit_temperature
 from hfprobe.models import find_family
+from hfprobe.models.base import STATISTICS
 from hfprobe.system import process
 from hfprobe.system.errors import CheckFailedError
 from hfprobe.system.files import write_json
+from hfprobe.system.model_files import PROCESSOR_FILE
 from hfprobe.training import checkpoints
 from hfprobe.training.callbacks import EarlyStopping
 from hfprobe.training.output_folder import MODEL_FOLDER, RUN_FILE
@@ -74,6 +77,11 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
     process.advice = (
         f"To continue from what is saved in {arguments.output_dir}, {checkpoints.resume_command(arguments)}."
     )
+    if checkpoint is not None:
+        # Computed again they are the same, but a checkpoint of an earlier version may have been trained with others.
+        saved = json.loads((checkpoint / PROCESSOR_FILE).read_text())
+        for name in STATISTICS:
+            setattr(trainer.processing_class, name, saved[name])
     chosen, logged = fit(trainer, config=config, checkpoint=checkpoint)
     record |= chosen
     trainer.model.config.run |= chosen

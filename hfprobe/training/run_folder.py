@@ -59,6 +59,8 @@ MAY_DIFFER = {
     **dict.fromkeys(("trackio_static_space_id", "histogram_epochs", "profile", "skip_memory_metrics"), LOGGING),
     **dict.fromkeys(("debug", "include_num_input_tokens_seen"), LOGGING),
 }
+# Settings that runs of earlier versions of hfprobe did not have, each with the value that describes those runs.
+EARLIER = {"crop": "shift", "image_size": 32}
 # Schedules that do not know how many epochs a run has.
 OPEN_SCHEDULES = ("constant", "constant_with_warmup", "inverse_sqrt", "reduce_lr_on_plateau", "greedy")
 
@@ -215,7 +217,8 @@ def find_differences(record: dict[str, Any], config: RunConfig, folder: Path) ->
         # A newer version of a library adds arguments: the run had their defaults.
         defaults = getattr(config, group).__dataclass_fields__
         for name in sorted(values.keys() - MAY_DIFFER.keys()):
-            old = before[name] if name in before else getattr(defaults.get(name), "default", None)
+            default = EARLIER.get(name, getattr(defaults.get(name), "default", None))
+            old = before.get(name, default)
             differences += _differing(spell_flag(name), old, values[name])
     if config.effective_batch_size is not None:
         differences += _differing("the number of processes", record["processes"], config.training.world_size)

@@ -80,6 +80,7 @@ def run_training(config: RunConfig, *, images: Images | None = None) -> Finished
     with config.training.main_process_first(desc="decoding"):
         if images is None:
             images = load_images(config.data, seed=config.split_seed)
+        config = config.for_images(images)
         (enable_full_determinism if config.training.full_determinism else set_seed)(config.training.seed)
         model, processor = build_model(config.training.model, labels=images.class_names, options=config.model)
         splits = images.decode("train", "validation", processor=processor)

@@ -2,6 +2,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import pytest
 from transformers.trainer_utils import SaveStrategy
@@ -70,6 +71,12 @@ def test_python_and_command_line_give_the_same_run():
         (["--max_eval_samples", "-5"], "--max_eval_samples is -5; allowed: 1 to 1,000,000,000."),
         (["--classes", "cat", "dog", "cat"], "--classes names cat twice; allowed: each class once."),
         (["--classes", "cat"], "--classes names only cat; allowed: two classes or more."),
+        *(
+            (["--image_size", size], f"--image_size is {size}; allowed: 32 to 512 (three halvings of 32 leave ")
+            for size in ("7", "31", "513", "100000")
+        ),
+        (["--image_size", "abc"], "argument --image_size/--image-size: invalid int value: 'abc'"),
+        (["--crop", "centre"], "argument --crop: invalid choice: 'centre' (choose from "),
         (["--dropout", "1"], "--dropout is 1.0; allowed: 0 <= dropout < 1."),
         (["--warmup_steps", "-3"], "--warmup_steps is -3.0; allowed: 0 to 1,000,000,000."),
         (["--resume", "--overwrite"], "--resume and --overwrite exclude each other"),
@@ -153,6 +160,43 @@ def test_each_seed_is_a_separate_run_on_the_same_split():
         parse_runs(["--seeds", "0"])
 
 
+@pytest.mark.parametrize(
+    ("side", "settings", "image_size", "crop", "line"),
+    [
+        (32, {}, 32, "shift", "32 pixels: --crop shift, --image_size 32."),
+        (48, {}, 32, "shift", "48 pixels: --crop shift, --image_size 32."),
+        (48.5, {}, 64, "resized", "48.5 pixels: --crop resized, --image_size 64."),
+        (3000, {"image_size": 96}, 96, "resized", "3000 pixels: --crop resized."),
+        (3000, {"crop": "shift"}, 64, "shift", "3000 pixels: --image_size 64."),
+        (3000, {"crop_shift": 4}, 64, "shift", "3000 pixels: --image_size 64."),
+        (3000, {"crop_padding": "black"}, 64, "shift", "3000 pixels: --image_size 64."),
+        (3000, {"augment": False}, 64, None, "3000 pixels: --image_size 64."),
+        (28, {"image_size": 64, "crop": "resized"}, 64, "resized", None),
+    ],
+)
+def test_image_size_and_crops_are_chosen_from_the_images_where_they_are_not_passed(
+    side, settings, image_size, crop, line, caplog
+):
+    config = make_run(**settings)
+    with caplog.at_level("INFO"):
+        chosen = config.for_images(SimpleNamespace(median_side=side))
+    assert (chosen.model.image_size, chosen.data.crop) == (image_size, crop)
+    lines = [] if line is None else [f"Chosen from the training images, whose shorter side has a median of {line}"]
+    assert caplog.messages == lines
+    recorded = chosen.to_dict()
+    assert recorded["model"]["image_size"] == image_size
+    assert recorded["data"].get("crop") == crop
+    again = make_run(**chosen.to_settings())  # as from config.yaml, whatever the images are
+    assert again.for_images(SimpleNamespace(median_side=1)).to_dict() == recorded
+
+
+def test_images_are_not_looked_at_for_a_probe_whose_features_are_cached():
+    config = make_run(model="probe")
+    assert config.for_images(None) == config
+    trained = make_run(model="probe", head="sgd", feature_cache="off")
+    assert trained.for_images(SimpleNamespace(median_side=300)).data.crop == "resized"
+
+
 def test_deterministic_is_short_for_full_determinism():
     assert parse_run(["--deterministic"]).training.full_determinism
     assert not parse_run([]).training.full_determinism
@@ -194,6 +238,10 @@ def test_deterministic_is_short_for_full_determinism():
         (
             ["--no_augment", "--crop_padding", "black"],
             ["--crop_padding has no effect: --augment false turns crops and flips off."],
+        ),
+        (
+            ["--crop", "resized", "--crop_shift", "2", "--flips", "random"],
+            ["--crop_shift has no effect: --crop resized does not shift the image."],
         ),
         (
             ["--crop_shift", "0", "--crop_padding", "black"],

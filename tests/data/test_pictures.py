@@ -191,11 +191,12 @@ def _as_datasets(contents, copies=4):
 WAYS_IN = {"folder": write_folder, "parquet": write_parquet, "save_to_disk": write_saved}
 
 
-@pytest.fixture(scope="module", params=["cnn", "vit"])
+@pytest.fixture(scope="module", params=["cnn", "cnn of 64 x 64", "vit"])
 def published(request, tmp_path_factory):
     """A model folder as it is pushed, with a head that tells pictures apart."""
-    name = request.param
+    name = request.param.split()[0]
     given = {"backbone": "resnet10t", "backbone_weights": "random"} if name == "vit" else {}
+    given |= {"image_size": 64} if "64" in request.param else {}
     torch.manual_seed(0)
     model, processor = build_model(name, labels=CLASSES, options=find_family(name).recipe_options(**given))
     last = model.head if name == "vit" else model.classifier[-1]

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -63,6 +65,64 @@ def test_crop_is_a_window_of_the_padded_image_or_its_mirror(padding, mode, pad):
     assert {key[2] for key in seen} == {False, True}
 
 
+@pytest.mark.parametrize(("size", "largest"), [(32, 4), (64, 8), (48, 6)])
+def test_shift_is_a_share_of_the_side(size, largest):
+    position = torch.arange(1, size + 1, dtype=torch.uint8)[:, None, None].expand(size, size, 3)
+    key = {"seed": 0, "epoch": 0, "index": np.arange(500)}
+    shifted = crop_and_flip(position.expand(500, size, size, 3), **key)
+    middle = shifted[:, size // 2, size // 2, 0].int() - (size // 2 + 1)
+    assert set(middle.tolist()) == set(range(-largest, largest + 1))
+
+
+def resized(images, **key):
+    return crop_and_flip(images, **{"seed": 0, "epoch": 0, "index": np.arange(len(images))} | key, crop="resized")
+
+
+def test_resized_crops_show_a_third_of_an_image_or_more_all_of_its_parts_and_both_sides():
+    # Of each pixel, the row and the column are known by its colour.
+    place = torch.arange(64, dtype=torch.uint8) * 4
+    image = torch.stack([place[:, None].expand(64, 64), place.expand(64, 64), torch.zeros(64, 64)], dim=-1)
+    crops = resized(image.to(torch.uint8).expand(2000, 64, 64, 3)).numpy().astype(float) / 4
+    rows, columns = crops[:, :, 32, 0], crops[:, 32, :, 1]
+    mirrored = columns[:, 0] > columns[:, -1]
+    assert 800 < mirrored.sum() < 1200
+    columns[mirrored] = columns[mirrored, ::-1]
+    assert (np.diff(rows) >= 0).all()
+    assert (np.diff(columns) >= 0).all()
+    # From the inner pixels, because those at the edge are cut off.
+    height, width = ((side[:, 48] - side[:, 16]) / 32 for side in (rows, columns))
+    assert (height * width).min() > 0.35 - 0.03
+    assert (height * width).max() > 0.9
+    assert (height / width).max() < 4 / 3 + 0.1
+    assert (width / height).max() < 4 / 3 + 0.1
+    assert 0.6 < (height * width).mean() < 0.7
+    for side in (rows, columns):
+        assert side.min() == 0
+        assert side.max() == 63
+
+
+def test_resized_crop_is_the_bilinear_interpolation_of_its_part():
+    images, _ = draw_images(20, classes=4, size=64)
+    draws = keyed_uniform(seed=0, epoch=0, index=np.arange(20), draws=5)
+    found = resized(torch.from_numpy(images)).numpy().astype(int)
+    for image, (down, right, mirror, area, ratio), crop in zip(images, draws, found, strict=True):
+        area, ratio = 0.35 + 0.65 * area, (4 / 3) ** (2 * ratio - 1)
+        height, width = (min(1, math.sqrt(share)) * 64 for share in (area / ratio, area * ratio))
+        top, left = down * (64 - height), right * (64 - width)
+        transform = (width / 64, 0, left, 0, height / 64, top)
+        padded = PIL.Image.fromarray(np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge"))
+        transform = (width / 64, 0, left + 1, 0, height / 64, top + 1)
+        expected = np.asarray(padded.transform((64, 64), PIL.Image.AFFINE, transform, PIL.Image.BILINEAR)).astype(int)
+        if mirror < 0.5:
+            expected = expected[:, ::-1]
+        assert np.abs(crop - expected).max() <= 2  # Pillow rounds down
+
+
+def test_crop_of_an_image_of_one_colour_is_the_image():
+    image = torch.full((3, 64, 64, 3), 200, dtype=torch.uint8)
+    assert torch.equal(resized(image), image)
+
+
 def test_alternating_flips_show_both_sides_of_every_image_in_two_epochs():
     # One row of pixels tells a mirror image whatever the crop: a ramp rises, or falls.
     ramp = torch.arange(32, dtype=torch.uint8)[None, None, :, None].expand(100, 32, 32, 3)
@@ -84,9 +144,10 @@ def test_fit_and_normalize_equal_the_image_processor(processor, split):
     assert torch.equal(found, expected)
 
 
-def test_pixels_of_an_epoch_do_not_depend_on_workers_order_or_batch_size(processor, split):
+@pytest.mark.parametrize("augment", [{}, {"crop": "resized"}], ids=str)
+def test_pixels_of_an_epoch_do_not_depend_on_workers_order_or_batch_size(processor, split, augment):
     def pixels(*, workers, batch_size, order, persistent=False):
-        batches = ImageBatches(split, processor=processor, augment={}, seed=5)
+        batches = ImageBatches(split, processor=processor, augment=augment, seed=5)
         loader = torch.utils.data.DataLoader(
             batches,
             batch_size=batch_size,
@@ -104,7 +165,7 @@ def test_pixels_of_an_epoch_do_not_depend_on_workers_order_or_batch_size(process
     expected = pixels(workers=0, batch_size=16, order=forwards)
     assert torch.equal(pixels(workers=0, batch_size=7, order=backwards), expected)
     assert torch.equal(pixels(workers=2, batch_size=16, order=backwards, persistent=True), expected)
-    batches = ImageBatches(split, processor=processor, augment={}, seed=5)
+    batches = ImageBatches(split, processor=processor, augment=augment, seed=5)
     batches.set_epoch(3)
     assert torch.equal(batches[11]["pixel_values"], expected[11])
 

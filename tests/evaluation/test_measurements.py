@@ -43,6 +43,16 @@ def test_macs_of_attention_and_linear_layers(backbone, macs, backend, monkeypatc
         assert macs == 1_253_491_200 + 192 * 2
 
 
+@pytest.mark.parametrize("side", [32, 64, 100])
+def test_macs_of_simple_cnn_follow_the_size_of_its_images(side):
+    model, _ = build_model("cnn", labels=["cat", "dog"], options=find_family("cnn").recipe_options(image_size=side))
+    blocks = [(3, 64, side), (64, 128, side // 2), (128, 256, side // 4)]
+    convolutions = sum(9 * before * after * size**2 for before, after, size in blocks)
+    assert count_macs(model, side=side) == convolutions + 4 * 4 * 256 * 512 + 512 * 2
+    if side == 64:
+        assert convolutions == 158_072_832
+
+
 class OneOperator(torch.nn.Module):
     """Calls `run` on 16 tokens of width 8."""
 

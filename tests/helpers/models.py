@@ -53,10 +53,10 @@ CARD = {
 }
 
 
-def cat_model():
+def cat_model(**options):
     """A SimpleCNN that says `cat` to every picture."""
     torch.manual_seed(0)
-    model, processor = build_model("cnn", labels=CLASSES, options=find_family("cnn").recipe_options())
+    model, processor = build_model("cnn", labels=CLASSES, options=find_family("cnn").recipe_options(**options))
     with torch.no_grad():
         model.classifier[-1].bias[CLASSES.index("cat")] = 100
     return model.eval(), processor

@@ -8,6 +8,7 @@ from transformers import AutoModelForImageClassification
 
 from helpers.hub_folders import copy_without_links, write_text
 from helpers.images import CLASSES
+from helpers.models import CARD, cat_model
 from helpers.processes import in_a_process_without_hfprobe
 from hfprobe.hub import local as hub
 from hfprobe.system.errors import InputError
@@ -26,18 +27,21 @@ def test_round_trip_through_a_standard_client_gives_the_same_logits(pushed):
 def test_pipeline_in_a_process_without_hfprobe_predicts_cat(pushed, tmp_path):
     _, hub_dir, revision = pushed
     PIL.Image.new("RGB", (50, 40)).save(tmp_path / "picture.png")
+    model, processor = cat_model(image_size=64)
+    large = hub.push_model(model=model, processor=processor, hub_dir=tmp_path / "large", name="simple-cnn", card=CARD)
     printed = in_a_process_without_hfprobe(
         f"""
         from transformers import AutoModelForImageClassification, pipeline
-        classify = pipeline("image-classification", model={str(revision.path)!r}, trust_remote_code=True)
-        print(classify({str(tmp_path / "picture.png")!r})[0]["label"])
+        for folder in ({str(revision.path)!r}, {str(large.path)!r}):
+            classify = pipeline("image-classification", model=folder, trust_remote_code=True)
+            print(classify({str(tmp_path / "picture.png")!r})[0]["label"], classify.model.config.image_size)
         AutoModelForImageClassification.from_pretrained(
             "hfprobe/simple-cnn", cache_dir={str(hub_dir)!r}, local_files_only=True, trust_remote_code=True
         )
         """,
         tmp_path,
     )
-    assert printed.split() == ["cat"]
+    assert printed.splitlines() == ["cat 32", "cat 64"]
 
 
 def test_hub_folder_copied_without_links_can_be_read_and_pushed_to(pushed, tmp_path):

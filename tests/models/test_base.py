@@ -21,18 +21,26 @@ from hfprobe.models.loading import load_model
 from hfprobe.system.errors import InputError
 
 SMALL = {"probe": PROBE}  # options with which a model is built fast and offline
+# Models that are also tested with other options.
+VARIANTS = [("cnn", {"image_size": 64})]
 
 
-@pytest.fixture(params=available_models())
-def family(request):
-    return find_family(request.param)
+@pytest.fixture(params=[*((name, {}) for name in available_models()), *VARIANTS], ids=str)
+def variant(request):
+    """(name of a model, options)"""
+    return request.param
 
 
 @pytest.fixture
-def built(family):
+def family(variant):
+    return find_family(variant[0])
+
+
+@pytest.fixture
+def built(family, variant):
     """(options, model, image processor, 20 images)"""
     torch.manual_seed(0)
-    options = family.recipe_options(**SMALL.get(family.name, {}))
+    options = family.recipe_options(**SMALL.get(family.name, {}) | variant[1])
     images, labels = draw_images(20, classes=5)
     split = ImageSplit(images=images, labels=labels, index=np.arange(20))
     return options, *family.build(options=options, labels=CLASSES), split

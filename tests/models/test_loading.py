@@ -72,7 +72,8 @@ SIDES = "{'height': 32, 'width': 32}"
 @pytest.mark.parametrize(
     ("names", "key", "value", "allowed"),
     [
-        ("cnn", "image_size", 0, POSITIVE),
+        ("cnn", "image_size", 0, "a whole number from 1 to 512"),
+        ("cnn", "image_size", 513, "a whole number from 1 to 512"),
         ("cnn", "channels", 64, HALVING),
         ("cnn", "channels", [64, 128, True], HALVING),
         ("cnn", "channels", [1, 1, 1, 1, 1, 1], HALVING),

@@ -7,6 +7,7 @@ from transformers import AutoModelForImageClassification
 
 from helpers.images import CLASSES
 from hfprobe.config.run import make_run
+from hfprobe.data.transforms import fit_images
 from hfprobe.models import build_model, find_family
 
 
@@ -18,6 +19,80 @@ def cnn():
 
 def test_parameter_count(cnn):
     assert cnn.num_parameters() == cnn.num_parameters(only_trainable=True) == 2_471_941
+
+
+@pytest.fixture
+def build(request):
+    def build(**options):
+        torch.manual_seed(0)
+        return build_model("cnn", labels=CLASSES, options=find_family("cnn").recipe_options(**options))
+
+    return build
+
+
+@pytest.mark.parametrize("side", [32, 33, 48, 64, 100, 224, 512])
+def test_parameters_are_the_same_at_every_image_size(build, side):
+    reference, model = build()[0], build(image_size=side)[0]
+    assert model.config.image_size == side
+    assert model.num_parameters() == 2_471_941
+    mine, theirs = model.state_dict(), reference.state_dict()
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    assert model.eval()(torch.randn(1, 3, side, side)).logits.shape == (1, 5)
+
+
+def test_at_32_x_32_nothing_is_averaged_and_adaptive_pooling_would_change_no_bit(build):
+    model = build()[0].eval()
+    assert [type(module).__name__ for module in model.features] == ["Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d"] * 3
+    images = torch.randn(4, 3, 32, 32)
+    maps = model.features(images)
+    assert maps.shape == (4, 256, 4, 4)
+    assert torch.equal(torch.nn.AdaptiveAvgPool2d(4)(maps), maps)
+    assert torch.equal(model(images).logits, model.classifier(maps))
+
+
+@pytest.mark.parametrize("side", [64, 96, 224])
+def test_a_larger_map_is_averaged_as_by_adaptive_pooling(build, side):
+    model = build(image_size=side)[0].eval()
+    images = torch.randn(2, 3, side, side)
+    maps = model.features[:-1](images)
+    torch.testing.assert_close(model.features(images), torch.nn.AdaptiveAvgPool2d(4)(maps))
+
+
+@pytest.mark.parametrize("side", range(40, 513, 8))
+def test_every_place_of_a_larger_map_is_read(build, side):
+    pool = build(image_size=side)[0].features[-1]
+    maps = torch.ones(1, 1, side // 8, side // 8, requires_grad=True)
+    pooled = pool(maps)
+    assert torch.equal(pooled, torch.ones(1, 1, 4, 4))
+    pooled.sum().backward()
+    assert (maps.grad > 0).all()
+
+
+def test_larger_photographs_are_scaled_by_their_shorter_side_and_cropped(build):
+    image = torch.zeros(1, 3, 160, 200, dtype=torch.uint8)
+    image[..., 20:180] = 255  # the centre
+    fitted = fit_images(image, processor=build(image_size=64)[1])
+    assert fitted.shape == (1, 3, 64, 64)
+    assert (fitted[..., 1:-1] == 255).all()
+    stripes = torch.zeros(1, 3, 160, 200, dtype=torch.uint8)
+    stripes[..., ::2] = 255  # without antialiasing they would become wider stripes
+    smooth = fit_images(stripes, processor=build(image_size=64)[1]).float()
+    assert (smooth - 127.5).abs().max() < 40
+    assert fit_images(image, processor=build()[1]).float().mean() < 210  # both sides are scaled: nothing is cut off
+
+
+def test_principal_filters_do_not_depend_on_the_parts_that_images_are_read_in(build, monkeypatch):
+    images = torch.randn(7, 3, 64, 64)
+    filters = []
+    for side in (1, 32, 1000):  # one image at a time, then all at once
+        model = build(image_size=64)[0]
+        monkeypatch.setattr("hfprobe.models.simple_cnn.modeling.IMAGE_SIZE", side)
+        model.set_principal_filters(images)
+        filters.append(model.features[0].weight[:27].detach())
+    for other in filters[1:]:
+        cosines = torch.nn.functional.cosine_similarity(other.flatten(1), filters[0].flatten(1)).abs()
+        torch.testing.assert_close(cosines, torch.ones(27), atol=1e-3, rtol=0)
 
 
 def assert_kaiming_normal(model):

@@ -93,7 +93,8 @@ def test_a_measured_network_is_bit_identical_to_the_one_that_train_trains(images
     measure_label_efficiency(models={"cnn": {}}, images=images, shots=[8], seeds=[3], folder=tmp_path)
 
     # As scripts/train.py does it.
-    config = make_run(seed=3, output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True)
+    dataset = images.arguments.dataset
+    config = make_run(seed=3, dataset=dataset, output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True)
     set_seed(3)
     model, processor = build_model("cnn", labels=splits.class_names, options=config.model)
     positions = label_efficiency._positions(splits.train.labels, count=8, seed=3)

@@ -8,13 +8,15 @@ from dataclasses import fields
 import pytest
 from transformers import set_seed
 
-from helpers.images import CLASSES, load_splits, make_dataset
+from helpers.images import make_dataset
 from hfprobe.config.arguments import RunArguments
 from hfprobe.config.run import make_run
+from hfprobe.data.splits import load_images
 from hfprobe.models import build_model
+from hfprobe.models.simple_cnn.modeling import CIFAR10_MEAN
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import locked
-from hfprobe.training import run_folder
+from hfprobe.training import checkpoints, run_folder
 from hfprobe.training.assembly import build_trainer
 from hfprobe.training.record import read_result
 from hfprobe.training.run import train
@@ -28,9 +30,11 @@ def run(folder, dataset, **values):
     """What scripts/train.py does up to the push."""
     config = make_run(output_dir=str(folder), dataset=str(dataset), **SMALL | values)
     check_output_dir(config)
+    images = load_images(config.data, seed=config.split_seed)
+    config = config.for_images(images)
     set_seed(config.training.seed)
-    model, processor = build_model(config.training.model, labels=CLASSES, options=config.model)
-    splits = load_splits(config.data, seed=config.split_seed)
+    model, processor = build_model(config.training.model, labels=images.class_names, options=config.model)
+    splits = images.decode("train", "validation", processor=processor)
     with claimed(config.training):
         trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
         return train(trainer, config=config, splits=splits)
@@ -87,7 +91,7 @@ def test_resume_with_another_setting_is_refused_before_an_image_is_loaded(
     finished, dataset_folder, monkeypatch, values, difference
 ):
     before = contents(finished)
-    monkeypatch.setitem(globals(), "load_splits", None)
+    monkeypatch.setitem(globals(), "load_images", None)
     monkeypatch.setitem(globals(), "build_model", None)
     with pytest.raises(InputError) as error:
         run(finished, dataset_folder, resume=True, **values)
@@ -112,6 +116,37 @@ def test_every_difference_is_named_at_once(finished, dataset_folder):
         run(finished, dataset_folder, resume=True, crop_shift=2, head_scale=0.5, weight_decay=0.1)
 
 
+@pytest.mark.parametrize(
+    ("values", "difference"),
+    [({"image_size": 64}, "--image_size was 32, is 64"), ({"crop": "resized"}, "--crop was shift, is resized")],
+)
+def test_a_run_from_before_images_were_fitted_continues_as_it_was_started(finished, tmp_path, values, difference):
+    record = json.loads((finished / "run.json").read_text())
+    for group, name in (("model", "image_size"), ("data", "crop")):
+        assert record["config"][group].pop(name) == run_folder.EARLIER[name]
+    settings = {"output_dir": str(finished), "dataset": record["config"]["data"]["dataset"], **SMALL}
+    assert find_differences(record, make_run(**settings), finished) == []
+    assert find_differences(record, make_run(**settings, image_size=32, crop="shift"), finished) == []
+    assert difference in find_differences(
+        record, make_run(**settings | {"image_size": 32, "crop": "shift"} | values), finished
+    )
+
+
+def test_a_resumed_run_keeps_the_statistics_that_its_checkpoint_was_trained_with(finished, dataset_folder, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    checkpoint = next(folder.glob("checkpoint-*"))
+    processor = json.loads((checkpoint / "preprocessor_config.json").read_text())
+    assert processor["image_mean"] != CIFAR10_MEAN
+    (checkpoint / "preprocessor_config.json").write_text(json.dumps(processor | {"image_mean": CIFAR10_MEAN}))
+    (checkpoint / checkpoints.MANIFEST_FILE).unlink()
+    shutil.move(checkpoint, tmp_path / "staged")
+    checkpoints.seal_checkpoint(tmp_path / "staged", checkpoint)
+    run(folder, dataset_folder, resume=True, num_train_epochs=2)
+    newest = json.loads((folder / "checkpoint-8" / "preprocessor_config.json").read_text())
+    assert newest["image_mean"] == CIFAR10_MEAN
+    assert newest["image_std"] == processor["image_std"]
+
+
 def test_other_images_under_the_same_name_are_refused_and_nothing_is_written(finished, dataset_folder, tmp_path):
     make_dataset(train=100, test=10).save_to_disk(tmp_path / "other")
     before = contents(finished)
@@ -129,7 +164,7 @@ def test_a_run_and_its_images_may_have_been_moved(finished, dataset_folder, tmp_
 
 
 def test_settings_that_may_differ_are_known_and_everything_else_is_compared(finished, dataset_folder):
-    config = make_run(output_dir=str(finished), dataset=str(dataset_folder), **SMALL)
+    config = make_run(output_dir=str(finished), dataset=str(dataset_folder), image_size=32, crop="shift", **SMALL)
     known = {field.name for group in (config.data, config.training, config.model) for field in fields(group)}
     # The oldest allowed transformers does not have these.
     newer = {"dataloader_multiprocessing_context", "trackio_bucket_id", "trackio_static_space_id"}

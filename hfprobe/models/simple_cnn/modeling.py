@@ -1,7 +1,8 @@
-"""SimpleCNN: three convolution blocks and two linear layers for 32 x 32 images, trained from scratch.
+"""SimpleCNN: three convolution blocks and two linear layers, trained from scratch on images of 32 x 32 pixels or more.
 
-It has 2,471,941 parameters with five labels. The network is that of the reference experiment: 3 x (Conv3x3, BatchNorm,
-ReLU, MaxPool) with 64, 128, 256 channels, then 4096 -> 512 -> labels with dropout.
+It has 2,471,941 parameters with five labels, at every image size. The network is that of the reference experiment: 3 x
+(Conv3x3, BatchNorm, ReLU, MaxPool) with 64, 128, 256 channels, then 4096 -> 512 -> labels with dropout. For images
+larger than 32 x 32, the output of the last block is averaged to 4 x 4.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from transformers import (
 from transformers.modeling_outputs import ImageClassifierOutput
 
 IMAGE_SIZE = 32
+LARGEST_SIZE = 512
+# Side of the map that the linear layers read: three times half of IMAGE_SIZE.
+POOLED = 4
 # Channel statistics of the CIFAR-10 training images, as in published training recipes.
 CIFAR10_MEAN = [0.4914, 0.4822, 0.4465]
 CIFAR10_STD = [0.2470, 0.2435, 0.2616]
@@ -45,7 +49,8 @@ class SimpleCNNConfig(PretrainedConfig):
         def positive(value: Any) -> bool:
             return type(value) is int and value > 0
 
-        require("image_size", image_size, fits=positive(image_size), allowed="a positive whole number")
+        fits = positive(image_size) and image_size <= LARGEST_SIZE
+        require("image_size", image_size, fits=fits, allowed=f"a whole number from 1 to {LARGEST_SIZE}")
         fits = isinstance(channels, list | tuple) and len(channels) > 0 and all(map(positive, channels))
         fits = fits and 2 ** len(channels) <= image_size
         require("channels", channels, fits=fits, allowed="positive whole numbers, each halving the image once")
@@ -62,7 +67,8 @@ class SimpleCNNConfig(PretrainedConfig):
 class SimpleCNN(PreTrainedModel):
     """Three convolution blocks and a two-layer classifier.
 
-    Input: `pixel_values` (B, 3, 32, 32) float, normalised by the image processor saved with the model.
+    Input: `pixel_values` (B, 3, S, S) float with S = `config.image_size`, normalised by the image processor saved with
+    the model.
     """
 
     config_class = SimpleCNNConfig
@@ -82,7 +88,13 @@ class SimpleCNN(PreTrainedModel):
             ]
             in_channels = out_channels
         side = config.image_size // 2 ** len(config.channels)
-        self.features = nn.Sequential(*blocks)  # (B, 3, 32, 32) -> (B, 256, 4, 4)
+        if side > POOLED:
+            # Adaptive average pooling with windows of one size, which may overlap. nn.AdaptiveAvgPool2d is not
+            # deterministic on a GPU, and needs a side that POOLED divides in an export to ONNX and on an Apple GPU.
+            stride = side // POOLED
+            blocks.append(nn.AvgPool2d(side - (POOLED - 1) * stride, stride=stride))
+            side = POOLED
+        self.features = nn.Sequential(*blocks)  # (B, 3, S, S) -> (B, 256, 4, 4)
         self.classifier = nn.Sequential(
             nn.Flatten(),
             nn.Linear(in_channels * side * side, config.hidden_size),
@@ -115,7 +127,8 @@ class SimpleCNN(PreTrainedModel):
         """
         filters = self.features[0].weight  # (out, 3, 3, 3)
         covariance = torch.zeros(filters[0].numel(), filters[0].numel(), dtype=torch.float64)
-        for part in pixel_values.split(100):  # fits into the CPU cache: ten times as fast as all at once
+        at_once = max(1, 100 * IMAGE_SIZE**2 // pixel_values[0, 0].numel())
+        for part in pixel_values.split(at_once):  # fits into the CPU cache: ten times as fast as all at once
             patches = nn.functional.unfold(part.contiguous(), filters.shape[-1]).transpose(0, 1).flatten(1)
             covariance += patches @ patches.T  # (27, 27)
         components = torch.linalg.eigh(covariance).eigenvectors.T.flip(0)  # (27, 27), the strongest first
@@ -140,5 +153,15 @@ SimpleCNN.register_for_auto_class("AutoModelForImageClassification")
 
 
 def build_processor(side: int) -> ViTImageProcessor:
-    """An image processor that scales images to side x side pixels and normalises by the statistics of CIFAR-10."""
-    return ViTImageProcessor(size={"height": side, "width": side}, image_mean=CIFAR10_MEAN, image_std=CIFAR10_STD)
+    """An image processor for images of side x side pixels that normalises by the statistics of CIFAR-10.
+
+    At 32 x 32 it scales both sides, as in the reference experiment. At other sizes it scales the shorter side and crops
+    the centre, so that photographs are not distorted.
+    """
+    square = {"height": side, "width": side}
+    geometry = (
+        {"size": square}
+        if side == IMAGE_SIZE
+        else {"size": {"shortest_edge": side}, "do_center_crop": True, "crop_size": square}
+    )
+    return ViTImageProcessor(**geometry, image_mean=CIFAR10_MEAN, image_std=CIFAR10_STD)
