@@ -15,16 +15,17 @@ wrong flag, a place that does not exist or a folder without pictures; 3 if disk 
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import sys
+import warnings
 from collections import Counter
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hfprobe.cli.parser import Parser, number_in, warn_about_repeated
-from hfprobe.system.errors import CheckFailedError, InputError, shorten
-from hfprobe.system.files import require_writable
+from hfprobe.system.errors import DISK_FULL, CheckFailedError, InputError, shorten
 from hfprobe.system.machine import quiet_libraries
 from hfprobe.system.markdown import printable
 from hfprobe.system.process import script
@@ -40,8 +41,8 @@ TABLE_ENDINGS, PAGE_ENDINGS = (".csv", ".jsonl", ".parquet"), (".html", ".htm")
 # A terminal shows so many rows and classes; so many unreadable files are named.
 MOST_ROWS, MOST_CLASSES, MOST_UNREADABLE = 40, 10, 20
 NOT_SURE = "not sure"
-# Between the columns of a table, and the least width of the column of paths.
-GAP, LEAST_PATH = "  ", 16
+# Between the columns of a table; the least width of the column of paths; the greatest width of a label.
+GAP, LEAST_PATH, LONGEST_LABEL = "  ", 16, 24
 
 
 def make_parser() -> Parser:
@@ -88,6 +89,7 @@ def main() -> None:
     check_file(arguments.output, flag="--output", endings=TABLE_ENDINGS)
     check_file(arguments.html, flag="--html", endings=PAGE_ENDINGS)
     quiet_libraries()
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of large pictures and unusual metadata, one for each file
     from hfprobe.data.picture_files import STANDARD_INPUT, find_pictures
     from hfprobe.hub.local import resolve_model
 
@@ -131,14 +133,21 @@ def check_file(file: Path | None, *, flag: str, endings: tuple[str, ...]) -> Non
         return
     if file.suffix.lower() not in endings:
         raise InputError(f"{flag} '{shorten(file)}' has an unknown ending; allowed: {', '.join(endings)}.")
-    if file.is_dir():
+    if os.path.isdir(file):  # False for a name too long, for which Path.is_dir raises
         raise InputError(f"{flag} '{shorten(file)}' is a folder. Pass the path of a file.")
-    if not file.parent.is_dir():
+    if not os.path.isdir(file.parent):
         raise InputError(
             f"{flag} '{shorten(file)}' cannot be written: there is no folder '{shorten(file.parent)}'. Create it, or "
             "pass another path."
         )
-    require_writable(file.parent, flag=flag)
+    trial = file.with_name(f".{file.name}.part")  # as long as the name that `write_beside` uses
+    try:
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise
+        raise InputError(f"{flag} '{shorten(file)}' cannot be written: {error.strerror}. Pass another path.") from error
 
 
 def only_model(hub_dir: str) -> str:
@@ -175,12 +184,10 @@ def print_predictions(predictions: Predictions, *, top: int, threshold: float) -
     table = [
         [
             path,
-            first[0],
-            f"{first[1]:.1%}",
-            "" if is_sure else NOT_SURE,
-            *(f"{name} {share:.1%}" for name, share in others),
+            *(cut_text(label, LONGEST_LABEL), f"{share:.1%}", "" if is_sure else NOT_SURE),
+            *(f"{cut_text(label, LONGEST_LABEL)} {share:.1%}" for label, share in others),
         ]
-        for path, is_sure, [first, *others] in islice(rows, MOST_ROWS)
+        for path, is_sure, [(label, share), *others] in islice(rows, MOST_ROWS)
     ]
     if table:
         head = ["picture", "label", "probability", "", *["next"] * (len(table[0]) - 4)]

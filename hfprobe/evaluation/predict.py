@@ -21,6 +21,7 @@ from hfprobe.data.transforms import fit_images, normalize
 from hfprobe.evaluation.evaluate import BATCH_SIZE, calibration_temperature, find_device
 from hfprobe.evaluation.predictions import Predictions
 from hfprobe.system.errors import InputError, first_line, shorten
+from hfprobe.system.machine import count_cores
 from hfprobe.system.progress import show_progress
 
 logger = logging.getLogger(__name__)
@@ -69,22 +70,23 @@ def predict_pictures(
     def classify() -> None:
         pixels = normalize(torch.cat(waiting), processor=processor).to(device, memory_format=torch.channels_last)
         found.append((model(pixel_values=pixels).logits.float() / divisor).softmax(-1).cpu().numpy())
-        progress.update(len(waiting))
         waiting.clear()
 
     with (
-        ThreadPoolExecutor() as threads,  # Pillow decodes without holding Python's lock
+        # Pillow decodes without holding Python's lock. More threads would need more memory: 200 MB for 12 megapixels.
+        ThreadPoolExecutor(count_cores()) as threads,
         show_progress(total=len(items), desc="Predicting", unit="image") as progress,
         torch.inference_mode(),
     ):
         for name, outcome in zip(names, _read_ahead(items, processor=processor, threads=threads), strict=True):
+            progress.update()
             if isinstance(outcome, _Unreadable):
                 if not skip_unreadable:
+                    threads.shutdown(wait=False, cancel_futures=True)
                     raise InputError(
                         f"'{shorten(name)}' cannot be read: {outcome.reason}. Replace it, or leave it out."
                     ) from outcome.error
                 unreadable[name] = outcome.reason
-                progress.update()
                 continue
             read.append(name)
             waiting.append(outcome.pixels)

@@ -16,6 +16,7 @@ from hfprobe.data.pictures import read_picture
 from hfprobe.evaluation.predictions import Predictions
 from hfprobe.reporting.report import make_environment
 from hfprobe.system.files import write_beside
+from hfprobe.system.machine import count_cores
 from hfprobe.system.progress import show_progress
 
 # Thumbnails on a page of a few megabytes, and their longest side in pixels.
@@ -57,7 +58,7 @@ def write_contact_sheet(
     shown = choose_shown(groups)
     ranked = predictions.top(top)
     with (
-        ThreadPoolExecutor() as threads,
+        ThreadPoolExecutor(count_cores()) as threads,
         show_progress(total=sum(map(len, shown)), desc="Drawing thumbnails", unit="image") as progress,
     ):
         sections = []
