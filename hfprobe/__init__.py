@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from hfprobe.api import Model, compare, evaluate, load, load_images, save_report, train
     from hfprobe.data.splits import Images
-    from hfprobe.evaluation.predict import Predictions
+    from hfprobe.evaluation.predictions import Predictions
     from hfprobe.evaluation.results import EvalResult
     from hfprobe.evaluation.verdict import Comparison
     from hfprobe.system.errors import CheckFailedError, InputError, MachineError
@@ -30,7 +30,7 @@ _HOMES = {
     **dict.fromkeys(("Model", "compare", "evaluate", "load", "load_images", "save_report", "train"), "hfprobe.api"),
     "Comparison": "hfprobe.evaluation.verdict",
     "Images": "hfprobe.data.splits",
-    "Predictions": "hfprobe.evaluation.predict",
+    "Predictions": "hfprobe.evaluation.predictions",
     "EvalResult": "hfprobe.evaluation.results",
     **dict.fromkeys(("CheckFailedError", "InputError", "MachineError"), "hfprobe.system.errors"),
 }

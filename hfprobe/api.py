@@ -21,7 +21,8 @@ from hfprobe.data.splits import Images
 from hfprobe.evaluation import comparison
 from hfprobe.evaluation.comparable import make_comparable, name_results
 from hfprobe.evaluation.evaluate import evaluate_images, load_images_of
-from hfprobe.evaluation.predict import PictureLike, Predictions, predict_pictures
+from hfprobe.evaluation.predict import PictureLike, predict_pictures
+from hfprobe.evaluation.predictions import Predictions
 from hfprobe.evaluation.results import EvalResult
 from hfprobe.evaluation.verdict import Comparison
 from hfprobe.hub.local import resolve_model
@@ -72,18 +73,31 @@ class Model:
             f"{', '.join(self.labels)}{figures}) in {self.folder}"
         )
 
-    def predict(self, pictures: PictureLike | Iterable[PictureLike], *, temperature: bool = False) -> Predictions:
+    def predict(
+        self,
+        pictures: PictureLike | Iterable[PictureLike],
+        *,
+        temperature: bool = False,
+        skip_unreadable: bool = False,
+    ) -> Predictions:
         """Classify new pictures by the preprocessing that evaluation uses.
 
         Args:
             pictures: a path, a PIL image or an array of shape (H, W, 3) or (H, W) with uint8 values; or a sequence of
                 these.
             temperature: whether to calibrate the probabilities with the temperature that training fitted.
+            skip_unreadable: whether a picture that cannot be read is listed in `Predictions.unreadable`.
 
         Raises:
-            InputError: there is no picture, or a picture cannot be read.
+            InputError: there is no picture, or a picture cannot be read and is not skipped.
         """
-        return predict_pictures(pictures, model=self.model, processor=self.processor, temperature=temperature)
+        return predict_pictures(
+            pictures,
+            model=self.model,
+            processor=self.processor,
+            temperature=temperature,
+            skip_unreadable=skip_unreadable,
+        )
 
     @quiet_bars()
     def evaluate(

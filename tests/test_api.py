@@ -80,8 +80,12 @@ def test_a_model_says_what_it_is(cnn):
 
 
 @pytest.mark.parametrize("model", ["cnn", "probe"])
-def test_predict_evaluate_and_a_pipeline_give_the_same_probabilities(model, images, tmp_path, request):
+def test_predict_evaluate_the_command_and_a_pipeline_give_the_same_probabilities(
+    model, images, tmp_path, request, monkeypatch
+):
     from transformers import pipeline
+
+    from hfprobe.cli.predict import main
 
     model = request.getfixturevalue(model)
     result = model.evaluate()
@@ -99,6 +103,15 @@ def test_predict_evaluate_and_a_pipeline_give_the_same_probabilities(model, imag
     for found, shares in zip(classify([str(path) for path in paths], top_k=3), by_path.probabilities, strict=True):
         scores = {entry["label"]: entry["score"] for entry in found}
         np.testing.assert_allclose([scores[label] for label in model.labels], shares, atol=1e-4)
+    output = tmp_path / "predictions.jsonl"
+    command = ["predict.py", *paths, "--model", model.folder, "--top", "3", "--output", output]
+    monkeypatch.setattr(sys, "argv", list(map(str, command)))
+    main()
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [row["path"] for row in rows] == [str(path) for path in paths]
+    for row, shares in zip(rows, by_path.probabilities, strict=True):
+        found = {row[f"label{end}"]: row[f"probability{end}"] for end in ("", "_2", "_3")}
+        np.testing.assert_allclose([found[label] for label in model.labels], shares, atol=1e-6)
 
 
 def test_one_picture_alone_and_pictures_of_several_kinds(cnn, tmp_path):

@@ -17,6 +17,7 @@ from hfprobe.system.process import command
 COMMANDS = {
     "train": ("hfprobe.cli.train", "Train a model and push its best epoch to the local hub folder."),
     "eval": ("hfprobe.cli.evaluate", "Evaluate a model and write a report."),
+    "predict": ("hfprobe.cli.predict", "Classify new pictures with a trained model."),
     "compare": (
         "hfprobe.cli.compare",
         "Compare two or more models on the same images and write one page with the results.",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,55 +19,17 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from hfprobe.data.pictures import convert_picture, read_picture
 from hfprobe.data.transforms import fit_images, normalize
 from hfprobe.evaluation.evaluate import BATCH_SIZE, calibration_temperature, find_device
+from hfprobe.evaluation.predictions import Predictions
 from hfprobe.system.errors import InputError, first_line, shorten
-from hfprobe.system.html import render_table
+from hfprobe.system.machine import count_cores
 from hfprobe.system.progress import show_progress
 
-# Rows of the table that a notebook shows.
-SHOWN = 20
+logger = logging.getLogger(__name__)
+
+# Pictures that may be decoded before the model reads them; it bounds the memory.
+AHEAD = 2 * BATCH_SIZE
 # What can be classified: a path, an image of Pillow, an array of shape (H, W, 3) or (H, W) with uint8 values.
 PictureLike = str | os.PathLike[str] | PIL.Image.Image | np.ndarray
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """The predictions of a model for N pictures.
-
-    Attributes:
-        class_names: C names, in the order of the columns of `probabilities`.
-        names: N texts that name the pictures: the path, or the position in the list for a picture without a path.
-        probabilities: (N, C) float32; each row sums to 1.
-    """
-
-    class_names: list[str]
-    names: list[str]
-    probabilities: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @property
-    def labels(self) -> list[str]:
-        """N names, the most probable class of each picture."""
-        return [self.class_names[number] for number in self.probabilities.argmax(axis=1)]
-
-    @property
-    def confidences(self) -> np.ndarray:
-        """(N,) float32 in [0, 1], the probability of `labels`."""
-        return self.probabilities.max(axis=1)
-
-    def __repr__(self) -> str:
-        told = zip(self.names[:SHOWN], self.labels, self.confidences, strict=False)
-        lines = [f"{name}: {label} ({confidence:.1%})" for name, label, confidence in told]
-        return "\n".join([*lines, f"... and {len(self) - SHOWN:,} more"] if len(self) > SHOWN else lines)
-
-    def _repr_html_(self) -> str:
-        rows = [
-            (name, label, *(f"{share:.1%}" for share in shares))
-            for name, label, shares in zip(self.names[:SHOWN], self.labels, self.probabilities, strict=False)
-        ]
-        caption = f"The first {SHOWN} of {len(self):,} pictures" if len(self) > SHOWN else ""
-        return render_table(["picture", "class", *self.class_names], rows, caption=caption)
 
 
 def predict_pictures(
@@ -74,39 +38,67 @@ def predict_pictures(
     model: PreTrainedModel,
     processor: BaseImageProcessor,
     temperature: bool = False,
+    skip_unreadable: bool = False,
 ) -> Predictions:
     """Classify pictures; see docs/pictures.md for how each kind of picture is read.
+
+    Threads decode pictures while the model classifies those before them. At most AHEAD decoded pictures wait, so that
+    the memory does not grow with the number of pictures.
 
     Args:
         pictures: a path, a PIL image or an array of shape (H, W, 3) or (H, W) with uint8 values; or a sequence of
             these, such as an array of shape (N, H, W, 3).
         processor: the image processor that belongs to the model.
         temperature: whether to divide the logits by the temperature that was fitted on validation.
+        skip_unreadable: whether a picture that cannot be read is listed in `Predictions.unreadable`.
 
     Raises:
         InputError: there is no picture; a picture cannot be read, named with the reason; the model has no temperature.
     """
     items = list_pictures(pictures)
     divisor = calibration_temperature(model) if temperature else 1.0
+    class_names = [model.config.id2label[number] for number in range(model.config.num_labels)]
     names = [str(item) if isinstance(item, str | os.PathLike) else f"picture {n}" for n, item in enumerate(items)]
     device = find_device()
     model.to(device).eval()
-    found = []
+    read: list[str] = []
+    unreadable: dict[str, str] = {}
+    notes: Counter[str] = Counter()
+    waiting: list[torch.Tensor] = []  # each (1, 3, h, w) uint8
+    found = [np.empty((0, len(class_names)), dtype=np.float32)]
+
+    def classify() -> None:
+        pixels = normalize(torch.cat(waiting), processor=processor).to(device, memory_format=torch.channels_last)
+        found.append((model(pixel_values=pixels).logits.float() / divisor).softmax(-1).cpu().numpy())
+        waiting.clear()
+
     with (
-        ThreadPoolExecutor() as threads,  # Pillow decodes without holding Python's lock
+        # Pillow decodes without holding Python's lock. More threads would need more memory: 200 MB for 12 megapixels.
+        ThreadPoolExecutor(count_cores()) as threads,
         show_progress(total=len(items), desc="Predicting", unit="image") as progress,
         torch.inference_mode(),
     ):
-        for first in range(0, len(items), BATCH_SIZE):
-            batch, called = items[first : first + BATCH_SIZE], names[first : first + BATCH_SIZE]
-            fitted = threads.map(lambda item, name: _fit(item, name=name, processor=processor), batch, called)
-            pixels = normalize(torch.cat(list(fitted)), processor=processor)
-            pixels = pixels.to(device, memory_format=torch.channels_last)
-            logits = model(pixel_values=pixels).logits.float() / divisor
-            found.append(logits.softmax(-1).cpu().numpy())
-            progress.update(len(batch))
-    class_names = [model.config.id2label[number] for number in range(model.config.num_labels)]
-    return Predictions(class_names=class_names, names=names, probabilities=np.concatenate(found))
+        for name, outcome in zip(names, _read_ahead(items, processor=processor, threads=threads), strict=True):
+            progress.update()
+            if isinstance(outcome, _Unreadable):
+                if not skip_unreadable:
+                    threads.shutdown(wait=False, cancel_futures=True)
+                    raise InputError(
+                        f"'{shorten(name)}' cannot be read: {outcome.reason}. Replace it, or leave it out."
+                    ) from outcome.error
+                unreadable[name] = outcome.reason
+                continue
+            read.append(name)
+            waiting.append(outcome.pixels)
+            if outcome.note is not None:
+                notes[outcome.note] += 1
+            if len(waiting) == BATCH_SIZE:
+                classify()
+        if waiting:
+            classify()
+    for note, count in notes.items():
+        logger.info("%s (%d of %d pictures).", note, count, len(items))
+    return Predictions(class_names=class_names, names=read, probabilities=np.concatenate(found), unreadable=unreadable)
 
 
 def list_pictures(pictures: PictureLike | Iterable[PictureLike]) -> Sequence[PictureLike]:
@@ -129,15 +121,39 @@ def list_pictures(pictures: PictureLike | Iterable[PictureLike]) -> Sequence[Pic
 ALLOWED = "Allowed: paths, PIL images, or uint8 arrays of shape (H, W, 3) or (H, W)."
 
 
-def _fit(item: PictureLike, *, name: str, processor: BaseImageProcessor) -> torch.Tensor:
-    """(1, 3, h, w) uint8: a picture after the geometric part of the image processor.
+@dataclass(frozen=True)
+class _Fitted:
+    """A picture after the geometric part of the image processor, (1, 3, h, w) uint8, and the note of its Picture."""
 
-    Raises:
-        InputError: it cannot be read.
-    """
+    pixels: torch.Tensor
+    note: str | None
+
+
+@dataclass(frozen=True)
+class _Unreadable:
+    reason: str
+    error: Exception
+
+
+def _read_ahead(
+    items: Iterable[PictureLike], *, processor: BaseImageProcessor, threads: ThreadPoolExecutor
+) -> Iterator[_Fitted | _Unreadable]:
+    """Read the pictures in their order, at most AHEAD of them before they are asked for."""
+    pending: deque[Future[_Fitted | _Unreadable]] = deque()
+    for item in items:
+        pending.append(threads.submit(_read, item, processor=processor))
+        if len(pending) == AHEAD:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def _read(item: PictureLike, *, processor: BaseImageProcessor) -> _Fitted | _Unreadable:
+    note = None
     try:
         if isinstance(item, str | os.PathLike):
-            image = read_picture(Path(item).read_bytes()).image
+            picture = read_picture(Path(item).read_bytes())
+            image, note = picture.image, picture.note
         elif isinstance(item, PIL.Image.Image):
             image = convert_picture(item)
         else:
@@ -146,10 +162,9 @@ def _fit(item: PictureLike, *, name: str, processor: BaseImageProcessor) -> torc
         raise
     except Exception as error:  # Pillow raises a dozen kinds for a damaged file
         reason = "not an image" if isinstance(error, PIL.UnidentifiedImageError) else first_line(error)
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else reason
-        raise InputError(f"'{shorten(name)}' cannot be read: {reason}. Replace it, or leave it out.") from error
+        return _Unreadable(error.strerror if isinstance(error, OSError) and error.strerror else reason, error)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-    return fit_images(pixels, processor=processor)
+    return _Fitted(fit_images(pixels, processor=processor), note)
 
 
 def _check_array(item: Any) -> np.ndarray:

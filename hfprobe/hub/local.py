@@ -233,14 +233,18 @@ def _nearest(folder: Path) -> Path:
     return next(path for path in [folder.absolute(), *folder.absolute().parents] if path.is_dir())
 
 
-def _known(hub_dir: str | Path) -> str:
+def list_models(hub_dir: str | Path) -> list[str]:
+    """The names of the models in the hub folder, sorted; an empty list if there is no hub folder."""
     prefix = f"models--{ORGANISATION}--"
     try:
         found = [entry for entry in os.listdir(hub_dir) if entry.startswith(prefix)]
     except (OSError, ValueError):
         found = []
-    names = sorted(entry.removeprefix(prefix) for entry in found if _main(Path(hub_dir) / entry) is not None)
-    return ", ".join(names) or "nothing yet"
+    return sorted(entry.removeprefix(prefix) for entry in found if _main(Path(hub_dir) / entry) is not None)
+
+
+def _known(hub_dir: str | Path) -> str:
+    return ", ".join(list_models(hub_dir)) or "nothing yet"
 
 
 def _repository(hub_dir: Path, name: str) -> Path:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable
 from io import BytesIO
-from itertools import accumulate, chain
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hfprobe.reporting.fonts import quiet_about_missing_glyphs, use_fonts_with_all_characters
-from hfprobe.system.markdown import printable
+from hfprobe.system.text_width import cut_text, text_width
 
 MOST_CLASSES_WITH_NUMBERS = 20
 LONGEST_NAME = 24
@@ -37,7 +36,7 @@ def draw_confusion_matrix(matrix: np.ndarray, *, class_names: list[str], title: 
     shares = matrix / matrix.sum(axis=1, keepdims=True).clip(min=1)
     classes = len(class_names)
     names = shorten_names(class_names)
-    slanted = classes > 6 or max(map(_columns, names)) > 12
+    slanted = classes > 6 or max(map(text_width, names)) > 12
     numbered = classes <= MOST_CLASSES_WITH_NUMBERS
     inches = 1.0 if numbered else 14 / classes  # side of a cell
     figure = Figure(figsize=(1.15 * inches * classes + 2.2, inches * classes + 1.9), dpi=150, layout="constrained")
@@ -179,16 +178,16 @@ def shorten_names(names: Iterable[str]) -> list[str]:
     they are still equal, each gets its position in `names`, counted from 0, as a suffix.
     """
     names = list(names)
-    labels = [_cut(name) for name in names]
+    labels = [cut_text(name, LONGEST_NAME) for name in names]
     for group in _same(labels):
         letters = zip(*(names[number] for number in group), strict=False)
         skipped = next((place for place, found in enumerate(letters) if len(set(found)) > 1), 0)
         for number in group:
             # Keeps four of the common characters as context.
-            labels[number] = _cut(f"...{names[number][max(0, skipped - 4) :]}", keep_end=False)
+            labels[number] = cut_text(f"...{names[number][max(0, skipped - 4) :]}", LONGEST_NAME, keep_end=False)
     while groups := _same(labels):
         for number in chain.from_iterable(groups):
-            labels[number] = f"{_cut(names[number], LONGEST_NAME - len(f' ({number})'))} ({number})"
+            labels[number] = f"{cut_text(names[number], LONGEST_NAME - len(f' ({number})'))} ({number})"
     return labels
 
 
@@ -198,35 +197,6 @@ def _same(labels: list[str]) -> list[list[int]]:
     for number, label in enumerate(labels):
         positions.setdefault(label, []).append(number)
     return [group for group in positions.values() if len(group) > 1]
-
-
-def _cut(name: str, columns: int = LONGEST_NAME, *, keep_end: bool = True) -> str:
-    """A printable form of a name with at most `columns` columns; "..." replaces the omitted part."""
-    name = unicodedata.normalize("NFC", printable(name)).strip()  # names that look equal are equal here
-    if _columns(name) <= columns:
-        return name
-    room = columns - 3
-    end = ""
-    if keep_end:
-        end = _first(name[::-1], room // 2)[::-1]
-        while end and _columns(end[0]) == 0:  # a combining accent whose letter is omitted
-            end = end[1:]
-    return f"{_first(name, room - _columns(end))}...{end}"
-
-
-def _first(name: str, columns: int) -> str:
-    widths = accumulate(map(_columns, name))
-    return "".join(character for character, width in zip(name, widths, strict=True) if width <= columns)
-
-
-def _columns(text: str) -> int:
-    """The width of a text: 2 per wide Chinese, Japanese or Korean character, 0 per combining accent, 1 per other."""
-    return sum(
-        0
-        if unicodedata.category(character) in ("Mn", "Me", "Cf")
-        else 1 + (unicodedata.east_asian_width(character) in "WF")
-        for character in text
-    )
 
 
 def _png(figure: Figure) -> bytes:

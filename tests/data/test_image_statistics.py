@@ -6,7 +6,7 @@ import PIL.Image
 import pytest
 
 from helpers.images import draw_images
-from hfprobe.data.image_statistics import channel_statistics, median_side
+from hfprobe.data.image_statistics import channel_statistics, header_sizes
 from hfprobe.data.store import ImageBatches, ImageSplit
 from hfprobe.models import build_model, find_family
 
@@ -22,20 +22,19 @@ def make_rows(items):
     return datasets.Dataset.from_dict({"image": items, "label": [0] * len(items)}, features=features)
 
 
-def test_median_of_the_shorter_side_is_read_from_bytes_and_files_without_decoding(tmp_path, monkeypatch):
+def test_sizes_are_read_from_bytes_and_files_without_decoding(tmp_path, monkeypatch):
     (tmp_path / "photo.jpg").write_bytes(encode(400, 300, "JPEG"))
     contents = [encode(30, 90), encode(80, 50)]
     items = [{"bytes": content, "path": None} for content in contents]
     rows = make_rows([*items, {"bytes": None, "path": str(tmp_path / "photo.jpg")}])
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda image: pytest.fail("an image was decoded"))
-    assert median_side(rows) == 50
-    assert median_side(rows.select([0, 1])) == 40
+    assert header_sizes(rows) == [(30, 90), (80, 50), (400, 300)]
 
 
 def test_images_that_cannot_be_read_are_left_out(tmp_path):
     broken = [{"bytes": b"no image", "path": None}, {"bytes": None, "path": str(tmp_path / "lost.png")}, None]
-    assert median_side(make_rows([*broken, {"bytes": encode(70, 60), "path": None}])) == 60
-    assert median_side(make_rows(broken)) == 0
+    assert header_sizes(make_rows([*broken, {"bytes": encode(70, 60), "path": None}])) == [(70, 60)]
+    assert header_sizes(make_rows(broken)) == []
 
 
 def test_no_more_than_some_hundred_images_are_looked_at_evenly_spaced(monkeypatch):
@@ -44,7 +43,7 @@ def test_no_more_than_some_hundred_images_are_looked_at_evenly_spaced(monkeypatc
     opened = []
     original = PIL.Image.open
     monkeypatch.setattr("PIL.Image.open", lambda file: opened.append(1) or original(file))
-    assert median_side(rows) == 100
+    assert np.median(header_sizes(rows)) == 100
     assert len(opened) == 300
 
 

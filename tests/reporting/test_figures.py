@@ -143,7 +143,7 @@ def test_labels_are_short_and_keep_what_tells_names_apart(names, expected):
 def test_different_names_have_different_labels_of_limited_width(names):
     labels = shorten_names(names)
     assert len(set(labels)) == len(names)
-    assert all(figures._columns(label) <= figures.LONGEST_NAME for label in labels)
+    assert all(figures.text_width(label) <= figures.LONGEST_NAME for label in labels)
 
 
 def test_a_hundred_long_names_have_a_hundred_labels_on_both_axes(monkeypatch):

@@ -1,0 +1,139 @@
+"""The files of the pictures that a user names by folders, files, patterns or a list on standard input."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from io import BytesIO
+from pathlib import Path
+
+import PIL.Image
+
+from hfprobe.data.file_kinds import readable_endings
+from hfprobe.system.errors import InputError, shorten
+
+logger = logging.getLogger(__name__)
+
+STANDARD_INPUT = "-"
+ALLOWED = "Allowed: folders, files, patterns such as 'photos/*.jpg', and - for a list of paths on standard input."
+
+
+def find_pictures(places: Iterable[str], *, read_input: bytes | None = None) -> list[str]:
+    """The paths of all pictures, in the order of `places`, each file once however often it is named.
+
+    A folder gives the files with the ending of a picture in it and in its subfolders, sorted. Hidden files and folders
+    are skipped. Links are followed, but no folder is read twice. A file is taken whatever its ending, and whether or
+    not it can be read. A pattern gives what a shell would make of it; a path that exists is never a pattern.
+
+    Args:
+        places: folders, files and patterns. STANDARD_INPUT stands for the paths in `read_input`.
+        read_input: the content of standard input: one path per line, or paths that each end with a null byte. They
+            are never patterns; a path that does not exist is taken like a file that cannot be read.
+
+    Raises:
+        InputError: no place; a place that does not exist, or a pattern without a match; no picture in all of them.
+    """
+    places = list(places)
+    if not places:
+        raise InputError(f"There is no picture to classify. {ALLOWED}")
+    search = _Search()
+    for place in places:
+        if place == STANDARD_INPUT:
+            for path in _listed(read_input or b""):
+                search.add(path)
+        else:
+            for path in [place] if os.path.lexists(place) else _expand(place):
+                search.add(path)
+    if search.left_out:
+        told = ", ".join(f"{ending or 'without ending'} {count:,}" for ending, count in search.left_out.most_common(10))
+        logger.info(
+            "Files in the folders that were left out, because their endings are not those of pictures: %s. A file that "
+            "you pass by its own path is read whatever its ending.",
+            told,
+        )
+    if not search.paths:
+        raise InputError(f"There is no picture in {shorten(', '.join(map(repr, places)))}. {ALLOWED}")
+    return search.paths
+
+
+class _Search:
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self.left_out: Counter[str] = Counter()
+        self._seen: set[str] = set()  # files and folders, as paths without links
+
+    def add(self, path: str) -> None:
+        if not os.path.isdir(path):
+            self._take(path, os.path.realpath(path))
+        elif self._is_new(path):
+            self._walk(path)
+
+    def _walk(self, folder: str) -> None:
+        for here, folders, files in os.walk(folder, followlinks=True, onerror=_warn_of_folder):
+            folders[:] = [
+                name for name in sorted(folders) if not name.startswith(".") and self._is_new(os.path.join(here, name))
+            ]
+            real = os.path.realpath(here)
+            for name in sorted(files):
+                path = os.path.join(here, name)
+                ending = os.path.splitext(name)[1].lower()
+                # macOS writes ._cat.jpg files, which are not pictures. Reading a named pipe would wait forever.
+                if name.startswith(".") or (os.path.exists(path) and not os.path.isfile(path)):
+                    continue
+                if ending in readable_endings():
+                    # One path without links per folder, not per file: it is slow.
+                    self._take(path, os.path.realpath(path) if os.path.islink(path) else os.path.join(real, name))
+                else:
+                    self.left_out[ending] += 1
+
+    def _take(self, path: str, real: str) -> None:
+        if real not in self._seen:
+            self._seen.add(real)
+            self.paths.append(path)
+
+    def _is_new(self, folder: str) -> bool:
+        real = os.path.realpath(folder)
+        found = real not in self._seen
+        self._seen.add(real)
+        return found
+
+
+def _warn_of_folder(error: OSError) -> None:
+    logger.warning("The folder '%s' is left out: %s.", shorten(error.filename), error.strerror)
+
+
+def _expand(pattern: str) -> list[str]:
+    """The paths that match a pattern; its beginning up to the first part that does not exist is no pattern.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not glob.has_magic(pattern):
+        raise InputError(f"'{shorten(pattern)}' does not exist. {ALLOWED}")
+    parts = Path(pattern).parts
+    existing = sum(os.path.lexists(os.path.join(*parts[: n + 1])) for n in range(len(parts)))
+    start = glob.escape(os.path.join("", *parts[:existing]))
+    found = sorted(glob.glob(os.path.join(start, *parts[existing:]), recursive=True))
+    if not found:
+        raise InputError(f"The pattern '{shorten(pattern)}' matches no file. {ALLOWED}")
+    return found
+
+
+def _listed(content: bytes) -> Iterator[str]:
+    """The paths in a list, without empty ones.
+
+    Raises:
+        InputError: the content is a picture.
+    """
+    try:
+        PIL.Image.open(BytesIO(content)).close()
+    except Exception:  # as it should be: a list of paths is no picture
+        pass
+    else:
+        raise InputError("Standard input holds a picture, not a list of paths. Save it, and pass the path of the file.")
+    for line in content.split(b"\0") if b"\0" in content else content.splitlines():
+        if line:
+            yield os.fsdecode(line)

@@ -1,0 +1,8 @@
+"""Classify new pictures with a trained model."""
+
+import hfprobe.cli.interruptible  # noqa: F401
+from hfprobe.cli.command import run_command
+from hfprobe.cli.predict import main
+
+if __name__ == "__main__":
+    run_command(main)
