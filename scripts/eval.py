@@ -84,17 +84,16 @@ def main() -> None:
         if arguments.model is None:
             raise InputError("--model is missing. Pass a model folder or a name in the hub folder, such as simple-cnn.")
         evaluate(arguments)
+    from hfprobe.evaluation.imbalance import summarize_scores
     from hfprobe.evaluation.results import EvalResult
     from hfprobe.reporting import write_report
 
     page = arguments.report_dir / "report.html"
     if arguments.report_only:
         write_report(arguments.report_dir)
-    metrics = EvalResult.load(arguments.report_dir).metrics
-    low, high = metrics["intervals"]["accuracy"]
+    result = EvalResult.load(arguments.report_dir)
+    print("", *summarize_scores(result.metrics, images_per_class=result.images_per_class), sep="\n")
     print(
-        f"\nAccuracy {metrics['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}), "
-        f"macro-F1 {metrics['macro_f1']:.2%} (n = {metrics['n']:,}).\n"
         f"Report:  {page} (open it in a browser)\n"
         f"Compare: python {script('compare')} {shlex.quote(str(arguments.report_dir))} <another report folder>"
     )
@@ -106,21 +105,23 @@ def evaluate_seeds(arguments) -> None:
         raise InputError("--seeds cannot be combined with --model or --report_only. Leave them out.")
     runs = best_epochs(arguments.seeds)
     folder = arguments.report_dir or Path("reports") / arguments.seeds.stem
+    from hfprobe.evaluation.imbalance import METRIC_NAMES, upper_first
     from hfprobe.evaluation.results import EvalResult
     from hfprobe.evaluation.statistics import summarize_values
     from hfprobe.system.files import write_json
 
-    found = []
+    found, leading = [], []
     for seed, model in runs.items():
         one = argparse.Namespace(**vars(arguments) | {"model": str(model), "report_dir": folder / f"seed{seed}"})
         evaluate(one)
-        found.append(EvalResult.load(one.report_dir).metrics)
-    summary = {key: summarize_values([metrics[key] for metrics in found]) for key in ("accuracy", "macro_f1")}
+        result = EvalResult.load(one.report_dir)
+        found.append(result.metrics)
+        leading = result.leading
+    summary = {key: summarize_values([metrics[key] for metrics in found]) for key in METRIC_NAMES}
     write_json(folder / "seeds.json", {"split": arguments.split, "seeds": list(runs)} | summary)
-    accuracy, macro_f1 = summary.values()
+    scores = [f"{METRIC_NAMES[key]} {summary[key]['mean']:.2%} +/- {summary[key]['std']:.2%}" for key in leading]
     print(
-        f"\nAccuracy {accuracy['mean']:.2%} +/- {accuracy['std']:.2%}, macro-F1 {macro_f1['mean']:.2%} +/- "
-        f"{macro_f1['std']:.2%} (n = {len(runs)} seeds, {found[0]['n']:,} images each).\n"
+        f"\n{upper_first(', '.join(scores))} (n = {len(runs)} seeds, {found[0]['n']:,} images each).\n"
         f"All values: {folder}/seeds.json (with a report of each seed in the same folder)"
     )
 
