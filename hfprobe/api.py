@@ -49,7 +49,8 @@ class Model:
         name: in evaluations and comparisons, such as "hfprobe/simple-cnn".
         revision: of the model in the hub folder, or the name of its folder.
         folder: where it is kept.
-        validation: `accuracy`, `macro_f1` and `loss` on the validation images; None for a model that was loaded.
+        validation: `accuracy`, `macro_f1`, `balanced_accuracy` and `loss` on the validation images; None for a model
+            that was loaded.
         images: that it was trained on; None for a model that was loaded, which finds them again by its config.
     """
 

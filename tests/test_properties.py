@@ -18,7 +18,8 @@ from hfprobe.config.schedules import BY_METRIC
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.splits import keep_classes, split_rows, stratified_subset
 from hfprobe.models import build_model, find_family
-from hfprobe.training.trainer import ProbeTrainer, setting_up
+from hfprobe.training.refusals import setting_up
+from hfprobe.training.trainer import ProbeTrainer
 
 pytestmark = pytest.mark.hostile
 

@@ -84,12 +84,12 @@ def main() -> None:
                 )
     elif arguments.model is None:
         raise InputError("--model is missing. Pass a model folder or a name in the hub folder, such as simple-cnn.")
-    metrics = (rewrite_report if arguments.report_only else evaluate)(arguments).metrics
+    result = (rewrite_report if arguments.report_only else evaluate)(arguments)
+    from hfprobe.evaluation.imbalance import summarize_scores
+
     page = arguments.report_dir / "report.html"
-    low, high = metrics["intervals"]["accuracy"]
+    print("", *summarize_scores(result.metrics, images_per_class=result.images_per_class), sep="\n")
     print(
-        f"\nAccuracy {metrics['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}), "
-        f"macro-F1 {metrics['macro_f1']:.2%} (n = {metrics['n']:,}).\n"
         f"Report:  {page} (open it in a browser)\n"
         f"Compare: {command('compare')} {shlex.quote(str(arguments.report_dir))} <another report folder>"
     )
@@ -99,22 +99,24 @@ def evaluate_seeds(arguments: argparse.Namespace) -> None:
     """Evaluate the best epoch of each run, write a report for each, then print the mean and deviation over all runs."""
     if arguments.model is not None or arguments.report_only:
         raise InputError("--seeds cannot be combined with --model or --report_only. Leave them out.")
+    from hfprobe.evaluation.imbalance import METRIC_NAMES, upper_first
     from hfprobe.evaluation.statistics import summarize_values
     from hfprobe.system.files import write_json
     from hfprobe.training.seeds import best_epochs
 
     runs = best_epochs(arguments.seeds)
     folder = arguments.report_dir or Path("reports") / arguments.seeds.stem
-    found = []
+    found, leading = [], []
     for seed, model in runs.items():
         one = argparse.Namespace(**vars(arguments) | {"model": str(model), "report_dir": folder / f"seed{seed}"})
-        found.append(evaluate(one).metrics)
-    summary = {key: summarize_values([metrics[key] for metrics in found]) for key in ("accuracy", "macro_f1")}
+        result = evaluate(one)
+        found.append(result.metrics)
+        leading = result.leading
+    summary = {key: summarize_values([metrics[key] for metrics in found]) for key in METRIC_NAMES}
     write_json(folder / "seeds.json", {"split": arguments.split, "seeds": list(runs)} | summary)
-    accuracy, macro_f1 = summary.values()
+    scores = [f"{METRIC_NAMES[key]} {summary[key]['mean']:.2%} +/- {summary[key]['std']:.2%}" for key in leading]
     print(
-        f"\nAccuracy {accuracy['mean']:.2%} +/- {accuracy['std']:.2%}, macro-F1 {macro_f1['mean']:.2%} +/- "
-        f"{macro_f1['std']:.2%} (n = {len(runs)} seeds, {found[0]['n']:,} images each).\n"
+        f"\n{upper_first(', '.join(scores))} (n = {len(runs)} seeds, {found[0]['n']:,} images each).\n"
         f"All values: {folder}/seeds.json (with a report of each seed in the same folder)"
     )
 

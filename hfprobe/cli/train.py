@@ -37,17 +37,25 @@ def main() -> None:
 
 
 def print_run(config: RunConfig, run: FinishedRun | None) -> None:
+    from hfprobe.evaluation.imbalance import summarize_scores  # slow to import
+
     arguments = config.training
     if run is None:
         print(f"Seed {arguments.seed}: finished before, see {arguments.output_dir}.")
         return
     result, epochs = run.result, run.result.epochs
     done = "solved" if epochs is None else f"{epochs:g} epoch{'s' * (epochs != 1)}, best {result.best_epoch:g},"
+    scores = "\n".join(
+        summarize_scores(
+            result.metrics | {"baseline": result.baseline},
+            images_per_class=result.images_per_class,
+            start="validation ",
+        )
+    )
     hub_flag = "" if arguments.hub_dir == "hub" else f" --hub_dir {shlex.quote(arguments.hub_dir)}"
     print(
         f"\nDone: {done} in {result.seconds:.0f} s.\n"
-        f"Validation accuracy {result.metrics['accuracy']:.2%}, macro-F1 {result.metrics['macro_f1']:.2%} "
-        f"(n = {result.n_validation:,}).\n"
+        f"{scores}\n"
         f"Model:   {run.revision.path}\n"
         f"Run:     {run.output_dir} (curves: tensorboard --logdir {shlex.quote(str(run.output_dir))})\n"
         f"Report:  {command('eval')} --model {run.revision.name}{hub_flag} --report_dir reports/{arguments.model}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from transformers import TrainingArguments
 from transformers.utils import strtobool
 
+from hfprobe.config.class_weights import read_class_weights
 from hfprobe.config.contradictions import find_contradictions
 from hfprobe.config.schedules import check_schedule, read_table
 from hfprobe.models import find_family
@@ -24,7 +25,8 @@ SHORT_NAMES = {
     "deterministic": "full_determinism",
 }
 
-# What every recipe starts from: evaluate and save each epoch, keep the best on validation accuracy.
+# What every recipe starts from: evaluate and save each epoch, keep the best on validation accuracy (on macro-F1 if the
+# classes are unequal, see `hfprobe.training.assembly.choose_metric`).
 HOUSE_DEFAULTS: dict[str, Any] = {
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
@@ -100,8 +102,16 @@ class RunArguments(TrainingArguments):
         metadata={"help": "Train so many seeds in turn, from --seed on, each into its own folder, on one split."},
     )
     vary_split: bool = field(default=False, metadata={"help": "With --seeds: another split for each seed too."})
+    class_weights: dict[str, Any] | str | None = field(
+        default="none",
+        metadata={
+            "help": "Weights of the classes in the training loss. none; balanced: inversely proportional to the "
+            'training images of the class, as in scikit-learn; JSON, or a file with it: {"cat": 2}, where a class that '
+            "is not named has the weight 1."
+        },
+    )
     patience: int = field(
-        default=15, metadata={"help": "Stop after this many evaluations without a better validation accuracy."}
+        default=15, metadata={"help": "Stop after this many evaluations without a better --metric_for_best_model."}
     )
     histogram_epochs: int = field(
         default=5, metadata={"help": "Histograms of weights and gradients every so many epochs; 0: none."}
@@ -131,6 +141,7 @@ class RunArguments(TrainingArguments):
             # Other texts are names of files, except of settings that have no file.
             if name.endswith("kwargs") or str(value).startswith("{"):
                 read_table(name, value)
+        self.class_weights = read_class_weights(self.class_weights)
         self._check_precision()
         if self.resume and self.overwrite:
             raise InputError("--resume and --overwrite exclude each other: keep the run, or delete it.")

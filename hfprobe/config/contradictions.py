@@ -8,7 +8,7 @@ from typing import Any
 from hfprobe.config.schedules import read_table
 from hfprobe.system.errors import shorten
 
-METRICS = ("accuracy", "macro_f1", "loss")
+METRICS = ("accuracy", "macro_f1", "balanced_accuracy", "loss")
 
 
 def find_contradictions(arguments: Any) -> list[str]:

@@ -68,6 +68,10 @@ class Splits:
             raise ValueError(f"The {name} images were not decoded.")
         return found
 
+    def images_per_class(self, name: str) -> np.ndarray:
+        """(C,) numbers of images of the part `name`."""
+        return np.bincount(self.part(name).labels, minlength=len(self.class_names))
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the class names and the fingerprints of the parts; where the images are stored does not matter."""

@@ -8,6 +8,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from hfprobe.evaluation.imbalance import are_unequal, describe_sizes
 from hfprobe.evaluation.results import EvalResult
 from hfprobe.evaluation.statistics import COVERAGE, compare_paired, mcnemar_exact
 from hfprobe.system.errors import InputError, shorten
@@ -53,8 +56,9 @@ def compare(results: dict[str, EvalResult], *, profile: dict[str, Any] | None = 
             backbone and number of parameters, because time does not depend on the values of the weights.
 
     Returns:
-        `class_names`, `split`, `split_fingerprint`, `n` (number of images); `models`: metrics, training cost and
-        inference cost of each model; `pairs`: differences (second minus first), intervals and tests of each pair;
+        `class_names`, `split`, `split_fingerprint`, `n` (number of images); `leading`: the metrics that come first,
+        with unequal classes macro-F1 and balanced accuracy; `models`: metrics, training cost and inference cost of
+        each model; `pairs`: differences (second minus first), intervals and tests of each pair;
         `profile`: where and how the costs were measured; `verdict`: sentences.
 
     Raises:
@@ -71,10 +75,12 @@ def compare(results: dict[str, EvalResult], *, profile: dict[str, Any] | None = 
         "split": first.provenance["split"],
         "split_fingerprint": first.provenance["split_fingerprint"],
         "n": len(first.labels),
+        "leading": first.leading,
         "models": models,
         "pairs": pairs,
         "profile": None if profile is None else {key: profile[key] for key in PROFILE_KEYS},
-        "verdict": [_judge(pair, n=len(first.labels), of=len(pairs)) for pair in pairs]
+        "verdict": (_judge_unequal(pairs, first.images_per_class) if are_unequal(first.images_per_class) else [])
+        + [_judge(pair, n=len(first.labels), of=len(pairs)) for pair in pairs]
         + _judge_training(models)
         + _judge_inference(models),
     }
@@ -89,7 +95,10 @@ def save_comparison(comparison: dict[str, Any], folder: Path) -> Path:
 
 def _describe(result: EvalResult) -> dict[str, Any]:
     metrics, provenance = result.metrics, result.provenance
-    kept = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "intervals", "per_class", "nll", "brier", "ece")
+    kept = (
+        *("accuracy", "macro_precision", "macro_recall", "macro_f1", "balanced_accuracy", "intervals", "baseline"),
+        *("per_class", "nll", "brier", "ece"),
+    )
     told = {
         "revision": "model_revision",
         "recipe": "run_recipe",
@@ -167,6 +176,20 @@ def _adjust(pairs: list[dict[str, Any]]) -> None:
     for rank, pair in enumerate(sorted(pairs, key=lambda pair: pair["mcnemar_p"])):
         largest = max(largest, min(1.0, pair["mcnemar_p"] * (len(pairs) - rank)))
         pair["adjusted_p"] = largest
+
+
+def _judge_unequal(pairs: list[dict[str, Any]], images_per_class: np.ndarray) -> list[str]:
+    """A sentence on the macro-F1 of each pair, which leads if the classes are unequal."""
+    found = [f"The classes are unequal ({describe_sizes(images_per_class)}), so macro-F1 comes first."]
+    for pair in pairs:
+        difference = pair["differences"]["macro_f1"]
+        low, high = (100 * bound for bound in difference["interval"])
+        differs = "differs" if low > 0 or high < 0 else "does not differ clearly"
+        found.append(
+            f"The macro-F1 of {pair['second']} {differs} from that of {pair['first']}: "
+            f"{100 * difference['value']:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}."
+        )
+    return found
 
 
 def _judge(pair: dict[str, Any], *, n: int, of: int) -> str:

@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 
 
 class ClassificationMetric(evaluate.Metric):
-    """Accuracy and macro-F1 of predicted class numbers.
+    """Accuracy, macro-F1 and balanced accuracy of predicted class numbers.
 
-    Macro-F1 averages over the classes that occur in references or predictions.
+    Macro-F1 averages over the classes that occur in references or predictions, balanced accuracy over those in
+    references.
     `evaluate.load("accuracy")` downloads its code from the hub; this class works offline, including `add_batch`.
     """
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description="Accuracy and macro-F1, computed with scikit-learn.",
+            description="Accuracy, macro-F1 and balanced accuracy, computed with scikit-learn.",
             citation="Pedregosa et al., Scikit-learn: Machine Learning in Python, JMLR 12, 2011.",
             features=datasets.Features(predictions=datasets.Value("int64"), references=datasets.Value("int64")),
         )
@@ -33,7 +34,7 @@ class ClassificationMetric(evaluate.Metric):
 
 
 def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """`accuracy` and `macro_f1`, both in [0, 1], for the Trainer.
+    """`accuracy`, `macro_f1` and `balanced_accuracy`, in [0, 1], for the Trainer.
 
     Args:
         prediction: logits (N, C) and label numbers (N,).

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from hfprobe.evaluation.imbalance import describe_scores, leading_metrics, score_baseline
 from hfprobe.evaluation.statistics import calibration, metric_intervals, score_predictions
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.files import replace_together, write_json
@@ -32,6 +33,8 @@ MISTAKES_FILE = "mistakes.parquet"
 POINTS_FILE = "label_efficiency.json"
 # Entries of the provenance that reports and comparisons need.
 PROVENANCE_KEYS = ("model", "model_revision", "split", "split_fingerprint", "versions")
+# Metrics that reports of earlier versions lack.
+NEWER_METRICS = ("balanced_accuracy", "baseline")
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,22 +64,39 @@ class EvalResult:
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """The results of `summarize_classification` and `calibration`, and 95 % intervals under the key `intervals`."""
+        """The results of `summarize_classification` and `calibration`, 95 % intervals under the key `intervals`, and
+        under `baseline` the metrics of a model that always answers the most frequent class of the training images."""
         metrics = summarize_classification(
             labels=self.labels, predictions=self.predictions, class_names=self.class_names
         )
         return (
             metrics
             | {"intervals": metric_intervals(labels=self.labels, predictions=self.predictions)}
+            | {"baseline": self._score_baseline()}
             | calibration(labels=self.labels, probabilities=self.probabilities)
         )
 
+    @property
+    def images_per_class(self) -> np.ndarray:
+        """(C,) int64."""
+        return np.bincount(self.labels, minlength=len(self.class_names))
+
+    @property
+    def leading(self) -> list[str]:
+        """The metrics that come first; with unequal classes, macro-F1 and balanced accuracy."""
+        return leading_metrics(self.images_per_class)
+
+    def _score_baseline(self) -> dict[str, Any]:
+        # Models of earlier versions do not record the class: the most frequent one of these images stands in.
+        most = self.class_names[int(self.images_per_class.argmax())]
+        answer = self.provenance.get("run_majority_class", most)
+        return score_baseline(self.labels, class_names=self.class_names, answer=answer)
+
     def __repr__(self) -> str:
         metrics, told = self.metrics, self.provenance
-        (low, high), f1 = metrics["intervals"]["accuracy"], metrics["macro_f1"]
         return (
-            f"{told['model']} on {metrics['n']:,} {told['split']} images: accuracy {metrics['accuracy']:.2%} (95 % "
-            f"interval {low:.2%} to {high:.2%}), macro-F1 {f1:.2%}, calibration error {metrics['ece']:.2%}"
+            f"{told['model']} on {metrics['n']:,} {told['split']} images: {describe_scores(metrics, self.leading)}, "
+            f"calibration error {metrics['ece']:.2%}"
         )
 
     def _repr_html_(self) -> str:
@@ -139,7 +159,7 @@ class EvalResult:
                 provenance=content,
             )
             summary = result.metrics
-            recorded = {key: content.pop(key) for key in summary}
+            recorded = {key: content.pop(key, *([None] if key in NEWER_METRICS else [])) for key in summary}
             # Counts, not shares: another version of a library may round shares differently.
             if recorded["confusion_matrix"] != summary["confusion_matrix"]:
                 raise ValueError(f"{PREDICTIONS_FILE} and {METRICS_FILE} are not of the same evaluation")
@@ -183,8 +203,9 @@ def summarize_classification(*, labels: np.ndarray, predictions: np.ndarray, cla
         class_names: in the order of the class numbers.
 
     Returns:
-        `n`, `accuracy`, `macro_precision`, `macro_recall`, `macro_f1` (shares in [0, 1]), `per_class` (name ->
-        precision, recall, f1, support) and `confusion_matrix` (rows: true class, columns: predicted).
+        `n`, `accuracy`, `macro_precision`, `macro_recall`, `macro_f1`, `balanced_accuracy` (shares in [0, 1]),
+        `per_class` (name -> precision, recall, f1, support) and `confusion_matrix` (rows: true class, columns:
+        predicted). Balanced accuracy is the mean recall of the classes that occur in labels.
     """
     numbers = range(len(class_names))
     *scores, support = precision_recall_fscore_support(labels, predictions, labels=numbers, zero_division=0)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from scipy import optimize, sparse, special, stats
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 RESAMPLES = 10_000
 NUMBERS_AT_ONCE = 4_000_000  # limits the memory of the bootstrap, whose matrices are large with many classes
@@ -31,11 +31,11 @@ def summarize_values(values: list[float]) -> dict[str, Any]:
 
 
 def metric_intervals(*, labels: np.ndarray, predictions: np.ndarray, seed: int = 0) -> dict[str, list[float]]:
-    """95 % confidence intervals of `accuracy` and `macro_f1` for new images from the same distribution.
+    """95 % confidence intervals of the metrics of `score_predictions` for new images from the same distribution.
 
     Accuracy has the exact binomial interval (Clopper and Pearson, Biometrika 1934). It covers the true value in at
     least 95 % of the cases for every number of images and every accuracy, and is therefore slightly too wide for few
-    images. Macro-F1 has the interval of `draw_macro_f1`.
+    images. Macro-F1 and balanced accuracy have the intervals of `draw_scores`.
 
     Args:
         labels, predictions: (N,) class numbers.
@@ -46,10 +46,10 @@ def metric_intervals(*, labels: np.ndarray, predictions: np.ndarray, seed: int =
     """
     right = int((labels == predictions).sum())
     exact = stats.binomtest(right, len(labels)).proportion_ci(COVERAGE, method="exact")
-    (draws,) = draw_macro_f1(labels, predictions, seed=seed)
-    return {
-        "accuracy": [float(exact.low), float(exact.high)],
-        "macro_f1": interval(draws, around=macro_f1(labels, predictions)),
+    values = score_predictions(labels, predictions)
+    draws = draw_scores(labels, predictions, seed=seed)
+    return {"accuracy": [float(exact.low), float(exact.high)]} | {
+        name: interval(drawn[0], around=values[name]) for name, drawn in draws.items()
     }
 
 
@@ -64,30 +64,45 @@ def compare_paired(
         seed: seed of the bootstrap.
 
     Returns:
-        `accuracy` and `macro_f1`, each with `value` and `interval` (95 %). The interval of accuracy is that of
-        `paired_score_interval`; that of macro-F1 comes from `draw_macro_f1`, with the same draws for both models.
+        `accuracy`, `macro_f1` and `balanced_accuracy`, each with `value` and `interval` (95 %). The interval of
+        accuracy is that of `paired_score_interval`; the others come from `draw_scores`, with the same draws for both
+        models.
     """
     right = [predicted == labels for predicted in predictions]
     only_first, only_second = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
-    first, second = draw_macro_f1(labels, *predictions, seed=seed)
-    gain = macro_f1(labels, predictions[1]) - macro_f1(labels, predictions[0])
+    before, after = (score_predictions(labels, predicted) for predicted in predictions)
+    draws = draw_scores(labels, *predictions, seed=seed)
+    gains = {name: after[name] - before[name] for name in draws}
     return {
         "accuracy": {
             "value": (only_second - only_first) / len(labels),
             "interval": paired_score_interval(only_first, only_second, len(labels)),
         },
-        "macro_f1": {"value": gain, "interval": interval(second - first, around=gain)},
+        **{
+            name: {"value": gains[name], "interval": interval(second - first, around=gains[name])}
+            for name, (first, second) in draws.items()
+        },
     }
 
 
 def score_predictions(labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
-    """`accuracy` and `macro_f1`, in [0, 1], of predicted class numbers (N,) against labels (N,)."""
-    return {"accuracy": float(accuracy_score(labels, predictions)), "macro_f1": macro_f1(labels, predictions)}
+    """`accuracy`, `macro_f1`, `balanced_accuracy`, in [0, 1], of predicted class numbers (N,) against labels (N,)."""
+    return {
+        "accuracy": float(accuracy_score(labels, predictions)),
+        "macro_f1": macro_f1(labels, predictions),
+        "balanced_accuracy": balanced_accuracy(labels, predictions),
+    }
 
 
 def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
     """Mean F1 over the classes that occur in labels or predictions, the default of scikit-learn; in [0, 1]."""
     return float(f1_score(labels, predictions, average="macro", zero_division=0))
+
+
+def balanced_accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Mean recall over the classes that occur in labels, as scikit-learn's `balanced_accuracy_score`; in [0, 1]."""
+    # recall_score, because balanced_accuracy_score warns of every class that occurs only in the predictions.
+    return float(recall_score(labels, predictions, labels=np.unique(labels), average="macro", zero_division=0))
 
 
 def paired_score_interval(only_first: int, only_second: int, n: int) -> list[float]:
@@ -119,13 +134,15 @@ def paired_score_interval(only_first: int, only_second: int, n: int) -> list[flo
     return [-upper_bound(only_second, only_first), upper_bound(only_first, only_second)]
 
 
-def draw_macro_f1(labels: np.ndarray, *predictions: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Macro-F1 in RESAMPLES draws of a Bayesian bootstrap (Rubin, Annals of Statistics 1981) within each true class.
+def draw_scores(labels: np.ndarray, *predictions: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
+    """Macro-F1 and balanced accuracy in RESAMPLES draws of a Bayesian bootstrap within each true class.
+
+    The method is that of Rubin (Annals of Statistics 1981).
 
     For each true class independently, the shares of the predictions are drawn from a Dirichlet distribution around the
     observed shares. Each class keeps its number of images, so that no class can be missing (for several samples:
-    Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.2). The draws describe how macro-F1
-    varies for these numbers of images per class, not for other proportions of the classes.
+    Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.2). The draws describe how the metrics
+    vary for these numbers of images per class, not for other proportions of the classes.
 
     The plain method is changed in two ways. First, the counts are multiplied by n / (n + 1), which gives each share p
     the variance p (1 - p) / n of a resample of n images. Second, one correct and one wrong image in total are added,
@@ -143,7 +160,8 @@ def draw_macro_f1(labels: np.ndarray, *predictions: np.ndarray, seed: int = 0) -
         seed: seed of the draws.
 
     Returns:
-        (models, RESAMPLES) macro-F1, for each model the mean over the classes in the labels or in its predictions.
+        `macro_f1` and `balanced_accuracy`, each (models, RESAMPLES). Macro-F1 is the mean over the classes in the
+        labels or in the predictions of the model, balanced accuracy that over the classes in the labels.
     """
     cells, counts = np.unique(np.stack([labels, *predictions]), axis=1, return_counts=True)
     images = np.bincount(labels, minlength=cells.max() + 1)
@@ -172,9 +190,15 @@ def draw_macro_f1(labels: np.ndarray, *predictions: np.ndarray, seed: int = 0) -
         for names, *sums in models:
             right, answered, wrong = ((matrix @ draws)[names] for matrix in sums)
             answered += (wrong.sum(axis=0) - wrong) / max(1, len(names) - 1)
-            values.append((2 * right / (images[names, None] + answered)).mean(axis=0))
+            has_images = images[names] > 0
+            values.append(
+                [
+                    (2 * right / (images[names, None] + answered)).mean(axis=0),
+                    (right[has_images] / images[names[has_images], None]).mean(axis=0),
+                ]
+            )
         found.append(values)
-    return np.concatenate(found, axis=1)
+    return dict(zip(("macro_f1", "balanced_accuracy"), np.concatenate(found, axis=2).swapaxes(0, 1), strict=True))
 
 
 def _summing(group: np.ndarray, groups: int, where: np.ndarray | bool = True) -> sparse.csr_array:

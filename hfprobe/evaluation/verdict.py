@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from hfprobe.evaluation.imbalance import METRIC_NAMES
 from hfprobe.evaluation.results import EvalResult
 from hfprobe.system.html import render_sentences, render_table
 
@@ -35,9 +36,10 @@ class Comparison:
             return f"{found[key]:.2%} ({low:.2%} to {high:.2%})"
 
         rows = [
-            (name, with_interval(found, "accuracy"), with_interval(found, "macro_f1"), f"{found['parameters']:,}")
+            (name, *(with_interval(found, key) for key in self.content["leading"]), f"{found['parameters']:,}")
             for name, found in self.content["models"].items()
         ]
+        names = [METRIC_NAMES[key] for key in self.content["leading"]]
         caption = f"{self.content['n']:,} {self.content['split']} images, 95 % intervals"
-        table = render_table(["model", "accuracy", "macro-F1", "parameters"], rows, caption=caption)
+        table = render_table(["model", *names, "parameters"], rows, caption=caption)
         return table + render_sentences(self.content["verdict"])

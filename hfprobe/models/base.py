@@ -174,11 +174,20 @@ class ModelFamily(Generic[ModelT, OptionsT]):
         """Whether `solve` computes the weights, instead of gradient steps of the Trainer."""
         return False
 
-    def solve(self, model: ModelT, *, train: Inputs, validation: Inputs, options: OptionsT) -> dict[str, Any]:
+    def solve(
+        self,
+        model: ModelT,
+        *,
+        train: Inputs,
+        validation: Inputs,
+        options: OptionsT,
+        class_weights: np.ndarray | None = None,
+    ) -> dict[str, Any]:
         """Compute the weights with a solver, without the Trainer.
 
         Args:
             train, validation: what `inputs` returned.
+            class_weights: (C,) weights of the classes in the loss; None: all are 1.
 
         Returns:
             Name -> value of what was chosen on validation, for run.json and the model card.

@@ -10,6 +10,7 @@ import numpy as np
 
 from hfprobe.evaluation import comparison as comparisons
 from hfprobe.evaluation.comparison import COMPARISON_FILE
+from hfprobe.evaluation.imbalance import METRIC_NAMES
 from hfprobe.evaluation.results import EvalResult
 from hfprobe.evaluation.verdict import Comparison
 from hfprobe.reporting.report import make_environment, pictures_of
@@ -58,9 +59,10 @@ def write_comparison(folder: str | Path, results: dict[str, EvalResult]) -> Path
                 kind for model in comparison["models"].values() if model["cost"] for kind in model["cost"]["operators"]
             )
         ),
+        "metric_names": METRIC_NAMES,
         "best": {
             key: max(comparison["models"], key=lambda name: comparison["models"][name][key])
-            for key in ("accuracy", "macro_f1")
+            for key in comparison["leading"]
         },
     }
     with replace_together(folder, last="comparison.html") as staging:

@@ -13,6 +13,14 @@ import PIL.Image
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from sklearn.metrics import classification_report
 
+from hfprobe.evaluation.imbalance import (
+    METRIC_NAMES,
+    UNEQUAL,
+    are_unequal,
+    describe_sizes,
+    explain_baseline,
+    upper_first,
+)
 from hfprobe.evaluation.results import METRICS_FILE, EvalResult
 from hfprobe.reporting.figures import MOST_CLASSES_WITH_NUMBERS, draw_confusion_matrix
 from hfprobe.system.files import replace_together
@@ -23,7 +31,7 @@ GALLERY_SIZE = 24
 # The last four signs are the full-width forms that Chinese, Japanese and Korean keyboards produce.
 FORMULA_STARTS = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20", "'")
 CONFUSED_PAIRS, PICTURES_A_PAIR = 4, 6
-# With fewer images per class, intervals of macro-F1 can be too narrow (hfprobe.evaluation.statistics.draw_macro_f1).
+# With fewer images per class, intervals of macro-F1 can be too narrow (hfprobe.evaluation.statistics.draw_scores).
 FEW_IMAGES = 5
 
 
@@ -59,7 +67,7 @@ def write_report(folder: str | Path) -> Path:
         metrics["confusion_matrix"],
         class_names=result.class_names,
         title=f"{printable(result.provenance['model'])} on {result.provenance['split']}\n"
-        f"accuracy {metrics['accuracy']:.2%} (n = {metrics['n']:,})",
+        f"{METRIC_NAMES[result.leading[0]]} {metrics[result.leading[0]]:.2%} (n = {metrics['n']:,})",
     )
     occurring = np.union1d(result.labels, result.predictions)  # the classes of the macro averages
     text = classification_report(
@@ -78,6 +86,11 @@ def write_report(folder: str | Path) -> Path:
             metrics=metrics,
             provenance=result.provenance,
             confusion=_confusion_rows(metrics["confusion_matrix"]),
+            leading=result.leading,
+            unequal=describe_sizes(result.images_per_class) if are_unequal(result.images_per_class) else None,
+            unequal_factor=UNEQUAL,
+            metric_names=METRIC_NAMES,
+            not_better=explain_baseline(metrics, metrics["baseline"], result.leading),
             cells_are_readable=len(result.class_names) <= MOST_CLASSES_WITH_NUMBERS,
             matrix_image=_data_uri(matrix),
             gallery=_worst_mistakes(result),
@@ -115,6 +128,7 @@ def make_environment(*, markdown: bool) -> Environment:
         "\u2013" if share is None else f"{100 * share:.{digits}f}\u00a0%"
     )
     environment.filters["points"] = lambda difference: "\u2013" if difference is None else f"{100 * difference:+.2f}"
+    environment.filters["upper_first"] = upper_first
     environment.filters["machine"] = describe_hardware
     return environment
 

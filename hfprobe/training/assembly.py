@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_callback import PrinterCallback
 
+from hfprobe.config.class_weights import find_class_weights, weights_in_loss
 from hfprobe.config.run import RunConfig
 from hfprobe.data.arguments import DEFAULT_DATASET
 from hfprobe.data.image_statistics import channel_statistics
 from hfprobe.data.splits import Splits
 from hfprobe.data.store import ImageBatches
+from hfprobe.evaluation.imbalance import are_unequal, describe_sizes
 from hfprobe.evaluation.metrics import compute_metrics
 from hfprobe.models import check_processor, find_family
 from hfprobe.models.base import Inputs
@@ -27,6 +31,8 @@ from hfprobe.training.preflight import find_shortages
 from hfprobe.training.run_folder import check_same_run, holds_run
 from hfprobe.training.trainer import ProbeTrainer, identity
 
+logger = logging.getLogger(__name__)
+
 
 def build_trainer(
     *, config: RunConfig, model: PreTrainedModel, processor: BaseImageProcessor, splits: Splits
@@ -36,8 +42,13 @@ def build_trainer(
     Args:
         splits: train and validation are used; test is not touched.
     """
+    choose_metric(config, splits)
     check_before_start(config=config, model=model, splits=splits)
     check_processor(model, processor)
+    images_per_class = splits.images_per_class("train")
+    weights = find_class_weights(
+        config.training.class_weights, class_names=splits.class_names, images_per_class=images_per_class
+    )
     # Saved with the weights, so that an evaluation finds the same images again.
     model.config.run = {
         "recipe": config.training.recipe,
@@ -47,11 +58,34 @@ def build_trainer(
         "data_fingerprint": splits.fingerprint,
         **config.data.identity(),
         **{name: value for name, value in splits.summary.items() if name == "labels_digest"},
+        "majority_class": splits.class_names[int(images_per_class.argmax())],
+        **({"class_weights": weights} if weights else {}),
     }
     with config.training.main_process_first(desc="preparing inputs"):
         train, validation = make_inputs(config=config, model=model, processor=processor, splits=splits)
     adapt(config=config, model=model, images=ImageBatches(splits.part("train"), processor=processor))
-    return assemble_trainer(config=config, model=model, processor=processor, train=train, validation=validation)
+    return assemble_trainer(
+        config=config,
+        model=model,
+        processor=processor,
+        train=train,
+        validation=validation,
+        class_weights=weights_in_loss(weights, images_per_class=images_per_class),
+    )
+
+
+def choose_metric(config: RunConfig, splits: Splits) -> None:
+    """Let macro-F1 choose the best epoch if the validation images are of unequal classes and no metric was passed."""
+    images_per_class, name = splits.images_per_class("validation"), "metric_for_best_model"
+    chooses = config.training.eval_strategy.value != "no" and name not in config.passed | config.ignored_settings.keys()
+    if not chooses or not are_unequal(images_per_class):
+        return
+    config.training.metric_for_best_model = "macro_f1"
+    logger.info(
+        "The classes are unequal (validation: %s), so macro-F1 instead of accuracy chooses the best epoch. For another "
+        "metric, pass --metric_for_best_model.",
+        describe_sizes(images_per_class),
+    )
 
 
 def adapt(*, config: RunConfig, model: PreTrainedModel, images: ImageBatches) -> None:
@@ -69,7 +103,13 @@ def adapt(*, config: RunConfig, model: PreTrainedModel, images: ImageBatches) ->
 
 
 def assemble_trainer(
-    *, config: RunConfig, model: PreTrainedModel, processor: BaseImageProcessor, train: Inputs, validation: Inputs
+    *,
+    config: RunConfig,
+    model: PreTrainedModel,
+    processor: BaseImageProcessor,
+    train: Inputs,
+    validation: Inputs,
+    class_weights: np.ndarray | None = None,
 ) -> ProbeTrainer:
     """A Trainer with hfprobe's callbacks, for the inputs of `make_inputs`."""
     arguments = config.training
@@ -81,6 +121,7 @@ def assemble_trainer(
         data_collator=identity,
         processing_class=processor,
         compute_metrics=compute_metrics,
+        class_weights=class_weights,
         callbacks=[SetEpoch(train), EarlyStopping(arguments.patience)],
     )
     # Features from a cache count with the time of their extraction: a comparison of costs must not depend on a cache.

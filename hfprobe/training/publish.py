@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hfprobe.config.run import RunConfig
 from hfprobe.data.splits import Splits
+from hfprobe.evaluation.imbalance import METRIC_NAMES, leading_metrics
 from hfprobe.hub import local as hub
 from hfprobe.models import find_family
 from hfprobe.models.base import AUGMENTATION
@@ -53,9 +54,11 @@ def push_best(
         | {"effective_batch_size": config.effective_batch_size, "penalty": trainer.model.config.run.get("penalty")}
         | {name: effective["data"][name] for name in AUGMENTATION if name in effective["data"]}
         | effective["model"]
+        | {"class_weights": trainer.model.config.run.get("class_weights")}
         | {"precision": PRECISIONS[trainer.accelerator.mixed_precision]}
         | family.describe(trainer.model),
         "result": result,
+        "metrics": {METRIC_NAMES[name]: name for name in leading_metrics(result.images_per_class)},
         "repository": repository,
     }
     counted = {"epochs": result.epochs, "best_epoch": result.best_epoch, "seconds": result.seconds}

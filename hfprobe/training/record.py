@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hfprobe.config.class_weights import find_class_weights
 from hfprobe.config.run import RunConfig
 from hfprobe.models import find_family
 from hfprobe.system import provenance
@@ -26,6 +27,11 @@ NEEDED = ("model", "config", "class_names", "data_fingerprint", "processes", "ef
 def describe_run(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -> dict[str, Any]:
     """What `run.json` holds before there is a result."""
     parameters = list(model.parameters())
+    weights = find_class_weights(
+        config.training.class_weights,
+        class_names=splits.class_names,
+        images_per_class=splits.images_per_class("train"),
+    )
     return {
         "model": config.training.model,
         "recipe": config.training.recipe,
@@ -35,6 +41,7 @@ def describe_run(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -
         "source": splits.source,
         **{name: splits.summary[name] for name in ("division", "left_out") if name in splits.summary},
         "data_fingerprint": splits.fingerprint,
+        **({"class_weights": weights} if weights else {}),
         "images": {name: len(splits.part(name)) for name in ("train", "validation")},
         "parameters": sum(p.numel() for p in parameters),
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),

@@ -18,6 +18,7 @@ from hfprobe.config.arguments import RunArguments
 from hfprobe.config.files import write_config_file
 from hfprobe.config.run import RunConfig
 from hfprobe.data.splits import Splits
+from hfprobe.evaluation.imbalance import METRIC_NAMES, score_baseline
 from hfprobe.evaluation.statistics import fit_temperature
 from hfprobe.models import find_family
 from hfprobe.models.base import STATISTICS
@@ -39,15 +40,19 @@ class RunResult:
     """The result of a run on the validation images.
 
     Attributes:
-        metrics: `accuracy`, `macro_f1` and `loss` of the weights that the model holds.
+        metrics: `accuracy`, `macro_f1`, `balanced_accuracy` and `loss` of the weights that the model holds.
+        baseline: `class`, the most frequent one of the training images, and the metrics of always answering it.
         n_validation: number of validation images.
+        images_per_class: numbers of validation images.
         epochs: number of epochs trained; None where the weights were solved in closed form.
         best_epoch: the epoch whose weights the model holds; None likewise.
         seconds: of training with its evaluations, and of feature extraction, even if an earlier run did it.
     """
 
     metrics: dict[str, float]
+    baseline: dict[str, Any]
     n_validation: int
+    images_per_class: list[int]
     epochs: float | None
     best_epoch: float | None
     seconds: float
@@ -96,7 +101,11 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
     trainer.model.config.calibration_temperature = temperature
     result = RunResult(
         metrics=metrics,
+        baseline=score_baseline(
+            predicted.label_ids, class_names=splits.class_names, answer=trainer.model.config.run["majority_class"]
+        ),
         n_validation=len(splits.part("validation")),
+        images_per_class=splits.images_per_class("validation").tolist(),
         epochs=trainer.state.epoch,
         best_epoch=logged.get("epoch"),
         seconds=trainer.seconds,
@@ -128,7 +137,7 @@ def fit(
     chosen: dict[str, Any] = {}
     if family.is_solved(config.model):
         data = {"train": trainer.train_dataset, "validation": trainer.eval_dataset}
-        chosen = family.solve(trainer.model, **data, options=config.model)
+        chosen = family.solve(trainer.model, **data, options=config.model, class_weights=trainer.class_weights)
     elif checkpoint is not None and stopped_early(checkpoint, config.training):
         take_best(trainer, checkpoint)
     else:
@@ -186,7 +195,7 @@ def held_evaluation(trainer: Trainer) -> dict[str, Any] | None:
 
 
 def check_figures(predicted: PredictionOutput, *, logged: dict[str, Any], evaluated_here: bool) -> dict[str, float]:
-    """`accuracy`, `macro_f1` and `loss` of the weights that are about to be pushed.
+    """`accuracy`, `macro_f1`, `balanced_accuracy` and `loss` of the weights that are about to be pushed.
 
     Args:
         predicted: of the validation images, by these weights.
@@ -199,8 +208,9 @@ def check_figures(predicted: PredictionOutput, *, logged: dict[str, Any], evalua
     """
     if not np.isfinite(predicted.predictions).all():
         raise CheckFailedError("The model's predictions are not finite. Nothing was pushed. Use a smaller --lr.")
-    found = {name: predicted.metrics[f"test_{name}"] for name in ("accuracy", "macro_f1", "loss")}
-    expected = {name: logged[f"eval_{name}"] for name in found}
+    found = {name: predicted.metrics[f"test_{name}"] for name in (*METRIC_NAMES, "loss")}
+    # Earlier versions did not log balanced accuracy.
+    expected = {name: logged[f"eval_{name}"] for name in ("accuracy", "macro_f1", "loss")}
     counted = all(found[name] == expected[name] for name in ("accuracy", "macro_f1"))
     if counted and math.isclose(found["loss"], expected["loss"], rel_tol=1e-4, abs_tol=1e-6):
         return found

@@ -192,7 +192,7 @@ def check_same_run(config: RunConfig, *, class_names: list[str] | None = None, f
     """
     folder = Path(config.training.output_dir)
     record = read_record(folder)
-    differences = find_differences(record, config, folder)
+    differences = find_differences(record, config, folder, images_are_loaded=fingerprint is not None)
     if fingerprint is not None:
         differences += _differing("the classes", record["class_names"], class_names)
         differences += _differing("the images' fingerprint", record["data_fingerprint"], fingerprint)
@@ -205,8 +205,14 @@ def check_same_run(config: RunConfig, *, class_names: list[str] | None = None, f
         _log_allowed_changes(record, config)
 
 
-def find_differences(record: dict[str, Any], config: RunConfig, folder: Path) -> list[str]:
-    """Each setting that has an effect, must be equal and is not, with both values."""
+def find_differences(
+    record: dict[str, Any], config: RunConfig, folder: Path, *, images_are_loaded: bool = True
+) -> list[str]:
+    """Each setting that has an effect, must be equal and is not, with both values.
+
+    Args:
+        images_are_loaded: False where the metric of the best epoch may still be chosen by the images.
+    """
     now = json.loads(json.dumps(config.to_dict()))  # lists and strings as the record has them
     family = find_family(config.training.model)
     if record["model"] not in (family.name, *family.aliases):
@@ -217,8 +223,9 @@ def find_differences(record: dict[str, Any], config: RunConfig, folder: Path) ->
         # A newer version of a library adds arguments: the run had their defaults.
         defaults = getattr(config, group).__dataclass_fields__
         for name in sorted(values.keys() - MAY_DIFFER.keys()):
-            default = EARLIER.get(name, getattr(defaults.get(name), "default", None))
-            old = before.get(name, default)
+            old = before.get(name, EARLIER.get(name, getattr(defaults.get(name), "default", None)))
+            if name == "metric_for_best_model" and name not in config.passed and not images_are_loaded:
+                continue
             differences += _differing(spell_flag(name), old, values[name])
     if config.effective_batch_size is not None:
         differences += _differing("the number of processes", record["processes"], config.training.world_size)

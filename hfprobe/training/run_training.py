@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hfprobe.config.class_weights import refuse_unknown_classes
 from hfprobe.config.run import RunConfig
 from hfprobe.system.machine import use_every_core
 from hfprobe.system.process import is_main_process
@@ -81,6 +82,7 @@ def run_training(config: RunConfig, *, images: Images | None = None) -> Finished
         if images is None:
             images = load_images(config.data, seed=config.split_seed)
         config = config.for_images(images)
+        refuse_unknown_classes(config.training.class_weights, class_names=images.class_names)
         (enable_full_determinism if config.training.full_determinism else set_seed)(config.training.seed)
         model, processor = build_model(config.training.model, labels=images.class_names, options=config.model)
         splits = images.decode("train", "validation", processor=processor)

@@ -7,10 +7,11 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader
@@ -20,25 +21,17 @@ from transformers.training_args import HubStrategy, TrainingArguments
 
 from hfprobe.config.arguments import RunArguments
 from hfprobe.config.schedules import check_rates
-from hfprobe.system.errors import (
-    CheckFailedError,
-    CommandError,
-    InputError,
-    MachineError,
-    find_shortage,
-    first_line,
-    shorten,
-)
+from hfprobe.system.errors import CheckFailedError, MachineError
 from hfprobe.system.files import write_json
 from hfprobe.training import checkpoints
 from hfprobe.training.callbacks import StopOnSignal
+from hfprobe.training.loss import weighted_cross_entropy
 from hfprobe.training.optimizers import make_optimizer, scale_learning_rates
 from hfprobe.training.private_api import HookedTrainer
+from hfprobe.training.refusals import setting_up
 
 # What the system, torch and safetensors raise where a file cannot be written.
 FULL_DISK = (OSError, RuntimeError, SafetensorError)
-# What transformers and torch raise where they refuse a flag; other errors are bugs and keep their traceback.
-REFUSED_FLAG = (ValueError, TypeError, ImportError, NotImplementedError)
 LOGGED_LOSSES = {"loss": "training loss", "train_loss": "mean training loss", "eval_loss": "validation loss"}
 
 
@@ -64,9 +57,11 @@ class ProbeTrainer(HookedTrainer):
     optimizer: torch.optim.Optimizer | None
     reading = staticmethod(checkpoints.reading)
 
-    def __init__(self, **kwargs: Any):
+    def __init__(self, *, class_weights: np.ndarray | None = None, **kwargs: Any):
         with setting_up():
             super().__init__(**kwargs)
+        self.class_weights = class_weights  # (C,), with the mean 1 over the training images
+        self._weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         # Trainer would upload output_dir, a pickle included, while a checkpoint is being staged there.
         self.args.hub_strategy = HubStrategy.END
         # Sums for the next log entry. On the device and read only when logged: no step waits for them.
@@ -137,7 +132,12 @@ class ProbeTrainer(HookedTrainer):
             outputs = model(**inputs)
             loss = torch.nn.functional.cross_entropy(outputs["logits"], labels)
         else:
-            loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+            if self._weights is None:
+                loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+            else:
+                outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
+                how: dict[str, Any] = {"weights": self._weights, "smoothing": self.args.label_smoothing_factor}
+                loss = weighted_cross_entropy(outputs["logits"], labels, **how)
             self._correct += (outputs["logits"].detach().argmax(-1) == labels).sum()
             self._seen += len(labels)
         return (loss, outputs) if return_outputs else loss
@@ -270,22 +270,6 @@ class ProbeTrainer(HookedTrainer):
         # By name: the run folder may have been moved. Without --load_best_model_at_end the best step need not be saved.
         best = Path(self.args.output_dir) / checkpoints.name_of(self.state.best_global_step)
         self.state.best_model_checkpoint = str(best) if best.is_dir() else None
-
-
-@contextlib.contextmanager
-def setting_up(until: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Turn transformers' refusal of a flag, before the first step, into a one-line error."""
-    try:
-        yield
-    except Exception as error:
-        # A reporter that is not installed is a RuntimeError, like most bugs.
-        refused = isinstance(error, REFUSED_FLAG) or "to be installed" in str(error)
-        if not refused or isinstance(error, CommandError) or until() or find_shortage(error) is not None:
-            raise
-        raise InputError(
-            f"transformers cannot begin with these flags: {type(error).__name__}: {shorten(first_line(error))}. "
-            "Correct or leave out the flag that this is about; HFPROBE_DEBUG=1 shows the traceback."
-        ) from error
 
 
 class _Continue(TrainerCallback):

@@ -8,7 +8,8 @@ from hfprobe.system.errors import InputError
 CONTRADICTIONS = [
     (
         ["--metric_for_best_model", "recall"],
-        "--metric_for_best_model is recall, which no evaluation measures. Allowed: accuracy, macro_f1, loss.",
+        "--metric_for_best_model is recall, which no evaluation measures. Allowed: accuracy, macro_f1, "
+        "balanced_accuracy, loss.",
     ),
     (
         ["--metric_for_best_model", "loss"],

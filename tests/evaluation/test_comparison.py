@@ -125,9 +125,12 @@ def test_the_keys_are_stable(tmp_path):
     comparison = compare({"a": planted(0.9), "b": planted(0.8)})
     content = json.loads(save_comparison(comparison, tmp_path / "new").read_text())
     assert content == comparison
-    assert set(content) == {"class_names", "split", "split_fingerprint", "n", "models", "pairs", "profile", "verdict"}
+    assert set(content) == {
+        "class_names", "split", "split_fingerprint", "n", "leading", "models", "pairs", "profile", "verdict",
+    }  # fmt: skip
     assert set(content["models"]["a"]) == {
-        "accuracy", "macro_precision", "macro_recall", "macro_f1", "intervals", "per_class", "nll", "brier", "ece",
+        "accuracy", "macro_precision", "macro_recall", "macro_f1", "balanced_accuracy", "intervals", "baseline",
+        "per_class", "nll", "brier", "ece",
         "revision", "recipe", "seed", "epochs", "best_epoch", "training_seconds", "parameters", "trainable_parameters",
         "backbone", "backbone_weights", "evaluation_seconds", "hardware", "versions", "cost",
     }  # fmt: skip

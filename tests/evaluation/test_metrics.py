@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from transformers import EvalPrediction
 
 from hfprobe.evaluation.metrics import ClassificationMetric, compute_metrics
@@ -8,11 +8,12 @@ from hfprobe.evaluation.results import summarize_classification
 
 
 def test_a_class_in_neither_labels_nor_predictions_is_left_out_of_macro_f1():
-    assert ClassificationMetric().compute(predictions=[0, 1, 1], references=[0, 1, 1]) == {"accuracy": 1, "macro_f1": 1}
+    assert ClassificationMetric().compute(predictions=[0, 1, 1], references=[0, 1, 1])["macro_f1"] == 1
     # Of five classes, three occur: 0 and 1 in the labels, 3 only in the predictions.
     logits = np.eye(5)[[0, 1, 3, 0]]
     found = compute_metrics(EvalPrediction(predictions=logits, label_ids=np.array([0, 1, 1, 0])))
-    assert found == {"accuracy": 0.75, "macro_f1": pytest.approx((1 + 2 / 3 + 0) / 3)}
+    macro_f1 = pytest.approx((1 + 2 / 3 + 0) / 3)
+    assert found == {"accuracy": 0.75, "macro_f1": macro_f1, "balanced_accuracy": 0.75}  # of 0 and 1, in the labels
 
 
 def test_of_a_tuple_the_first_item_is_the_logits():
@@ -27,7 +28,7 @@ def test_of_a_tuple_the_first_item_is_the_logits():
 def test_the_trainers_metrics_leave_no_file_and_wait_for_no_lock(tmp_path, monkeypatch):
     monkeypatch.setattr("evaluate.config.HF_METRICS_CACHE", tmp_path)
     found = compute_metrics(EvalPrediction(predictions=np.eye(3), label_ids=np.arange(3)))
-    assert found == {"accuracy": 1.0, "macro_f1": 1.0}
+    assert found == {"accuracy": 1.0, "macro_f1": 1.0, "balanced_accuracy": 1.0}
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
@@ -42,12 +43,14 @@ def test_trainer_and_report_give_the_same_numbers_to_the_last_digit():
         assert report["macro_f1"] == pytest.approx(np.mean(in_classes), abs=1e-15)
 
 
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")  # balanced_accuracy_score
 def test_metric_equals_scikit_learn_and_works_in_parts():
     generator = np.random.default_rng(0)
     labels, logits = generator.integers(0, 5, 300), generator.normal(size=(300, 6))  # nobody is of class 5
     expected = {
         "accuracy": accuracy_score(labels, logits.argmax(1)),
         "macro_f1": f1_score(labels, logits.argmax(1), average="macro", zero_division=0),
+        "balanced_accuracy": balanced_accuracy_score(labels, logits.argmax(1)),
     }
     assert compute_metrics(EvalPrediction(predictions=logits, label_ids=labels)) == pytest.approx(expected)
     metric = ClassificationMetric()

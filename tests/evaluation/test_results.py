@@ -30,12 +30,12 @@ def test_the_keys_of_metrics_json_are_stable(tmp_path):
     make_result().save(tmp_path)
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert set(content) == {
-        "class_names", "n", "accuracy", "macro_precision", "macro_recall", "macro_f1", "per_class", "confusion_matrix",
-        "intervals", "nll", "brier", "ece", "reliability",
+        "class_names", "n", "accuracy", "macro_precision", "macro_recall", "macro_f1", "balanced_accuracy", "per_class",
+        "confusion_matrix", "intervals", "baseline", "nll", "brier", "ece", "reliability",
         "model", "model_revision", "split", "source", "split_fingerprint", "versions", "hardware",
     }  # fmt: skip
     assert set(content["per_class"]["cat"]) == {"precision", "recall", "f1", "support"}
-    assert set(content["intervals"]) == {"accuracy", "macro_f1"}
+    assert set(content["intervals"]) == {"accuracy", "macro_f1", "balanced_accuracy"}
     assert set(content["reliability"][0]) == {"confidence", "accuracy", "n"}
 
 

@@ -61,11 +61,19 @@ def test_interval_for_thousands_of_images_equals_the_plain_bootstrap():
     assert found == statistics.metric_intervals(labels=labels, predictions=predictions)
 
 
-def coverage(n, shares, *, of, times=150):
-    """How often the interval of macro-F1, or of a difference, holds the value that the answers' probabilities have."""
+def true_macro_f1(share, n):
+    return (2 * np.diag(share) * n / (n + n @ share)).mean()
+
+
+def true_balanced_accuracy(share, n):
+    return np.diag(share).mean()
+
+
+def coverage(n, shares, *, of, true_value, times=150):
+    """How often the interval of a metric, or of a difference, holds the value that the answers' probabilities have."""
     generator, n, covered = np.random.default_rng(0), np.array(n), 0
     labels = np.repeat(np.arange(len(n)), n)
-    truths = [(2 * np.diag(share) * n / (n + n @ share)).mean() for share in shares]
+    truths = [true_value(share, n) for share in shares]
     for _ in range(times):
         answers = [
             np.concatenate([generator.choice(len(n), m, p=p) for m, p in zip(n, share, strict=True)])
@@ -92,29 +100,42 @@ SETTINGS = {
 }
 
 
+TRUE_VALUES = {"macro_f1": true_macro_f1, "balanced_accuracy": true_balanced_accuracy}
+
+
+@pytest.mark.parametrize("metric", TRUE_VALUES)
 @pytest.mark.parametrize("name", SETTINGS)
-def test_interval_of_macro_f1_covers_the_true_value(name, monkeypatch):
+def test_interval_of_a_macro_metric_covers_the_true_value(name, metric, monkeypatch):
     monkeypatch.setattr(statistics, "RESAMPLES", 500)
     n, accuracies = SETTINGS[name]
 
     def of(labels, answers):
-        return statistics.metric_intervals(labels=labels, predictions=answers[0])["macro_f1"]
+        return statistics.metric_intervals(labels=labels, predictions=answers[0])[metric]
 
     # 150 times: 0.89 lies three standard deviations below 0.95. A resample over all images covered 63 % with hardly
     # an error and 47 % with a class of one image.
-    assert coverage(n, [shares_of(accuracies)], of=of) > 0.89
+    assert coverage(n, [shares_of(accuracies)], of=of, true_value=TRUE_VALUES[metric]) > 0.89
 
 
+@pytest.mark.parametrize("metric", TRUE_VALUES)
 @pytest.mark.parametrize("name", SETTINGS)
-def test_interval_of_a_difference_of_macro_f1_covers_the_true_value(name, monkeypatch):
+def test_interval_of_a_difference_of_a_macro_metric_covers_the_true_value(name, metric, monkeypatch):
     monkeypatch.setattr(statistics, "RESAMPLES", 500)
     n, accuracies = SETTINGS[name]
 
     def of(labels, answers):
-        return statistics.compare_paired(labels=labels, predictions=tuple(answers))["macro_f1"]["interval"]
+        return statistics.compare_paired(labels=labels, predictions=tuple(answers))[metric]["interval"]
 
     shares = [shares_of(accuracies), shares_of([0.95 * accuracy for accuracy in accuracies])]
-    assert coverage(n, shares, of=of) > 0.89
+    assert coverage(n, shares, of=of, true_value=TRUE_VALUES[metric]) > 0.89
+
+
+def test_balanced_accuracy_of_one_class_has_the_width_of_its_binomial_interval():
+    """With one class, balanced accuracy is its accuracy: the interval is near Jeffreys', which exact ones enclose."""
+    labels, predictions = np.zeros(100, int), np.repeat([0, 1], [90, 10])
+    found = statistics.metric_intervals(labels=labels, predictions=predictions)
+    np.testing.assert_allclose(found["balanced_accuracy"], stats.beta(90.5, 10.5).ppf([0.025, 0.975]), atol=0.01)
+    assert found["accuracy"][0] < found["balanced_accuracy"][0] < 0.9 < found["balanced_accuracy"][1]
 
 
 def test_interval_of_perfect_predictions_depends_on_the_images_per_class():
@@ -131,7 +152,7 @@ def test_interval_of_perfect_predictions_depends_on_the_images_per_class():
 
 def test_each_class_keeps_its_number_of_images_in_every_draw():
     labels, predictions = np.repeat([0, 1], [100, 1]), np.repeat([0, 1], [100, 1])
-    draws = statistics.draw_macro_f1(labels, predictions)
+    draws = statistics.draw_scores(labels, predictions)["macro_f1"]
     assert draws.shape == (1, statistics.RESAMPLES)
     # Where the single image of class 1 is left out of a resample of images (in 37 of 100), macro-F1 is at most 0.5.
     assert (draws > 0.51).mean() > 0.7

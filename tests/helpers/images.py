@@ -35,3 +35,13 @@ def load_splits(data, *, seed: int):
     """All three parts as SimpleCNN sees them."""
     processor = build_model("cnn", labels=["a", "b"], options=find_family("cnn").recipe_options())[1]
     return load_images(data, seed=seed).decode("train", "validation", "test", processor=processor)
+
+
+def make_unequal_dataset(**values):
+    """`make_dataset` with 80, 40, 20, 20 and 20 training images, and a quarter as many test images."""
+    found = make_dataset(train=400, test=100, **values)
+    for split, counts in {"train": (80, 40, 20, 20, 20), "test": (20, 10, 5, 5, 5)}.items():
+        found[split] = found[split].select(
+            [5 * row + label for label, count in enumerate(counts) for row in range(count)]
+        )
+    return found

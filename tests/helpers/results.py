@@ -50,6 +50,17 @@ def without_images(result, *, of):
     )
 
 
+def unequal_result(seed=0, answers=None):
+    """Of three classes, with 200, 100 and 20 images. `answers`: the class number that every image gets."""
+    result = make_result(count=600, seed=seed)
+    kept = np.isin(np.arange(600), [*range(0, 600, 3), *range(1, 300, 3), *range(2, 60, 3)])
+    values = {name: getattr(result, name)[kept] for name in ("index", "labels", "probabilities")}
+    if answers is not None:
+        values["probabilities"] = np.eye(3, dtype=np.float32)[np.full(kept.sum(), answers)]
+    wrong = values["index"][values["probabilities"].argmax(1) != values["labels"]].tolist()
+    return dataclasses.replace(result, mistakes=dict.fromkeys(wrong, PNG), **values)
+
+
 COUNT = 600
 
 

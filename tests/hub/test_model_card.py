@@ -20,6 +20,21 @@ def test_model_card_shows_values_as_typed_and_omits_unset_ones():
     assert "None" not in card
 
 
+def test_the_table_of_metrics_has_the_baseline_beside_the_model():
+    baseline = CARD["result"]["baseline"] | {"class": "a|b"}
+    metrics = {"macro-F1": "macro_f1", "balanced accuracy": "balanced_accuracy", "accuracy": "accuracy"}
+    card = render_card(
+        name="hfprobe/m", card=CARD | {"metrics": metrics, "result": CARD["result"] | {"baseline": baseline}}
+    )
+    found = rows(card.split("---\n", 2)[2])
+    assert found[:4] == [
+        ["metric", "validation (n = 4 images)", "always answering a|b"],
+        ["macro-F1", "90.00 %", "6.67 %"],
+        ["balanced accuracy", "91.00 %", "20.00 %"],
+        ["accuracy", "91.25 %", "20.00 %"],
+    ]
+
+
 @pytest.mark.parametrize(
     "dataset",
     [

@@ -13,7 +13,7 @@ import PIL.Image
 import pytest
 
 from helpers.pages import Page, section_of, title_after_sorting
-from helpers.results import make_result, without_images
+from helpers.results import make_result, unequal_result, without_images
 from hfprobe.evaluation.comparison import compare, save_comparison
 from hfprobe.reporting import write_comparison, write_report
 from hfprobe.reporting.figures import draw_confusion_matrix
@@ -143,6 +143,49 @@ def test_pages_say_that_a_class_has_no_image(tmp_path):
     page = Page(write_comparison(tmp_path, results).read_text())
     assert "No test image belongs to owl. A dash marks a score that is not defined." in page.text
     assert "| owl | \u2013 | \u2013 | \u2013 |" in (tmp_path / "comparison.md").read_text()
+
+
+def test_pages_lead_with_macro_f1_and_name_the_baseline_if_classes_are_unequal(tmp_path):
+    result = unequal_result()
+    result.provenance.update(parameters=1000, run_majority_class="dog")
+    result.save(tmp_path)
+    page = Page(write_report(tmp_path).read_text())
+    metrics = result.metrics
+    assert f"simple-cnn: {100 * metrics['macro_f1']:.2f}\u00a0% test macro-F1" in page.text
+    text = " ".join(page.text.split())
+    assert "The classes are unequal: 20 to 200 images per class, and the largest has more than 1.5 times" in text
+    assert "The intervals of macro-F1 and balanced accuracy come from a Bayesian bootstrap" in text
+    assert (
+        "Baseline: always answering dog, the most frequent class of the training images, gives macro-F1 15.87 %, "
+        "balanced accuracy 33.33 %, accuracy 31.25 %." in text
+    )
+    for name in ("macro_f1", "balanced_accuracy", "accuracy"):
+        low, high = metrics["intervals"][name]
+        assert f"{metrics[name]:.2%}{low:.2%}to{high:.2%}" in text.replace(" ", "")
+    results = {"one": result, "other": unequal_result(seed=1)}
+    save_comparison(compare(results), tmp_path)
+    path = write_comparison(tmp_path, results)
+    compared = " ".join(Page(path.read_text()).text.split())
+    assert "Difference in balanced accuracy" in compared
+    assert "Macro-F1BalancedaccuracyAccuracyNLL" in compared.replace(" ", "")
+    assert "| model | macro-F1 | balanced accuracy | accuracy | NLL" in path.with_suffix(".md").read_text()
+
+
+def test_the_page_of_equal_classes_leads_with_accuracy_and_names_the_baseline(tmp_path):
+    result = make_result()
+    guess = dataclasses.replace(result, probabilities=np.eye(3, dtype=np.float32)[np.zeros(60, int)])
+    picture = next(iter(result.mistakes.values()))
+    guess = dataclasses.replace(guess, mistakes=dict.fromkeys(guess.index[guess.labels != 0].tolist(), picture))
+    for one, sentence in ((result, ""), (guess, "The model is not better than the baseline. ")):
+        one.save(tmp_path)
+        text = " ".join(Page(write_report(tmp_path).read_text()).text.split())
+        assert f"{100 * one.metrics['accuracy']:.2f} % test accuracy" in text
+        assert (
+            f"{sentence}Baseline: always answering cat, the most frequent class of these images, gives accuracy "
+            "33.33 %, macro-F1 16.67 %." in text
+        )
+        assert ("not better" in text) == bool(sentence)
+        assert "alanced accuracy" not in text
 
 
 def test_pages_say_which_intervals_they_show(tmp_path):

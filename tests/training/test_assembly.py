@@ -1,11 +1,14 @@
+import json
+import logging
 import re
 
 import pytest
 import torch
 
-from helpers.images import CLASSES, load_splits
+from helpers.images import CLASSES, load_splits, make_unequal_dataset
 from helpers.models import PROBE
 from helpers.runs import small_run
+from hfprobe.config.files import read_config_file
 from hfprobe.config.run import make_run
 from hfprobe.data.arguments import DEFAULT_DATASET
 from hfprobe.data.store import ImageBatches
@@ -13,6 +16,9 @@ from hfprobe.models import build_model, find_family
 from hfprobe.models.simple_cnn.modeling import CIFAR10_MEAN
 from hfprobe.system.errors import InputError
 from hfprobe.training.assembly import adapt, build_trainer
+from hfprobe.training.run import train
+from hfprobe.training.run_folder import check_output_dir
+from hfprobe.training.trainer import ProbeTrainer
 
 
 def test_principal_filters_are_set_before_training(dataset_folder, tmp_path):
@@ -52,3 +58,126 @@ def test_a_pretrained_backbone_keeps_its_statistics(dataset_folder, tmp_path):
 def test_a_crop_must_overlap_the_image(dataset_folder, tmp_path):
     with pytest.raises(InputError, match=re.escape("--crop_shift is 32; allowed: 0 to 31.")):
         small_run(dataset_folder, tmp_path, crop_shift=32)
+
+
+@pytest.fixture(scope="module")
+def unequal_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "unequal"
+    make_unequal_dataset().save_to_disk(folder)
+    return folder
+
+
+WEIGHTS = {"airplane": 0.45, "automobile": 0.9, "bird": 1.8, "cat": 1.8, "dog": 1.8}  # balanced
+LINE = (
+    "The classes are unequal (validation: 4 to 16 images per class), so macro-F1 instead of accuracy chooses the best "
+    "epoch. For another metric, pass --metric_for_best_model."
+)
+
+
+def test_macro_f1_chooses_the_best_epoch_of_unequal_classes_and_is_recorded(unequal_folder, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "hfprobe")
+    trainer, _ = small_run(unequal_folder, tmp_path, num_train_epochs=3, class_weights="balanced")
+    assert LINE in caplog.messages
+    assert trainer.state.best_metric == max(
+        entry["eval_macro_f1"] for entry in trainer.state.log_history if "eval_macro_f1" in entry
+    )
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["config"]["training"]["metric_for_best_model"] == "macro_f1"
+    assert record["class_weights"] == pytest.approx(WEIGHTS)
+    assert record["result"]["images_per_class"] == [16, 8, 4, 4, 4]
+    assert record["result"]["baseline"]["class"] == "airplane"
+    assert record["result"]["baseline"]["accuracy"] == 16 / 36
+    assert trainer.model.config.run["class_weights"] == pytest.approx(WEIGHTS)
+    assert trainer.model.config.run["majority_class"] == "airplane"
+    settings = read_config_file(tmp_path / "config.yaml")
+    assert settings["metric_for_best_model"] == "macro_f1"
+    assert settings["class_weights"] == "balanced"
+
+
+@pytest.mark.parametrize(
+    "values", [{"metric_for_best_model": "accuracy"}, {"eval_strategy": "no", "load_best_model_at_end": False}]
+)
+def test_a_metric_that_was_passed_or_that_chooses_nothing_is_left_alone(unequal_folder, tmp_path, caplog, values):
+    caplog.set_level(logging.INFO, "hfprobe")
+    config = make_run(dataset=str(unequal_folder), output_dir=str(tmp_path), use_cpu=True, **values)
+    model, processor = build_model("cnn", labels=config.data.classes, options=config.model)
+    trainer = build_trainer(config=config, model=model, processor=processor, splits=load_splits(config.data, seed=42))
+    assert trainer.args.metric_for_best_model == "accuracy"
+    assert LINE not in caplog.messages
+
+
+def test_equal_classes_keep_accuracy(dataset_folder, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "hfprobe")
+    trainer, _ = small_run(dataset_folder, tmp_path, num_train_epochs=1)
+    assert trainer.args.metric_for_best_model == "accuracy"
+    assert not [line for line in caplog.messages if "unequal" in line]
+    assert trainer.class_weights is None
+    assert "class_weights" not in trainer.model.config.run
+
+
+def test_weights_that_are_all_equal_change_the_weights_of_the_network_hardly_and_others_do(dataset_folder, tmp_path):
+    plain, equal, other = (
+        small_run(dataset_folder, tmp_path / str(number), num_train_epochs=1, **values)[0]
+        for number, values in enumerate(
+            (
+                {},
+                {"class_weights": dict.fromkeys(("cat", "dog", "bird", "airplane", "automobile"), 7)},
+                {"class_weights": {"cat": 7}},
+            )
+        )
+    )
+    for mine, theirs in zip(plain.model.parameters(), equal.model.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=2e-3, rtol=0)
+    first, second = (trainer.model.classifier[-1].bias[3] for trainer in (plain, other))  # cat
+    assert second - first > 1e-3
+
+
+def test_a_weighted_run_of_unequal_classes_resumes_to_the_bit(unequal_folder, tmp_path, monkeypatch):
+    values = {"num_train_epochs": 3, "class_weights": '{"dog": 3}'}
+    whole, expected = small_run(unequal_folder, tmp_path / "whole", **values)
+
+    class Interrupted(Exception):
+        pass
+
+    save = ProbeTrainer._save_checkpoint
+
+    def stop_after_saving(self, *args, **kwargs):
+        save(self, *args, **kwargs)
+        raise Interrupted
+
+    monkeypatch.setattr(ProbeTrainer, "_save_checkpoint", stop_after_saving)
+    with pytest.raises(Interrupted):
+        small_run(unequal_folder, tmp_path / "parts", **values)
+    monkeypatch.setattr(ProbeTrainer, "_save_checkpoint", save)
+    how = {"per_device_train_batch_size": 40, "use_cpu": True, "disable_tqdm": True, "resume": True}
+    check_output_dir(make_run(dataset=str(unequal_folder), output_dir=str(tmp_path / "parts"), **values, **how))
+    resumed, found = small_run(unequal_folder, tmp_path / "parts", resume=True, **values)
+    assert found.metrics == expected.metrics
+    for mine, theirs in zip(resumed.model.state_dict().values(), whole.model.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs)
+    with pytest.raises(InputError, match=r'--class_weights was {"dog": 3.0}, is none'):
+        small_run(unequal_folder, tmp_path / "parts", resume=True, num_train_epochs=3)
+    with pytest.raises(InputError, match=r"--metric_for_best_model was macro_f1, is accuracy"):
+        small_run(unequal_folder, tmp_path / "parts", resume=True, metric_for_best_model="accuracy", **values)
+
+
+def test_the_weights_reach_the_exact_head(unequal_folder, tmp_path):
+    values = {"model": "probe", "backbone": "resnet10t", "backbone_weights": "random", "disable_tqdm": True}
+    heads = []
+    for weights in ("none", {"cat": 50.0}):
+        config = make_run(
+            dataset=str(unequal_folder),
+            output_dir=str(tmp_path / str(weights)[:3]),
+            class_weights=weights,
+            use_cpu=True,
+            **values,
+        )
+        torch.manual_seed(0)
+        model, processor = build_model("probe", labels=config.data.classes, options=config.model)
+        splits = load_splits(config.data, seed=42)
+        trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
+        train(trainer, config=config, splits=splits)
+        logits = torch.from_numpy(trainer.predict(trainer.eval_dataset).predictions)
+        heads.append(logits.softmax(-1).mean(0)[3])
+        assert trainer.args.metric_for_best_model == "accuracy"  # no epochs, nothing to choose
+    assert heads[1] > heads[0]

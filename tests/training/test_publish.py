@@ -17,6 +17,7 @@ from hfprobe.training.run import train
         ({}, ["optimizer | muon", "muon_learning_rate | 0.08", "effective_batch_size | 40"], ["optim |", "penalty"]),
         ({"optimizer": "adam"}, ["optimizer | adam", "learning_rate | 0.002"], ["optim |", "muon_learning_rate"]),
         ({"optimizer": "optim"}, ["optim | adamw_torch"], ["muon_momentum"]),
+        ({"class_weights": {"cat": 2}}, ["class_weights | {'airplane': 1.0, 'automobile': 1.0, "], []),
         ({"augment": False}, ["augment | False"], ["flips", "crop_padding"]),
         (
             {"model": "vit", "backbone": "resnet10t", "backbone_weights": "random"},

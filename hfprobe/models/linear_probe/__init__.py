@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hfprobe.models.base import AUGMENTATION, GRADIENT_TRAINING, Inputs, ModelFamily
 
 if TYPE_CHECKING:  # slow to import
+    import numpy as np
     from transformers import BaseImageProcessor
 
     from hfprobe.data.store import ImageSplit
@@ -157,10 +158,19 @@ class LinearProbeFamily(ModelFamily["LinearProbe", LinearProbeOptions]):
     def is_solved(self, options: LinearProbeOptions) -> bool:
         return options.head == "exact"
 
-    def solve(self, model: LinearProbe, *, train: Any, validation: Any, options: LinearProbeOptions) -> dict[str, Any]:
+    def solve(
+        self,
+        model: LinearProbe,
+        *,
+        train: Any,
+        validation: Any,
+        options: LinearProbeOptions,
+        class_weights: np.ndarray | None = None,
+    ) -> dict[str, Any]:
         from hfprobe.models.linear_probe.head import install_head, solve_head
 
-        head = solve_head(train.split, validation.split, classes=model.config.num_labels)
+        classes = model.config.num_labels
+        head = solve_head(train.split, validation.split, classes=classes, class_weights=class_weights)
         install_head(model, head)
         return {"penalty": head.penalty}
 

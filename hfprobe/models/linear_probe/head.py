@@ -28,7 +28,7 @@ class Head:
         weight: (C, F) float64, for features that are not standardised.
         bias: (C,) float64.
         penalty: weight of the L2 penalty, chosen on validation.
-        validation_loss: mean cross-entropy on validation.
+        validation_loss: mean cross-entropy on validation, with the weights of the classes.
     """
 
     weight: np.ndarray
@@ -37,16 +37,19 @@ class Head:
     validation_loss: float
 
 
-def solve_head(train: FeatureSplit, validation: FeatureSplit, *, classes: int) -> Head:
+def solve_head(
+    train: FeatureSplit, validation: FeatureSplit, *, classes: int, class_weights: np.ndarray | None = None
+) -> Head:
     """Multinomial logistic regression by L-BFGS in float64 on standardised features.
 
     The penalty with the lowest cross-entropy on validation is chosen. The standardisation is then folded into weight
     and bias, so that the head is a plain linear layer. The objective is that of scikit-learn's LogisticRegression with
-    C = 1 / (penalty x N).
+    C = 1 / (penalty x N) and, if there are class weights, with these as its `class_weight`.
 
     Args:
         train, validation: features of both splits; of validation, only the first view is used.
         classes: number of classes C.
+        class_weights: (C,) weights of the images of each class in the loss, also on validation; None: all are 1.
     """
     features = torch.from_numpy(train.features.reshape(-1, train.features.shape[-1]).astype(np.float64))
     labels = torch.from_numpy(np.tile(train.labels, len(train.features)))
@@ -54,12 +57,19 @@ def solve_head(train: FeatureSplit, validation: FeatureSplit, *, classes: int) -
     scale[scale == 0] = 1  # a constant feature stays at zero
     features = (features - mean) / scale
     held_out, answers = torch.from_numpy(validation.features[0].astype(np.float64)), torch.from_numpy(validation.labels)
-    solve = partial(minimise_cross_entropy, features, labels, covariance=features.T @ features / len(features))
+    by_class = None if class_weights is None else torch.from_numpy(class_weights)
+    solve = partial(
+        minimise_cross_entropy,
+        features,
+        labels,
+        covariance=features.T @ features / len(features),
+        weights=None if by_class is None else by_class[labels],
+    )
 
     def unfold(solution: torch.Tensor, penalty: float) -> Head:
         weight = solution[:, :-1] / scale
         bias = solution[:, -1] - weight @ mean
-        loss = torch.nn.functional.cross_entropy(held_out @ weight.T + bias, answers).item()
+        loss = torch.nn.functional.cross_entropy(held_out @ weight.T + bias, answers, weight=by_class).item()
         return Head(weight=weight.numpy(), bias=bias.numpy(), penalty=penalty, validation_loss=loss)
 
     losses: list[float] = []
@@ -84,6 +94,7 @@ def minimise_cross_entropy(
     penalty: float,
     start: torch.Tensor,
     covariance: torch.Tensor | None = None,
+    weights: torch.Tensor | None = None,
     tolerance: float = 1e-8,
 ) -> torch.Tensor:
     """Minimise the mean cross-entropy + penalty / 2 * |weight|^2 over weight and bias.
@@ -98,6 +109,7 @@ def minimise_cross_entropy(
         penalty: weight of the L2 penalty; the bias is not penalised.
         start: (C, F + 1) initial weight, with the bias in the last column.
         covariance: features.T @ features / N, if the caller has already computed it.
+        weights: (N,) float64, weights of the images in the cross-entropy; None: all are 1.
         tolerance: largest allowed partial derivative at the solution, in the preconditioned coordinates.
 
     Returns:
@@ -123,7 +135,11 @@ def minimise_cross_entropy(
         weight, bias = plain()
         # In this form, neither product nor gradient multiplies a transposed matrix, for which BLAS is six times slower.
         logits = (weight.contiguous() @ features.T + bias[:, None]).T
-        loss = torch.nn.functional.cross_entropy(logits, labels) + penalty / 2 * weight.square().sum()
+        if weights is None:
+            loss = torch.nn.functional.cross_entropy(logits, labels)
+        else:
+            loss = torch.nn.functional.cross_entropy(logits, labels, reduction="none") @ weights / len(weights)
+        loss = loss + penalty / 2 * weight.square().sum()
         loss.backward()
         return loss
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.utils.class_weight import compute_class_weight
 
 from helpers.features import blobs
 from helpers.models import build_probe
@@ -61,3 +62,54 @@ def test_install_head_copies_the_weights():
     install_head(model, head)
     assert torch.equal(model.head.weight, torch.ones(5, 512))
     assert model.head.bias.tolist() == [0, 1, 2, 3, 4]
+
+
+CLASS_WEIGHTS = {0: 1.0, 1: 4.0, 2: 0.25}
+
+
+@pytest.mark.parametrize("penalty", [1e-1, 1e-3])
+@pytest.mark.parametrize("class_weight", [CLASS_WEIGHTS, "balanced"])
+def test_weighted_solution_equals_that_of_scikit_learn(penalty, class_weight):
+    data = blobs(count=450)
+    kept = np.r_[np.flatnonzero(data.labels == 0), np.flatnonzero(data.labels == 1)[:60], np.arange(2, 90, 3)]
+    values, labels = data.features[0, kept, 2:].astype(np.float64), data.labels[kept]
+    by_class = compute_class_weight(class_weight, classes=np.arange(3), y=labels)
+    reference = LogisticRegression(
+        C=1 / (penalty * len(values)), tol=1e-10, max_iter=10_000, class_weight=class_weight, solver="newton-cg"
+    ).fit(values, labels)
+    found = minimise_cross_entropy(
+        torch.from_numpy(values),
+        torch.from_numpy(labels),
+        penalty=penalty,
+        start=torch.zeros(3, 19).double(),
+        weights=torch.from_numpy(by_class[labels]),
+    )
+    np.testing.assert_allclose(found[:, :-1], reference.coef_, atol=1e-6)
+    bias = found[:, -1].numpy()
+    np.testing.assert_allclose(bias - bias.mean(), reference.intercept_ - reference.intercept_.mean(), atol=1e-6)
+
+
+def test_weighted_head_minimises_the_weighted_loss_on_validation():
+    data, held_out = blobs(count=60), blobs(count=300, seed=1)
+    weights = np.array([1.0, 4.0, 0.25])
+    plain, weighted = (solve_head(data, held_out, classes=3, class_weights=one) for one in (None, weights))
+    logits = held_out.features[0] @ weighted.weight.T + weighted.bias
+    losses = torch.nn.functional.cross_entropy(
+        torch.from_numpy(logits), torch.from_numpy(held_out.labels), reduction="none"
+    ).numpy()
+    by_image = weights[held_out.labels]
+    assert weighted.validation_loss == pytest.approx(by_image @ losses / by_image.sum())
+    # More images are said to be of the class whose mistakes count most.
+    counts = [
+        np.bincount((held_out.features[0] @ head.weight.T + head.bias).argmax(1), minlength=3)
+        for head in (plain, weighted)
+    ]
+    assert counts[1][1] > counts[0][1]
+    assert counts[1][2] < counts[0][2]
+
+
+def test_weights_of_one_change_nothing():
+    data, held_out = blobs(), blobs(seed=1)
+    plain, weighted = (solve_head(data, held_out, classes=3, class_weights=one) for one in (None, np.ones(3)))
+    assert weighted.penalty == plain.penalty
+    np.testing.assert_allclose(weighted.weight, plain.weight, atol=1e-6)
