@@ -1,6 +1,6 @@
 """Decode a folder of large photographs: images per second beside `Dataset.map` with as many processes, and memory.
 
-python benchmarks/photographs.py                     # 5 rounds of 100 photographs of 4,000 x 3,000 pixels, both ways in turn
+python benchmarks/photographs.py                     # 5 rounds of 100 photographs of 4,000 x 3,000 pixels
 python benchmarks/photographs.py --memory 5000       # the memory of the process while it decodes 5,000 of them
 """
 
@@ -36,7 +36,7 @@ def main() -> None:
     arguments = parser.parse_args()
     processor = build_model("cnn", labels=list(CLASSES), options=find_family("cnn").recipe_options(image_size=64))[1]
     with tempfile.TemporaryDirectory() as folder:
-        cache.cache_folder = lambda: Path(folder) / "cache"  # type: ignore[assignment]
+        cache.cache_folder = lambda: Path(folder) / "cache"
         photographs = write_photographs(Path(folder) / "photos", count=arguments.memory or arguments.images)
         images = load_images(DataArguments(dataset=str(photographs)), seed=0, whole=True)
         if arguments.memory:
@@ -46,7 +46,7 @@ def main() -> None:
         rounds = iter(range(10**6))
 
         def hfprobe() -> None:
-            cache.cache_folder = lambda: Path(folder) / f"cache{next(rounds)}"  # type: ignore[assignment]
+            cache.cache_folder = lambda: Path(folder) / f"cache{next(rounds)}"
             images.decode("all", processor=processor)
 
         def by_map() -> None:
