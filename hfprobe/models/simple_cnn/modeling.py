@@ -24,7 +24,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 
 IMAGE_SIZE = 32
 LARGEST_SIZE = 512
-# Side of the map that the linear layers read: three times half of IMAGE_SIZE.
+# Side of the map that the linear layers read: IMAGE_SIZE, halved three times.
 POOLED = 4
 # Channel statistics of the CIFAR-10 training images, as in published training recipes.
 CIFAR10_MEAN = [0.4914, 0.4822, 0.4465]
@@ -89,8 +89,8 @@ class SimpleCNN(PreTrainedModel):
             in_channels = out_channels
         side = config.image_size // 2 ** len(config.channels)
         if side > POOLED:
-            # Adaptive average pooling with windows of one size, which may overlap. nn.AdaptiveAvgPool2d is not
-            # deterministic on a GPU, and needs a side that POOLED divides in an export to ONNX and on an Apple GPU.
+            # Adaptive average pooling with windows of one size, which may overlap. The gradient of
+            # nn.AdaptiveAvgPool2d is not deterministic on a GPU, so --full_determinism would end in an error.
             stride = side // POOLED
             blocks.append(nn.AvgPool2d(side - (POOLED - 1) * stride, stride=stride))
             side = POOLED
