@@ -333,5 +333,5 @@ def test_bars_of_other_libraries_are_as_before_afterwards(monkeypatch):
 
 def test_several_processes_are_refused(images, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(hfprobe.InputError, match=re.escape("hfprobe.train runs in one process. For several, launch")):
+    with pytest.raises(hfprobe.InputError, match=re.escape("For several: accelerate launch -m hfprobe train.")):
         hfprobe.train("cnn", images)
