@@ -46,7 +46,7 @@ GAP, LEAST_PATH, LONGEST_LABEL = "  ", 16, 24
 
 
 def make_parser() -> Parser:
-    parser = Parser(description=__doc__)
+    parser = Parser(prog=command("predict"), description=__doc__)
     parser.add_argument(
         "pictures",
         nargs="*",
