@@ -102,6 +102,9 @@ def main() -> None:
     for flag, file in (("--output", arguments.output), ("--html", arguments.html)):
         if file is not None:
             check_places(file.parent, flag=flag, models=[folder])
+            same_ending = (path for path in paths if path.lower().endswith(file.suffix.lower()))
+            if os.path.realpath(file) in map(os.path.realpath, same_ending):
+                raise InputError(f"{flag} '{shorten(file)}' is one of the files to classify. Pass another path.")
 
     from hfprobe.evaluation.predict import predict_pictures
     from hfprobe.models.loading import load_model

@@ -65,11 +65,13 @@ def predict_pictures(
     unreadable: dict[str, str] = {}
     notes: Counter[str] = Counter()
     waiting: list[torch.Tensor] = []  # each (1, 3, h, w) uint8
-    found = [np.empty((0, len(class_names)), dtype=np.float32)]
+    # Allocated once: a small array kept after each batch would fragment the memory, which then grows.
+    probabilities = np.empty((len(items), len(class_names)), dtype=np.float32)
 
     def classify() -> None:
         pixels = normalize(torch.cat(waiting), processor=processor).to(device, memory_format=torch.channels_last)
-        found.append((model(pixel_values=pixels).logits.float() / divisor).softmax(-1).cpu().numpy())
+        logits = model(pixel_values=pixels).logits.float() / divisor
+        probabilities[len(read) - len(waiting) : len(read)] = logits.softmax(-1).cpu().numpy()
         waiting.clear()
 
     with (
@@ -98,7 +100,9 @@ def predict_pictures(
             classify()
     for note, count in notes.items():
         logger.info("%s (%d of %d pictures).", note, count, len(items))
-    return Predictions(class_names=class_names, names=read, probabilities=np.concatenate(found), unreadable=unreadable)
+    return Predictions(
+        class_names=class_names, names=read, probabilities=probabilities[: len(read)], unreadable=unreadable
+    )
 
 
 def list_pictures(pictures: PictureLike | Iterable[PictureLike]) -> Sequence[PictureLike]:

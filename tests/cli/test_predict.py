@@ -264,6 +264,13 @@ def test_nothing_is_written_into_the_folder_of_the_model(run, photos, tmp_path):
     assert message in run("photos", "--model", folder, "--html", folder / "a.html", code=2)[1]
 
 
+def test_a_file_to_classify_is_not_overwritten(run, photos):
+    (photos / "list.CSV").write_text("a.png\n")
+    said = run("photos/0.png", photos / "list.CSV", "--output", "photos/../photos/list.CSV", code=2)[1]
+    assert said == "error: --output 'photos/../photos/list.CSV' is one of the files to classify. Pass another path."
+    assert (photos / "list.CSV").read_text() == "a.png\n"
+
+
 @pytest.mark.slow
 def test_a_closed_pipe_ends_the_command_quietly(photos, hub):
     (photos / "0.png").rename(photos / "[0].png")
