@@ -16,7 +16,8 @@ from hfprobe.cli.run_flags import parse_run, parse_runs
 from hfprobe.config.files import write_config_file
 from hfprobe.config.schedules import BY_METRIC
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.splits import keep_classes, split_rows, stratified_subset
+from hfprobe.data.classes import keep_classes
+from hfprobe.data.drawing import draw_part, stratified_subset
 from hfprobe.models import build_model, find_family
 from hfprobe.training.refusals import setting_up
 from hfprobe.training.trainer import ProbeTrainer
@@ -138,11 +139,11 @@ def test_any_sizes_of_classes_are_split_or_refused(counts, seed):
     names = [f"class {number}" for number in range(len(counts))]
     features = datasets.Features(image=datasets.Value("int64"), label=datasets.ClassLabel(names=names))
     rows = datasets.Dataset.from_dict({"image": labels, "label": labels}, features=features)
-    parts = attempt(lambda: split_rows(keep_classes(rows, classes=names, split="train"), seed=seed))
+    parts = attempt(lambda: draw_part(keep_classes(rows, classes=names, split="train"), seed=seed))
     if parts is None:
         assert min(counts) < 2
         return
-    train, validation = parts
+    train, validation = (rows.add_column("index", labels * 0 + np.arange(len(labels))).select(part) for part in parts)
     assert sorted([*train["index"], *validation["index"]]) == list(range(len(labels)))
     for part in (train, validation):
         assert set(part["label"]) == set(range(len(counts)))

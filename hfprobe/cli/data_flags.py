@@ -29,7 +29,7 @@ def add_data_flags(parser: Parser, *, default: str) -> None:
                 how = {"choices": ["folder", "prefix"]}
             if field.name == "dataset":
                 text += f" Default: {default}."
-            parser.add_argument(f"--{field.name}", help=text.replace("%", "%%"), **how)
+            parser.add_argument(f"--{field.name}", help=text, **how)
 
 
 def read_data_flags(arguments: argparse.Namespace) -> dict[str, Any]:

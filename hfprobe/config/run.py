@@ -117,6 +117,8 @@ class RunConfig:
             for field in fields(part):
                 name, value = field.name, values.get(field.name)
                 own = field.default if field.default_factory is MISSING else field.default_factory()
+                if part is self.data:
+                    own = getattr(DataArguments(dataset=self.data.dataset), name)  # the classes depend on the dataset
                 default = defaults.get(name, own)
                 # transformers makes a list of one text, and an empty list or False of what is not set.
                 differs = value not in (default, [default]) and bool(value or default) and name not in DERIVED

@@ -46,15 +46,14 @@ class DataArguments:
         default=None,
         metadata={
             "help": "Name of the validation split in the dataset. Default: val, valid, validation or dev; without it, "
-            "20 % "
-            "of the training images are drawn."
+            "a fifth of the training images is drawn."
         },
     )
     test_split: str | None = field(
         default=None,
         metadata={
-            "help": "Name of the test split in the dataset. Default: test or testing; without it, 20 % of the training "
-            "images are drawn."
+            "help": "Name of the test split in the dataset. Default: test or testing; without it, a fifth of the "
+            "training images is drawn."
         },
     )
     image_column: str | None = field(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import PIL.Image
 
-from hfprobe.data.file_kinds import readable_endings
+from hfprobe.data.file_kinds import why_left_out
 from hfprobe.system.errors import InputError, shorten
 
 logger = logging.getLogger(__name__)
@@ -48,9 +48,9 @@ def find_pictures(places: Iterable[str], *, read_input: bytes | None = None) -> 
             for path in [place] if os.path.lexists(place) else _expand(place):
                 search.add(path)
     if search.left_out:
-        told = ", ".join(f"{ending or 'without ending'} {count:,}" for ending, count in search.left_out.most_common(10))
+        told = "; ".join(f"{count:,} {reason}" for reason, count in search.left_out.most_common())
         logger.info(
-            "Files in the folders that were left out, because their endings are not those of pictures: %s. A file that "
+            "Files in the folders that were left out by their endings: %s. A file that "
             "you pass by its own path is read whatever its ending.",
             told,
         )
@@ -79,15 +79,15 @@ class _Search:
             real = os.path.realpath(here)
             for name in sorted(files):
                 path = os.path.join(here, name)
-                ending = os.path.splitext(name)[1].lower()
-                # macOS writes ._cat.jpg files, which are not pictures. Reading a named pipe would wait forever.
-                if name.startswith(".") or (os.path.exists(path) and not os.path.isfile(path)):
+                # Reading a named pipe would wait forever.
+                if os.path.exists(path) and not os.path.isfile(path):
                     continue
-                if ending in readable_endings():
+                reason = why_left_out(name)
+                if reason is None:
                     # One path without links per folder, not per file: it is slow.
                     self._take(path, os.path.realpath(path) if os.path.islink(path) else os.path.join(real, name))
-                else:
-                    self.left_out[ending] += 1
+                elif reason:
+                    self.left_out[reason] += 1
 
     def _take(self, path: str, real: str) -> None:
         if real not in self._seen:

@@ -116,7 +116,7 @@ def evaluate_model(
         | {
             "split": split,
             "source": splits.source,
-            "division": splits.summary.get("division"),
+            "division": splits.summary.get("division", ""),
             "left_out": splits.summary.get("left_out", {}),
             "image_counts": splits.summary.get("image_counts", {}),
             "split_fingerprint": images.fingerprint,

@@ -223,6 +223,10 @@ def find_differences(
         # A newer version of a library adds arguments: the run had their defaults.
         defaults = getattr(config, group).__dataclass_fields__
         for name in sorted(values.keys() - MAY_DIFFER.keys()):
+            if name == "classes":  # of a run that kept all classes, its record has their names
+                if values[name] is not None:
+                    differences += _differing("--classes", record["class_names"], values[name])
+                continue
             old = before.get(name, EARLIER.get(name, getattr(defaults.get(name), "default", None)))
             if name == "metric_for_best_model" and name not in config.passed and not images_are_loaded:
                 continue

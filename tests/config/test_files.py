@@ -101,7 +101,8 @@ def test_a_text_that_looks_like_a_number_or_a_truth_value_is_written_in_quotes(f
         ("seed: -1", "--seed is -1; allowed: 0 to 4,294,967,295"),
         ("lr:", "'{}': lr is None; allowed: a number."),
         ("augment: yes", "'{}': augment is 'yes'; allowed: true or false."),
-        ("classes: [0, 1]", "'{}': classes is [0, 1]; allowed: a list of texts, with numbers among them in quotes."),
+        ("classes: [0, 1]", "'{}': classes is [0, 1]; allowed: a list of texts, with numbers among them in "
+    "quotes, or none."),
         ("run_name: ''", "'{}': run_name has an empty value. Set it to a value, or leave it out."),
         ("", "'{}' holds nothing; allowed: settings, one per line, as 'epochs: 3'."),
         ("# nothing", "'{}' holds nothing; allowed: settings, one per line, as 'epochs: 3'."),

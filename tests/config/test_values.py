@@ -47,9 +47,12 @@ from hfprobe.system.errors import InputError
         ({"augment": "perhaps"}, "augment is 'perhaps'; allowed: true or false."),
         ({"augment": 1}, "augment is 1; allowed: true or false."),
         ({"classes": []}, "--classes names none; allowed: two classes or more."),
-        ({"classes": "cat"}, "classes is 'cat'; allowed: a list of texts, with numbers among them in quotes."),
-        ({"classes": [0, 1]}, "classes is [0, 1]; allowed: a list of texts, with numbers among them in quotes."),
-        ({"classes": {"cat"}}, "classes is {'cat'}; allowed: a list of texts, with numbers among them in quotes."),
+        ({"classes": "cat"}, "classes is 'cat'; allowed: a list of texts, with numbers among them in "
+    "quotes, or none."),
+        ({"classes": [0, 1]}, "classes is [0, 1]; allowed: a list of texts, with numbers among them in "
+    "quotes, or none."),
+        ({"classes": {"cat"}}, "classes is {'cat'}; allowed: a list of texts, with numbers among them in "
+    "quotes, or none."),
         ({"classes": ["cat", ""]}, "classes has an empty value. Set it to a value, or leave it out."),
         ({"output_dir": ""}, "output_dir has an empty value. Set it to a value, or leave it out."),
         ({"output_dir": "caf\udce9"}, "output_dir is 'caf\\udce9', which has a byte that is not UTF-8. Rename the"),

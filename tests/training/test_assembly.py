@@ -34,7 +34,7 @@ def test_images_are_normalised_by_their_own_statistics_unless_they_are_the_defau
     means = {}
     for dataset in (str(dataset_folder), DEFAULT_DATASET):
         config = make_run(dataset=str(dataset_folder), output_dir=str(tmp_path), use_cpu=True)
-        model, processor = build_model("cnn", labels=config.data.classes, options=config.model)
+        model, processor = build_model("cnn", labels=CLASSES, options=config.model)
         splits = load_splits(config.data, seed=42)
         config.data.dataset = dataset
         trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
@@ -49,7 +49,7 @@ def test_images_are_normalised_by_their_own_statistics_unless_they_are_the_defau
 
 def test_a_pretrained_backbone_keeps_its_statistics(dataset_folder, tmp_path):
     config = make_run(model="vit", dataset=str(dataset_folder), output_dir=str(tmp_path), use_cpu=True, **PROBE)
-    model, processor = build_model("vit", labels=config.data.classes, options=config.model)
+    model, processor = build_model("vit", labels=CLASSES, options=config.model)
     images = ImageBatches(load_splits(config.data, seed=42).train, processor=processor)
     adapt(config=config, model=model, images=images)
     assert images.processor.to_dict() == find_family("vit").processor_for(model).to_dict()
@@ -100,7 +100,7 @@ def test_macro_f1_chooses_the_best_epoch_of_unequal_classes_and_is_recorded(uneq
 def test_a_metric_that_was_passed_or_that_chooses_nothing_is_left_alone(unequal_folder, tmp_path, caplog, values):
     caplog.set_level(logging.INFO, "hfprobe")
     config = make_run(dataset=str(unequal_folder), output_dir=str(tmp_path), use_cpu=True, **values)
-    model, processor = build_model("cnn", labels=config.data.classes, options=config.model)
+    model, processor = build_model("cnn", labels=CLASSES, options=config.model)
     trainer = build_trainer(config=config, model=model, processor=processor, splits=load_splits(config.data, seed=42))
     assert trainer.args.metric_for_best_model == "accuracy"
     assert LINE not in caplog.messages
@@ -173,7 +173,7 @@ def test_the_weights_reach_the_exact_head(unequal_folder, tmp_path):
             **values,
         )
         torch.manual_seed(0)
-        model, processor = build_model("probe", labels=config.data.classes, options=config.model)
+        model, processor = build_model("probe", labels=CLASSES, options=config.model)
         splits = load_splits(config.data, seed=42)
         trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
         train(trainer, config=config, splits=splits)

@@ -171,7 +171,7 @@ def test_settings_that_may_differ_are_known_and_everything_else_is_compared(fini
     assert MAY_DIFFER.keys() <= known | newer
     record = json.loads((finished / "run.json").read_text())
     for group, values in record["config"].items():
-        for name in values.keys() - MAY_DIFFER.keys():
+        for name in values.keys() - MAY_DIFFER.keys() - {"classes"}:  # the record has their names elsewhere
             changed = record | {"config": record["config"] | {group: values | {name: "other"}}}
             assert len(find_differences(changed, config, finished)) == 1, name
 
@@ -185,6 +185,13 @@ def test_flags_that_do_not_change_the_result_are_allowed(finished, dataset_folde
     check_output_dir(
         make_run(**{"output_dir": str(finished), "dataset": str(dataset_folder), "resume": True} | SMALL | free)
     )
+
+
+def test_all_classes_may_be_named_when_a_run_is_resumed_in_their_order(finished, dataset_folder):
+    settings = SMALL | {"output_dir": str(finished), "dataset": str(dataset_folder), "resume": True}
+    check_output_dir(make_run(**settings, classes=CLASSES))
+    with pytest.raises(InputError, match="classes was airplane automobile bird cat dog, is dog cat bird automobile"):
+        check_output_dir(make_run(**settings, classes=CLASSES[::-1]))
 
 
 def test_a_setting_without_effect_is_not_compared(finished, dataset_folder):
