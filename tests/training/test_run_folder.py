@@ -8,7 +8,7 @@ from dataclasses import fields
 import pytest
 from transformers import set_seed
 
-from helpers.images import make_dataset
+from helpers.images import CLASSES, make_dataset
 from hfprobe.config.arguments import RunArguments
 from hfprobe.config.run import make_run
 from hfprobe.data.splits import load_images
