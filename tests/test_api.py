@@ -66,7 +66,7 @@ def test_images_say_what_they_are(images):
 
 
 def test_training_uses_the_settings_of_the_command_line(cnn, images):
-    record = json.loads(Path("runs/cnn-fast-seed42/run.json").read_text())
+    record = json.loads(Path("runs/small-cnn-fast-seed42/run.json").read_text())
     training, data = record["config"]["training"], record["config"]["data"]
     assert (training["num_train_epochs"], training["per_device_train_batch_size"]) == (2, 12)
     assert (data["classes"], data["max_train_samples"], data["split_seed"]) == (["cat", "dog", "bird"], 60, 3)
@@ -76,7 +76,9 @@ def test_training_uses_the_settings_of_the_command_line(cnn, images):
 
 
 def test_a_model_says_what_it_is(cnn):
-    assert repr(cnn).startswith("hfprobe/simple-cnn (SimpleCNN, 2,470,915 parameters, classes cat, dog, bird, valid")
+    assert repr(cnn).startswith(
+        "hfprobe/simple-cnn-small (SimpleCNN, 2,470,915 parameters, classes cat, dog, bird, valid"
+    )
 
 
 @pytest.mark.parametrize("model", ["cnn", "probe"])
@@ -182,8 +184,8 @@ def test_a_temperature_changes_probabilities_and_no_label(cnn, monkeypatch):
 
 def test_a_comparison_has_a_verdict_and_shows_itself(cnn, probe):
     comparison = hfprobe.compare(cnn.evaluate(), probe.evaluate())
-    assert set(comparison.results) == {"simple-cnn", "linear-probe"}
-    assert "simple-cnn" in comparison.verdict
+    assert set(comparison.results) == {"simple-cnn-small", "linear-probe-small"}
+    assert "simple-cnn-small" in comparison.verdict
     assert "n = 36 images" in comparison.verdict or "these 36 images" in comparison.verdict
     assert comparison.verdict == repr(comparison)
     html = comparison._repr_html_()
@@ -201,8 +203,8 @@ def test_names_are_escaped_in_notebooks(cnn):
 def test_two_evaluations_of_one_model_get_two_names(cnn):
     result = cnn.evaluate()
     assert set(hfprobe.compare(result, result).results) == {
-        f"simple-cnn@{cnn.revision[:7]} (1)",
-        f"simple-cnn@{cnn.revision[:7]} (2)",
+        f"simple-cnn-small@{cnn.revision[:7]} (1)",
+        f"simple-cnn-small@{cnn.revision[:7]} (2)",
     }
 
 
@@ -229,7 +231,7 @@ def test_evaluations_of_different_images_cannot_be_compared(cnn, dataset_folder)
 
 def test_an_evaluation_says_what_it_found(cnn):
     result = hfprobe.evaluate(cnn)
-    assert repr(result).startswith("hfprobe/simple-cnn on 36 test images: accuracy ")
+    assert repr(result).startswith("hfprobe/simple-cnn-small on 36 test images: accuracy ")
     assert result._repr_html_().count("<tr>") == 4
     with pytest.raises(hfprobe.InputError, match=re.escape("split is 'train'; allowed: 'test', 'validation'.")):
         cnn.evaluate(split="train")
@@ -247,9 +249,9 @@ def test_a_saved_model_is_loaded_with_the_same_figures_and_finds_its_images(cnn,
     np.testing.assert_array_equal(loaded.evaluate().probabilities, cnn.evaluate().probabilities)
     assert loaded.images is None
     cnn.save(folder)  # a model is replaced
-    named = hfprobe.load("hfprobe/simple-cnn")
+    named = hfprobe.load("hfprobe/simple-cnn-small")
     assert (named.name, named.revision) == (cnn.name, cnn.revision)
-    np.testing.assert_array_equal(hfprobe.evaluate("simple-cnn").labels, cnn.evaluate().labels)
+    np.testing.assert_array_equal(hfprobe.evaluate("simple-cnn-small").labels, cnn.evaluate().labels)
 
 
 @pytest.mark.hostile
@@ -267,7 +269,7 @@ def test_reports_of_evaluations_and_comparisons(cnn, probe, tmp_path):
     assert page.name == "report.html"
     assert hfprobe.EvalResult.load(tmp_path / "cnn").metrics == cnn.evaluate().metrics
     page = hfprobe.save_report(hfprobe.compare(cnn.evaluate(), probe.evaluate()), tmp_path / "both")
-    assert "linear-probe" in page.read_text(encoding="utf-8")
+    assert "linear-probe-small" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.hostile
@@ -290,7 +292,7 @@ def test_settings_that_cannot_be_used_are_refused_before_training(images, settin
 
 @pytest.mark.hostile
 def test_a_run_is_not_overwritten_unless_asked(cnn, images):
-    with pytest.raises(hfprobe.InputError, match=re.escape("runs/cnn-fast-seed42")):
+    with pytest.raises(hfprobe.InputError, match=re.escape("runs/small-cnn-fast-seed42")):
         hfprobe.train("cnn", images, epochs=2, batch_size=12, lr=0.003, **QUICK)
     with pytest.raises(hfprobe.InputError, match=re.escape("Unknown model 'vgg'. Available: cnn, probe.")):
         hfprobe.train("vgg", images)

@@ -103,9 +103,11 @@ def test_a_third_model_takes_every_command(dataset_folder, tmp_path):
 
     run("sanity_check.py", "--model", "pixels", "--dataset", dataset_folder, "--epochs", 300, "--lr", 0.1)
     assert "Validation accuracy" in run("train.py", "--model", "pixels", "--dataset", dataset_folder)
-    run("eval.py", "--model", "pixels", "--report_dir", "a")
-    run("eval.py", "--model", "pixels", "--tta", "--report_dir", "b")
-    assert "pixels" in run("profile_models.py", "pixels", "--rounds", 5, "--batch_sizes", 1, "--report_dir", "profile")
+    run("eval.py", "--model", "pixels-small", "--report_dir", "a")
+    run("eval.py", "--model", "pixels-small", "--tta", "--report_dir", "b")
+    assert "pixels" in run(
+        "profile_models.py", "pixels-small", "--rounds", 5, "--batch_sizes", 1, "--report_dir", "profile"
+    )
     assert "images/s" in run("compare.py", "a", "b", "--profile", "profile")
     table = run("label_efficiency.py", "--models", "pixels", "--dataset", dataset_folder, "--shots", 4, "--seeds", 1)
     assert "| images per class | pixels |" in table

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from hfprobe.system import process
 from hfprobe.system.errors import CommandError, MachineError, StoppedError, find_shortage
-from hfprobe.system.machine import end_with_parent, keep_freed_memory
+from hfprobe.system.machine import end_with_parent, keep_freed_memory, show_log_lines
 from hfprobe.system.process import is_main_process
 
 
@@ -22,6 +22,7 @@ def run_command(main: Callable[[], None]) -> NoReturn:
     With HFPROBE_DEBUG=1 in the environment the traceback comes before that line.
     """
     keep_freed_memory()
+    show_log_lines()  # some settings are chosen, and said, while the command line is read
     if "ACCELERATE_USE_CPU" in os.environ:
         end_with_parent()  # `accelerate launch` does not pass on the SIGTERM that it gets itself
     threading.excepthook = _thread_ended

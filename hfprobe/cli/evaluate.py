@@ -50,7 +50,11 @@ def make_parser() -> Parser:
         type=number_in(IMAGES),
         help="evaluate at most this many images, stratified by class; default: all",
     )
-    parser.add_argument("--report_dir", type=Path, help="output folder; default: reports/<name of the model>")
+    parser.add_argument(
+        "--report_dir",
+        type=Path,
+        help="output folder; default: reports/<name of the model>, followed by that of another --dataset",
+    )
     parser.add_argument("--hub_dir", default="hub", help="local hub folder; default: hub")
     add_data_flags(parser, default="the dataset of the training run")
     parser.add_argument(
@@ -132,12 +136,13 @@ def rewrite_report(arguments: argparse.Namespace) -> EvalResult:
 
 def evaluate(arguments: argparse.Namespace) -> EvalResult:
     """Evaluate the model on the split and save the results and the report in `report_dir`."""
+    from hfprobe.config.names import name_report
     from hfprobe.hub.local import resolve_model
     from hfprobe.training.output_folder import check_places
 
     folder = resolve_model(model=arguments.model, hub_dir=arguments.hub_dir)
     if arguments.report_dir is None:
-        arguments.report_dir = Path("reports") / arguments.model.rstrip("/").split("/")[-1].split("@")[0]
+        arguments.report_dir = Path("reports") / name_report(arguments.model, dataset=arguments.dataset)
     require_writable(arguments.report_dir, flag="--report_dir")
     check_places(arguments.report_dir, flag="--report_dir", models=[folder])
 

@@ -128,7 +128,7 @@ def parse_runs(argv: Sequence[str] | None = None) -> list[RunConfig]:
         own: dict[str, Any] = {"seeds": 1, "seed": seed}
         if not arguments.vary_split:
             own["split_seed"] = whole.split_seed
-        if arguments.output_dir != arguments.default_output_dir:
+        if arguments.output_dir != whole.default_output_dir:
             own["output_dir"] = f"{arguments.output_dir}/seed{seed}"
         runs.append(build_run(**values | own))
     return runs

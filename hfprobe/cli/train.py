@@ -16,6 +16,7 @@ results table of the README shows the accuracy and the time to expect of each re
 import shlex
 
 from hfprobe.cli.run_flags import parse_runs
+from hfprobe.config.names import name_model
 from hfprobe.config.run import RunConfig
 from hfprobe.system.machine import quiet_libraries
 from hfprobe.system.process import command
@@ -33,7 +34,7 @@ def main() -> None:
     else:
         seeds = train_seeds(runs, announce=print_run)
         if seeds is not None:
-            print_seeds(seeds)
+            print_seeds(seeds, dataset=runs[0].data.dataset)
 
 
 def print_run(config: RunConfig, run: FinishedRun | None) -> None:
@@ -52,22 +53,24 @@ def print_run(config: RunConfig, run: FinishedRun | None) -> None:
             start="validation ",
         )
     )
+    report = name_model(arguments.model, dataset=config.data.dataset)
     hub_flag = "" if arguments.hub_dir == "hub" else f" --hub_dir {shlex.quote(arguments.hub_dir)}"
     print(
         f"\nDone: {done} in {result.seconds:.0f} s.\n"
         f"{scores}\n"
         f"Model:   {run.revision.path}\n"
         f"Run:     {run.output_dir} (curves: tensorboard --logdir {shlex.quote(str(run.output_dir))})\n"
-        f"Report:  {command('eval')} --model {run.revision.name}{hub_flag} --report_dir reports/{arguments.model}"
+        f"Report:  {command('eval')} --model {run.revision.name}{hub_flag} --report_dir reports/{report}"
     )
     if run.uploaded is not None:
         print(f"On the hub: {run.uploaded}")
 
 
-def print_seeds(seeds: FinishedSeeds) -> None:
+def print_seeds(seeds: FinishedSeeds, *, dataset: str) -> None:
+    report = f"reports/{name_model('seeds', dataset=dataset)}"
     accuracy = seeds.summary["validation_accuracy"]
     print(
         f"\nValidation accuracy {accuracy['mean']:.2%} +/- {accuracy['std']:.2%} (n = {seeds.summary['n']} seeds). "
         f"All values: {seeds.path}\n"
-        f"On test: {command('eval')} --seeds {shlex.quote(str(seeds.path))} --report_dir reports/seeds"
+        f"On test: {command('eval')} --seeds {shlex.quote(str(seeds.path))} --report_dir {report}"
     )

@@ -12,7 +12,9 @@ from transformers.utils import strtobool
 
 from hfprobe.config.class_weights import read_class_weights
 from hfprobe.config.contradictions import find_contradictions
+from hfprobe.config.names import name_run
 from hfprobe.config.schedules import check_schedule, read_table
+from hfprobe.data.arguments import DEFAULT_DATASET
 from hfprobe.models import find_family
 from hfprobe.system.errors import InputError, refuse, shorten
 from hfprobe.system.ranges import SEED, refuse_out_of_range
@@ -44,6 +46,11 @@ HOUSE_DEFAULTS: dict[str, Any] = {
     "disable_tqdm": False,
     "ddp_find_unused_parameters": False,
 }
+
+
+def default_output_dir(model: str, recipe: str | None, *, seed: int, dataset: str = DEFAULT_DATASET) -> str:
+    """The folder of a run whose --output_dir is not passed."""
+    return f"runs/{name_run(model, recipe, dataset=dataset)}-seed{seed}"
 
 
 def spell_flag(name: str) -> str:
@@ -148,8 +155,8 @@ class RunArguments(TrainingArguments):
         if self.seed + self.seeds - 1 not in SEED:
             raise InputError(f"--seed {self.seed} with --seeds {self.seeds} passes {SEED.high}. Pass a smaller --seed.")
         refuse(find_contradictions(self))
-        if self.output_dir is None:
-            self.output_dir = self.default_output_dir
+        if self.output_dir is None:  # not in a run: see `hfprobe.config.run.build_run`
+            self.output_dir = default_output_dir(self.model, self.recipe, seed=self.seed)
         super().__post_init__()
         check_schedule(self)
         self._check_reporters()
@@ -190,10 +197,6 @@ class RunArguments(TrainingArguments):
         """Steps of the warm-up. One that is a share of the run ends before the run's last step, however short."""
         steps = super().get_warmup_steps(num_training_steps)
         return min(steps, num_training_steps - 1) if self.warmup_steps < 1 else steps
-
-    @property
-    def default_output_dir(self) -> str:
-        return f"runs/{self.model}-{self.recipe}-seed{self.seed}"
 
     def ignored_settings(self) -> dict[str, str]:
         """Setting -> why it has no effect beside the others."""

@@ -7,9 +7,16 @@ import logging
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from hfprobe.config.arguments import HOUSE_DEFAULTS, RunArguments, ignored_by_optimizer, spell_flag
+from hfprobe.config.arguments import (
+    HOUSE_DEFAULTS,
+    RunArguments,
+    default_output_dir,
+    ignored_by_optimizer,
+    spell_flag,
+)
+from hfprobe.config.names import name_model
 from hfprobe.config.values import check_value, check_values, groups_of, one_line_errors
-from hfprobe.data.arguments import SMALL_SIDE, DataArguments
+from hfprobe.data.arguments import DEFAULT_DATASET, SMALL_SIDE, DataArguments
 from hfprobe.models import find_family
 from hfprobe.models.base import FamilyOptions, ModelFamily
 
@@ -41,6 +48,16 @@ class RunConfig:
     @property
     def split_seed(self) -> int:
         return self.training.seed if self.data.split_seed is None else self.data.split_seed
+
+    @property
+    def default_output_dir(self) -> str:
+        arguments = self.training
+        return default_output_dir(arguments.model, arguments.recipe, seed=arguments.seed, dataset=self.data.dataset)
+
+    @property
+    def hub_name(self) -> str:
+        """The name of the model in the hub folder, after `hfprobe/`."""
+        return name_model(find_family(self.training.model).hub_name, dataset=self.data.dataset)
 
     @property
     def ignored_settings(self) -> dict[str, str]:
@@ -152,6 +169,9 @@ def build_run(*, model: str = "cnn", recipe: str | None = None, **values: Any) -
         settings = starting_values(family, recipe, schedule=given.get("lr_scheduler_type")) | given
         if settings.get("crop") is None and given.keys() & {"crop_shift", "crop_padding"}:
             settings["crop"] = "shift"  # what is passed is not ignored, whatever the images are
+        named: dict[str, Any] = {"seed": settings.get("seed", 42), "dataset": settings.get("dataset", DEFAULT_DATASET)}
+        folder = default_output_dir(family.name, settings["recipe"], **named)
+        settings = {"output_dir": folder} | settings
         data, training, own = (
             group(**{field.name: settings[field.name] for field in fields(group) if field.name in settings})
             for group in groups_of(family)

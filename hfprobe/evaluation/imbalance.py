@@ -81,8 +81,14 @@ def upper_first(text: str) -> str:
 
 
 def explain_baseline(metrics: Mapping[str, Any], baseline: Mapping[str, Any], names: Sequence[str]) -> str | None:
-    """A sentence for a model that is not better than the baseline by the first of the metrics; otherwise None."""
-    if metrics[names[0]] > baseline[names[0]]:
+    """A sentence for a model that is not better than the baseline; otherwise None.
+
+    It must be better by accuracy, and with unequal classes by macro-F1 and balanced accuracy instead.
+
+    Args:
+        names: from `leading_metrics`.
+    """
+    if all(metrics[name] > baseline[name] for name in names[:-1]):
         return None
     return (
         f"The model is not better than always answering '{baseline['class']}', the most frequent class: "

@@ -82,6 +82,12 @@ def use_every_core() -> None:
         torch.set_num_threads(count_cores())
 
 
+def show_log_lines() -> None:
+    """Show hfprobe's log lines on the console; of several processes, the others show warnings only."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("hfprobe").setLevel(logging.INFO if is_main_process() else logging.WARNING)
+
+
 def quiet_libraries(*, bars: bool = True) -> None:
     """Show only hfprobe's log lines on the console, without progress bars and advice of the libraries.
 
@@ -94,8 +100,7 @@ def quiet_libraries(*, bars: bool = True) -> None:
 
     if not bars:
         os.environ["TQDM_DISABLE"] = "1"
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("hfprobe").setLevel(logging.INFO if is_main_process() else logging.WARNING)
+    show_log_lines()
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()  # they repeat at each retry what hfprobe.hub.client reports once
     huggingface_hub.logging.set_verbosity_error()

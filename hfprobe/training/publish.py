@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import json
+import logging
 from pathlib import Path
 
 from hfprobe.config.run import RunConfig
@@ -11,9 +13,12 @@ from hfprobe.evaluation.imbalance import METRIC_NAMES, leading_metrics
 from hfprobe.hub import local as hub
 from hfprobe.models import find_family
 from hfprobe.models.base import AUGMENTATION
+from hfprobe.system.model_files import CONFIG_FILE
 from hfprobe.training.record import PRECISIONS, describe_run
 from hfprobe.training.run import RunResult
 from hfprobe.training.trainer import ProbeTrainer
+
+logger = logging.getLogger(__name__)
 
 # Training settings that the model card shows where they have an effect; those of images and model follow.
 CARD_SETTINGS = (
@@ -63,10 +68,35 @@ def push_best(
     }
     counted = {"epochs": result.epochs, "best_epoch": result.best_epoch, "seconds": result.seconds}
     trainer.model.config.run |= {name: value for name, value in counted.items() if value is not None}
+    say_other_dataset(config)
     return hub.push_model(
         model=trainer.model,
         processor=trainer.processing_class,
         hub_dir=config.training.hub_dir,
-        name=family.hub_name,
+        name=config.hub_name,
         card=card,
     )
+
+
+def say_other_dataset(config: RunConfig) -> None:
+    """Log that the newest model of this name was trained on a dataset elsewhere, whose folder has the same name.
+
+    Nothing of that model is lost: it stays as a revision.
+    """
+    revisions = hub.list_revisions(hub_dir=config.training.hub_dir, name=config.hub_name)
+    newest = next((revision for revision in revisions if revision.is_main), None)
+    if newest is None:
+        return
+    try:
+        dataset = json.loads((newest.path / CONFIG_FILE).read_text())["run"]["dataset"]
+    except (OSError, ValueError, KeyError, TypeError):  # damaged, or not of a run
+        return
+    if dataset != config.data.dataset:
+        logger.warning(
+            "The newest %s so far was trained on '%s'. It stays as %s@%s. To keep the models of two datasets apart, "
+            "rename one of the folders, or pass --hub_dir.",
+            newest.name,
+            dataset,
+            newest.name,
+            newest.commit[:12],
+        )

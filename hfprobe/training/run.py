@@ -99,6 +99,7 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
     if temperature == 1:
         logger.info("The calibration temperature stays at 1: the validation images determine no other.")
     trainer.model.config.calibration_temperature = temperature
+    solved = family.is_solved(config.model)
     result = RunResult(
         metrics=metrics,
         baseline=score_baseline(
@@ -106,8 +107,8 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
         ),
         n_validation=len(splits.part("validation")),
         images_per_class=splits.images_per_class("validation").tolist(),
-        epochs=trainer.state.epoch,
-        best_epoch=logged.get("epoch"),
+        epochs=None if solved else trainer.state.epoch,
+        best_epoch=None if solved else logged.get("epoch"),
         seconds=trainer.seconds,
     )
     try:
@@ -118,7 +119,7 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
             "with run.json."
         ) from error
     if trainer.is_world_process_zero():
-        if family.is_solved(config.model):  # no checkpoint holds the weights
+        if solved:  # no checkpoint holds the weights
             trainer.model.save_pretrained(Path(arguments.output_dir) / MODEL_FOLDER)
             trainer.processing_class.save_pretrained(Path(arguments.output_dir) / MODEL_FOLDER)
         write_json(Path(arguments.output_dir) / RUN_FILE, record | {"result": asdict(result)})

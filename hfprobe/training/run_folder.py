@@ -79,7 +79,7 @@ def check_output_dir(config: RunConfig) -> None:
     if is_main_process():
         require_writable(folder, flag="--output_dir")
         require_writable(arguments.hub_dir, flag="--hub_dir")
-        pushed = {"hub_dir": arguments.hub_dir, "name": find_family(arguments.model).hub_name}
+        pushed = {"hub_dir": arguments.hub_dir, "name": config.hub_name}
         for place in hub.push_folders(**pushed):
             require_writable(place, flag="--hub_dir")
         _check_push_lock(hub.push_folders(**pushed)[0] / hub.PUSH_LOCK, hub_dir=arguments.hub_dir)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hfprobe.config.names import name_run
 from hfprobe.config.run import RunConfig
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.files import write_json
@@ -72,7 +73,8 @@ def train_seeds(
         return None
     summary = summarize_seeds(runs)
     first = runs[0].training
-    path = Path(first.output_dir).parent / f"{first.model}-{first.recipe}-seeds.json"
+    name = name_run(first.model, first.recipe, dataset=runs[0].data.dataset)
+    path = Path(first.output_dir).parent / f"{name}-seeds.json"
     write_json(path, summary)
     return FinishedSeeds(summary, path)
 

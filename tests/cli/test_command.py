@@ -1,3 +1,4 @@
+import logging
 import threading
 
 import pytest
@@ -16,6 +17,16 @@ def test_errors_are_one_line_and_an_exit_code(capsys, error, code):
         run_command(main)
     assert stopped.value.code == code
     assert capsys.readouterr().err == "error: first second\n"
+
+
+def test_log_lines_are_shown_from_the_start(monkeypatch):
+    """`--backbone auto` says what it took while the command line is read."""
+    logger = logging.getLogger("hfprobe")
+    monkeypatch.setattr(logger, "level", logging.WARNING)
+    found = []
+    with pytest.raises(SystemExit):
+        run_command(lambda: found.append(logger.getEffectiveLevel()))
+    assert found == [logging.INFO]
 
 
 @pytest.mark.parametrize("error", [InputError("wrong"), MemoryError()])

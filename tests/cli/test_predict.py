@@ -208,7 +208,7 @@ def test_a_model_folder_or_name_and_the_only_model_are_the_same(run, photos, hub
 def test_several_models_or_none_are_told(run, photos, tmp_path):
     assert run("photos", "--hub_dir", "nowhere", code=2)[1].endswith(
         "error: --model is missing, and the hub folder 'nowhere' has no model. Pass a model folder, or train one: "
-        "python scripts/train.py --model cnn"
+        "hfprobe train --model cnn"
     )
     model, processor = cat_model()
     for name in ("b", "a"):

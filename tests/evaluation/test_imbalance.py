@@ -75,6 +75,19 @@ def test_the_closing_lines_name_the_baseline_only_if_the_model_is_not_better():
     assert found == ["Validation accuracy 100.00%, macro-F1 100.00% (n = 10)."]
 
 
+def test_with_unequal_classes_a_model_must_be_better_by_balanced_accuracy_too():
+    labels = np.repeat([0, 1, 2], [20, 5, 5])
+    predictions = np.where(np.arange(30) == 7, 1, 0)  # macro-F1 rises: fewer wrong images are said to be of class 0
+    predictions[20] = 1
+    predictions[:5] = 2
+    metrics = score_predictions(labels, predictions)
+    baseline = score_baseline(labels, class_names=["a", "b", "c"], answer="a")
+    assert metrics["macro_f1"] > baseline["macro_f1"]
+    assert metrics["balanced_accuracy"] < baseline["balanced_accuracy"]
+    found = summarize_scores(metrics | {"baseline": baseline}, images_per_class=[20, 5, 5])
+    assert found[-1].startswith("The model is not better than always answering 'a', the most frequent class: macro-F1 ")
+
+
 def test_a_report_of_an_earlier_version_gets_the_new_metrics(tmp_path):
     result = unequal_result()
     result.save(tmp_path)

@@ -132,7 +132,7 @@ for name in names:
     [
         (
             "eval.py",
-            ["--model", "simple-cnn", "--report_dir", "out"],
+            ["--model", "simple-cnn-data", "--report_dir", "out"],
             ["metrics.json", "predictions.parquet", "mistakes.parquet", "report.html", "per_class_metrics.csv"],
             [
                 ("hfprobe.data.store:_read", 20),
@@ -162,8 +162,8 @@ for name in names:
         ),
         (
             "profile_models.py",
-            ["simple-cnn", "--rounds", "5", "--batch_sizes", "1", "--report_dir", "out"],
-            ["profile.json", "profile.md", "throughput.png", "trace-simple-cnn.json"],
+            ["simple-cnn-data", "--rounds", "5", "--batch_sizes", "1", "--report_dir", "out"],
+            ["profile.json", "profile.md", "throughput.png", "trace-simple-cnn-data.json"],
             [
                 ("hfprobe.evaluation.profiling:peak_memory", 1),
                 ("hfprobe.evaluation.measurements:_timed", 20),

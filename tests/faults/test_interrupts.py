@@ -40,10 +40,10 @@ COMMANDS = {
         *["--dataloader_num_workers", "2", "--output_dir", "runs/workers"],
     ],
     "probe": ["train.py", "--model", "vit", *PROBE, "--dataset", "data", "--use_cpu"],
-    "eval": ["eval.py", "--model", "simple-cnn"],
-    "compare": ["compare.py", "reports/simple-cnn", "reports/again"],
+    "eval": ["eval.py", "--model", "simple-cnn-data"],
+    "compare": ["compare.py", "reports/simple-cnn-data", "reports/again"],
     "sanity_check": ["sanity_check.py", "--dataset", "data", "--epochs", "100", "--lr", "1e-9"],
-    "profile_models": ["profile_models.py", "simple-cnn", "--rounds", "100"],
+    "profile_models": ["profile_models.py", "simple-cnn-data", "--rounds", "100"],
     "label_efficiency": ["label_efficiency.py", "--dataset", "data", "--shots", "2", "4", "8", *PROBE],
 }
 # The exit code of a command that is not interrupted, and how its last line begins.
@@ -99,8 +99,8 @@ def workplace(tmp_path_factory):
     make_dataset().save_to_disk(folder / "data")
     for command in (
         ["train.py", "--dataset", "data", "--use_cpu", "--epochs", "1", "--output_dir", "runs/first"],
-        ["eval.py", "--model", "simple-cnn"],
-        ["eval.py", "--model", "simple-cnn", "--report_dir", "reports/again"],
+        ["eval.py", "--model", "simple-cnn-data"],
+        ["eval.py", "--model", "simple-cnn-data", "--report_dir", "reports/again"],
     ):
         done = start(command, folder)
         said, _ = done.communicate()

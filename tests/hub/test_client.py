@@ -264,19 +264,26 @@ def test_push_to_hub_uploads_the_local_revision_and_resume_retries_a_failed_uplo
     run = ["--dataset", dataset_folder, "--epochs", 1, "--batch_size", 80, "--push_to_hub"]
     code, out, error = train(*run)
     assert (code, "Done: " in out) == (3, False)
-    assert re.search(r"^Validation accuracy .*%\. The model is in hub/models--hfprobe--simple-cnn/", logged(caplog)[-2])
-    assert error.startswith("error: The upload to someone/cnn-fast-seed42 failed: the hub has a fault (HTTP 502: Bad ")
-    assert "To upload it: hf upload someone/cnn-fast-seed42 hub/models--hfprobe--simple-cnn/snapshots/" in error
+    assert re.search(
+        r"^Validation accuracy .*%\. The model is in hub/models--hfprobe--simple-cnn-small/", logged(caplog)[-2]
+    )
+    assert error.startswith(
+        "error: The upload to someone/small-cnn-fast-seed42 failed: the hub has a fault (HTTP 502: Bad "
+    )
+    assert (
+        "To upload it: hf upload someone/small-cnn-fast-seed42 hub/models--hfprobe--simple-cnn-small/snapshots/"
+        in error
+    )
     code, out, _ = train(*run, "--resume")
     assert code == 0
-    assert f"On the hub: {server.url}/someone/cnn-fast-seed42\n" in out
-    there = server.repositories["models"]["someone/cnn-fast-seed42"]
+    assert f"On the hub: {server.url}/someone/small-cnn-fast-seed42\n" in out
+    there = server.repositories["models"]["someone/small-cnn-fast-seed42"]
     local = snapshot_files(tmp_path / "hub")
     assert {Path(name).suffix for name in local} <= hub.PUBLISHED
     assert there.branches["main"] == local
     assert [sorted(commit) for commit in there.commits] == [sorted(local)]
     assert server.requests.count(("POST", "/api/repos/create")) == 2  # by the two uploads, not by Trainer
-    assert b'model="someone/cnn-fast-seed42"' in local["README.md"]
+    assert b'model="someone/small-cnn-fast-seed42"' in local["README.md"]
     assert not [path for path in (tmp_path / "runs").rglob("*") if path.name in ("README.md", "training_args.bin")]
 
 
@@ -333,7 +340,8 @@ def test_from_an_empty_cache_to_a_model_on_the_hub_that_needs_no_hfprobe(tmp_pat
             import torch
             from transformers import AutoModelForImageClassification
             images = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
-            places = [("someone/probe", {}), ("hfprobe/linear-probe", {"cache_dir": "hub", "local_files_only": True})]
+            local = {"cache_dir": "hub", "local_files_only": True}
+            places = [("someone/probe", {}), ("hfprobe/linear-probe-pictures", local)]
             logits = []
             for place, where in places:
                 model = AutoModelForImageClassification.from_pretrained(place, trust_remote_code=True, **where)

@@ -1,14 +1,17 @@
 import json
+import shutil
 
 import pytest
 from transformers import set_seed
 
 from helpers.images import CLASSES, load_splits
+from helpers.runs import small_config
 from hfprobe.config.run import make_run
 from hfprobe.models import build_model
 from hfprobe.training.assembly import build_trainer
 from hfprobe.training.publish import push_best
 from hfprobe.training.run import train
+from hfprobe.training.run_training import run_training
 
 
 @pytest.mark.parametrize(
@@ -58,3 +61,21 @@ def test_the_card_and_the_record_list_settings_that_have_an_effect(dataset_folde
     flat = {name: value for group in record["config"].values() for name, value in group.items()} | record
     assert {row.split(" |")[0] for row in shown} <= flat.keys()
     assert not set(hidden) & flat.keys()
+
+
+def test_a_push_says_if_the_name_held_a_model_of_another_dataset(dataset_folder, tmp_path, caplog):
+    found = []
+    for place in (dataset_folder, dataset_folder, tmp_path / "elsewhere" / dataset_folder.name):
+        if not place.exists():
+            shutil.copytree(dataset_folder, place)
+        config = small_config(place, tmp_path, overwrite=True)
+        caplog.clear()
+        found.append(run_training(config))
+        said = [line for line in caplog.messages if "so far" in line]
+        assert bool(said) == (place != dataset_folder)
+    assert said == [
+        f"The newest hfprobe/simple-cnn-small so far was trained on '{dataset_folder}'. It stays as "
+        f"hfprobe/simple-cnn-small@{found[1].revision.commit[:12]}. To keep the models of two datasets apart, "
+        "rename one of the folders, or pass --hub_dir."
+    ]
+    assert found[1].revision.path.is_dir()

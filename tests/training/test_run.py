@@ -251,4 +251,4 @@ def test_two_processes_count_every_validation_image_once(dataset_folder, tmp_pat
     state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())
     assert state["max_steps"] == 4  # 160 images, 20 a process
     assert done.stdout.count("Done: ") == 1
-    assert len(list((tmp_path / "hub" / "models--hfprobe--simple-cnn" / "snapshots").iterdir())) == 1
+    assert len(list((tmp_path / "hub" / "models--hfprobe--simple-cnn-small" / "snapshots").iterdir())) == 1

@@ -21,7 +21,7 @@ def test_a_run_from_python_returns_the_model_that_it_pushed(dataset_folder, tmp_
     run = run_training(small_config(dataset_folder, tmp_path))
     assert run.output_dir == tmp_path / "run"
     assert json.loads((run.output_dir / "run.json").read_text())["result"]["metrics"] == run.result.metrics
-    assert (run.revision.name, run.revision.is_main, run.uploaded) == ("hfprobe/simple-cnn", True, None)
+    assert (run.revision.name, run.revision.is_main, run.uploaded) == ("hfprobe/simple-cnn-small", True, None)
     pushed = type(run.model).from_pretrained(run.revision.path)
     for mine, theirs in zip(run.model.state_dict().values(), pushed.state_dict().values(), strict=True):
         assert torch.equal(mine, theirs)

@@ -14,6 +14,6 @@ def test_seeds_from_python_are_announced_in_turn_and_summarised(dataset_folder, 
     told = []
     seeds = train_seeds(runs, announce=lambda config, run: told.append((config.training.seed, run is not None)))
     assert told == [(1, False), (2, True)]
-    assert seeds.path == tmp_path / "runs" / "cnn-fast-seeds.json"
+    assert seeds.path == tmp_path / "runs" / "small-cnn-fast-seeds.json"
     assert json.loads(seeds.path.read_text()) == seeds.summary
     assert seeds.summary["seeds"] == [1, 2]

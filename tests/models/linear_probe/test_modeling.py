@@ -126,7 +126,10 @@ def photograph(width, height):
 SHAPES = [(32, 32), (64, 48), (224, 224), (251, 249), (640, 480), (480, 640), (641, 427), (427, 639), (1000, 333)]
 
 
-@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "tf_efficientnet_lite0", SMALL])
+@pytest.mark.parametrize(
+    "backbone",
+    ["vit_tiny_patch16_224", "tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2", SMALL],
+)
 @pytest.mark.parametrize("size", SHAPES)
 def test_preprocessing_equals_the_evaluation_transform_of_timm(backbone, size):
     """To within one grey level, but for a few pixels in a thousand: torch's weights have 16 bits, Pillow's 22."""
