@@ -21,17 +21,20 @@ OTHER_ENDINGS = {".eps", ".ps", ".svg", ".jxl", ".mpg", ".mpeg", ".mov", ".mp4",
 
 
 @cache
+def register_heic() -> bool:
+    """Let Pillow read HEIC files, if the package pillow-heif is installed; whether it is."""
+    if find_spec("pillow_heif") is None:
+        return False
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return True
+
+
+@cache
 def readable_endings() -> frozenset[str]:
-    """Endings of the image files that can be read here, in lower case.
-
-    HEIC files need the package pillow-heif, which this registers with Pillow; AVIF files need a Pillow that has it.
-    """
-    found = set(PICTURE_ENDINGS)
-    if find_spec("pillow_heif") is not None:
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
-        found |= HEIC_ENDINGS
+    """Endings of the image files that can be read here, in lower case."""
+    found = PICTURE_ENDINGS | (HEIC_ENDINGS if register_heic() else set())
     if features.check("avif"):
         found |= {".avif", ".avifs"}
     return frozenset(found)

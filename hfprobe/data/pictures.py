@@ -12,6 +12,8 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
+from hfprobe.data.file_kinds import register_heic
+
 # Lossless formats: the decoded pixels identify such an image, whatever its compression. For other formats, decoders may
 # differ by a grey level between versions, so the bytes of the file identify the image.
 LOSSLESS = {"PNG", "BMP", "PPM", "GIF"}
@@ -48,6 +50,7 @@ def read_picture(content: bytes) -> Picture:
         ValueError: the range of the values is unknown, or the mode cannot be converted to RGB.
         Exception: any error that Pillow raises for a file that it cannot read.
     """
+    register_heic()
     with PIL.Image.open(BytesIO(content)) as image:
         kind = image.format
         rgb, note = _upright_rgb(image)
