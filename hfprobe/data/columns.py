@@ -191,6 +191,16 @@ def join_files(files: list[Dataset]) -> Dataset:
     return joined[0] if len(joined) == 1 else datasets.concatenate_datasets(joined)
 
 
+def image_paths(rows: Dataset) -> list[str | None]:
+    """The path of each image, as far as it has one; the bytes of the images are not read.
+
+    Args:
+        rows: columns `image` (undecoded) and `index`, the row number in the underlying table.
+    """
+    paths = pc.struct_field(rows.data.column("image"), "path")
+    return paths.take(pa.array(np.asarray(rows.with_format("numpy")["index"][:]))).to_pylist()
+
+
 def label_numbers(rows: Dataset) -> np.ndarray:
     """The label column as (N,) int64."""
     return np.asarray(rows.with_format("numpy")["label"][:], dtype=np.int64)

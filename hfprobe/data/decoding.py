@@ -20,6 +20,7 @@ import torch
 from datasets import Dataset
 
 from hfprobe.data import cache
+from hfprobe.data.columns import image_paths
 from hfprobe.data.pictures import DIGEST_BYTES, read_picture
 from hfprobe.data.store import ImageSplit
 from hfprobe.data.transforms import describe_geometry, fit_images, input_size
@@ -93,13 +94,15 @@ def decode_images(
         logger.info("%s (%d of %d %s images).", note, count, len(index), part)
     # Records of earlier versions have no such entry: they are of images that could all be read.
     lost = {int(position): reason for position, reason in record.get("unreadable", {}).items()}
-    readable = np.setdiff1d(np.arange(len(index)), list(lost)) if lost else slice(None)
+    readable = np.setdiff1d(np.arange(len(index)), list(lost))
+    paths = image_paths(rows)
     return ImageSplit(
         images=np.load(kept / "images.npy", mmap_mode="r")[: len(index) - len(lost)],
         labels=labels[readable],
         index=index[readable],
         fitted=kept == fitted,
         digests=np.load(kept / "digests.npy")[: len(index) - len(lost)],
+        files=tuple(paths[position] or "" for position in readable) if any(paths) else (),
         unreadable=tuple(f"image {index[position]} of split '{split}'{reason}" for position, reason in lost.items()),
     )
 

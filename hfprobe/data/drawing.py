@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 import numpy as np
-import pyarrow.compute as pc
 from datasets import Dataset
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.columns import label_numbers, normalize_name
+from hfprobe.data.columns import image_paths, label_numbers, normalize_name
 from hfprobe.system.errors import InputError, shorten
 
 DRAWN_SHARE = 0.2
@@ -124,7 +123,7 @@ def group_names(rows: Dataset, data: DataArguments) -> list[str] | None:
         return rows["group"][:]
     if data.group_by is None:
         return None
-    paths = pc.struct_field(rows.with_format("arrow")["image"][:], "path").to_pylist()
+    paths = [path or "" for path in image_paths(rows)]
     if not all(paths):
         raise InputError(
             f"--group_by {data.group_by} needs the names of files, and images of dataset '{shorten(data.dataset)}' "

@@ -28,6 +28,7 @@ class ImageSplit:
         fitted: whether the geometric part of an image processor has already been applied to `images`.
         digests: (N, DIGEST_BYTES) uint8, which identify each image at whatever size it was decoded. Default: digests of
             the pixels.
+        files: path of each image, '' if it has none; or empty.
         unreadable: a sentence for each image that could not be read and is not among the N.
     """
 
@@ -36,6 +37,7 @@ class ImageSplit:
     index: np.ndarray
     fitted: bool = False
     digests: np.ndarray = field(default_factory=lambda: np.empty((0, DIGEST_BYTES), dtype=np.uint8))
+    files: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -50,7 +52,8 @@ class ImageSplit:
     def take(self, positions: np.ndarray) -> ImageSplit:
         """The images at `positions`, (B,) integers."""
         parts = {name: getattr(self, name)[positions] for name in ("images", "labels", "index", "digests")}
-        return ImageSplit(**parts, fitted=self.fitted)
+        files = tuple(self.files[position] for position in positions) if self.files else ()
+        return ImageSplit(**parts, fitted=self.fitted, files=files)
 
     @property
     def fingerprint(self) -> str:

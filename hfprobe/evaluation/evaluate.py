@@ -108,6 +108,7 @@ def evaluate_model(
         index=images.index,
         labels=images.labels,
         probabilities=probabilities,
+        files=images.files,
         mistakes={
             int(images.index[position]): encode_png(images.images[position])
             for position in np.flatnonzero(probabilities.argmax(1) != images.labels)

@@ -48,6 +48,7 @@ class EvalResult:
         probabilities: (N, C) float32.
         provenance: JSON-able; has at least PROVENANCE_KEYS.
         mistakes: index -> PNG bytes of each misclassified image.
+        files: path of each image, '' if it has none; empty if none has one.
     """
 
     class_names: list[str]
@@ -56,6 +57,7 @@ class EvalResult:
     probabilities: np.ndarray
     provenance: dict[str, Any]
     mistakes: dict[int, bytes] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
 
     @property
     def predictions(self) -> np.ndarray:
@@ -120,6 +122,7 @@ class EvalResult:
                 "label": self.labels,
                 "prediction": self.predictions,
                 "probabilities": list(self.probabilities.astype(np.float32)),
+                **({"file": list(self.files)} if self.files else {}),
             }
         )
         mistakes = pa.table(
@@ -157,6 +160,7 @@ class EvalResult:
                 probabilities=np.stack(predictions["probabilities"].to_numpy()),
                 mistakes=dict(zip(mistakes["index"].to_pylist(), mistakes["image"].to_pylist(), strict=True)),
                 provenance=content,
+                files=tuple(predictions["file"].to_pylist()) if "file" in predictions else (),
             )
             summary = result.metrics
             recorded = {key: content.pop(key, *([None] if key in NEWER_METRICS else [])) for key in summary}

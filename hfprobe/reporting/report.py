@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -194,7 +194,8 @@ def pictures_of(result: EvalResult, positions: np.ndarray) -> list[dict[str, Any
         width, height = PIL.Image.open(BytesIO(png)).size
         pictures.append(
             {
-                "index": index,
+                # The folder of an image is usually its class.
+                "name": "/".join(PurePath(result.files[position]).parts[-2:]) if result.files else f"image {index}",
                 "true": result.class_names[result.labels[position]],
                 "predicted": result.class_names[result.predictions[position]],
                 "confidence": float(result.probabilities[position].max()),

@@ -15,6 +15,7 @@ import pytest
 from helpers.pages import Page, section_of, title_after_sorting
 from helpers.results import make_result, unequal_result, without_images
 from hfprobe.evaluation.comparison import compare, save_comparison
+from hfprobe.evaluation.results import EvalResult
 from hfprobe.reporting import write_comparison, write_report
 from hfprobe.reporting.figures import draw_confusion_matrix
 from hfprobe.system.errors import InputError
@@ -72,7 +73,7 @@ def test_gallery_shows_the_most_confident_mistakes_first(report):
     confidence = result.probabilities.max(1)
     wrong = np.flatnonzero(result.predictions != result.labels)
     expected = result.index[wrong[np.argsort(-confidence[wrong])]]
-    shown = [int(number) for number in re.findall(r"<br>image (\d+)", section(report, "mistakes"))]
+    shown = [int(number) for number in re.findall(r"<br><bdi>image (\d+)</bdi>", section(report, "mistakes"))]
     assert shown == expected.tolist()[:24]
 
 
@@ -326,3 +327,13 @@ def test_the_docs_say_how_to_read_the_table():
     docs = (Path(__file__).parents[2] / "docs" / "reports.md").read_text()
     (line,) = [line for line in docs.splitlines() if "read_csv" in line]
     assert line.endswith('dtype={"class": str}, keep_default_na=False)')
+
+
+def test_the_gallery_names_the_files_of_images_that_are_files(tmp_path):
+    result = make_result(count=40)
+    files = tuple(f"photos/<i>/{number}.jpg" for number in range(40))
+    dataclasses.replace(result, files=files).save(tmp_path)
+    write_report(tmp_path)
+    assert EvalResult.load(tmp_path).files == files
+    wrong = int(np.flatnonzero(result.predictions != result.labels)[0])
+    assert f"<bdi>&lt;i&gt;/{wrong}.jpg</bdi>" in (tmp_path / "report.html").read_text()
