@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from helpers.images import load_splits
+from helpers.models import cat_model
 from hfprobe.data.arguments import DataArguments
-from hfprobe.evaluation.evaluate import evaluate_model
+from hfprobe.data.splits import load_images
+from hfprobe.evaluation.evaluate import evaluate_model, load_images_of
 from hfprobe.models import build_model, find_family
 from hfprobe.models.loading import load_model
 from hfprobe.system.errors import InputError
@@ -91,3 +93,70 @@ def test_temperature_changes_confidences_but_no_predictions(splits):
     odds = [np.log(result.probabilities[:, 0] / result.probabilities[:, 1]) for result in (plain, cooler)]
     np.testing.assert_allclose(odds[1], odds[0] / 3, atol=1e-4)
     assert cooler.provenance["temperature"] == 3.0
+
+
+def write_folder(folder, names, *, count=10):
+    for label, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            PIL.Image.new("RGB", (32, 32), (50 * label, number, 0)).save(folder / name / f"{number}.png")
+    return folder
+
+
+def test_a_model_is_evaluated_on_every_image_of_another_folder(tmp_path):
+    model, processor = cat_model()
+    images = load_images_of(model, dataset=str(write_folder(tmp_path, ["cat", "dog", "horse"], count=3)), whole=True)
+    assert images.counts() == {"all": [0, 0, 0, 3, 3]}
+    assert images.left_out == {"class that the model does not have": ["horse"]}
+    result = evaluate_model(
+        model=model,
+        processor=processor,
+        splits=images.decode("all", processor=processor),
+        split="all",
+        identity={"model": "m", "model_revision": "r"},
+    )
+    assert (result.metrics["n"], result.metrics["accuracy"]) == (6, 0.5)
+    assert sorted(result.files)[0] == str(tmp_path / "cat" / "0.png")
+
+
+def test_all_images_of_the_models_own_dataset_are_not_evaluated():
+    with pytest.raises(
+        InputError, match="--split all evaluates every image of a dataset, and this model was trained on"
+    ):
+        load_images_of(cat_model()[0], whole=True)
+
+
+def test_a_folder_with_none_of_the_models_classes_is_refused(tmp_path):
+    folder = write_folder(tmp_path, ["horse", "frog"], count=1)
+    with pytest.raises(InputError, match=r"Unknown class 'airplane'. The dataset has: frog, horse."):
+        load_images_of(cat_model()[0], dataset=str(folder), whole=True)
+
+
+def test_drawn_test_images_of_a_dataset_that_changed_are_refused(tmp_path):
+    folder = write_folder(tmp_path / "photos", ["cat", "dog"])
+    images = load_images(DataArguments(dataset=str(folder)), seed=3)
+    model = cat_model(labels=["cat", "dog"])[0]
+    run = images.decode("test", processor=cat_model()[1]).summary
+    model.config.run = {"dataset": str(folder), "seed": 3, "labels_digest": run["labels_digest"]}
+    assert load_images_of(model).counts() == images.counts()
+    PIL.Image.new("RGB", (32, 32)).save(folder / "cat" / "new.png")
+    expected = (
+        f"The images of '{folder}' have changed since this model was trained. Its test images were drawn from them"
+    )
+    with pytest.raises(InputError, match=re.escape(expected)):
+        load_images_of(model)
+    assert load_images_of(model, dataset=str(write_folder(tmp_path / "new", ["cat", "dog"])), whole=True)
+
+
+def test_an_evaluation_finds_the_images_by_the_settings_of_the_run(tmp_path):
+    folder = write_folder(tmp_path / "photos", ["cat", "dog"])
+    for name in ("cat", "dog"):
+        for number in range(10):
+            (folder / name / f"{number}.png").rename(folder / name / f"visit{number // 2}_{number}.png")
+    settings = DataArguments(dataset=str(folder), group_by="prefix")
+    trained = load_images(settings, seed=3)
+    model = cat_model(labels=["cat", "dog"])[0]
+    model.config.run = {"dataset": str(folder), "seed": 3} | settings.identity()
+    found = load_images_of(model)
+    assert found.parts["test"]["index"][:] == trained.parts["test"]["index"][:]
+    assert found.division == trained.division

@@ -55,10 +55,10 @@ CARD = {
 }
 
 
-def cat_model(**options):
+def cat_model(labels=CLASSES, **options):
     """A SimpleCNN that says `cat` to every picture."""
     torch.manual_seed(0)
-    model, processor = build_model("cnn", labels=CLASSES, options=find_family("cnn").recipe_options(**options))
+    model, processor = build_model("cnn", labels=labels, options=find_family("cnn").recipe_options(**options))
     with torch.no_grad():
-        model.classifier[-1].bias[CLASSES.index("cat")] = 100
+        model.classifier[-1].bias[labels.index("cat")] = 100
     return model.eval(), processor
