@@ -147,7 +147,7 @@ def test_preprocessing_equals_the_evaluation_transform_of_timm(backbone, size):
 
 
 def test_a_very_tall_picture_is_scaled_by_pillow_in_another_order():
-    """Pillow scales it vertically first, torch horizontally, and both round in between: up to three grey levels."""
+    """Pillow 13 scales it vertically first, torch horizontally, and both round in between: up to three grey levels."""
     cfg = timm.get_pretrained_cfg(SMALL).to_dict()
     side = modeling.build_processor(cfg).size.shortest_edge
     picture = torch.from_numpy(photograph(333, 1000)).permute(2, 0, 1)[None]
@@ -158,7 +158,8 @@ def test_a_very_tall_picture_is_scaled_by_pillow_in_another_order():
     across_first = resize(picture, list(size)).int()
     down_first = resize(picture.transpose(2, 3), list(size[::-1])).transpose(2, 3).int()
     assert (across_first - expected).abs().max() <= 3
-    assert ((down_first - expected).abs() > 0).float().mean() < 0.02
+    same_order = down_first if int(PIL.__version__.split(".")[0]) >= 13 else across_first
+    assert ((same_order - expected).abs() > 0).float().mean() < 0.02
 
 
 @pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", SMALL])
