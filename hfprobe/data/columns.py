@@ -195,10 +195,10 @@ def image_paths(rows: Dataset) -> list[str | None]:
     """The path of each image, as far as it has one; the bytes of the images are not read.
 
     Args:
-        rows: columns `image` (undecoded) and `index`, the row number in the underlying table.
+        rows: with the column `image`, undecoded.
     """
-    paths = pc.struct_field(rows.data.column("image"), "path")
-    return paths.take(pa.array(np.asarray(rows.with_format("numpy")["index"][:]))).to_pylist()
+    flat = rows.select_columns("image").flatten().select_columns("image.path")
+    return flat.with_format("arrow")["image.path"][:].to_pylist()
 
 
 def label_numbers(rows: Dataset) -> np.ndarray:

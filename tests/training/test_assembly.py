@@ -74,6 +74,7 @@ LINE = (
 )
 
 
+@pytest.mark.slow
 def test_macro_f1_chooses_the_best_epoch_of_unequal_classes_and_is_recorded(unequal_folder, tmp_path, caplog):
     caplog.set_level(logging.INFO, "hfprobe")
     trainer, _ = small_run(unequal_folder, tmp_path, num_train_epochs=3, class_weights="balanced")
@@ -115,6 +116,7 @@ def test_equal_classes_keep_accuracy(dataset_folder, tmp_path, caplog):
     assert "class_weights" not in trainer.model.config.run
 
 
+@pytest.mark.slow
 def test_weights_that_are_all_equal_change_the_weights_of_the_network_hardly_and_others_do(dataset_folder, tmp_path):
     plain, equal, other = (
         small_run(dataset_folder, tmp_path / str(number), num_train_epochs=1, **values)[0]
@@ -132,6 +134,7 @@ def test_weights_that_are_all_equal_change_the_weights_of_the_network_hardly_and
     assert second - first > 1e-3
 
 
+@pytest.mark.slow
 def test_a_weighted_run_of_unequal_classes_resumes_to_the_bit(unequal_folder, tmp_path, monkeypatch):
     values = {"num_train_epochs": 3, "class_weights": '{"dog": 3}'}
     whole, expected = small_run(unequal_folder, tmp_path / "whole", **values)
@@ -161,6 +164,7 @@ def test_a_weighted_run_of_unequal_classes_resumes_to_the_bit(unequal_folder, tm
         small_run(unequal_folder, tmp_path / "parts", resume=True, metric_for_best_model="accuracy", **values)
 
 
+@pytest.mark.slow
 def test_the_weights_reach_the_exact_head(unequal_folder, tmp_path):
     values = {"model": "probe", "backbone": "resnet10t", "backbone_weights": "random", "disable_tqdm": True}
     heads = []

@@ -28,6 +28,7 @@ def test_a_run_from_python_returns_the_model_that_it_pushed(dataset_folder, tmp_
     assert run.processor.size == type(run.processor).from_pretrained(run.revision.path).size
 
 
+@pytest.mark.slow
 def test_photographs_are_trained_and_evaluated_at_64_x_64_and_resumed_to_the_bit(tmp_path):
     classes = ["cat", "dog"]
     for split, count in (("train", 20), ("test", 6)):
@@ -73,6 +74,7 @@ def test_a_process_other_than_the_main_one_trains_and_returns_nothing(dataset_fo
     assert run_training(small_config(dataset_folder, tmp_path)) is None
 
 
+@pytest.mark.slow
 def test_a_folder_that_holds_another_run_is_refused_before_any_slow_import(dataset_folder, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text("{}")
