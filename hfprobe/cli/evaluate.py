@@ -97,6 +97,9 @@ def main() -> None:
         f"Report:  {page} (open it in a browser)\n"
         f"Compare: {command('compare')} {shlex.quote(str(arguments.report_dir))} <another report folder>"
     )
+    if not arguments.report_only:
+        hub = "" if arguments.hub_dir == "hub" else f" --hub_dir {shlex.quote(arguments.hub_dir)}"
+        print(f"Predict: {command('predict')} <folder or files> --model {shlex.quote(arguments.model)}{hub}")
 
 
 def evaluate_seeds(arguments: argparse.Namespace) -> None:
