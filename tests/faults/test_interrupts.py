@@ -48,7 +48,7 @@ COMMANDS = {
 }
 # The exit code of a command that is not interrupted, and how its last line begins.
 ENDS = {
-    "train": (0, "Report: "), "train, workers": (0, "Report: "), "probe": (0, "Report: "), "eval": (0, "Compare: "),
+    "train": (0, "Report: "), "train, workers": (0, "Report: "), "probe": (0, "Report: "), "eval": (0, "Predict: "),
     "compare": (0, "Speed and memory: "), "sanity_check": (1, "error: cnn did not overfit "),
     "profile_models": (0, "Compare: "), "label_efficiency": (0, "Table and curves: "),
 }  # fmt: skip
