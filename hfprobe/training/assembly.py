@@ -27,6 +27,7 @@ from hfprobe.system.errors import refuse
 from hfprobe.system.progress import has_bars
 from hfprobe.training.callbacks import Curves, EarlyStopping, EpochLines, Histograms, Profiler, SetEpoch, StepBar
 from hfprobe.training.output_folder import PROFILE_FOLDER, TENSORBOARD_FOLDER
+from hfprobe.training.precision import settle_precision
 from hfprobe.training.preflight import find_shortages
 from hfprobe.training.run_folder import check_same_run, holds_run
 from hfprobe.training.trainer import ProbeTrainer, identity
@@ -43,6 +44,7 @@ def build_trainer(
         splits: train and validation are used; test is not touched.
     """
     choose_metric(config, splits)
+    settle_precision(config, model=model, processor=processor)
     check_before_start(config=config, model=model, splits=splits)
     check_processor(model, processor)
     images_per_class = splits.images_per_class("train")

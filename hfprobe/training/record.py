@@ -18,8 +18,6 @@ if TYPE_CHECKING:  # slow to import
 
     from hfprobe.data.splits import Splits
 
-# accelerate's mixed_precision -> its name in run.json and on the card.
-PRECISIONS = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}
 # What a record must hold to be compared; early versions of hfprobe wrote only a part of it.
 NEEDED = ("model", "config", "class_names", "data_fingerprint", "processes", "effective_batch_size")
 
@@ -46,6 +44,7 @@ def describe_run(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -
         "parameters": sum(p.numel() for p in parameters),
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         **find_family(config.training.model).describe(model),
+        "precision": config.training.recorded_precision,
         "processes": config.training.world_size,
         "effective_batch_size": config.effective_batch_size,
         "git_sha": provenance.git_sha(),

@@ -18,6 +18,7 @@ from hfprobe.models import find_family
 from hfprobe.system import provenance
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import locked, require_writable
+from hfprobe.system.precision import PRECISIONS
 from hfprobe.system.process import is_main_process
 from hfprobe.training import checkpoints
 from hfprobe.training.output_folder import (
@@ -41,6 +42,7 @@ SELECTION = "it says which runs are trained, not how"
 # setting that has an effect must be equal.
 MAY_DIFFER = {
     "num_train_epochs": "it may rise; the log then says what becomes of the learning rate",
+    **dict.fromkeys(("bf16", "fp16"), "the precision that they set is compared"),
     "dataset": "the folder may have been moved; the images themselves are compared",
     "use_cpu": "the device is compared like the rest of the hardware, with a warning",
     "save_total_limit": "the best and the newest checkpoint are always kept",
@@ -60,7 +62,7 @@ MAY_DIFFER = {
     **dict.fromkeys(("debug", "include_num_input_tokens_seen"), LOGGING),
 }
 # Settings that runs of earlier versions of hfprobe did not have, each with the value that describes those runs.
-EARLIER = {"crop": "shift", "image_size": 32}
+EARLIER = {"crop": "shift", "image_size": 32, "feature_precision": "fp32"}
 # Schedules that do not know how many epochs a run has.
 OPEN_SCHEDULES = ("constant", "constant_with_warmup", "inverse_sqrt", "reduce_lr_on_plateau", "greedy")
 
@@ -211,7 +213,8 @@ def find_differences(
     """Each setting that has an effect, must be equal and is not, with both values.
 
     Args:
-        images_are_loaded: False where the metric of the best epoch may still be chosen by the images.
+        images_are_loaded: False where the metric of the best epoch may still be chosen by the images, and a precision
+            by the model.
     """
     now = json.loads(json.dumps(config.to_dict()))  # lists and strings as the record has them
     family = find_family(config.training.model)
@@ -228,7 +231,11 @@ def find_differences(
                     differences += _differing("--classes", record["class_names"], values[name])
                 continue
             old = before.get(name, EARLIER.get(name, getattr(defaults.get(name), "default", None)))
-            if name == "metric_for_best_model" and name not in config.passed and not images_are_loaded:
+            if name == "precision" and name not in before:
+                old = PRECISIONS.get(before.get("mixed_precision"), "fp32")
+            is_open = values[name] == "auto" and name in ("precision", "feature_precision")
+            is_open |= name == "metric_for_best_model" and name not in config.passed
+            if is_open and not images_are_loaded:
                 continue
             differences += _differing(spell_flag(name), old, values[name])
     if config.effective_batch_size is not None:
