@@ -130,7 +130,10 @@ def extraction(model, processor, split: ImageSplit) -> Ways:
     """Features of all images, resizing and writing included."""
 
     def run(precision: str) -> None:
-        with tempfile.TemporaryDirectory() as folder, mock.patch.object(cache, "cache_folder", lambda: Path(folder)):
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            mock.patch.object(cache, "cache_folder", return_value=Path(folder)),
+        ):
             extract_features(model=model, processor=processor, split=split, precision=precision)
 
     return {precision: partial(run, precision) for precision in ("fp32", "bf16")}
