@@ -51,6 +51,8 @@ def build_trainer(
     weights = find_class_weights(
         config.training.class_weights, class_names=splits.class_names, images_per_class=images_per_class
     )
+    effective = config.to_dict()
+    precisions = {"precision": effective["training"], "feature_precision": effective["model"]}
     # Saved with the weights, so that an evaluation finds the same images again.
     model.config.run = {
         "recipe": config.training.recipe,
@@ -62,6 +64,7 @@ def build_trainer(
         **{name: value for name, value in splits.summary.items() if name == "labels_digest"},
         "majority_class": splits.class_names[int(images_per_class.argmax())],
         **({"class_weights": weights} if weights else {}),
+        **{name: values[name] for name, values in precisions.items() if values.get(name, "fp32") != "fp32"},
     }
     with config.training.main_process_first(desc="preparing inputs"):
         train, validation = make_inputs(config=config, model=model, processor=processor, splits=splits)

@@ -89,6 +89,9 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
     trainer.model.config.run |= chosen
     trainer.check_finite()
     predicted = trainer.predict(trainer.eval_dataset)
+    if arguments.mixed_precision != "no":
+        # Without accelerate's autocast: whoever uses the model afterwards computes in float32.
+        trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     evaluated_here = checkpoint is None or logged["step"] > checkpoints.step_of(checkpoint)
     metrics = check_figures(predicted, logged=logged, evaluated_here=evaluated_here)
     # Not `temperature`: transformers takes that for a setting of text generation and refuses to save it.

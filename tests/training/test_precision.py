@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from helpers.images import CLASSES, load_splits
 from helpers.runs import small_config, small_run
+from hfprobe import evaluate
 from hfprobe.config.files import read_config_file
 from hfprobe.config.run import make_run
 from hfprobe.models import build_model
@@ -18,6 +19,7 @@ from hfprobe.training.precision import settle_precision
 from hfprobe.training.publish import push_best
 from hfprobe.training.record import read_record
 from hfprobe.training.run_folder import find_differences
+from hfprobe.training.run_training import run_training
 from hfprobe.training.trainer import ProbeTrainer
 
 BACKBONE = {"model": "vit", "backbone": "resnet10t", "backbone_weights": "random"}
@@ -101,11 +103,11 @@ def test_nothing_that_is_saved_or_published_is_bfloat16(bf16_run):
 
 def test_figures_of_a_run_in_bfloat16_are_those_of_its_published_weights_in_float32(bf16_run):
     _, trainer, result, _, predicted, revision = bf16_run
-    model, _ = load_model(revision.path)
     batch = trainer.eval_dataset.__getitems__(range(len(trainer.eval_dataset)))
-    with torch.inference_mode():
-        logits = model(pixel_values=batch["pixel_values"]).logits
-    np.testing.assert_allclose(predicted, logits.numpy(), rtol=1e-4, atol=1e-5)
+    for model in (trainer.model.eval(), load_model(revision.path)[0]):  # in memory and as published
+        with torch.inference_mode():
+            logits = model(pixel_values=batch["pixel_values"]).logits
+        np.testing.assert_allclose(predicted, logits.numpy(), rtol=1e-4, atol=1e-5)
     assert result.metrics["accuracy"] == (logits.argmax(-1) == batch["labels"]).double().mean().item()
 
 
@@ -113,6 +115,7 @@ def test_the_precision_is_recorded_and_the_run_can_be_repeated(bf16_run, monkeyp
     folder, _, _, _, _, revision = bf16_run
     record = json.loads((folder / "whole" / "run.json").read_text())
     assert record["precision"] == record["config"]["training"]["precision"] == "bf16"
+    assert json.loads((revision.path / "config.json").read_text())["run"]["precision"] == "bf16"  # reports show it
     settings = read_config_file(folder / "whole" / "config.yaml")
     assert settings["precision"] == "bf16"
     assert re.search(r"precision.*bf16", (revision.path / "README.md").read_text())
@@ -239,3 +242,18 @@ def test_bfloat16_that_is_insisted_on_is_a_warning(dataset_folder, tmp_path, mon
         "Training in mixed precision: bf16.",
         "This CPU has no units for bfloat16: training takes about 2.5 times as long as in float32.",
     ]
+
+
+def test_a_probe_on_features_in_bfloat16_is_evaluated_in_float32(dataset_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("hfprobe.config.arguments.has_bf16_units", lambda: True)
+    run = run_training(small_config(dataset_folder, tmp_path, **BACKBONE, feature_precision="bf16"))
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["config"]["model"]["feature_precision"] == "bf16"
+    assert record["precision"] == "fp32"
+    assert run.model.config.run["feature_precision"] == "bf16"
+    assert re.search(r"feature_precision.*bf16", (run.revision.path / "README.md").read_text())
+    weights = load_file(run.revision.path / "model.safetensors")
+    assert torch.bfloat16 not in {tensor.dtype for tensor in weights.values()}
+    result = evaluate(str(run.revision.path), split="validation")
+    correct = result.probabilities.argmax(1) == result.labels
+    assert correct.mean() == run.result.metrics["accuracy"]
