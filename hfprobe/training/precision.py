@@ -23,7 +23,7 @@ from hfprobe.system.precision import (
     measure_speedup,
 )
 from hfprobe.training.output_folder import RUN_FILE
-from hfprobe.training.record import read_record
+from hfprobe.training.record import find_precision, read_record
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def settle_precision(config: RunConfig, *, model: PreTrainedModel, processor: Ba
 
     That is `precision`, and `feature_precision` where the model has that option and a method `extract_features`.
     Where neither the processor nor torch can tell, some steps of the model are measured. All processes of a run take
-    what the main process found, and a resumed run then takes what its record says.
+    what the main process found. A resumed run takes what its record says, except bfloat16 on a device without units.
 
     Args:
         config: its `training` and `model` are changed.
@@ -69,9 +69,13 @@ def _choose(
     arguments = config.training
     found, reason = find_faster(arguments.device)
     folder = Path(arguments.output_dir)
-    if found is None and arguments.resume and (folder / RUN_FILE).exists():
-        before = read_record(folder)["config"]["training" if name == "precision" else "model"]
-        found, reason = before.get(name, "fp32"), "the run was started so"
+    if arguments.resume and (folder / RUN_FILE).exists():
+        settings = read_record(folder)["config"]
+        before = settings["model"].get(name, "fp32")
+        if name == "precision":
+            before = find_precision(settings["training"])
+        if found is None or before == "fp32":  # otherwise the difference is refused
+            found, reason = before, "the run was started so"
     if found is None:
         images = torch.zeros(MEASURED_IMAGES, 3, *2 * [input_size(processor)])
         images = images.to(arguments.device, memory_format=torch.channels_last)

@@ -11,6 +11,7 @@ from hfprobe.config.run import RunConfig
 from hfprobe.models import find_family
 from hfprobe.system import provenance
 from hfprobe.system.errors import InputError
+from hfprobe.system.precision import PRECISIONS
 from hfprobe.training.output_folder import RUN_FILE
 
 if TYPE_CHECKING:  # slow to import
@@ -59,6 +60,11 @@ def read_result(folder: str | Path) -> dict[str, Any] | None:
         return json.loads((Path(folder) / RUN_FILE).read_text()).get("result")
     except (OSError, ValueError, AttributeError):
         return None
+
+
+def find_precision(settings: dict[str, Any]) -> str:
+    """fp32, bf16 or fp16: of the training settings in a record, also of earlier versions."""
+    return settings.get("precision", PRECISIONS.get(settings.get("mixed_precision", "no"), "fp32"))
 
 
 def read_record(folder: Path) -> dict[str, Any]:

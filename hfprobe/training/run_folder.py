@@ -18,7 +18,6 @@ from hfprobe.models import find_family
 from hfprobe.system import provenance
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import locked, require_writable
-from hfprobe.system.precision import PRECISIONS
 from hfprobe.system.process import is_main_process
 from hfprobe.training import checkpoints
 from hfprobe.training.output_folder import (
@@ -30,7 +29,7 @@ from hfprobe.training.output_folder import (
     find_run_files,
     refuse_overwriting,
 )
-from hfprobe.training.record import read_record, read_result
+from hfprobe.training.record import find_precision, read_record, read_result
 
 logger = logging.getLogger(__name__)
 
@@ -231,8 +230,8 @@ def find_differences(
                     differences += _differing("--classes", record["class_names"], values[name])
                 continue
             old = before.get(name, EARLIER.get(name, getattr(defaults.get(name), "default", None)))
-            if name == "precision" and name not in before:
-                old = PRECISIONS.get(before.get("mixed_precision"), "fp32")
+            if name == "precision":
+                old = find_precision(before)
             is_open = values[name] == "auto" and name in ("precision", "feature_precision")
             is_open |= name == "metric_for_best_model" and name not in config.passed
             if is_open and not images_are_loaded:

@@ -15,9 +15,10 @@ from hfprobe.config.run import make_run
 from hfprobe.models import build_model
 from hfprobe.models.loading import load_model
 from hfprobe.system.errors import InputError
+from hfprobe.system.files import write_json
 from hfprobe.training.precision import settle_precision
 from hfprobe.training.publish import push_best
-from hfprobe.training.record import read_record
+from hfprobe.training.record import NEEDED, read_record
 from hfprobe.training.run_folder import find_differences
 from hfprobe.training.run_training import run_training
 from hfprobe.training.trainer import ProbeTrainer
@@ -196,6 +197,23 @@ def test_auto_takes_the_faster_precision_and_says_why(
     assert caplog.messages == [line]
     assert config.to_dict()["training"]["precision"] == config.to_settings()["precision"] == chosen
     assert config.training.mixed_precision == {"bf16": "bf16", "fp32": "no"}[chosen]
+
+
+@pytest.mark.parametrize(
+    ("before", "said", "chosen"),
+    [("fp32", "bf16", "fp32"), ("fp32", None, "fp32"), ("bf16", None, "bf16"), ("bf16", "fp32", "fp32")],
+)
+@pytest.mark.parametrize("values", [{}, BACKBONE], ids=["training", "features"])
+def test_auto_follows_the_record_of_a_resumed_run(dataset_folder, tmp_path, found, before, said, chosen, values):
+    """bfloat16 on a device without units is not taken: `check_same_run` then refuses the difference."""
+    found(said, gain=0.1 if before == "bf16" else 9)
+    name, group = ("feature_precision", "model") if values else ("precision", "training")
+    config = small_config(dataset_folder, tmp_path, **values, **{name: "auto"}, resume=True)
+    record = dict.fromkeys(NEEDED) | {"config": config.to_dict()}
+    record["config"][group][name] = before
+    (tmp_path / "run").mkdir()
+    write_json(tmp_path / "run" / "run.json", record)
+    assert settle(config).to_dict()[group][name] == chosen
 
 
 @pytest.mark.parametrize(("flags", "env"), [({"bf16": True}, "no"), ({}, "bf16")])
