@@ -212,8 +212,7 @@ def find_differences(
     """Each setting that has an effect, must be equal and is not, with both values.
 
     Args:
-        images_are_loaded: False where the metric of the best epoch may still be chosen by the images, and a precision
-            by the model.
+        images_are_loaded: False where the metric of the best epoch may still be chosen by the images.
     """
     now = json.loads(json.dumps(config.to_dict()))  # lists and strings as the record has them
     family = find_family(config.training.model)
@@ -232,9 +231,9 @@ def find_differences(
             old = before.get(name, EARLIER.get(name, getattr(defaults.get(name), "default", None)))
             if name == "precision":
                 old = find_precision(before)
-            is_open = values[name] == "auto" and name in ("precision", "feature_precision")
-            is_open |= name == "metric_for_best_model" and name not in config.passed
-            if is_open and not images_are_loaded:
+            if name in ("precision", "feature_precision") and values[name] == "auto":
+                continue  # compared once `settle_precision` has found what it stands for
+            if name == "metric_for_best_model" and name not in config.passed and not images_are_loaded:
                 continue
             differences += _differing(spell_flag(name), old, values[name])
     if config.effective_batch_size is not None:

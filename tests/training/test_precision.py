@@ -139,7 +139,7 @@ def test_the_precision_of_earlier_versions_is_compared_too(bf16_run, dataset_fol
     record = read_record(folder)
     del record["config"]["training"]["precision"]
     record["config"]["training"]["mixed_precision"] = before
-    values = {"num_train_epochs": 2, "report_to": "none", "hub_dir": str(bf16_run[0] / "hub"), "use_cpu": True}
+    values = {"num_train_epochs": 2, "report_to": "none", "use_cpu": True, "precision": "fp32"}
     config = make_run(dataset=str(dataset_folder), output_dir=str(folder), **values)
     found = find_differences(record, config, folder, images_are_loaded=False)
     assert [difference for difference in found if "precision" in difference] == expected
