@@ -17,6 +17,7 @@ from hfprobe.system import process
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import require_writable
 from hfprobe.system.machine import quiet_libraries, use_every_core
+from hfprobe.system.precision import DEFAULT_FEATURE_PRECISION, DEFAULT_PRECISION
 from hfprobe.system.process import command
 from hfprobe.system.ranges import IMAGES, SEED, SEEDS
 
@@ -43,6 +44,16 @@ def make_parser() -> Parser:
     parser.add_argument("--backbone", help="timm backbone of the probe; default: vit_tiny_patch16_224")
     parser.add_argument("--backbone_weights", help="weights of the backbone, as in hfprobe train --model probe")
     parser.add_argument(
+        "--precision",
+        choices=["auto", "fp32", "bf16"],
+        help=f"of the training, as in hfprobe train; default: {DEFAULT_PRECISION}",
+    )
+    parser.add_argument(
+        "--feature_precision",
+        choices=["auto", "fp32", "bf16"],
+        help=f"of the probe's features, as in hfprobe train --model probe; default: {DEFAULT_FEATURE_PRECISION}",
+    )
+    parser.add_argument(
         "--report_dir",
         type=Path,
         default=Path("reports/label_efficiency"),
@@ -57,11 +68,13 @@ def main() -> None:
     if last not in SEED:
         raise InputError(f"The last seed is {last}; allowed: {SEED}. Pass a smaller --seed.")
     require_writable(arguments.report_dir, flag="--report_dir")
-    own = {name: getattr(arguments, name) for name in ("backbone", "backbone_weights") if getattr(arguments, name)}
+    flags = ("backbone", "backbone_weights", "feature_precision")
+    own = {name: getattr(arguments, name) for name in flags if getattr(arguments, name)}
+    common = {"precision": arguments.precision} if arguments.precision else {}
     models = {}
     for name in arguments.models:  # refuses an unknown model before anything slow
         options = find_family(name).Options.__dataclass_fields__
-        models[name] = {flag: value for flag, value in own.items() if flag in options}
+        models[name] = common | {flag: value for flag, value in own.items() if flag in options}
     for flag in own:
         if not any(flag in values for values in models.values()):
             raise InputError(

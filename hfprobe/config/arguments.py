@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from transformers import TrainingArguments
@@ -17,6 +16,7 @@ from hfprobe.config.schedules import check_schedule, read_table
 from hfprobe.data.arguments import DEFAULT_DATASET
 from hfprobe.models import find_family
 from hfprobe.system.errors import InputError, refuse, shorten
+from hfprobe.system.precision import DEFAULT_PRECISION, EMULATION, PRECISIONS, find_faster, has_bf16_units
 from hfprobe.system.ranges import SEED, refuse_out_of_range
 
 # Short names people know -> the TrainingArguments field they stand for.
@@ -65,15 +65,6 @@ def has_accelerator() -> bool:
     return torch.accelerator.is_available()
 
 
-def has_bf16_units() -> bool:
-    """Whether this machine's CPU computes in bfloat16 without emulation; True where it does not say."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text().split()
-    except OSError:
-        return True
-    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
-
-
 @dataclass
 class RunArguments(TrainingArguments):
     """transformers' TrainingArguments, and what hfprobe adds."""
@@ -109,6 +100,15 @@ class RunArguments(TrainingArguments):
         metadata={"help": "Train so many seeds in turn, from --seed on, each into its own folder, on one split."},
     )
     vary_split: bool = field(default=False, metadata={"help": "With --seeds: another split for each seed too."})
+    precision: Literal["auto", "fp32", "bf16"] | None = field(
+        default=None,
+        metadata={
+            "help": "Of the forward and backward pass; weights, optimizer, losses and evaluations are in float32. "
+            "bf16: bfloat16 autocast. auto: bf16 on a GPU of compute capability 8.0 or newer and on a CPU with units "
+            f"for bfloat16, otherwise fp32. Default: {DEFAULT_PRECISION}. --bf16, --fp16 and mixed_precision in "
+            "accelerate's configuration win over auto."
+        },
+    )
     class_weights: dict[str, Any] | str | None = field(
         default="none",
         metadata={
@@ -157,7 +157,14 @@ class RunArguments(TrainingArguments):
         refuse(find_contradictions(self))
         if self.output_dir is None:  # not in a run: see `hfprobe.config.run.build_run`
             self.output_dir = default_output_dir(self.model, self.recipe, seed=self.seed)
+        bf16: bool = vars(self)["bf16"]
+        self.bf16 = bf16 and not self._is_on_cpu()  # otherwise transformers demands --use_cpu where no GPU is
         super().__post_init__()
+        self.bf16 = bf16
+        if bf16 or self.precision == "bf16":
+            self.mixed_precision = "bf16"
+        elif self.precision == "fp32":
+            self.mixed_precision = "no"
         check_schedule(self)
         self._check_reporters()
 
@@ -172,26 +179,51 @@ class RunArguments(TrainingArguments):
                 f"{', '.join(installed)}. Pass one of them, or none."
             )
 
+    @property
+    def recorded_precision(self) -> str:
+        """What the forward and backward pass compute in: fp32, bf16, fp16; auto until the model is built."""
+        asked = DEFAULT_PRECISION if self.precision is None else self.precision
+        is_open = asked == "auto" and self.mixed_precision == "no"
+        return "auto" if is_open else PRECISIONS[self.mixed_precision]
+
+    def _is_on_cpu(self) -> bool:
+        return bool(self.use_cpu or strtobool(os.environ.get("ACCELERATE_USE_CPU", "False")) or not has_accelerator())
+
     def _check_precision(self) -> None:
         """Raise InputError for a precision that this machine emulates or ignores."""
-        # `accelerate launch` passes its configuration in the environment; Trainer uses it where no flag says otherwise.
-        configured = "no" if self.bf16 or self.fp16 else os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-        if configured not in ("no", "bf16", "fp16"):
+        # `accelerate launch` passes its configuration in the environment; it counts where no flag says otherwise.
+        flagged = self.bf16 or self.fp16 or self.precision in ("fp32", "bf16")
+        configured = "no" if flagged else os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        if configured not in PRECISIONS:
             raise InputError(f"mixed_precision is {configured} in accelerate's configuration. Allowed: no, bf16, fp16.")
-        for kind, flagged in (("bf16", self.bf16 or self.bf16_full_eval), ("fp16", self.fp16 or self.fp16_full_eval)):
-            if not flagged and configured != kind:
-                continue
-            on_cpu = self.use_cpu or strtobool(os.environ.get("ACCELERATE_USE_CPU", "False")) or not has_accelerator()
-            what, remedy = f"--{kind} and --{kind}_full_eval need", "Leave the flag out."
-            if not flagged:
-                what, remedy = f"mixed_precision: {kind} in accelerate's configuration needs", "Set it to 'no'."
-            if on_cpu and kind == "fp16":
-                raise InputError(f"{what} a GPU, and none is here. {remedy}")
-            if on_cpu and not has_bf16_units():
+        if self.precision == "bf16" and not self.bf16:
+            self.refuse_emulation("--precision bf16", remedy="Pass --precision fp32, or add --bf16 to train so anyway.")
+        if (self.fp16 or self.fp16_full_eval) and self._is_on_cpu():
+            raise InputError("--fp16 and --fp16_full_eval need a GPU, and none is here. Leave the flag out.")
+        what, remedy = f"mixed_precision: {configured} in accelerate's configuration", "Set it to 'no'."
+        if configured == "fp16" and self._is_on_cpu():
+            raise InputError(f"{what} needs a GPU, and none is here. {remedy}")
+        if configured == "bf16":
+            self.refuse_emulation(what, remedy=remedy)
+
+    def refuse_emulation(self, what: str, *, remedy: str) -> None:
+        """Raise InputError where the device of this run has no units for bfloat16.
+
+        Args:
+            what: the setting that asks for bfloat16, as the message names it.
+        """
+        if self._is_on_cpu():
+            if has_bf16_units() is False:
                 raise InputError(
-                    f"{what} a GPU, or a CPU with units for bfloat16; this one has none and takes several times as "
-                    f"long as with float32. {remedy}"
+                    f"{what} needs a GPU, or a CPU with units for bfloat16; this one has none and takes {EMULATION}. "
+                    f"{remedy}"
                 )
+            return
+        import torch
+
+        found, reason = find_faster(torch.device(torch.accelerator.current_accelerator()))
+        if found == "fp32":
+            raise InputError(f"{what} would be slower than float32: {reason}. {remedy}")
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
         """Steps of the warm-up. One that is a share of the run ends before the run's last step, however short."""

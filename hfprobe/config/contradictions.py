@@ -48,6 +48,11 @@ def find_contradictions(arguments: Any) -> list[str]:
                 f"--{flag} rounds the weights after training, so that the pushed ones are not those that were "
                 "evaluated. Leave it out."
             )
+    for flag in ("bf16", "fp16"):
+        if getattr(arguments, flag) and arguments.precision not in (None, "auto", flag):
+            problems.append(
+                f"--{flag} and --precision {arguments.precision} contradict each other. Leave one of them out."
+            )
     if arguments.optimizer != "optim" and arguments.optim != arguments.default_optim:
         problems.append(
             f"--optim is {getattr(arguments.optim, 'value', arguments.optim)}, but --optimizer {arguments.optimizer} "

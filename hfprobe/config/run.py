@@ -19,6 +19,7 @@ from hfprobe.config.values import check_value, check_values, groups_of, one_line
 from hfprobe.data.arguments import DEFAULT_DATASET, SMALL_SIDE, DataArguments
 from hfprobe.models import find_family
 from hfprobe.models.base import FamilyOptions, ModelFamily
+from hfprobe.system.precision import DEFAULT_PRECISION
 
 if TYPE_CHECKING:  # slow to import
     from hfprobe.data.splits import Images
@@ -106,7 +107,7 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, for run.json and the model card: every setting that has an effect, in three groups."""
-        training = self.training.to_dict() | {"mixed_precision": self.training.mixed_precision}
+        training = self.training.to_dict() | {"precision": self.training.recorded_precision}
         del training["hub_token"]
         groups = {
             "data": asdict(self.data) | {"split_seed": self.split_seed},
@@ -129,6 +130,9 @@ class RunConfig:
         defaults = starting_values(family, arguments.recipe, schedule=arguments.lr_scheduler_type.value)
         settings = {"model": arguments.model, "recipe": arguments.recipe, "seed": arguments.seed}
         settings |= {"split_seed": self.split_seed}
+        precision = self.training.recorded_precision
+        if precision != "fp16" and (precision != DEFAULT_PRECISION or "precision" in self.passed):
+            settings["precision"] = precision  # the one that was taken, on whatever machine the run is repeated
         for part in (self.data, arguments, self.model):
             values = part.to_dict() if part is arguments else asdict(part)
             for field in fields(part):
@@ -176,6 +180,8 @@ def build_run(*, model: str = "cnn", recipe: str | None = None, **values: Any) -
             group(**{field.name: settings[field.name] for field in fields(group) if field.name in settings})
             for group in groups_of(family)
         )
+        if vars(own).get("feature_precision") == "bf16":
+            training.refuse_emulation("--feature_precision bf16", remedy="Pass --feature_precision fp32.")
     return RunConfig(data, training, own, passed=frozenset(given))
 
 

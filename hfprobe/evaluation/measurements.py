@@ -96,12 +96,12 @@ class OperatorNames(TorchDispatchMode):
 
 
 def time_in_turn(
-    steps: dict[Any, Callable[[], None]], *, rounds: int, seconds: float, device: torch.device
+    steps: dict[Any, Callable[[], object]], *, rounds: int, seconds: float, device: torch.device
 ) -> dict[Any, dict[str, Any]]:
     """Time several steps in turn; each step is timed separately, with the device synchronised before and after it.
 
     Args:
-        steps: (name, batch size) -> a function that runs one batch.
+        steps: (name, batch size, ...) -> a function that runs one batch.
         rounds: number of rounds.
         seconds: duration of each key of `steps` in a round; at least one step.
 
@@ -135,17 +135,21 @@ def _summarize(rounds: list[list[float]], *, batch_size: int) -> dict[str, Any]:
     }
 
 
-def make_step(model: PreTrainedModel, images: torch.Tensor) -> Callable[[], None]:
-    """A function that runs the model on a batch (B, 3, H, W) once, without gradients."""
+def make_step(model: PreTrainedModel, images: torch.Tensor, *, bf16: bool = False) -> Callable[[], torch.Tensor]:
+    """A function that runs the model on a batch (B, 3, H, W) once, without gradients; it returns the logits (B, C).
 
-    def step() -> None:
-        with torch.inference_mode():
-            model(pixel_values=images)
+    Args:
+        bf16: whether it runs under bfloat16 autocast.
+    """
+
+    def step() -> torch.Tensor:
+        with torch.inference_mode(), torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
+            return model(pixel_values=images).logits
 
     return step
 
 
-def _timed(step: Callable[[], None], device: torch.device) -> float:
+def _timed(step: Callable[[], object], device: torch.device) -> float:
     synchronize(device)
     start = time.perf_counter()
     step()
@@ -159,7 +163,7 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def profile_operators(step: Callable[[], None], *, trace: Path, device: torch.device) -> dict[str, Any]:
+def profile_operators(step: Callable[[], object], *, trace: Path, device: torch.device) -> dict[str, Any]:
     """Run torch.profiler over PROFILED_STEPS steps: which operators take the time and the memory.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from hfprobe.models.loading import load_model
 from hfprobe.system import provenance
 from hfprobe.system.errors import InputError, MachineError, first_line
 from hfprobe.system.files import write_json
+from hfprobe.system.precision import LEAST_GAIN, find_faster
 
 
 def profile_models(
@@ -42,7 +44,8 @@ def profile_models(
         trace_dir: existing folder for `trace-<name>.json` of each model, which ui.perfetto.dev opens.
 
     Returns:
-        JSON-able: `models`, by name; `device`, `hardware`, `versions`, `load_average` before and after, `rounds`,
+        JSON-able: `models`, by name, each with `bf16` (see `_compare_precisions`) where the device has units for
+        bfloat16, otherwise None; `device`, `hardware`, `versions`, `load_average` before and after, `rounds`,
         `warmup_steps`. Latency is in milliseconds per batch, throughput in images/s, memory in bytes.
 
     Raises:
@@ -71,11 +74,13 @@ def profile_models(
     try:
         for model, _ in models.values():
             model.to(device)
-        steps = {
-            (name, size): make_step(model, noise(size, side=described[name]["input"][1], device=device))
-            for name, (model, _) in models.items()
-            for size in sorted({*batch_sizes, *own.values()})
-        }
+        steps: dict[Any, Callable[[], torch.Tensor]] = {}
+        precisions = ("fp32", "bf16") if find_faster(device)[0] == "bf16" else ("fp32",)
+        for name, (model, _) in models.items():
+            for size in sorted({*batch_sizes, *own.values()}):
+                images = noise(size, side=described[name]["input"][1], device=device)
+                for precision in precisions if size == own[name] else ("fp32",):
+                    steps[name, size, precision] = make_step(model, images, bf16=precision == "bf16")
         measured = time_in_turn(steps, rounds=rounds, seconds=seconds, device=device)
     except RuntimeError as error:
         if "memory" not in str(error):  # on a CPU, torch has no error class for out of memory
@@ -84,9 +89,19 @@ def profile_models(
             f"Not enough memory for these batches: {first_line(error)}. Pass smaller --batch_sizes."
         ) from error
     for name in models:
-        described[name]["batches"] = {str(size): measured[name, size] for of, size in steps if of == name}
+        described[name]["batches"] = {
+            str(size): measured[key]
+            for key in steps
+            for of, size, precision in [key]
+            if (of, precision) == (name, "fp32")
+        }
+        described[name]["bf16"] = None
+        if "bf16" in precisions:
+            both = {precision: measured[name, own[name], precision] for precision in precisions}
+            labels = {precision: steps[name, own[name], precision]().argmax(-1) for precision in precisions}
+            described[name]["bf16"] = _compare_precisions(both, labels)
         trace = trace_dir / f"trace-{name.replace('/', '-')}.json"
-        described[name]["operators"] = profile_operators(steps[name, own[name]], trace=trace, device=device)
+        described[name]["operators"] = profile_operators(steps[name, own[name], "fp32"], trace=trace, device=device)
     return {
         "models": described,
         "device": device.type,
@@ -96,6 +111,29 @@ def profile_models(
         "load_average": [round(load_before, 2), round(os.getloadavg()[0], 2)],
         "rounds": rounds,
         "warmup_steps": WARMUP_STEPS,
+    }
+
+
+def _compare_precisions(measured: dict[str, dict[str, Any]], labels: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """bfloat16 autocast against float32 at the default batch size of a model.
+
+    Args:
+        measured: precision -> what `time_in_turn` found.
+        labels: precision -> predicted labels (B,) of the same images.
+
+    Returns:
+        `batch`: latency and throughput in bfloat16; `differing` of `images` predicted labels differ from those in
+        float32; `speedup`: ratio of the median throughputs; `best`: bf16 if it is clearly faster and no label differs,
+        otherwise fp32.
+    """
+    speedup = measured["bf16"]["throughput"]["median"] / measured["fp32"]["throughput"]["median"]
+    differing = int((labels["bf16"] != labels["fp32"]).sum())
+    return {
+        "batch": measured["bf16"],
+        "images": len(labels["fp32"]),
+        "differing": differing,
+        "speedup": speedup,
+        "best": "bf16" if speedup >= LEAST_GAIN and not differing else "fp32",
     }
 
 

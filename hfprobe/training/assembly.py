@@ -27,6 +27,7 @@ from hfprobe.system.errors import refuse
 from hfprobe.system.progress import has_bars
 from hfprobe.training.callbacks import Curves, EarlyStopping, EpochLines, Histograms, Profiler, SetEpoch, StepBar
 from hfprobe.training.output_folder import PROFILE_FOLDER, TENSORBOARD_FOLDER
+from hfprobe.training.precision import settle_precision
 from hfprobe.training.preflight import find_shortages
 from hfprobe.training.run_folder import check_same_run, holds_run
 from hfprobe.training.trainer import ProbeTrainer, identity
@@ -43,12 +44,15 @@ def build_trainer(
         splits: train and validation are used; test is not touched.
     """
     choose_metric(config, splits)
+    settle_precision(config, model=model, processor=processor)
     check_before_start(config=config, model=model, splits=splits)
     check_processor(model, processor)
     images_per_class = splits.images_per_class("train")
     weights = find_class_weights(
         config.training.class_weights, class_names=splits.class_names, images_per_class=images_per_class
     )
+    effective = config.to_dict()
+    precisions = {"precision": effective["training"], "feature_precision": effective["model"]}
     # Saved with the weights, so that an evaluation finds the same images again.
     model.config.run = {
         "recipe": config.training.recipe,
@@ -60,6 +64,7 @@ def build_trainer(
         **{name: value for name, value in splits.summary.items() if name == "labels_digest"},
         "majority_class": splits.class_names[int(images_per_class.argmax())],
         **({"class_weights": weights} if weights else {}),
+        **{name: values[name] for name, values in precisions.items() if values.get(name, "fp32") != "fp32"},
     }
     with config.training.main_process_first(desc="preparing inputs"):
         train, validation = make_inputs(config=config, model=model, processor=processor, splits=splits)

@@ -27,6 +27,7 @@ from hfprobe.system.files import write_json
 from hfprobe.system.progress import show_progress
 from hfprobe.training.assembly import adapt, assemble_trainer, make_inputs
 from hfprobe.training.callbacks import EpochLines, StopOnSignal
+from hfprobe.training.precision import settle_precision
 from hfprobe.training.run import fit
 from hfprobe.training.run_folder import EARLIER
 
@@ -69,12 +70,13 @@ def measure_label_efficiency(
     options = {name: config.model for name, config in settled.items()}
     splits = {}
     for name in models:
-        processor = build_model(name, labels=images.class_names, options=options[name])[1]
+        model, processor = build_model(name, labels=images.class_names, options=options[name])
+        settle_precision(settled[name], model=model, processor=processor)
         splits[name] = images.decode("train", "validation", "test", processor=processor)
     setting: dict[str, Any] = {
         "class_names": images.class_names,
         "data_fingerprint": next(iter(splits.values())).fingerprint,  # that of all: they differ in resolution alone
-        "options": {name: vars(value) for name, value in options.items()},
+        "options": {name: vars(value) | _mixed_precision(settled[name]) for name, value in options.items()},
     }
     points = _read_points(folder, setting)
     content: dict[str, Any] = {
@@ -118,6 +120,12 @@ def measure_label_efficiency(
             write_json(folder / POINTS_FILE, content)
             progress.update()
     return content
+
+
+def _mixed_precision(settled: RunConfig) -> dict[str, str]:
+    """The precision of a run as a setting; float32 is none, as in files of earlier versions."""
+    precision = settled.training.precision
+    return {} if precision in (None, "fp32") else {"precision": precision}
 
 
 def _read_points(folder: Path, setting: dict[str, Any]) -> list[dict[str, Any]]:
@@ -181,7 +189,8 @@ def _make_config(
         values: what differs from the recipe.
         settled: the run with these values, for its settings of images and model.
     """
-    values = values | {"model": settled.training.model, "seed": seed, "output_dir": folder}
+    values = {name: value for name, value in values.items() if name != "precision"} | _mixed_precision(settled)
+    values |= {"model": settled.training.model, "seed": seed, "output_dir": folder}
     values |= {"report_to": "none", "disable_tqdm": True}
     recipe = replace(make_run(**values), data=settled.data, model=settled.model)
     if find_family(recipe.training.model).is_solved(recipe.model):

@@ -14,7 +14,7 @@ from hfprobe.hub import local as hub
 from hfprobe.models import find_family
 from hfprobe.models.base import AUGMENTATION
 from hfprobe.system.model_files import CONFIG_FILE
-from hfprobe.training.record import PRECISIONS, describe_run
+from hfprobe.training.record import describe_run
 from hfprobe.training.run import RunResult
 from hfprobe.training.trainer import ProbeTrainer
 
@@ -60,7 +60,7 @@ def push_best(
         | {name: effective["data"][name] for name in AUGMENTATION if name in effective["data"]}
         | effective["model"]
         | {"class_weights": trainer.model.config.run.get("class_weights")}
-        | {"precision": PRECISIONS[trainer.accelerator.mixed_precision]}
+        | {"precision": config.training.recorded_precision}
         | family.describe(trainer.model),
         "result": result,
         "metrics": {METRIC_NAMES[name]: name for name in leading_metrics(result.images_per_class)},

@@ -11,6 +11,7 @@ from hfprobe.config.run import RunConfig
 from hfprobe.models import find_family
 from hfprobe.system import provenance
 from hfprobe.system.errors import InputError
+from hfprobe.system.precision import PRECISIONS
 from hfprobe.training.output_folder import RUN_FILE
 
 if TYPE_CHECKING:  # slow to import
@@ -18,8 +19,6 @@ if TYPE_CHECKING:  # slow to import
 
     from hfprobe.data.splits import Splits
 
-# accelerate's mixed_precision -> its name in run.json and on the card.
-PRECISIONS = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}
 # What a record must hold to be compared; early versions of hfprobe wrote only a part of it.
 NEEDED = ("model", "config", "class_names", "data_fingerprint", "processes", "effective_batch_size")
 
@@ -46,6 +45,7 @@ def describe_run(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -
         "parameters": sum(p.numel() for p in parameters),
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         **find_family(config.training.model).describe(model),
+        "precision": config.training.recorded_precision,
         "processes": config.training.world_size,
         "effective_batch_size": config.effective_batch_size,
         "git_sha": provenance.git_sha(),
@@ -60,6 +60,11 @@ def read_result(folder: str | Path) -> dict[str, Any] | None:
         return json.loads((Path(folder) / RUN_FILE).read_text()).get("result")
     except (OSError, ValueError, AttributeError):
         return None
+
+
+def find_precision(settings: dict[str, Any]) -> str:
+    """fp32, bf16 or fp16: of the training settings in a record, also of earlier versions."""
+    return settings.get("precision", PRECISIONS.get(settings.get("mixed_precision", "no"), "fp32"))
 
 
 def read_record(folder: Path) -> dict[str, Any]:

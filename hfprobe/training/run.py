@@ -29,7 +29,7 @@ from hfprobe.system.model_files import PROCESSOR_FILE
 from hfprobe.training import checkpoints
 from hfprobe.training.callbacks import EarlyStopping
 from hfprobe.training.output_folder import MODEL_FOLDER, RUN_FILE
-from hfprobe.training.record import PRECISIONS, describe_run, read_result
+from hfprobe.training.record import describe_run, read_result
 from hfprobe.training.trainer import ProbeTrainer
 
 logger = logging.getLogger(__name__)
@@ -69,11 +69,8 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
     """
     arguments = config.training
     checkpoint = find_checkpoint(arguments) if arguments.resume else None
-    precision = PRECISIONS[trainer.accelerator.mixed_precision]
-    if precision != "fp32":
-        logger.info("Training in mixed precision: %s.", precision)
     family = find_family(arguments.model)
-    record = describe_run(config=config, model=trainer.model, splits=splits) | {"precision": precision}
+    record = describe_run(config=config, model=trainer.model, splits=splits)
     # The result of a run that is resumed after its end stays until there is a new one.
     if trainer.is_world_process_zero() and not (arguments.resume and read_result(arguments.output_dir)):
         write_json(Path(arguments.output_dir) / RUN_FILE, record)
@@ -92,6 +89,9 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
     trainer.model.config.run |= chosen
     trainer.check_finite()
     predicted = trainer.predict(trainer.eval_dataset)
+    if arguments.mixed_precision != "no":
+        # Without accelerate's autocast: whoever uses the model afterwards computes in float32.
+        trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     evaluated_here = checkpoint is None or logged["step"] > checkpoints.step_of(checkpoint)
     metrics = check_figures(predicted, logged=logged, evaluated_here=evaluated_here)
     # Not `temperature`: transformers takes that for a setting of text generation and refuses to save it.

@@ -29,7 +29,7 @@ from hfprobe.training.output_folder import (
     find_run_files,
     refuse_overwriting,
 )
-from hfprobe.training.record import read_record, read_result
+from hfprobe.training.record import find_precision, read_record, read_result
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ SELECTION = "it says which runs are trained, not how"
 # setting that has an effect must be equal.
 MAY_DIFFER = {
     "num_train_epochs": "it may rise; the log then says what becomes of the learning rate",
+    **dict.fromkeys(("bf16", "fp16"), "the precision that they set is compared"),
     "dataset": "the folder may have been moved; the images themselves are compared",
     "use_cpu": "the device is compared like the rest of the hardware, with a warning",
     "save_total_limit": "the best and the newest checkpoint are always kept",
@@ -60,7 +61,7 @@ MAY_DIFFER = {
     **dict.fromkeys(("debug", "include_num_input_tokens_seen"), LOGGING),
 }
 # Settings that runs of earlier versions of hfprobe did not have, each with the value that describes those runs.
-EARLIER = {"crop": "shift", "image_size": 32}
+EARLIER = {"crop": "shift", "image_size": 32, "feature_precision": "fp32"}
 # Schedules that do not know how many epochs a run has.
 OPEN_SCHEDULES = ("constant", "constant_with_warmup", "inverse_sqrt", "reduce_lr_on_plateau", "greedy")
 
@@ -228,6 +229,10 @@ def find_differences(
                     differences += _differing("--classes", record["class_names"], values[name])
                 continue
             old = before.get(name, EARLIER.get(name, getattr(defaults.get(name), "default", None)))
+            if name == "precision":
+                old = find_precision(before)
+            if name in ("precision", "feature_precision") and values[name] == "auto":
+                continue  # compared once `settle_precision` has found what it stands for
             if name == "metric_for_best_model" and name not in config.passed and not images_are_loaded:
                 continue
             differences += _differing(spell_flag(name), old, values[name])

@@ -129,7 +129,12 @@ class ProbeTrainer(HookedTrainer):
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any) -> Any:
         labels = inputs["labels"]
         if not model.training:  # comparable between runs that differ in label smoothing
-            outputs = model(**inputs)
+            if model is self.model and self.args.mixed_precision != "no":
+                # accelerate replaces the model's own `forward` by one under autocast. Evaluated in float32, the figures
+                # of a run are those of its published weights, and do not depend on the machine.
+                outputs = type(model).forward(model, **inputs)
+            else:
+                outputs = model(**inputs)
             loss = torch.nn.functional.cross_entropy(outputs["logits"], labels)
         else:
             if self._weights is None:

@@ -54,6 +54,10 @@ CONTRADICTIONS = [
         ["--batch_eval_metrics"],
         "--batch_eval_metrics measures in parts; hfprobe measures all predictions at once. Leave it out.",
     ),
+    (
+        ["--precision", "fp32", "--bf16"],
+        "--bf16 and --precision fp32 contradict each other. Leave one of them out.",
+    ),
 ]
 
 

@@ -5,6 +5,7 @@ import sys
 import textwrap
 
 import pytest
+import torch
 
 from helpers.results import planted
 from hfprobe.evaluation import profiling
@@ -38,6 +39,7 @@ def profiled(tmp_path_factory):
         patch.setattr(profiling, "peak_memory", once)
         for name, size in (("cnn", 4), ("probe", 2)):
             patch.setattr(find_family(name), "profile_batch_size", size)
+        patch.setattr(profiling, "find_faster", lambda device: ("bf16", "the test says so"))
         profile = profile_models(folders, batch_sizes=[1], rounds=5, seconds=0.001, trace_dir=folder)
     save_profile(profile, folder)
     return folder, profile
@@ -89,7 +91,7 @@ def test_the_keys_of_a_profile_are_stable(profiled):
     }  # fmt: skip
     assert set(profile["models"]["simple-cnn"]) == {
         "folder", "run", "backbone", "parameters", "trainable_parameters", "macs", "disk_bytes", "input",
-        "own_batch_size", "peak_memory_bytes", "operators", "batches",
+        "own_batch_size", "peak_memory_bytes", "operators", "batches", "bf16",
     }  # fmt: skip
     assert set(profile["models"]["simple-cnn"]["batches"]["1"]) == {"n", "latency_ms", "throughput"}
 
@@ -104,6 +106,42 @@ def test_table_shows_the_measured_values(profiled):
             assert re.search(rf"\| {name} \| {size}{re.escape(own)} \| .*\| {batch['n']} \|", text)
     for picture in re.findall(r"!\[.+\]\((.+)\)", text):
         assert (folder / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_both_precisions_are_measured_where_the_machine_has_units(profiled):
+    folder, profile = profiled
+    text = write_profile(folder).read_text()
+    for name, model in profile["models"].items():
+        found = model["bf16"]
+        own = model["batches"][str(model["own_batch_size"])]
+        assert set(found) == {"batch", "images", "differing", "speedup", "best"}
+        assert found["images"] == model["own_batch_size"]
+        assert found["speedup"] == found["batch"]["throughput"]["median"] / own["throughput"]["median"]
+        best = {"bf16": "bfloat16", "fp32": "float32"}[found["best"]]
+        cells = f"{found['speedup']:.2f} | {found['differing']} of {found['images']} | {best} |"
+        assert re.search(rf"\| {name} \| .* \| {re.escape(cells)}\n", text)
+    content = json.loads((folder / "profile.json").read_text())
+    for model in content["models"].values():
+        model["bf16"] = None
+    (folder / "profile.json").write_text(json.dumps(content))
+    assert "bfloat16" not in write_profile(folder).read_text()
+    for model in content["models"].values():
+        del model["bf16"]  # of an earlier version
+    (folder / "profile.json").write_text(json.dumps(content))
+    assert "bfloat16" not in write_profile(folder).read_text()
+    save_profile(profile, folder)
+
+
+@pytest.mark.parametrize(
+    ("speed", "labels", "best"),
+    [(200, [0, 1], "bf16"), (200, [1, 1], "fp32"), (105, [0, 1], "fp32"), (50, [0, 1], "fp32")],
+)
+def test_the_best_precision_is_clearly_faster_and_gives_the_same_labels(speed, labels, best):
+    measured = {name: {"throughput": {"median": value}} for name, value in (("fp32", 100), ("bf16", speed))}
+    given = {"fp32": torch.tensor([0, 1]), "bf16": torch.tensor(labels)}
+    found = profiling._compare_precisions(measured, given)
+    assert found["best"] == best
+    assert found["differing"] == sum(label != expected for label, expected in zip(labels, [0, 1], strict=True))
 
 
 def test_a_comparison_shows_the_costs_of_the_same_network(profiled):

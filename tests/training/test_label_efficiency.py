@@ -39,6 +39,31 @@ def measure(images, tmp_path, monkeypatch):
     return lambda **values: measure_label_efficiency(**arguments | values)
 
 
+def test_points_of_two_precisions_are_kept_apart(measure, monkeypatch, tmp_path):
+    monkeypatch.setattr("hfprobe.config.arguments.has_bf16_units", lambda: True)
+    bf16 = {"models": {"cnn": {"precision": "bf16"}, "probe": PROBE | {"precision": "bf16"}}}
+    seen, fit = [], label_efficiency.fit
+
+    def watch(trainer, **how):
+        seen.append(trainer.args.mixed_precision)
+        return fit(trainer, **how)
+
+    monkeypatch.setattr(label_efficiency, "fit", watch)
+    found = measure(shots=[2], seeds=[1], **bf16)
+    assert seen == ["bf16", "no"]  # the head of the probe is in float32
+    assert found["setting"]["options"]["cnn"]["precision"] == "bf16"
+    assert "precision" not in found["setting"]["options"]["probe"]
+    measure(shots=[2], seeds=[1], **bf16)
+    assert len(seen) == 2
+    with pytest.raises(InputError, match="contains points with other settings: its options is"):
+        measure(shots=[2], seeds=[1])
+    content = json.loads((tmp_path / "label_efficiency.json").read_text())
+    del content["setting"]["options"]["probe"]["feature_precision"]  # of an earlier version
+    (tmp_path / "label_efficiency.json").write_text(json.dumps(content))
+    measure(shots=[2], seeds=[1], models={"probe": PROBE})
+    assert len(seen) == 2
+
+
 def test_every_point_is_measured_once(measure, tmp_path, monkeypatch):
     trained = []
     fit = label_efficiency.fit

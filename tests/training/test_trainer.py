@@ -145,10 +145,16 @@ def test_bfloat16_of_the_accelerate_configuration_is_used_and_recorded(dataset_f
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     seen = []
     forward = torch.nn.Linear.forward
-    monkeypatch.setattr(torch.nn.Linear, "forward", lambda *args: seen.append(forward(*args)) or seen[-1])
+
+    def watch(self, images):
+        output = forward(self, images)
+        seen.append((self.training, output.dtype))
+        return output
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", watch)
     with caplog.at_level("INFO", logger="hfprobe"):
         small_run(dataset_folder, tmp_path, num_train_epochs=1)
-    assert {output.dtype for output in seen} == {torch.bfloat16}
+    assert set(seen) == {(True, torch.bfloat16), (False, torch.float32)}  # evaluations are in float32
     assert "Training in mixed precision: bf16." in caplog.messages
     assert json.loads((tmp_path / "run.json").read_text())["precision"] == "bf16"
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from hfprobe.models.base import AUGMENTATION, GRADIENT_TRAINING, Inputs, ModelFamily
+from hfprobe.system.precision import DEFAULT_FEATURE_PRECISION
 
 if TYPE_CHECKING:  # slow to import
     import numpy as np
@@ -72,6 +73,14 @@ class LinearProbeOptions:
         default=1,
         metadata={"help": "Cached views per training image. 1: the image; 2: also its mirror image; more: also crops."},
     )
+    feature_precision: Literal["auto", "fp32", "bf16"] = field(
+        default=DEFAULT_FEATURE_PRECISION,
+        metadata={
+            "help": "Of the backbone on training images, whose features are cached as float32. bf16: bfloat16 "
+            "autocast. auto: bf16 on a GPU of compute capability 8.0 or newer and on a CPU with units for bfloat16, "
+            "otherwise fp32. Features of validation and test images are always computed in float32."
+        },
+    )
 
     def __post_init__(self) -> None:
         if self.backbone == "auto":
@@ -95,6 +104,9 @@ class LinearProbeOptions:
             ignored |= dict.fromkeys(
                 AUGMENTATION, "cached features are not augmented. Use --views, or --feature_cache off with --head sgd"
             )
+            ignored["precision"] = "a head on cached features is trained in float32. See --feature_precision"
+        else:
+            ignored["feature_precision"] = "no features are cached. See --precision"
         if self.head == "exact":
             ignored |= dict.fromkeys(
                 GRADIENT_TRAINING, "--head exact solves the head without gradient steps. To train it, pass --head sgd"
@@ -162,9 +174,11 @@ class LinearProbeFamily(ModelFamily["LinearProbe", LinearProbeOptions]):
             return super().inputs(model, processor, split, name=name, **how)
         from hfprobe.models.linear_probe.features import FeatureBatches, extract_features
 
-        views = range(options.views) if train and options is not None else [int(mirror)]
+        what: dict[str, Any] = {"views": [int(mirror)]}
+        if train and options is not None:
+            what = {"views": range(options.views), "precision": options.feature_precision}
         return FeatureBatches(
-            extract_features(model=model, processor=processor, split=split, views=views, seed=seed, name=name)
+            extract_features(model=model, processor=processor, split=split, seed=seed, name=name, **what)
         )
 
     def is_solved(self, options: LinearProbeOptions) -> bool:

@@ -95,6 +95,7 @@ def extract_features(
     views: Sequence[int] = (0,),
     seed: int = 0,
     name: str = "images",
+    precision: str = "fp32",
 ) -> FeatureSplit:
     """Run each image through the backbone once per view, in evaluation mode; cached features are not computed again.
 
@@ -106,13 +107,16 @@ def extract_features(
         views: numbers of the views.
         seed: seed of the random crops.
         name: name of the split in progress bars and log lines.
+        precision: fp32, or bf16: the backbone runs under bfloat16 autocast. Features are float32 in both.
 
     Raises:
         InputError, MachineError: the cache cannot be written.
     """
     layers, seconds = zip(
         *(
-            _load_or_extract(model=model, processor=processor, split=split, view=view, seed=seed, name=name)
+            _load_or_extract(
+                model=model, processor=processor, split=split, view=view, seed=seed, name=name, precision=precision
+            )
             for view in views
         ),
         strict=True,
@@ -121,7 +125,15 @@ def extract_features(
     return FeatureSplit(features=features, labels=split.labels, seconds=sum(seconds))
 
 
-def cache_key(*, model: LinearProbe, processor: BaseImageProcessor, split: ImageSplit, view: int, seed: int) -> str:
+def cache_key(
+    *,
+    model: LinearProbe,
+    processor: BaseImageProcessor,
+    split: ImageSplit,
+    view: int,
+    seed: int,
+    precision: str = "fp32",
+) -> str:
     """32 hex digits that depend on everything that determines the features of one view."""
     libraries = versions()
     parts = {
@@ -133,15 +145,24 @@ def cache_key(*, model: LinearProbe, processor: BaseImageProcessor, split: Image
         "dtype": str(next(model.parameters()).dtype),
         "timm": libraries["timm"],
         "torch": libraries["torch"],
+        **({"precision": precision} if precision != "fp32" else {}),  # of fp32 the key is that of earlier versions
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def _load_or_extract(
-    *, model: LinearProbe, processor: BaseImageProcessor, split: ImageSplit, view: int, seed: int, name: str
+    *,
+    model: LinearProbe,
+    processor: BaseImageProcessor,
+    split: ImageSplit,
+    view: int,
+    seed: int,
+    name: str,
+    precision: str,
 ) -> tuple[np.ndarray, float]:
     folder = cache.cache_folder() / "features"
-    kept = folder / f"{cache_key(model=model, processor=processor, split=split, view=view, seed=seed)}.npy"
+    key = cache_key(model=model, processor=processor, split=split, view=view, seed=seed, precision=precision)
+    kept = folder / f"{key}.npy"
     checksums = kept.with_suffix(".json")
     if kept.is_file() and checksums.is_file():
         record = _read_json(checksums)
@@ -153,7 +174,7 @@ def _load_or_extract(
         folder.mkdir(parents=True, exist_ok=True)
         checksums.unlink(missing_ok=True)
         part = kept.with_suffix(".part")
-        seconds = _extract_to(part, model, processor, split, view, seed, name)
+        seconds = _extract_to(part, model, processor, split, view, seed, name, precision)
         os.replace(part, kept)
         checksums.write_text(json.dumps({"sha256": sha256(kept), "seconds": seconds}))
     except OSError as error:
@@ -162,7 +183,14 @@ def _load_or_extract(
 
 
 def _extract_to(
-    part: Path, model: LinearProbe, processor: BaseImageProcessor, split: ImageSplit, view: int, seed: int, name: str
+    part: Path,
+    model: LinearProbe,
+    processor: BaseImageProcessor,
+    split: ImageSplit,
+    view: int,
+    seed: int,
+    name: str,
+    precision: str,
 ) -> float:
     """Write the features into `part`; returns the seconds it took in total.
 
@@ -196,6 +224,7 @@ def _extract_to(
         with (
             show_progress(total=len(split), initial=done, desc=stage, unit="image") as progress,
             torch.inference_mode(),
+            torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"),
         ):
             for first in range(done, len(split), batch_size):
                 positions = np.arange(first, min(first + batch_size, len(split)))

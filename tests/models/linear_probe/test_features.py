@@ -65,12 +65,14 @@ def test_features_equal_the_output_of_the_backbone(probe, split):
         np.testing.assert_allclose(found[view], model.extract_features(images), atol=1e-4)
 
 
-@pytest.mark.parametrize("part", ["weights", "preprocessing", "images", "rows", "view", "dtype", "timm", "torch"])
+@pytest.mark.parametrize(
+    "part", ["weights", "preprocessing", "images", "rows", "view", "dtype", "timm", "torch", "precision"]
+)
 def test_change_of_any_part_of_the_cache_key_is_a_cache_miss(probe, split, part, monkeypatch):
     model, processor = probe
 
-    def key(view=0, of=split):
-        return features.cache_key(model=model, processor=processor, split=of, view=view, seed=0)
+    def key(view=0, of=split, **precision):
+        return features.cache_key(model=model, processor=processor, split=of, view=view, seed=0, **precision)
 
     before = key()
     assert key() == before
@@ -88,6 +90,9 @@ def test_change_of_any_part_of_the_cache_key_is_a_cache_miss(probe, split, part,
         after = key(of=ImageSplit(images=split.images, labels=split.labels, index=split.index + 1))
     elif part == "view":
         after = key(view=1)
+    elif part == "precision":
+        assert key(precision="fp32") == before
+        after = key(precision="bf16")
     elif part == "dtype":
         model.head.double()
         model.backbone.double()
@@ -98,6 +103,43 @@ def test_change_of_any_part_of_the_cache_key_is_a_cache_miss(probe, split, part,
         monkeypatch.setattr(features, "versions", lambda: {"timm": "1", "torch": "1"})
         before, after = key(), other
     assert after != before
+
+
+def test_the_key_of_float32_features_is_that_of_versions_without_a_precision(probe, split, monkeypatch):
+    model, processor = probe
+    seen, dumps = [], features.json.dumps
+    monkeypatch.setattr(features.json, "dumps", lambda parts, **how: seen.append(parts) or dumps(parts, **how))
+    features.cache_key(model=model, processor=processor, split=split, view=0, seed=0)
+    assert seen[-1].keys() == {"backbone", "weights", "preprocessing", "images", "view", "dtype", "timm", "torch"}
+
+
+def test_features_in_bfloat16_are_kept_apart_as_float32(probe, split):
+    model, processor = probe
+    exact = extract_features(model=model, processor=processor, split=split).features
+    rounded = extract_features(model=model, processor=processor, split=split, precision="bf16").features
+    assert model.calls == 2 * batches()
+    assert rounded.dtype == exact.dtype == np.float32
+    difference = np.abs(rounded - exact).max() / np.abs(exact).max()
+    assert 0 < difference < 0.03
+    again = extract_features(model=model, processor=processor, split=split, precision="bf16").features
+    np.testing.assert_array_equal(again, rounded)
+    assert model.calls == 2 * batches()
+
+
+def test_only_training_images_are_extracted_in_bfloat16(probe, split, monkeypatch):
+    model, processor = probe
+    seen = []
+    model.backbone.register_forward_hook(lambda *args: seen.append(torch.is_autocast_enabled("cpu")))
+    options = find_family("vit").recipe_options(
+        backbone="resnet10t", backbone_weights="random", feature_precision="bf16"
+    )
+    how = {"options": options, "name": "images"}
+    find_family("vit").inputs(model, processor, split, train=True, **how)
+    assert set(seen) == {True}
+    seen.clear()
+    find_family("vit").inputs(model, processor, split, **how)
+    find_family("vit").inputs(model, processor, split, name="images", mirror=True)
+    assert set(seen) == {False}
 
 
 def test_seed_changes_random_views_only(probe, split):

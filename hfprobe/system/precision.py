@@ -1,0 +1,100 @@
+"""float32 or bfloat16: which of both this machine computes faster.
+
+The imports at the top are the fast ones: the settings of a run are checked with this before the slow imports.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:  # slow to import
+    import torch
+
+Precision = Literal["auto", "fp32", "bf16"]
+# What is taken where nothing is passed; `auto` takes what the device computes faster.
+DEFAULT_PRECISION: Precision = "fp32"
+DEFAULT_FEATURE_PRECISION: Precision = "fp32"
+# accelerate's mixed_precision -> its name in the settings, in run.json and on the card.
+PRECISIONS = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}
+UNITS = {"avx512_bf16", "amx_bf16", "bf16"}  # in /proc/cpuinfo, of x86 and of Arm
+# Training steps of SimpleCNN on a processor with AVX2 only, see benchmarks/precision.py.
+EMULATION = "about 2.5 times as long as in float32"
+# A difference below this may be noise; float32 is then taken.
+LEAST_GAIN = 1.1
+LEAST_CAPABILITY = (8, 0)  # of NVIDIA's Ampere generation
+
+
+def has_bf16_units() -> bool | None:
+    """Whether this machine's CPU computes in bfloat16 without emulation; None where it does not say."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return None
+    return not UNITS.isdisjoint(flags)
+
+
+def torch_uses_units() -> bool:
+    """Whether torch computes in bfloat16 on this CPU by instructions that it would use the units with.
+
+    oneDNN says so on a processor with AVX-512 and no units too, and ATEN_CPU_CAPABILITY or ONEDNN_MAX_CPU_ISA may
+    keep torch from units that are there.
+    """
+    import torch
+
+    return (
+        torch.backends.mkldnn.is_available()
+        and torch.backends.cpu.get_cpu_capability() not in ("NO AVX", "AVX2")
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+
+
+def find_faster(device: torch.device) -> tuple[Precision | None, str]:
+    """The precision that a device computes faster, fp32 or bf16, and the reason, for a log line.
+
+    The precision is None where only a measurement can tell.
+    """
+    import torch
+
+    if device.type == "cuda" and torch.version.hip is None:
+        capability = torch.cuda.get_device_capability(device)
+        found, least = (".".join(map(str, version)) for version in (capability, LEAST_CAPABILITY))
+        is_fast = capability >= LEAST_CAPABILITY
+        return "bf16" if is_fast else "fp32", f"the GPU has compute capability {found}, and {least} is needed for bf16"
+    if device.type == "cuda":
+        return None, "the compute capability of this GPU does not tell"
+    if device.type != "cpu":
+        return "fp32", f"bf16 is used on a GPU of NVIDIA or AMD and on a CPU, and the device is {device.type}"
+    units, used = has_bf16_units(), torch_uses_units()
+    if units is None:
+        return None, "this CPU does not say whether it has units for bfloat16"
+    if units != used:
+        has, uses = ("has" if units else "has no"), ("uses" if used else "does not use")
+        return None, f"this CPU {has} units for bfloat16, and torch {uses} the instructions for them"
+    if units:
+        return "bf16", "this CPU has units for bfloat16, and torch uses them"
+    return "fp32", "this CPU has no units for bfloat16"
+
+
+def measure_speedup(step: Callable[[], object], *, device: torch.device, seconds: float = 1.0) -> float:
+    """How many times as fast a step is under bfloat16 autocast as in float32: the fastest of both, measured in turn.
+
+    Args:
+        step: a function that runs one step.
+        seconds: no step is begun after this time; each precision is measured once at least.
+    """
+    import torch
+
+    fastest = {False: float("inf"), True: float("inf")}
+    end = time.perf_counter() + seconds
+    while fastest[True] == float("inf") or time.perf_counter() + sum(fastest.values()) < end:
+        for bf16 in fastest:
+            start = time.perf_counter()
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+                step()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            fastest[bf16] = min(fastest[bf16], time.perf_counter() - start)
+    return fastest[False] / fastest[True]

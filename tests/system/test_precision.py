@@ -1,0 +1,79 @@
+import time
+
+import pytest
+import torch
+
+from hfprobe.system import precision
+from hfprobe.system.precision import find_faster, has_bf16_units, measure_speedup
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("units", "used", "found", "reason"),
+    [
+        (True, True, "bf16", "this CPU has units for bfloat16, and torch uses them"),
+        (False, False, "fp32", "this CPU has no units for bfloat16"),
+        (
+            True,
+            False,
+            None,
+            "this CPU has units for bfloat16, and torch does not use the instructions for them",
+        ),
+        (False, True, None, "this CPU has no units for bfloat16, and torch uses the instructions for them"),
+        (None, True, None, "this CPU does not say whether it has units for bfloat16"),
+        (None, False, None, "this CPU does not say whether it has units for bfloat16"),
+    ],
+)
+def test_a_cpu_is_asked_and_so_is_torch(monkeypatch, units, used, found, reason):
+    monkeypatch.setattr(precision, "has_bf16_units", lambda: units)
+    monkeypatch.setattr(precision, "torch_uses_units", lambda: used)
+    assert find_faster(CPU) == (found, reason)
+
+
+@pytest.mark.parametrize(("capability", "found"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")])
+def test_a_gpu_computes_in_bfloat16_from_compute_capability_8_on(monkeypatch, capability, found):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.version, "hip", None)
+    named = ".".join(map(str, capability))
+    assert find_faster(GPU) == (found, f"the GPU has compute capability {named}, and 8.0 is needed for bf16")
+    monkeypatch.setattr(torch.version, "hip", "6.4")  # it numbers its GPUs in another way
+    assert find_faster(GPU)[0] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("flags : fpu avx2 avx512f avx512_bf16", True),
+        ("flags : fpu amx_bf16", True),
+        ("Features : fp asimd i8mm bf16", True),
+        ("flags : fpu avx2 avx512f", False),
+        (None, None),
+    ],
+)
+def test_units_of_a_processor(monkeypatch, tmp_path, text, expected):
+    file = tmp_path / "cpuinfo"
+    if text is not None:
+        file.write_text(f"processor : 0\n{text}\n")
+    monkeypatch.setattr(precision, "Path", lambda path: file)
+    assert has_bf16_units() is expected
+
+
+def test_torch_that_is_kept_to_older_instructions_does_not_use_units(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert precision.torch_uses_units() is False
+
+
+@pytest.mark.parametrize(("slow", "expected"), [(False, 3), (True, 1 / 3)])
+def test_the_speedup_is_measured_in_turn(slow, expected):
+    order = []
+
+    def step():
+        order.append(torch.is_autocast_enabled("cpu"))
+        time.sleep(0.03 if order[-1] is slow else 0.01)
+
+    assert measure_speedup(step, device=CPU, seconds=0.2) == pytest.approx(expected, rel=0.3)
+    assert order[:4] == [False, True] * 2
+    order.clear()
+    measure_speedup(step, device=CPU, seconds=0)
+    assert order == [False, True]  # each once, however short the time
