@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 from huggingface_hub import constants
 
-from helpers.splits import load_splits
+from helpers.images import load_splits
 from hfprobe.data import cache, cifar10_mirror
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.cifar10_mirror import unpack
