@@ -51,6 +51,7 @@ def main() -> None:
 
         def by_map() -> None:
             datasets.disable_caching()
+            datasets.disable_progress_bars()
             rows.map(
                 lambda row: {"pixels": np.asarray(processor(row["image"], do_normalize=False).pixel_values[0])},
                 remove_columns=rows.column_names,
