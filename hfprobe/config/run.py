@@ -131,7 +131,8 @@ class RunConfig:
         settings = {"model": arguments.model, "recipe": arguments.recipe, "seed": arguments.seed}
         settings |= {"split_seed": self.split_seed}
         precision = self.training.recorded_precision
-        if precision != "fp16" and (precision != DEFAULT_PRECISION or "precision" in self.passed):
+        flagged = arguments.bf16 or arguments.fp16  # which are among the settings below
+        if not flagged and precision != "fp16" and (precision != DEFAULT_PRECISION or "precision" in self.passed):
             settings["precision"] = precision  # the one that was taken, on whatever machine the run is repeated
         for part in (self.data, arguments, self.model):
             values = part.to_dict() if part is arguments else asdict(part)

@@ -347,3 +347,12 @@ def test_help_says_which_weights_the_learning_rate_reaches_under_muon(capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "With --optimizer muon it is that of the linear layers, biases and norms only" in said
     assert "--lr_scale LR_SCALE" in said
+
+
+@pytest.mark.parametrize("flags", [{"bf16": True}, {"precision": "bf16"}, {"precision": "fp32"}])
+def test_the_settings_of_a_run_repeat_its_precision_as_it_was_passed(flags, monkeypatch):
+    monkeypatch.setattr("hfprobe.config.arguments.has_bf16_units", lambda: True)
+    monkeypatch.setattr("hfprobe.config.arguments.has_accelerator", lambda: False)
+    settings = make_run(**flags).to_settings()
+    assert {name: settings[name] for name in ("bf16", "precision") if name in settings} == flags
+    assert make_run(**settings).training.recorded_precision == ("fp32" if flags == {"precision": "fp32"} else "bf16")
