@@ -59,6 +59,7 @@ def test_every_kill(laboratory, number):
     assert laboratory(f"print(lab.try_point(POINTS[{number}]))") == ["None"]
 
 
+@pytest.mark.slow
 def test_a_kill_a_signal_and_a_full_disk(laboratory):
     found = laboratory("""
 print(lab.try_point(at("training_step", 6)), told("Continuing"))

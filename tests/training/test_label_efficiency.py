@@ -39,6 +39,7 @@ def measure(images, tmp_path, monkeypatch):
     return lambda **values: measure_label_efficiency(**arguments | values)
 
 
+@pytest.mark.slow
 def test_points_of_two_precisions_are_kept_apart(measure, monkeypatch, tmp_path):
     monkeypatch.setattr("hfprobe.config.arguments.has_bf16_units", lambda: True)
     bf16 = {"models": {"cnn": {"precision": "bf16"}, "probe": PROBE | {"precision": "bf16"}}}
@@ -84,6 +85,7 @@ def test_every_point_is_measured_once(measure, tmp_path, monkeypatch):
     assert (tmp_path / "label_efficiency.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_point_does_not_depend_on_what_was_measured_before(measure, tmp_path):
     alone = measure(shots=[4], seeds=[2], folder=tmp_path)["points"]
     (tmp_path / "label_efficiency.json").unlink()

@@ -63,6 +63,7 @@ def test_the_card_and_the_record_list_settings_that_have_an_effect(dataset_folde
     assert not set(hidden) & flat.keys()
 
 
+@pytest.mark.slow
 def test_a_push_says_if_the_name_held_a_model_of_another_dataset(dataset_folder, tmp_path, caplog):
     found = []
     for place in (dataset_folder, dataset_folder, tmp_path / "elsewhere" / dataset_folder.name):
