@@ -17,20 +17,16 @@ from unittest import mock
 
 import torch
 from side_by_side import describe_machine, describe_ratio, draw_split, make_parser, measure
+from train_step import LABELS, make_trainer
 
-from hfprobe.config.run import make_run
 from hfprobe.data import cache
-from hfprobe.data.splits import Splits
 from hfprobe.data.store import ImageSplit
 from hfprobe.evaluation.measurements import make_step, noise
 from hfprobe.models import build_model, find_family
 from hfprobe.models.linear_probe.features import extract_features
 from hfprobe.system.machine import keep_freed_memory, quiet_libraries, use_every_core
 from hfprobe.system.precision import find_faster
-from hfprobe.training.assembly import build_trainer
-from hfprobe.training.callbacks import EpochLines
 
-LABELS = list("abcde")
 BATCH_SIZE = 128
 Ways = dict[str, Callable[[], object]]
 
@@ -103,24 +99,9 @@ def epoch(split: ImageSplit, *, folder: str) -> Ways:
     """An epoch in hfprobe's Trainer with its data path and the Muon optimizer, without evaluations."""
 
     def run(precision: str) -> None:
-        config = make_run(
-            output_dir=folder,
-            classes=LABELS,
-            bf16=precision == "bf16",
-            precision=precision,
-            max_steps=-(-len(split) // BATCH_SIZE),
-            per_device_train_batch_size=BATCH_SIZE,
-            eval_strategy="no",
-            save_strategy="no",
-            load_best_model_at_end=False,
-            report_to="none",
-            disable_tqdm=True,
-        )
-        model, processor = build_model("cnn", labels=LABELS, options=config.model)
-        few = draw_split(100, seed=1)
-        splits = Splits(train=split, validation=few, test=few, class_names=LABELS, source="generated")
-        trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
-        trainer.remove_callback(EpochLines)
+        steps = -(-len(split) // BATCH_SIZE)
+        values = {"bf16": precision == "bf16", "precision": precision, "max_steps": steps}
+        trainer = make_trainer(split, folder=folder, **values, per_device_train_batch_size=BATCH_SIZE)
         trainer.train()
 
     return {precision: partial(run, precision) for precision in ("fp32", "bf16")}

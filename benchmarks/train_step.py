@@ -6,6 +6,7 @@ python benchmarks/train_step.py        # four minutes on two CPU cores
 from __future__ import annotations
 
 import tempfile
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,10 @@ from hfprobe.training.callbacks import EpochLines
 from hfprobe.training.trainer import ProbeTrainer
 
 LABELS = list("abcde")
+ADAMW = {
+    "recipe": "reference", "optimizer": "optim", "learning_rate": 1e-3, "lr_scheduler_type": "constant",
+    "lr_scheduler_kwargs": None, "num_train_epochs": 1,
+}  # fmt: skip
 
 
 def main() -> None:
@@ -40,17 +45,16 @@ def main() -> None:
     print(f"images/s of the Trainer: {arguments.images / np.median(seconds['Trainer']):.0f}")
 
 
-def make_trainer(split: ImageSplit, *, folder: str) -> ProbeTrainer:
-    """hfprobe's Trainer for one epoch of AdamW at a constant learning rate, without evaluations and checkpoints."""
+def make_trainer(split: ImageSplit, *, folder: str, **settings: Any) -> ProbeTrainer:
+    """hfprobe's Trainer without evaluations and checkpoints.
+
+    Args:
+        settings: of the run; by default, one epoch of AdamW at a constant learning rate.
+    """
     config = make_run(
+        **settings or ADAMW,
         output_dir=folder,
         classes=LABELS,
-        recipe="reference",
-        optimizer="optim",
-        learning_rate=1e-3,
-        lr_scheduler_type="constant",
-        lr_scheduler_kwargs=None,
-        num_train_epochs=1,
         eval_strategy="no",
         save_strategy="no",
         load_best_model_at_end=False,

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 # Public name -> the module that has it.
 _HOMES = {
-    **dict.fromkeys(("Model", "compare", "evaluate", "load", "load_images", "save_report", "train"), "hfprobe.api"),
+    **dict.fromkeys(("compare", "evaluate", "load", "load_images", "save_report", "train"), "hfprobe.api"),
+    "Model": "hfprobe.trained_model",
     "Comparison": "hfprobe.evaluation.verdict",
     "Images": "hfprobe.data.splits",
     "Predictions": "hfprobe.evaluation.predictions",

@@ -16,7 +16,7 @@ from hfprobe.config.schedules import check_schedule, read_table
 from hfprobe.data.arguments import DEFAULT_DATASET
 from hfprobe.models import find_family
 from hfprobe.system.errors import InputError, refuse, shorten
-from hfprobe.system.precision import DEFAULT_PRECISION, EMULATION, PRECISIONS, find_faster, has_bf16_units
+from hfprobe.system.precision import DEFAULT_PRECISION, EMULATION, PRECISIONS, find_faster
 from hfprobe.system.ranges import SEED, refuse_out_of_range
 
 # Short names people know -> the TrainingArguments field they stand for.
@@ -212,16 +212,15 @@ class RunArguments(TrainingArguments):
         Args:
             what: the setting that asks for bfloat16, as the message names it.
         """
-        if self._is_on_cpu():
-            if has_bf16_units() is False:
-                raise InputError(
-                    f"{what} needs a GPU, or a CPU with units for bfloat16; this one has none and takes {EMULATION}. "
-                    f"{remedy}"
-                )
-            return
         import torch
 
-        found, reason = find_faster(torch.device(torch.accelerator.current_accelerator()))
+        on_cpu = self._is_on_cpu()
+        found, reason = find_faster(torch.device("cpu" if on_cpu else torch.accelerator.current_accelerator()))
+        if found == "fp32" and on_cpu:
+            raise InputError(
+                f"{what} needs a GPU, or a CPU with units for bfloat16; this one has none and takes "
+                f"{EMULATION}. {remedy}"
+            )
         if found == "fp32":
             raise InputError(f"{what} would be slower than float32: {reason}. {remedy}")
 

@@ -50,5 +50,7 @@ def name_report(model: str, *, dataset: str | None) -> str:
         dataset: that the model is evaluated on, if it is not that of its training run.
     """
     name = model.rstrip("/").split("/")[-1].split("@")[0]
-    other = "" if dataset is None else name_dataset(dataset)
-    return name if name.endswith(f"-{other}") else name_model(name, dataset=dataset or DEFAULT_DATASET)
+    if dataset is None:
+        return name
+    other = name_dataset(dataset) or DEFAULT_DATASET.rpartition("/")[2]
+    return name if name.endswith(f"-{other}") else f"{name}-{other}"

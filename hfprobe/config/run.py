@@ -181,8 +181,9 @@ def build_run(*, model: str = "cnn", recipe: str | None = None, **values: Any) -
             group(**{field.name: settings[field.name] for field in fields(group) if field.name in settings})
             for group in groups_of(family)
         )
-        if vars(own).get("feature_precision") == "bf16":
-            training.refuse_emulation("--feature_precision bf16", remedy="Pass --feature_precision fp32.")
+        frozen = family.frozen_precision
+        if frozen is not None and getattr(own, frozen) == "bf16":
+            training.refuse_emulation(f"--{frozen} bf16", remedy=f"Pass --{frozen} fp32.")
     return RunConfig(data, training, own, passed=frozenset(given))
 
 

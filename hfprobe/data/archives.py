@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
+import lzma
 import os
 import shutil
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from hfprobe.data import cache
@@ -23,9 +24,8 @@ def unpack(file: Path) -> Path:
         InputError: not a zip file, damaged, encrypted, or a member would leave the folder.
         MachineError: the disk has no room for it.
     """
-    state = hashlib.sha256(repr(cache.file_stamp(file)).encode()).hexdigest()[:32]
     parent = cache.cache_folder() / "unpacked"
-    place = parent / state
+    place = parent / cache.file_key(file)
     if not place.is_dir():
         try:
             with zipfile.ZipFile(file) as archive:
@@ -41,11 +41,10 @@ def unpack(file: Path) -> Path:
                             progress.update()
                     if not place.is_dir():  # another process may have unpacked it in the meantime
                         os.rename(work, place)
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, ValueError, EOFError) as error:
             raise InputError(
                 f"'{shorten(file)}' cannot be unpacked: {shorten(first_line(error))}. Pass an intact zip file without "
-                "a "
-                "password."
+                "a password."
             ) from error
         except OSError as error:
             raise cache.cannot_keep(f"the files of '{file}'", parent, error) from error
@@ -62,7 +61,7 @@ def _members(archive: zipfile.ZipFile, file: Path) -> list[zipfile.ZipInfo]:
     members = [member for member in archive.infolist() if not member.is_dir()]
     for member in members:
         path = PurePosixPath(member.filename.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        if path.is_absolute() or ".." in path.parts or ":" in "".join(path.parts[:1]):
             raise InputError(
                 f"'{shorten(file)}' holds '{shorten(member.filename)}', a path outside its own folder. Nothing was "
                 "unpacked; make the zip file again from inside the folder."
@@ -75,6 +74,5 @@ def _require_room(members: list[zipfile.ZipInfo], place: Path, file: Path) -> No
     if needed > free:
         raise MachineError(
             f"'{shorten(file)}' needs {needed / 1e6:,.0f} MB in '{place}', and {free / 1e6:,.0f} MB are free. Free "
-            "some "
-            "space, or set HF_HOME to a folder with more."
+            "some space, or set HF_HOME to a folder with more."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -24,6 +25,11 @@ IDENTITY = (
 )
 
 
+def same_dataset(one: str, other: str) -> bool:
+    """Whether two values of `--dataset` name one dataset: `photos`, `photos/` and its absolute path do."""
+    return one == other or (os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other))
+
+
 @dataclass
 class DataArguments:
     """Which images, which classes, how many, and how they are augmented."""
@@ -32,8 +38,7 @@ class DataArguments:
         default=DEFAULT_DATASET,
         metadata={
             "help": "Hub id, or local folder or file: one folder per class, with or without train/ and test/ above "
-            "them; "
-            "a CSV file; parquet files; save_to_disk; a zip file of any of these."
+            "them; a CSV file; parquet files; save_to_disk; a zip file of any of these."
         },
     )
     dataset_config: str | None = field(
@@ -66,16 +71,14 @@ class DataArguments:
         default=None,
         metadata={
             "help": "Column whose value is the same for images that belong together (one patient, one burst, one "
-            "video). "
-            "They are kept in one split."
+            "video). They are kept in one split."
         },
     )
     group_by: Literal["folder", "prefix"] | None = field(
         default=None,
         metadata={
-            "help": "Keep images in one split that share a folder below the class folder, or the file name before its "
-            "last "
-            "'_', '-' or space."
+            "help": "Keep images in one split that share a folder below the class folder, or the file name before "
+            "its last '_', '-' or space."
         },
     )
     classes: list[str] | None = field(

@@ -49,25 +49,35 @@ def file_stamp(path: str | Path) -> tuple[str, int, int, int, int]:
     return os.path.abspath(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
-def _cached_stamp(path: str) -> tuple[str, int, int] | None:
-    """The stamp of a file in a cache, which is written once, without the ctime: making a cache read-only changes it."""
+def file_key(path: str | Path) -> str:
+    """32 hex digits that change when a file is replaced."""
+    return hashlib.sha256(repr(file_stamp(path)).encode()).hexdigest()[:32]
+
+
+def _stamp(path: str) -> tuple[object, ...]:
+    """The stamp of a file; of one in a cache, without the ctime: making a cache read-only changes it."""
     caches = (cache_folder(), datasets.config.HF_DATASETS_CACHE)
-    return file_stamp(path)[:3] if any(Path(path).is_relative_to(cache) for cache in caches) else None
+    return file_stamp(path)[: 3 if any(Path(path).is_relative_to(cache) for cache in caches) else None]
 
 
 def source_key(rows: Dataset) -> str:
     """64 hex digits that change when a file behind the `image` column changes.
 
+    An image file that cannot be accessed has a stamp too: decoding names it.
+
     Raises:
-        InputError: an image file does not exist or cannot be accessed.
+        InputError: a file of the dataset itself cannot be accessed.
     """
     column = rows.data.column("image")
-    files = [entry["filename"] for entry in rows.cache_files]
-    paths = pc.filter(pc.struct_field(column, "path"), pc.is_null(pc.struct_field(column, "bytes")))
-    files += paths.drop_null().to_pylist()
     try:
-        # A dataset without files, held in memory only, has a fingerprint of its content.
-        parts = [_cached_stamp(file) or file_stamp(file) for file in files] or rows._fingerprint
+        parts: list[object] = [_stamp(entry["filename"]) for entry in rows.cache_files]
     except OSError as error:
         raise InputError(f"'{error.filename}' cannot be read: {error.strerror}. Restore or remove it.") from error
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
+    paths = pc.filter(pc.struct_field(column, "path"), pc.is_null(pc.struct_field(column, "bytes")))
+    for path in paths.drop_null().to_pylist():
+        try:
+            parts.append(_stamp(path))
+        except OSError as error:
+            parts.append((path, error.errno))
+    # A dataset without files, held in memory only, has a fingerprint of its content.
+    return hashlib.sha256(repr(parts or rows._fingerprint).encode()).hexdigest()

@@ -54,8 +54,7 @@ def choose_classes(
         if other != name:
             raise InputError(
                 f"Classes '{other}' and '{name}' of dataset '{shorten(data.dataset)}' differ in capitals or spaces "
-                "only. "
-                "Give them one name, or pass the ones to keep as --classes."
+                "only. Give them one name, or pass the ones to keep as --classes."
             )
     if len(found) < 2:
         listed = f"1 class, {found[0]}" if found else "no class"

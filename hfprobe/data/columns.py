@@ -70,7 +70,7 @@ def choose_rows(
             left_out.setdefault("split that is not used", []).append(f"{name} ({len(images[name]):,} images)")
     found = {}
     for split, name in chosen.items():
-        if split != "train" and not whole and not _has_labels(images[name], labels.get(name)):
+        if (split != "train" or whole) and not _has_labels(images[name], labels.get(name)):
             left_out.setdefault("split without labels", []).append(f"{name} ({len(images[name]):,} images)")
         else:
             found[split] = images[name]
@@ -111,7 +111,8 @@ def standard_columns(rows: Dataset, *, data: DataArguments, folder: Path | None 
     rows = _with_images(rows.select_columns(list(columns)), column=image, data=data, folder=folder)
     rows = rows.rename_columns({old: new for old, new in columns.items() if old != new})
     if "group" in rows.column_names:
-        groups = [str(value) for value in rows.with_format("arrow")["group"][:].to_pylist()]
+        values = rows.with_format("arrow")["group"][:].to_pylist()
+        groups = ["" if value is None else str(value) for value in values]
         rows = rows.remove_columns("group").add_column("group", groups)
     return with_labels(rows, *_read_labels(rows, dataset=data.dataset, column=label))
 
@@ -139,8 +140,7 @@ def no_column(kind: str, columns: Iterable[str], data: DataArguments) -> InputEr
     lacks = f"no {kind} column" if told is None else f"no column '{shorten(told)}'"
     return InputError(
         f"Dataset '{shorten(data.dataset)}' has {lacks}; its columns: {shorten(', '.join(columns))}. Pass one of them "
-        "as "
-        f"--{kind}_column."
+        f"as --{kind}_column."
     )
 
 
@@ -167,8 +167,7 @@ def _with_images(rows: Dataset, *, column: str, data: DataArguments, folder: Pat
         return rows.cast_column(column, Image())
     raise InputError(
         f"Column '{column}' of dataset '{shorten(data.dataset)}' holds {shorten(storage)}; allowed: images, the bytes "
-        "of "
-        "image files, or in a CSV file their paths. Pass another column as --image_column."
+        "of image files, or in a CSV file their paths. Pass another column as --image_column."
     )
 
 
@@ -235,6 +234,8 @@ def _read_labels(rows: Dataset, *, dataset: str, column: str) -> tuple[list[str]
             f"Column '{column}' of dataset '{dataset}' holds {values.type}; allowed: one class per image. Name the "
             "column of the classes 'label'."
         )
+    if pa.types.is_null(values.type):  # no row has a label
+        values = values.cast(pa.string())
     kinds = values.dictionary_encode()
     kinds = kinds.combine_chunks() if isinstance(kinds, pa.ChunkedArray) else kinds
     ordered = pc.sort_indices(kinds.dictionary).to_pylist()  # numbers by value, text in alphabetical order

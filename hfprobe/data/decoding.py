@@ -20,7 +20,7 @@ import torch
 from datasets import Dataset
 
 from hfprobe.data import cache
-from hfprobe.data.columns import image_paths
+from hfprobe.data.columns import image_paths, label_numbers
 from hfprobe.data.pictures import DIGEST_BYTES, read_picture
 from hfprobe.data.store import ImageSplit
 from hfprobe.data.transforms import describe_geometry, fit_images, input_size
@@ -60,13 +60,14 @@ def decode_images(
     Raises:
         InputError, MachineError: the cache cannot be written.
     """
-    labels = np.asarray(rows.with_format("numpy")["label"][:], dtype=np.int64)
+    labels = label_numbers(rows)
     index = np.asarray(rows.with_format("numpy")["index"][:], dtype=np.int64)
     key = hashlib.sha256(f"{source_key} {split} ".encode() + index.tobytes()).hexdigest()[:32]
     geometry = hashlib.sha256(describe_geometry(processor).encode()).hexdigest()[:16]
     folder = cache.cache_folder() / "decoded"
     original, fitted = folder / key, folder / f"{key}-{geometry}"
     kept = next((place for place in (original, fitted) if _serves(place, processor)), None)
+    was_kept = kept is not None
     if kept is None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -94,6 +95,10 @@ def decode_images(
         logger.info("%s (%d of %d %s images).", note, count, len(index), part)
     # Records of earlier versions have no such entry: they are of images that could all be read.
     lost = {int(position): reason for position, reason in record.get("unreadable", {}).items()}
+    if was_kept and any(isinstance(_decode(rows[position]["image"], processor), _Decoded) for position in lost):
+        # Then the reason was not in the file: too many open files, or no decoder for its format.
+        shutil.rmtree(kept)
+        return decode_images(rows, part=part, split=split, processor=processor, source_key=source_key)
     readable = np.setdiff1d(np.arange(len(index)), list(lost))
     paths = image_paths(rows)
     return ImageSplit(
@@ -166,6 +171,7 @@ def _decode(item: dict | None, processor: BaseImageProcessor) -> _Decoded | str:
         raise
     except Exception as error:  # Pillow raises many types of errors for a damaged file
         reason = "not an image" if isinstance(error, PIL.UnidentifiedImageError) else first_line(error)
+        reason = getattr(error, "strerror", None) or reason  # of a file that is missing or forbidden
         return f"{name} cannot be read: {reason}"
     pixels = np.asarray(picture.image)
     large = pixels.shape[0] * pixels.shape[1] > input_size(processor) ** 2

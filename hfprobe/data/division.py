@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.columns import label_numbers
-from hfprobe.data.drawing import draw_part, group_names
+from hfprobe.data.drawing import OF_ITS_OWN, draw_part, group_names
 from hfprobe.system.errors import InputError, shorten
 
 PARTS = ("train", "validation", "test")
@@ -64,12 +64,12 @@ def _refuse_shared_groups(kept: Mapping[str, Dataset], data: DataArguments, grou
     if groups is None:
         return
     for split, rows in kept.items():
-        shared = sorted(set(groups) & set(group_names(rows, data) or ())) if split != "train" else []
-        if shared:
+        common = set(groups) & set(group_names(rows, data) or ())
+        shared = sorted(group for group in common if not group.startswith(OF_ITS_OWN))
+        if split != "train" and shared:
             raise InputError(
                 f"{len(shared):,} groups have images both in train and in {split}: {shorten(', '.join(shared))}. Move "
-                "each "
-                "group into one split, or leave --group_by and --group_column out."
+                "each group into one split, or leave --group_by and --group_column out."
             )
 
 

@@ -14,6 +14,7 @@ from hfprobe.data.columns import image_paths, label_numbers, normalize_name
 from hfprobe.system.errors import InputError, shorten
 
 DRAWN_SHARE = 0.2
+OF_ITS_OWN = "\0"  # begins the group of an image that has no value in `--group_column`
 
 
 def stratified_subset(labels: np.ndarray, *, size: int, seed: int) -> np.ndarray:
@@ -89,9 +90,8 @@ def _draw_groups(
         if len(found) < 2:
             raise InputError(
                 f"All images of class {name} are of one group, {shorten(', '.join(found)) or 'none'}, so they cannot "
-                "be "
-                "divided between two splits. Pass --group_column or --group_by with smaller groups, or leave the class "
-                "out of --classes."
+                "be divided between two splits. Pass --group_column or --group_by with smaller groups, or leave the "
+                "class out of --classes."
             )
     folds = min(round(1 / DRAWN_SHARE), len(np.unique(groups)))
     candidates = []
@@ -120,15 +120,15 @@ def group_names(rows: Dataset, data: DataArguments) -> list[str] | None:
         InputError: the images have no file names; no image is in a subfolder of its class.
     """
     if data.group_column is not None:
-        return rows["group"][:]
+        pairs = zip(rows["group"][:], rows["index"][:], strict=True)
+        return [group or f"{OF_ITS_OWN}{index}" for group, index in pairs]
     if data.group_by is None:
         return None
     paths = [path or "" for path in image_paths(rows)]
     if not all(paths):
         raise InputError(
             f"--group_by {data.group_by} needs the names of files, and images of dataset '{shorten(data.dataset)}' "
-            "have "
-            "none. Pass --group_column with a column of it."
+            "have none. Pass --group_column with a column of it."
         )
     if data.group_by == "prefix":
         return [_prefix(PurePath(path).stem) for path in paths]
@@ -137,8 +137,7 @@ def group_names(rows: Dataset, data: DataArguments) -> list[str] | None:
     if not any(groups):
         raise InputError(
             f"--group_by folder needs images in subfolders of their class folder; dataset '{shorten(data.dataset)}' "
-            "has "
-            "none. Pass --group_by prefix or --group_column."
+            "has none. Pass --group_by prefix or --group_column."
         )
     return [group or path for group, path in zip(groups, paths, strict=True)]  # without a folder: a group of its own
 

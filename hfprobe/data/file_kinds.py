@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from functools import cache
@@ -11,7 +12,9 @@ from pathlib import Path
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from PIL import features
 
-from hfprobe.system.errors import InputError
+from hfprobe.system.errors import InputError, shorten
+
+logger = logging.getLogger(__name__)
 
 # Pillow runs Ghostscript, another program, to read EPS and PS files, and has no decoder for MPEG.
 PICTURE_ENDINGS = set(ImageFolder.EXTENSIONS) - {".eps", ".ps", ".mpg", ".mpeg"}
@@ -62,7 +65,7 @@ def walk_files(place: Path) -> Iterator[Path]:
     Raises:
         InputError: a link points to a folder that contains it.
     """
-    for here, folders, files in os.walk(place, followlinks=True):
+    for here, folders, files in os.walk(place, followlinks=True, onerror=warn_of_folder):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
         for name in folders:
             if Path(here).resolve().is_relative_to((Path(here) / name).resolve()):
@@ -70,4 +73,11 @@ def walk_files(place: Path) -> Iterator[Path]:
                     f"The link '{Path(here) / name}' points to a folder that contains it. Remove the link."
                 )
         for name in sorted(files):
-            yield Path(here) / name
+            path = Path(here) / name
+            if path.is_file() or not path.exists():  # reading a named pipe would wait forever
+                yield path
+
+
+def warn_of_folder(error: OSError) -> None:
+    """Log a folder that cannot be listed; for `os.walk`."""
+    logger.warning("The folder '%s' is left out: %s.", shorten(error.filename), error.strerror)

@@ -16,7 +16,7 @@ from hfprobe.data.archives import unpack
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.columns import choose_rows, join_files, normalize_name, standard_splits
 from hfprobe.data.file_kinds import walk_files, why_left_out
-from hfprobe.data.split_names import SPLIT_NAMES, choose_splits, standard_name
+from hfprobe.data.split_names import choose_splits, means_the_same, standard_name
 from hfprobe.data.tables import is_image_table, read_csv, read_parquet, split_of_file
 from hfprobe.system.errors import InputError, shorten
 
@@ -24,6 +24,7 @@ ALLOWED = (
     "one folder of images per class, with or without train/ and test/ above them; a CSV file with the columns file and "
     "label; parquet files; a save_to_disk folder; a zip file of any of these"
 )
+TABLE_ENDINGS = (".csv", ".tsv")
 # Split -> rows, and reason -> what is left out.
 Found = tuple[dict[str, Dataset], dict[str, list[str]]]
 
@@ -42,7 +43,7 @@ def load_local(place: Path, data: DataArguments, *, whole: bool = False) -> Foun
         ending = place.suffix.lower()
         if ending == ".zip":
             return load_local(unpack(place), data, whole=whole)
-        if ending in (".csv", ".tsv"):
+        if ending in TABLE_ENDINGS:
             return _choose(read_csv(place, data), data, whole=whole)
         if ending == ".parquet":
             return _choose({"": read_parquet(place, data)}, data, whole=whole)
@@ -59,7 +60,7 @@ def load_local(place: Path, data: DataArguments, *, whole: bool = False) -> Foun
 def _choose(rows: Mapping[str, Dataset], data: DataArguments, *, whole: bool) -> Found:
     """The splits of tables that have been read; a table without splits is the training split."""
     if set(rows) == {""}:
-        return {"train": rows[""]}, {}
+        rows = {"train": rows[""]}
     return choose_rows(rows, dict.fromkeys(rows, "label"), data=data, whole=whole)
 
 
@@ -76,22 +77,23 @@ def _read_parquet_files(folder: Path, data: DataArguments, whole: bool) -> Found
     by_split: dict[str | None, list[Path]] = {}
     for file in walk_files(folder):
         if file.suffix.lower() == ".parquet":
-            by_split.setdefault(split_of_file(file, folder, data), []).append(file)
+            name = split_of_file(file, folder, data)
+            alike = (other for other in by_split if other and name and means_the_same(other, name, data))
+            by_split.setdefault(next(alike, name), []).append(file)
     if not by_split:
         return None
     left_out = {}
     if None in by_split and len(by_split) > 1 and not whole:
         left_out["its name says no split"] = [str(file.relative_to(folder)) for file in by_split.pop(None)]
-    ordered = sorted(by_split.items(), key=lambda item: list(SPLIT_NAMES).index(item[0]) if item[0] else -1)
-    rows = {split or "": join_files([read_parquet(file, data) for file in files]) for split, files in ordered}
+    rows = {split or "": join_files([read_parquet(file, data) for file in files]) for split, files in by_split.items()}
     found, unused = _choose(rows, data, whole=whole)
     return found, left_out | unused
 
 
 def _read_csv_files(folder: Path, data: DataArguments, whole: bool) -> Found | None:
     """`metadata.csv`, one file per split (`train.csv`), one such file in each split folder, or the only CSV file."""
-    here = [file for place in (folder, *_folders(folder)) for file in sorted(place.glob("*.csv"))]
-    here = [file for file in here if not file.name.startswith(".")]
+    here = [file for place in (folder, *_folders(folder)) for file in sorted(place.iterdir()) if file.is_file()]
+    here = [file for file in here if file.suffix.lower() in TABLE_ENDINGS and not file.name.startswith(".")]
     tables = [file for file in here if is_image_table(file, data)]
     tables = [file for file in tables if file.name.lower() == "metadata.csv"] or tables
     if not tables:
@@ -104,7 +106,7 @@ def _read_csv_files(folder: Path, data: DataArguments, whole: bool) -> Found | N
     by_split: dict[str, Dataset] = {}
     for file in tables:
         split = split_of_file(file, folder, data)
-        if split is None or split in by_split:
+        if split is None or any(means_the_same(split, other, data) for other in by_split):
             listed = ", ".join(str(file.relative_to(folder)) for file in tables)
             raise InputError(
                 f"Dataset folder '{shorten(folder)}' has several CSV files: {shorten(listed)}. Pass one of them as "
@@ -125,8 +127,7 @@ def _read_split_folders(folder: Path, data: DataArguments, whole: bool) -> Found
         raise InputError(
             f"'{shorten(folder)}' holds split folders ({', '.join(splits)}) beside class folders "
             f"({shorten(', '.join(classes))}). Move the classes into the split folders, or rename a class that is "
-            "named "
-            "like a split."
+            "named like a split."
         )
     found: dict[str, Dataset] = {}
     left_out: dict[str, list[str]] = {}
@@ -152,6 +153,7 @@ def _read_class_folders(folder: Path, data: DataArguments, whole: bool) -> Found
     rows, left_out = _read_classes(folder)
     if rows is None:
         return None
+    choose_splits(["train"], data, whole=whole)  # refuses flags that name other splits
     if len(rows.features["label"].names) == 1 and not whole:
         name = rows.features["label"].names[0]
         below = [place.name for place in _folders(folder / name) if _has_pictures(place)]

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import PIL.Image
 
+from hfprobe.data.file_kinds import register_heic
+
 if TYPE_CHECKING:  # slow to import
     from datasets import Dataset
 
@@ -27,6 +29,7 @@ def header_sizes(rows: Dataset) -> list[tuple[int, int]]:
     Args:
         rows: with the column `image`, undecoded.
     """
+    register_heic()
     chosen = np.unique(np.linspace(0, len(rows) - 1, num=min(HEADERS, len(rows))).astype(int))
     sizes = []
     for row in rows.select(chosen).select_columns("image"):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import PIL.Image
 
-from hfprobe.data.file_kinds import why_left_out
+from hfprobe.data.file_kinds import warn_of_folder, why_left_out
 from hfprobe.system.errors import InputError, shorten
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class _Search:
             self._walk(path)
 
     def _walk(self, folder: str) -> None:
-        for here, folders, files in os.walk(folder, followlinks=True, onerror=_warn_of_folder):
+        for here, folders, files in os.walk(folder, followlinks=True, onerror=warn_of_folder):
             folders[:] = [
                 name for name in sorted(folders) if not name.startswith(".") and self._is_new(os.path.join(here, name))
             ]
@@ -99,10 +99,6 @@ class _Search:
         found = real not in self._seen
         self._seen.add(real)
         return found
-
-
-def _warn_of_folder(error: OSError) -> None:
-    logger.warning("The folder '%s' is left out: %s.", shorten(error.filename), error.strerror)
 
 
 def _expand(pattern: str) -> list[str]:

@@ -53,6 +53,8 @@ def read_picture(content: bytes) -> Picture:
     register_heic()
     with PIL.Image.open(BytesIO(content)) as image:
         kind = image.format
+        if kind == "EPS":
+            raise ValueError("it is EPS, which Pillow reads by running another program; export it as PNG")
         rgb, note = _upright_rgb(image)
     digest = hashlib.sha256(f"{rgb.size}".encode() + rgb.tobytes() if kind in LOSSLESS else content).digest()
     return Picture(rgb, digest[:DIGEST_BYTES], note)

@@ -27,6 +27,11 @@ def standard_name(name: str, data: DataArguments) -> str | None:
     return None
 
 
+def means_the_same(one: str, other: str, data: DataArguments) -> bool:
+    """Whether two names of splits stand for the same one, as `train` and `Training` do."""
+    return standard_name(one, data) == standard_name(other, data)
+
+
 def choose_splits(names: Iterable[str], data: DataArguments, *, whole: bool = False) -> dict[str, str]:
     """`train`, `validation` and `test`, as far as they exist -> their names in the dataset.
 
@@ -47,8 +52,7 @@ def choose_splits(names: Iterable[str], data: DataArguments, *, whole: bool = Fa
         if told is not None and told not in names:
             raise InputError(
                 f"--{split}_split is '{shorten(told)}', and dataset '{shorten(data.dataset)}' has the splits: "
-                f"{listed}. "
-                "Pass one of them."
+                f"{listed}. Pass one of them."
             )
     found: dict[str, str] = {}
     for name in names:
@@ -56,8 +60,7 @@ def choose_splits(names: Iterable[str], data: DataArguments, *, whole: bool = Fa
         if means is not None and means in found:
             raise InputError(
                 f"Dataset '{shorten(data.dataset)}' has two {means} splits, '{found[means]}' and '{shorten(name)}'. "
-                "Choose "
-                f"one with --{means}_split, or join them."
+                f"Choose one with --{means}_split, or join them."
             )
         if means is not None:
             found[means] = name
@@ -66,7 +69,6 @@ def choose_splits(names: Iterable[str], data: DataArguments, *, whole: bool = Fa
     if "train" not in found:
         raise InputError(
             f"Dataset '{shorten(data.dataset)}' has no training split; its splits: {listed}. Pass --train_split with "
-            "the "
-            "name of one."
+            "the name of one."
         )
     return {split: found[split] for split in SPLIT_NAMES if split in found}

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from datasets import Dataset, Image
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.cache import source_key
 from hfprobe.data.classes import choose_classes, keep_classes
-from hfprobe.data.columns import NO_LABEL, join_files, label_numbers
+from hfprobe.data.columns import NO_LABEL, image_paths, join_files, label_numbers
 from hfprobe.data.decoding import decode_images
 from hfprobe.data.division import Part, divide
 from hfprobe.data.drawing import stratified_subset
@@ -96,7 +97,7 @@ class Images:
         seed: of the splits that were drawn.
         division: sentences that say which parts the dataset has and how the others were drawn.
         left_out: reason -> names of files, splits and rows that were left out.
-        labels_digest: of the labels of the training split before anything was drawn from it.
+        rows_digest: of the labels and file names of the training split before anything was drawn from it.
     """
 
     class_names: list[str]
@@ -108,7 +109,7 @@ class Images:
     seed: int
     division: str
     left_out: dict[str, list[str]]
-    labels_digest: str
+    rows_digest: str
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
@@ -175,23 +176,27 @@ class Images:
             decoded[name] = decode_images(
                 self.parts[name], part=name, split=origin, processor=processor, source_key=self.source_keys[origin]
             )
-        self._check_readable(decoded)
         unreadable = [text for part in decoded.values() for text in part.unreadable]
+        if unreadable:
+            self._check_readable(decoded, unreadable)
         left_out = self.left_out | ({"cannot be read": unreadable} if unreadable else {})
-        summary: dict[str, Any] = {"division": self.division, "left_out": left_out, "image_counts": self.counts()}
+        classes = len(self.class_names)
+        counts = {name: np.bincount(part.labels, minlength=classes).tolist() for name, part in decoded.items()}
+        summary: dict[str, Any] = {
+            "division": self.division,
+            "left_out": left_out,
+            "image_counts": self.counts() | counts,
+        }
         if "test" not in self.source_keys:  # the test images were drawn from these
-            summary["labels_digest"] = self.labels_digest
+            summary["rows_digest"] = self.rows_digest
         return Splits(class_names=self.class_names, source=self.source, summary=summary, **decoded)
 
-    def _check_readable(self, decoded: Mapping[str, ImageSplit]) -> None:
+    def _check_readable(self, decoded: Mapping[str, ImageSplit], unreadable: list[str]) -> None:
         """Refuse images that cannot be read, or with `skip_unreadable` log them.
 
         Raises:
             InputError: it is off; or a class of the training images has no other image.
         """
-        unreadable = [text for part in decoded.values() for text in part.unreadable]
-        if not unreadable:
-            return
         named = "; ".join(unreadable[:UNREADABLE_NAMED])
         more = len(unreadable) - UNREADABLE_NAMED
         named += f"; and {more:,} more" if more > 0 else ""
@@ -222,6 +227,10 @@ def load_images(data: DataArguments, *, seed: int, whole: bool = False) -> Image
         InputError: a dataset or class does not exist; a class has too few images.
     """
     source = load_source(data, whole=whole)
+    if not source.splits:
+        raise InputError(
+            f"Dataset '{shorten(data.dataset)}' has no images with labels. Put them into one folder per class."
+        )
     splits = {"all": join_files(list(source.splits.values()))} if whole else source.splits
     classes, others = choose_classes(splits, data, whole=whole)
     undecoded = {split: rows.cast_column("image", Image(decode=False)) for split, rows in splits.items()}
@@ -245,10 +254,16 @@ def load_images(data: DataArguments, *, seed: int, whole: bool = False) -> Image
         seed=seed,
         division=division,
         left_out=source.left_out | others | _unlabelled(splits),
-        labels_digest=hashlib.sha256(next(iter(kept.values())).with_format("numpy")["label"][:].tobytes()).hexdigest(),
+        rows_digest=_digest_rows(next(iter(kept.values()))),
     )
     logger.info("%s", images.describe())
     return images
+
+
+def _digest_rows(rows: Dataset) -> str:
+    """SHA-256 of the labels and of the names of the files, without their folders: a dataset may be moved."""
+    names = "\0".join(PurePath(path or "").name for path in image_paths(rows))
+    return hashlib.sha256(label_numbers(rows).tobytes() + names.encode(errors="surrogatepass")).hexdigest()
 
 
 def _unlabelled(splits: Mapping[str, Dataset]) -> dict[str, list[str]]:

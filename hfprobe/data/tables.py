@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import os
 import re
 from pathlib import Path
@@ -25,18 +24,21 @@ NAMED_AT_MOST = 5
 def split_of_file(file: Path, folder: Path, data: DataArguments) -> str | None:
     """The split that the name of a file says, as `train-00000-of-00003.parquet`, or a folder above it.
 
+    Returns:
+        The name of the split as it stands there; see `hfprobe.data.split_names.standard_name`.
+
     Raises:
         InputError: the two say different splits.
     """
-    told = re.match(r"[A-Za-z]+", file.name)
-    by_name = standard_name(file.stem, data) or (standard_name(told[0], data) if told else None)
-    above = [name for part in file.relative_to(folder).parent.parts if (name := standard_name(part, data))]
-    if by_name and above and above[-1] != by_name:
+    words = (file.stem, *re.findall(r"^[A-Za-z]+", file.name))
+    here = next((word for word in words if standard_name(word, data)), None)
+    above = [part for part in file.relative_to(folder).parent.parts if standard_name(part, data)]
+    if here and above and standard_name(here, data) != standard_name(above[-1], data):
         raise InputError(
-            f"'{file}' belongs to two splits: its name says {by_name}, a folder above it says {above[-1]}. Move or "
+            f"'{file}' belongs to two splits: its name says {here}, a folder above it says {above[-1]}. Move or "
             "rename it."
         )
-    return by_name or (above[-1] if above else None)
+    return here or (above[-1] if above else None)
 
 
 def read_parquet(file: Path, data: DataArguments) -> Dataset:
@@ -47,8 +49,7 @@ def read_parquet(file: Path, data: DataArguments) -> Dataset:
         MachineError: the cache has no free space.
     """
     # One cache folder per state of the file: the cache of datasets identifies a file by its mtime alone.
-    state = hashlib.sha256(repr(cache.file_stamp(file)).encode()).hexdigest()[:32]
-    place = cache.cache_folder() / "parquet" / state
+    place = cache.cache_folder() / "parquet" / cache.file_key(file)
     try:
         rows = datasets.load_dataset(
             "parquet",
@@ -73,8 +74,11 @@ def read_parquet(file: Path, data: DataArguments) -> Dataset:
 
 def is_image_table(file: Path, data: DataArguments) -> bool:
     """Whether a CSV file has a column of images and one of classes."""
-    header = _read_header(file)[0]
-    return all(find_column(header, kind, data) is not None for kind in ("image", "label"))
+    try:
+        header = _read_header(file)[0]
+        return all(find_column(header, kind, data) is not None for kind in ("image", "label"))
+    except InputError:  # not a table, or without the columns that flags name
+        return False
 
 
 def read_csv(file: Path, data: DataArguments) -> dict[str, Dataset]:
@@ -91,13 +95,20 @@ def read_csv(file: Path, data: DataArguments) -> dict[str, Dataset]:
         raise no_column("image" if image is None else "label", header, data)
     try:
         table = pd.read_csv(
-            file, sep=separator, header=0, names=header, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+            file,
+            sep=separator,
+            header=0,
+            names=header,
+            index_col=False,
+            dtype=str,
+            keep_default_na=False,
+            encoding="utf-8-sig",
         )
     except (ValueError, OSError) as error:
         raise InputError(f"'{shorten(file)}' cannot be read as a CSV file: {shorten(first_line(error))}.") from error
     if not len(table):
         raise InputError(f"'{shorten(file)}' has a header and no rows. Add one row per image.")
-    missing = [path for path in table[image] if not path or not (file.parent / path).is_file()]
+    missing = [path for path in table[image] if not path or not os.path.isfile(file.parent / path)]  # is_file() raises
     if missing:
         named = ", ".join(repr(path) for path in missing[:NAMED_AT_MOST])
         more = f" and {len(missing) - NAMED_AT_MOST:,} more" if len(missing) > NAMED_AT_MOST else ""

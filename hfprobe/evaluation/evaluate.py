@@ -11,10 +11,10 @@ import PIL.Image
 import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from hfprobe.data.arguments import IDENTITY, DataArguments
+from hfprobe.data.arguments import IDENTITY, DataArguments, same_dataset
 from hfprobe.data.splits import Images, Splits, load_images
 from hfprobe.evaluation.results import EvalResult
-from hfprobe.models import family_of
+from hfprobe.models import class_names_of, family_of
 from hfprobe.system import provenance
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.progress import show_progress
@@ -76,7 +76,7 @@ def evaluate_model(
     Raises:
         InputError: the labels of the model differ from the classes of the images; the model has no temperature.
     """
-    labels = [model.config.id2label[number] for number in range(model.config.num_labels)]
+    labels = class_names_of(model)
     if labels != splits.class_names:
         raise InputError(
             f"The labels of the model ({', '.join(labels)}) do not match the classes of the dataset "
@@ -173,27 +173,25 @@ def load_images_of(
     """
     run = getattr(model.config, "run", {})
     own = run.get("dataset", DataArguments.dataset)
-    if whole and dataset in (None, own):
+    is_own = dataset is None or same_dataset(dataset, own)
+    if whole and is_own:
         raise InputError(
             "--split all evaluates every image of a dataset, and this model was trained on some of its own. Pass "
-            "--dataset "
-            "with images that it has not seen."
+            "--dataset with images that it has not seen."
         )
-    known = {name: run[name] for name in IDENTITY if name in run} if dataset in (None, own) else {}
+    known = {name: run[name] for name in IDENTITY if name in run} if is_own else {}
     data = DataArguments(
         dataset=dataset or own,
-        classes=classes or list(model.config.id2label.values()),
+        classes=classes or class_names_of(model),
         max_eval_samples=max_eval_samples,
         **known | {name: value for name, value in settings.items() if value},
     )
     images = load_images(data, seed=run.get("split_seed", run.get("seed", 42)), whole=whole)
-    if not whole and dataset in (None, own) and run.get("labels_digest") not in (None, images.labels_digest):
+    if not whole and is_own and run.get("rows_digest") not in (None, images.rows_digest):
         raise InputError(
             f"The images of '{shorten(own)}' have changed since this model was trained. Its test images were drawn "
-            "from "
-            "them, so some of today's test images may have been training images. Restore the images, or pass a folder "
-            "of "
-            "new ones: --dataset <folder> --split all."
+            "from them, so some of today's test images may have been training images. Restore the images, or pass a "
+            "folder of new ones: --dataset <folder> --split all."
         )
     return images
 

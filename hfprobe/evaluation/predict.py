@@ -20,6 +20,7 @@ from hfprobe.data.pictures import convert_picture, read_picture
 from hfprobe.data.transforms import fit_images, normalize
 from hfprobe.evaluation.evaluate import BATCH_SIZE, calibration_temperature, find_device
 from hfprobe.evaluation.predictions import Predictions
+from hfprobe.models import class_names_of
 from hfprobe.system.errors import InputError, first_line, shorten
 from hfprobe.system.machine import count_cores
 from hfprobe.system.progress import show_progress
@@ -57,7 +58,7 @@ def predict_pictures(
     """
     items = list_pictures(pictures)
     divisor = calibration_temperature(model) if temperature else 1.0
-    class_names = [model.config.id2label[number] for number in range(model.config.num_labels)]
+    class_names = class_names_of(model)
     names = [str(item) if isinstance(item, str | os.PathLike) else f"picture {n}" for n, item in enumerate(items)]
     device = find_device()
     model.to(device).eval()

@@ -11,6 +11,7 @@ import torch
 
 from hfprobe.data.transforms import input_size
 from hfprobe.evaluation.comparison import PROFILE_FILE
+from hfprobe.evaluation.evaluate import find_device
 from hfprobe.evaluation.measurements import (
     WARMUP_STEPS,
     count_macs,
@@ -52,7 +53,7 @@ def profile_models(
         InputError: a folder does not hold a model.
         MachineError: out of memory for a model at one of the batch sizes.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = find_device()
     load_before = os.getloadavg()[0]
     models = {name: load_model(folder) for name, folder in folders.items()}
     own = {name: family_of(model).profile_batch_size for name, (model, _) in models.items()}

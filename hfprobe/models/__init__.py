@@ -46,6 +46,11 @@ def family_of(model: PreTrainedModel) -> ModelFamily:
     return next(family for family in families() if family.model_class is type(model))
 
 
+def class_names_of(model: PreTrainedModel) -> list[str]:
+    """The classes of a model, in the order of the label numbers."""
+    return [model.config.id2label[number] for number in range(model.config.num_labels)]
+
+
 def build_model(name: str, *, labels: list[str], options: Any) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """A new model and its image processor.
 

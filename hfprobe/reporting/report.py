@@ -191,11 +191,12 @@ def pictures_of(result: EvalResult, positions: np.ndarray) -> list[dict[str, Any
     for position in positions:
         index = int(result.index[position])
         png = result.mistakes[index]
+        file = result.files[position] if result.files else ""
         width, height = PIL.Image.open(BytesIO(png)).size
         pictures.append(
             {
                 # The folder of an image is usually its class.
-                "name": "/".join(PurePath(result.files[position]).parts[-2:]) if result.files else f"image {index}",
+                "name": "/".join(PurePath(file).parts[-2:]) or f"image {index}",
                 "true": result.class_names[result.labels[position]],
                 "predicted": result.class_names[result.predictions[position]],
                 "confidence": float(result.probabilities[position].max()),

@@ -52,7 +52,8 @@ def build_trainer(
         config.training.class_weights, class_names=splits.class_names, images_per_class=images_per_class
     )
     effective = config.to_dict()
-    precisions = {"precision": effective["training"], "feature_precision": effective["model"]}
+    frozen = find_family(config.training.model).frozen_precision
+    precisions = {"precision": effective["training"], frozen: effective["model"]}
     # Saved with the weights, so that an evaluation finds the same images again.
     model.config.run = {
         "recipe": config.training.recipe,
@@ -61,7 +62,7 @@ def build_trainer(
         "dataset": config.data.dataset,
         "data_fingerprint": splits.fingerprint,
         **config.data.identity(),
-        **{name: value for name, value in splits.summary.items() if name == "labels_digest"},
+        **{name: splits.summary[name] for name in ("rows_digest",) if name in splits.summary},
         "majority_class": splits.class_names[int(images_per_class.argmax())],
         **({"class_weights": weights} if weights else {}),
         **{name: values[name] for name, values in precisions.items() if values.get(name, "fp32") != "fp32"},

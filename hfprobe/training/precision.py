@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,13 +14,13 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from hfprobe.config.run import RunConfig
 from hfprobe.data.transforms import input_size
+from hfprobe.models import find_family
 from hfprobe.system.precision import (
     EMULATION,
     LEAST_GAIN,
     PRECISIONS,
     Precision,
     find_faster,
-    has_bf16_units,
     measure_speedup,
 )
 from hfprobe.training.output_folder import RUN_FILE
@@ -34,7 +35,7 @@ MEASURED_IMAGES = 8
 def settle_precision(config: RunConfig, *, model: PreTrainedModel, processor: BaseImageProcessor) -> None:
     """Replace `auto` in the settings of a run, so that every record has what is computed; one log line says why.
 
-    That is `precision`, and `feature_precision` where the model has that option and a method `extract_features`.
+    That is `precision`, and the option for the frozen part of the model where it has one.
     Where neither the processor nor torch can tell, some steps of the model are measured. All processes of a run take
     what the main process found. A resumed run takes what its record says, except bfloat16 on a device without units.
 
@@ -54,11 +55,13 @@ def settle_precision(config: RunConfig, *, model: PreTrainedModel, processor: Ba
         logger.info("Training %s, because %s.", how, reason)
     elif arguments.mixed_precision != "no":
         logger.info("Training in mixed precision: %s.", PRECISIONS[arguments.mixed_precision])
-        if arguments.mixed_precision == "bf16" and arguments.device.type == "cpu" and has_bf16_units() is False:
+        on_cpu = arguments.device.type == "cpu"
+        if arguments.mixed_precision == "bf16" and on_cpu and find_faster(arguments.device)[0] == "fp32":
             logger.warning("This CPU has no units for bfloat16: training takes %s.", EMULATION)
-    if vars(options).get("feature_precision") == "auto" and "feature_precision" not in config.ignored_settings:
-        found, reason = _choose("feature_precision", config, model, processor)
-        vars(options)["feature_precision"] = found
+    frozen = find_family(arguments.model).frozen_precision
+    if frozen is not None and getattr(options, frozen) == "auto" and frozen not in config.ignored_settings:
+        found, reason = _choose(frozen, config, model, processor)
+        setattr(options, frozen, found)
         logger.info("Features of the training images in %s, because %s.", found, reason)
 
 
@@ -79,8 +82,12 @@ def _choose(
     if found is None:
         images = torch.zeros(MEASURED_IMAGES, 3, *2 * [input_size(processor)])
         images = images.to(arguments.device, memory_format=torch.channels_last)
-        make_step = _make_training_step if name == "precision" else _make_feature_step
-        gain = measure_speedup(make_step(model, images), device=arguments.device)
+        if name == "precision":
+            step = _make_training_step(model, images)
+        else:
+            model.to(images.device, memory_format=torch.channels_last).eval()
+            step = partial(find_family(arguments.model).run_frozen, model, images)
+        gain = measure_speedup(step, device=arguments.device)
         found = "bf16" if gain >= LEAST_GAIN else "fp32"
         reason = f"{reason}; measured, bf16 is {gain:.2f} times as fast as fp32"
     found, reason = broadcast_object_list([found, reason])
@@ -97,9 +104,3 @@ def _make_training_step(model: PreTrainedModel, images: torch.Tensor) -> Callabl
             model(pixel_values=images, labels=labels).loss.backward()
 
     return step
-
-
-def _make_feature_step(model: PreTrainedModel, images: torch.Tensor) -> Callable[[], object]:
-    """A function that runs the frozen part of the model."""
-    model.to(images.device, memory_format=torch.channels_last).eval()
-    return lambda: model.extract_features(images)

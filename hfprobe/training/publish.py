@@ -8,6 +8,7 @@ import logging
 from pathlib import Path
 
 from hfprobe.config.run import RunConfig
+from hfprobe.data.arguments import same_dataset
 from hfprobe.data.splits import Splits
 from hfprobe.evaluation.imbalance import METRIC_NAMES, leading_metrics
 from hfprobe.hub import local as hub
@@ -54,7 +55,7 @@ def push_best(
     card = describe_run(config=config, model=trainer.model, splits=splits) | {
         "summary": (inspect.getmodule(family).__doc__ or "").strip(),
         "dataset": config.data.dataset,
-        "local_dataset": Path(config.data.dataset).is_dir(),  # the hub refuses a card that lists it under `datasets`
+        "local_dataset": Path(config.data.dataset).exists(),  # the hub refuses a card that lists it under `datasets`
         "settings": {name: effective["training"][name] for name in CARD_SETTINGS if name in effective["training"]}
         | {"effective_batch_size": config.effective_batch_size, "penalty": trainer.model.config.run.get("penalty")}
         | {name: effective["data"][name] for name in AUGMENTATION if name in effective["data"]}
@@ -91,7 +92,7 @@ def say_other_dataset(config: RunConfig) -> None:
         dataset = json.loads((newest.path / CONFIG_FILE).read_text())["run"]["dataset"]
     except (OSError, ValueError, KeyError, TypeError):  # damaged, or not of a run
         return
-    if dataset != config.data.dataset:
+    if not same_dataset(dataset, config.data.dataset):
         logger.warning(
             "The newest %s so far was trained on '%s'. It stays as %s@%s. To keep the models of two datasets apart, "
             "rename one of the folders, or pass --hub_dir.",

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfprobe.config.class_weights import find_class_weights
 from hfprobe.config.run import RunConfig
 from hfprobe.models import find_family
 from hfprobe.system import provenance
@@ -26,11 +25,7 @@ NEEDED = ("model", "config", "class_names", "data_fingerprint", "processes", "ef
 def describe_run(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -> dict[str, Any]:
     """What `run.json` holds before there is a result."""
     parameters = list(model.parameters())
-    weights = find_class_weights(
-        config.training.class_weights,
-        class_names=splits.class_names,
-        images_per_class=splits.images_per_class("train"),
-    )
+    weights = model.config.run.get("class_weights")
     return {
         "model": config.training.model,
         "recipe": config.training.recipe,

@@ -231,7 +231,7 @@ def find_differences(
             old = before.get(name, EARLIER.get(name, getattr(defaults.get(name), "default", None)))
             if name == "precision":
                 old = find_precision(before)
-            if name in ("precision", "feature_precision") and values[name] == "auto":
+            if name in ("precision", family.frozen_precision) and values[name] == "auto":
                 continue  # compared once `settle_precision` has found what it stands for
             if name == "metric_for_best_model" and name not in config.passed and not images_are_loaded:
                 continue

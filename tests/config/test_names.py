@@ -64,7 +64,8 @@ def test_a_name_that_would_lose_letters_keeps_six_digits_of_its_checksum(one):
     ("model", "dataset", "name"),
     [
         ("hfprobe/simple-cnn", None, "simple-cnn"),
-        ("simple-cnn@0123abc", DEFAULT_DATASET, "simple-cnn"),
+        ("simple-cnn@0123abc", DEFAULT_DATASET, "simple-cnn-cifar10"),
+        ("simple-cnn-photos", DEFAULT_DATASET, "simple-cnn-photos-cifar10"),
         ("simple-cnn-photos", None, "simple-cnn-photos"),
         ("simple-cnn-photos", "someone/photos", "simple-cnn-photos"),
         ("simple-cnn", "someone/photos", "simple-cnn-photos"),

@@ -78,7 +78,7 @@ def test_cached_parquet_files_are_read_without_writing(dataset_folder, tmp_path,
     load_splits(DataArguments(dataset=str(dataset_folder)), seed=1)  # torch makes a folder when it is first used
     with monkeypatch.context() as patch:
         patch.setattr(os, "mkdir", refuse_writing)
-        expected = f"Cannot keep the images of '{tmp_path}/data/train.parquet' in {place}/parquet/"
+        expected = f"Cannot keep the images of '{tmp_path}/data/test.parquet' in {place}/parquet/"
         with pytest.raises(InputError, match=re.escape(expected) + r"\w{32}: Read-only file system. Set HF_HOME "):
             load_splits(data, seed=1)
         patch.setattr(os, "mkdir", lambda *args, **kwargs: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))

@@ -1,56 +1,14 @@
 """Each layout that a dataset on disk can have, and what is said of one that cannot be used."""
 
 import re
-import zipfile
 
 import datasets
-import numpy as np
-import pandas as pd
-import PIL.Image
 import pytest
-from PIL import features
 
-from helpers.images import load_splits
+from helpers.picture_folders import NAMES, check_drawn, draw, load, numbers, write_pictures
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.file_kinds import register_heic
 from hfprobe.data.splits import load_images
 from hfprobe.system.errors import InputError
-
-NAMES = ["cat", "dog"]
-
-
-def draw(number, label):
-    """A picture whose red channel says its class, and whose green channel is its own."""
-    return PIL.Image.new("RGB", (32, 32), (200 * label, number, 0))
-
-
-def write_pictures(folder, *, count=10, first=0, names=NAMES, ending="png"):
-    """`count` pictures per class in one folder per class; their numbers start at `first`."""
-    for label, name in enumerate(names):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for number in range(first, first + count):
-            draw(number, label).save(folder / name / f"{number:03}.{ending}")
-    return folder
-
-
-def load(place, **settings):
-    return load_splits(DataArguments(dataset=str(place), **settings), seed=0)
-
-
-def numbers(part):
-    """The numbers of the pictures of a part, after a check that each has the label of its class."""
-    assert (part.images[:, 0, 0, 0] == 200 * part.labels).all()
-    return set(part.images[:, 0, 0, 1].tolist())
-
-
-def check_drawn(splits, *, count):
-    """Train, validation and test hold each of `count` pictures per class once, in shares of 64, 16 and 20 %."""
-    parts = [splits.train, splits.validation, splits.test]
-    for part, share in zip(parts, (0.64, 0.16, 0.2), strict=True):
-        assert np.abs(np.bincount(part.labels) - share * count).max() < 1
-        numbers(part)
-    pictures = [tuple(image[0, 0]) for part in parts for image in part.images]
-    assert len(pictures) == len(set(pictures)) == 2 * count
 
 
 def test_one_folder_per_class_is_divided_into_train_validation_and_test(tmp_path):
@@ -115,129 +73,11 @@ def test_class_folders_that_are_links_are_followed(tmp_path):
     check_drawn(load(tmp_path / "photos", max_train_samples=10**6), count=10)
 
 
-@pytest.mark.parametrize("name", ["metadata.csv", "labels.csv"])
-@pytest.mark.parametrize("separator", [",", ";", "\t"])
-@pytest.mark.parametrize(("image", "label"), [("file_name", "label"), ("Image", "Class"), ("path", "category")])
-def test_a_csv_file_names_images_and_classes(tmp_path, name, separator, image, label):
-    write_pictures(tmp_path / "pictures", count=25)
-    rows = [(f"pictures/{name}/{number:03}.png", name) for name in NAMES for number in range(25)]
-    pd.DataFrame(rows, columns=[image, label]).to_csv(tmp_path / name, sep=separator, index=False, encoding="utf-8-sig")
-    for place in (tmp_path, tmp_path / name):
-        check_drawn(load(place), count=25)
-
-
-def test_a_csv_file_with_columns_of_other_names_and_a_split_column(tmp_path):
-    write_pictures(tmp_path, count=10)
-    rows = [
-        (f"{name}/{number:03}.png", name, "train" if number < 8 else "TEST") for name in NAMES for number in range(10)
-    ]
-    pd.DataFrame(rows, columns=["scan", "diagnosis", "split"]).to_csv(tmp_path / "table.csv", index=False)
-    with pytest.raises(
-        InputError, match=r"has no image column; its columns: scan, diagnosis, split. Pass one of them as"
-    ):
-        load(tmp_path / "table.csv")
-    splits = load(tmp_path / "table.csv", image_column="scan", label_column="diagnosis")
-    assert numbers(splits.test) == {8, 9}
-    assert (len(splits.train), len(splits.validation)) == (13, 3)
-    with pytest.raises(InputError, match=re.escape("has no column 'scam'; its columns: scan, diagnosis, split.")):
-        load(tmp_path / "table.csv", image_column="scam", label_column="diagnosis")
-
-
-def test_one_csv_file_per_split(tmp_path):
-    write_pictures(tmp_path, count=10)
-    for split, chosen in (("train", range(7)), ("test", range(7, 10))):
-        rows = [(f"{name}/{number:03}.png", name) for name in NAMES for number in chosen]
-        pd.DataFrame(rows, columns=["file", "label"]).to_csv(tmp_path / f"{split}.csv", index=False)
-    splits = load(tmp_path)
-    assert numbers(splits.test) == {7, 8, 9}
-    assert len(splits.train) + len(splits.validation) == 14
-
-
-def test_numbers_as_classes_of_a_csv_file_are_in_their_order(tmp_path):
-    write_pictures(tmp_path, count=5, names=["2", "10"])
-    rows = [(f"{name}/{number:03}.png", name) for name in ("10", "2") for number in range(5)]
-    pd.DataFrame(rows, columns=["file", "label"]).to_csv(tmp_path / "labels.csv", index=False)
-    assert load(tmp_path / "labels.csv").class_names == ["2", "10"]
-
-
-def test_missing_files_of_a_csv_file_are_counted_and_named(tmp_path):
-    write_pictures(tmp_path, count=3)
-    rows = [(f"{name}/{number:03}.png", name) for name in NAMES for number in range(6)]
-    pd.DataFrame(rows, columns=["file", "label"]).to_csv(tmp_path / "labels.csv", index=False)
-    expected = (
-        f"'{tmp_path}/labels.csv' names 6 of 12 images that do not exist in '{tmp_path}': 'cat/003.png', "
-        "'cat/004.png', "
-        "'cat/005.png', 'dog/003.png', 'dog/004.png' and 1 more. Correct column 'file', or remove these rows."
-    )
-    with pytest.raises(InputError, match=f"^{re.escape(expected)}$"):
-        load(tmp_path)
-
-
-def parquet_rows(*, as_bytes, count=10, first=0):
-    content = []
-    for label, name in enumerate(NAMES):
-        for number in range(first, first + count):
-            file = f"{name}-{number}.png"
-            draw(number, label).save(as_bytes["folder"] / file)
-            data = (as_bytes["folder"] / file).read_bytes()
-            image = data if as_bytes["how"] == "bytes" else {"bytes": data, "path": file}
-            content.append({"image": image, "label": name})
-    return pd.DataFrame(content)
-
-
-@pytest.mark.parametrize("how", ["bytes", "struct"])
-def test_parquet_files_of_pandas_with_the_bytes_of_images(tmp_path, how):
-    (tmp_path / "made").mkdir()
-    as_bytes = {"folder": tmp_path / "made", "how": how}
-    (tmp_path / "one").mkdir()
-    parquet_rows(as_bytes=as_bytes, count=25).to_parquet(tmp_path / "one" / "birds.parquet")
-    for place in (tmp_path / "one", tmp_path / "one" / "birds.parquet"):
-        check_drawn(load(place), count=25)
-    (tmp_path / "several" / "data" / "test").mkdir(parents=True)
-    parquet_rows(as_bytes=as_bytes).to_parquet(tmp_path / "several" / "data" / "train-0.parquet")
-    parquet_rows(as_bytes=as_bytes, first=10).to_parquet(tmp_path / "several" / "data" / "train-1.parquet")
-    parquet_rows(as_bytes=as_bytes, first=50).to_parquet(tmp_path / "several" / "data" / "test" / "0.parquet")
-    splits = load(tmp_path / "several")
-    assert len(splits.train) + len(splits.validation) == 40
-    assert numbers(splits.test) == set(range(50, 60))
-
-
 def test_save_to_disk_of_one_dataset_is_divided(tmp_path):
     features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=NAMES))
     rows = {"image": [draw(number, label) for label in (0, 1) for number in range(25)], "label": [0] * 25 + [1] * 25}
     datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "saved")
     check_drawn(load(tmp_path / "saved"), count=25)
-
-
-@pytest.mark.parametrize("top", ["", "photos/"])
-def test_a_zip_file_of_class_folders_is_unpacked_once(tmp_path, top, monkeypatch):
-    write_pictures(tmp_path / "photos", count=25)
-    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
-        for file in sorted((tmp_path / "photos").rglob("*.png")):
-            archive.write(file, top + str(file.relative_to(tmp_path / "photos")))
-        archive.writestr("__MACOSX/._x.png", b"")
-    check_drawn(load(tmp_path / "photos.zip"), count=25)
-    monkeypatch.setattr(zipfile.ZipFile, "extract", lambda *_: pytest.fail("unpacked again"))
-    load(tmp_path / "photos.zip")
-
-
-@pytest.mark.parametrize("name", ["../outside.png", "/outside.png", "cat/../../outside.png", "C:\\outside.png"])
-def test_a_zip_file_with_a_member_outside_its_folder_is_refused(tmp_path, name):
-    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
-        archive.writestr("cat/1.png", b"x")
-        archive.writestr(zipfile.ZipInfo(name), b"x")
-    with pytest.raises(
-        InputError, match=r"a path outside its own folder. Nothing was unpacked; make the zip file again"
-    ):
-        load(tmp_path / "photos.zip")
-
-
-def test_a_damaged_zip_file_is_refused(tmp_path):
-    (tmp_path / "photos.zip").write_bytes(b"no zip")
-    with pytest.raises(
-        InputError, match=r"cannot be unpacked: File is not a zip file. Pass an intact zip file without a"
-    ):
-        load(tmp_path / "photos.zip")
 
 
 def test_what_is_left_out_is_named_with_its_reason_and_remedy(tmp_path, caplog, monkeypatch):
@@ -347,42 +187,6 @@ def test_another_kind_of_file_is_refused(tmp_path):
         load(tmp_path / "photos.rar")
 
 
-def test_all_unreadable_images_are_named_at_once_and_can_be_skipped(tmp_path, caplog):
-    photos = write_pictures(tmp_path / "photos", count=25)
-    for name in ("cat/003.png", "dog/007.png", "dog/011.png"):
-        (photos / name).write_bytes(b"not a picture")
-    with pytest.raises(InputError) as error:
-        load(photos)
-    assert str(error.value).startswith("3 images: Image ")
-    for name in ("cat/003.png", "dog/007.png", "dog/011.png"):
-        assert f"({photos}/{name}) cannot be read: not an image" in str(error.value)
-    assert str(error.value).endswith(". Replace or remove them, or pass --skip_unreadable.")
-    splits = load(photos, skip_unreadable=True)
-    parts = (splits.train, splits.validation, splits.test)
-    assert sum(len(part) for part in parts) == 47
-    assert {number for part in parts for number in numbers(part)} == set(range(25))
-    assert len(splits.summary["left_out"]["cannot be read"]) == 3
-    assert "Left out 3 images: image " in caplog.text
-
-
-def test_a_class_whose_images_are_all_unreadable_is_named(tmp_path):
-    photos = write_pictures(tmp_path / "photos", count=10)
-    for file in (photos / "dog").iterdir():
-        file.write_bytes(b"not a picture")
-    with pytest.raises(
-        InputError, match=r"No train image of class dog can be read. Replace them, or leave the class out."
-    ):
-        load(photos, skip_unreadable=True)
-
-
-def test_classes_are_checked_with_the_nearest_name(tmp_path):
-    photos = write_pictures(tmp_path / "photos", count=10)
-    for wrong, right in (("Cat", "cat"), ("dogs", "dog")):
-        expected = f"Unknown class '{wrong}'. Did you mean '{right}'? The dataset has: cat, dog. Choose with --classes."
-        with pytest.raises(InputError, match=re.escape(expected)):
-            load(photos, classes=[wrong, "dog" if right == "cat" else "cat"])
-
-
 def test_all_images_of_a_folder_are_one_part_for_an_evaluation(tmp_path):
     write_pictures(tmp_path / "test", count=3)
     write_pictures(tmp_path / "other", count=2, first=50)
@@ -392,19 +196,3 @@ def test_all_images_of_a_folder_are_one_part_for_an_evaluation(tmp_path):
     assert load_images(
         DataArguments(dataset=str(tmp_path / "test"), classes=["cat", "dog"]), seed=0, whole=True
     ).counts() == {"all": [3, 3]}
-
-
-@pytest.mark.parametrize("ending", ["heic", "avif", "bmp", "gif", "jpg", "jp2", "ppm", "tga", "tif", "webp"])
-def test_files_of_each_kind_are_read(tmp_path, ending):
-    if ending == "heic":
-        pytest.importorskip("pillow_heif")
-        register_heic()
-    if ending == "avif" and not features.check("avif"):
-        pytest.skip("this Pillow has no AVIF")
-    for label, name in enumerate(NAMES):
-        (tmp_path / name).mkdir()
-        for number in range(10):
-            PIL.Image.new("RGB", (32, 32), (200 * label, 0, 0)).save(tmp_path / name / f"{number}.{ending.upper()}")
-    splits = load(tmp_path)
-    assert np.abs(splits.train.images[:, 0, 0, 0] - 200.0 * splits.train.labels).max() <= 4
-    assert len(splits.train) + len(splits.validation) + len(splits.test) == 20

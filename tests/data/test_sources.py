@@ -233,5 +233,5 @@ def test_linked_folders_are_followed_and_loops_are_refused(tmp_path):
 def test_error_for_a_deleted_image_names_it(tmp_path):
     folder = write_classes(tmp_path / "photos", ["cat", "dog"])
     (folder / "train" / "cat" / "x.png").symlink_to("nowhere.png")
-    with pytest.raises(InputError, match=re.escape("x.png' cannot be read: No such file or directory.")):
+    with pytest.raises(InputError, match=re.escape("x.png) cannot be read: No such file or directory.")):
         load(folder, ["cat", "dog"])

@@ -137,7 +137,7 @@ def test_drawn_test_images_of_a_dataset_that_changed_are_refused(tmp_path):
     images = load_images(DataArguments(dataset=str(folder)), seed=3)
     model = cat_model(labels=["cat", "dog"])[0]
     run = images.decode("test", processor=cat_model()[1]).summary
-    model.config.run = {"dataset": str(folder), "seed": 3, "labels_digest": run["labels_digest"]}
+    model.config.run = {"dataset": str(folder), "seed": 3, "rows_digest": run["rows_digest"]}
     assert load_images_of(model).counts() == images.counts()
     PIL.Image.new("RGB", (32, 32)).save(folder / "cat" / "new.png")
     expected = (
@@ -160,3 +160,32 @@ def test_an_evaluation_finds_the_images_by_the_settings_of_the_run(tmp_path):
     found = load_images_of(model)
     assert found.parts["test"]["index"][:] == trained.parts["test"]["index"][:]
     assert found.division == trained.division
+
+
+def test_the_models_own_dataset_is_known_however_its_path_is_written(tmp_path, monkeypatch):
+    write_folder(tmp_path / "photos", ["cat", "dog"])
+    monkeypatch.chdir(tmp_path)
+    model = cat_model(labels=["cat", "dog"])[0]
+    model.config.run = {"dataset": "photos", "seed": 3, "test_split": "nowhere"}
+    for path in ("photos", "photos/", "./photos", str(tmp_path / "photos")):
+        with pytest.raises(InputError, match="this model was trained on some of its own"):
+            load_images_of(model, dataset=path, whole=True)
+        with pytest.raises(InputError, match="--test_split is 'nowhere'"):  # the settings of the run are used
+            load_images_of(model, dataset=path)
+
+
+def test_files_that_were_swapped_are_a_change_of_the_dataset(tmp_path):
+    folder = write_folder(tmp_path / "photos", ["cat", "dog"])
+    model = cat_model(labels=["cat", "dog"])[0]
+    digest = load_images(DataArguments(dataset=str(folder)), seed=3).rows_digest
+    model.config.run = {"dataset": str(folder), "seed": 3, "rows_digest": digest}
+    (folder / "cat" / "0.png").rename(folder / "cat" / "99.png")
+    with pytest.raises(InputError, match="have changed since this model was trained"):
+        load_images_of(model)
+
+
+def test_folders_without_labels_have_nothing_to_evaluate(tmp_path):
+    (tmp_path / "test").mkdir()
+    PIL.Image.new("RGB", (32, 32)).save(tmp_path / "test" / "1.png")
+    with pytest.raises(InputError, match=r"has no images with labels. Put them into one folder per class."):
+        load_images_of(cat_model()[0], dataset=str(tmp_path), whole=True)

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, fields
 
+import pytest
 from transformers import set_seed
 
 from helpers.images import CLASSES, load_splits
@@ -9,6 +10,7 @@ from hfprobe.config.run import NOT_REPEATED, make_run
 from hfprobe.models import build_model
 from hfprobe.training.assembly import build_trainer
 from hfprobe.training.run import train
+from hfprobe.training.trainer import ProbeTrainer
 
 
 def small_run(dataset_folder, folder, *, diverges=False, **values):
@@ -21,6 +23,24 @@ def small_run(dataset_folder, folder, *, diverges=False, **values):
     splits = load_splits(config.data, seed=config.training.seed)
     trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
     return trainer, train(trainer, config=config, splits=splits)
+
+
+def interrupted_run(dataset_folder, folder, **values):
+    """A `small_run` that is stopped after its first checkpoint."""
+
+    class Interrupted(Exception):
+        pass
+
+    save = ProbeTrainer._save_checkpoint
+
+    def stop_after_saving(self, *args, **kwargs):
+        save(self, *args, **kwargs)
+        raise Interrupted
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ProbeTrainer, "_save_checkpoint", stop_after_saving)
+        with pytest.raises(Interrupted):
+            small_run(dataset_folder, folder, **values)
 
 
 def assert_same_run(one, other):

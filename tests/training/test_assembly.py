@@ -7,7 +7,7 @@ import torch
 
 from helpers.images import CLASSES, load_splits, make_unequal_dataset
 from helpers.models import PROBE
-from helpers.runs import small_run
+from helpers.runs import interrupted_run, small_run
 from hfprobe.config.files import read_config_file
 from hfprobe.config.run import make_run
 from hfprobe.data.arguments import DEFAULT_DATASET
@@ -18,7 +18,6 @@ from hfprobe.system.errors import InputError
 from hfprobe.training.assembly import adapt, build_trainer
 from hfprobe.training.run import train
 from hfprobe.training.run_folder import check_output_dir
-from hfprobe.training.trainer import ProbeTrainer
 
 
 def test_principal_filters_are_set_before_training(dataset_folder, tmp_path):
@@ -135,23 +134,10 @@ def test_weights_that_are_all_equal_change_the_weights_of_the_network_hardly_and
 
 
 @pytest.mark.slow
-def test_a_weighted_run_of_unequal_classes_resumes_to_the_bit(unequal_folder, tmp_path, monkeypatch):
+def test_a_weighted_run_of_unequal_classes_resumes_to_the_bit(unequal_folder, tmp_path):
     values = {"num_train_epochs": 3, "class_weights": '{"dog": 3}'}
     whole, expected = small_run(unequal_folder, tmp_path / "whole", **values)
-
-    class Interrupted(Exception):
-        pass
-
-    save = ProbeTrainer._save_checkpoint
-
-    def stop_after_saving(self, *args, **kwargs):
-        save(self, *args, **kwargs)
-        raise Interrupted
-
-    monkeypatch.setattr(ProbeTrainer, "_save_checkpoint", stop_after_saving)
-    with pytest.raises(Interrupted):
-        small_run(unequal_folder, tmp_path / "parts", **values)
-    monkeypatch.setattr(ProbeTrainer, "_save_checkpoint", save)
+    interrupted_run(unequal_folder, tmp_path / "parts", **values)
     how = {"per_device_train_batch_size": 40, "use_cpu": True, "disable_tqdm": True, "resume": True}
     check_output_dir(make_run(dataset=str(unequal_folder), output_dir=str(tmp_path / "parts"), **values, **how))
     resumed, found = small_run(unequal_folder, tmp_path / "parts", resume=True, **values)

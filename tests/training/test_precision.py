@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from helpers.images import CLASSES, load_splits
-from helpers.runs import small_config, small_run
+from helpers.runs import interrupted_run, small_config, small_run
 from hfprobe import evaluate
 from hfprobe.config.files import read_config_file
 from hfprobe.config.run import make_run
@@ -21,13 +21,8 @@ from hfprobe.training.publish import push_best
 from hfprobe.training.record import NEEDED, read_record
 from hfprobe.training.run_folder import find_differences
 from hfprobe.training.run_training import run_training
-from hfprobe.training.trainer import ProbeTrainer
 
 BACKBONE = {"model": "vit", "backbone": "resnet10t", "backbone_weights": "random"}
-
-
-class Interrupted(Exception):
-    pass
 
 
 @pytest.fixture
@@ -46,18 +41,9 @@ def bf16_run(dataset_folder, tmp_path_factory):
     """A run in bfloat16, and the same one interrupted after its first epoch and resumed."""
     folder = tmp_path_factory.mktemp("bf16")
     values = {"precision": "bf16", "num_train_epochs": 2, "report_to": "none", "hub_dir": str(folder / "hub")}
-    save = ProbeTrainer._save_checkpoint
-
-    def stop_after_saving(self, *args, **kwargs):
-        save(self, *args, **kwargs)
-        raise Interrupted
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hfprobe.config.arguments.has_bf16_units", lambda: True)
-        with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(ProbeTrainer, "_save_checkpoint", stop_after_saving)
-            with pytest.raises(Interrupted):
-                small_run(dataset_folder, folder / "halves", **values)
+        patch.setattr("hfprobe.config.arguments.find_faster", lambda device: ("bf16", ""))
+        interrupted_run(dataset_folder, folder / "halves", **values)
         resumed = small_run(dataset_folder, folder / "halves", **values, resume=True)
         whole, result = small_run(dataset_folder, folder / "whole", **values)
         predicted = whole.predict(whole.eval_dataset).predictions
@@ -120,7 +106,7 @@ def test_the_precision_is_recorded_and_the_run_can_be_repeated(bf16_run, monkeyp
     settings = read_config_file(folder / "whole" / "config.yaml")
     assert settings["precision"] == "bf16"
     assert re.search(r"precision.*bf16", (revision.path / "README.md").read_text())
-    monkeypatch.setattr("hfprobe.config.arguments.has_bf16_units", lambda: True)
+    monkeypatch.setattr("hfprobe.config.arguments.find_faster", lambda device: ("bf16", ""))
     assert make_run(**settings).training.mixed_precision == "bf16"
 
 
@@ -218,7 +204,7 @@ def test_auto_follows_the_record_of_a_resumed_run(dataset_folder, tmp_path, foun
 
 @pytest.mark.parametrize(("flags", "env"), [({"bf16": True}, "no"), ({}, "bf16")])
 def test_bf16_of_transformers_and_accelerate_win_over_auto(dataset_folder, tmp_path, found, monkeypatch, flags, env):
-    monkeypatch.setattr("hfprobe.config.arguments.has_bf16_units", lambda: True)
+    monkeypatch.setattr("hfprobe.config.arguments.find_faster", lambda device: ("bf16", ""))
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", env)
     found("fp32")
     config = settle(small_config(dataset_folder, tmp_path, precision="auto", **flags))
@@ -253,7 +239,7 @@ def test_the_default_is_float32_and_says_nothing(dataset_folder, tmp_path, found
 
 def test_bfloat16_that_is_insisted_on_is_a_warning(dataset_folder, tmp_path, monkeypatch, caplog):
     for module in ("config.arguments", "training.precision"):
-        monkeypatch.setattr(f"hfprobe.{module}.has_bf16_units", lambda: False)
+        monkeypatch.setattr(f"hfprobe.{module}.find_faster", lambda device: ("fp32", "no units"))
     with caplog.at_level("INFO", logger="hfprobe"):
         settle(small_config(dataset_folder, tmp_path, bf16=True, precision="bf16"))
     assert caplog.messages == [
@@ -263,7 +249,7 @@ def test_bfloat16_that_is_insisted_on_is_a_warning(dataset_folder, tmp_path, mon
 
 
 def test_a_probe_on_features_in_bfloat16_is_evaluated_in_float32(dataset_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("hfprobe.config.arguments.has_bf16_units", lambda: True)
+    monkeypatch.setattr("hfprobe.config.arguments.find_faster", lambda device: ("bf16", ""))
     run = run_training(small_config(dataset_folder, tmp_path, **BACKBONE, feature_precision="bf16"))
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["config"]["model"]["feature_precision"] == "bf16"

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from transformers.trainer_utils import PredictionOutput
 
-from helpers.runs import small_run
+from helpers.runs import interrupted_run, small_run
 from hfprobe.system.errors import CheckFailedError
 from hfprobe.training.record import read_result
 from hfprobe.training.run import check_figures
@@ -160,23 +160,9 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_again(dataset_folder, 
 
 def test_resume_ends_where_the_uninterrupted_run_ends(dataset_folder, tmp_path):
     whole, _ = small_run(dataset_folder, tmp_path / "whole", num_train_epochs=3)
-
-    class Interrupted(Exception):
-        pass
-
-    config = {"num_train_epochs": 3}
     folder = tmp_path / "halves"
-    original = ProbeTrainer._save_checkpoint
-
-    def stop_after_saving(self, *args, **kwargs):
-        original(self, *args, **kwargs)
-        raise Interrupted
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ProbeTrainer, "_save_checkpoint", stop_after_saving)
-        with pytest.raises(Interrupted):
-            small_run(dataset_folder, folder, **config)
-    resumed, _ = small_run(dataset_folder, folder, **config, resume=True)
+    interrupted_run(dataset_folder, folder, num_train_epochs=3)
+    resumed, _ = small_run(dataset_folder, folder, num_train_epochs=3, resume=True)
     assert resumed.state.global_step == whole.state.global_step
     for name, weights in load_file(sorted((tmp_path / "whole").glob("checkpoint-*"))[-1] / "model.safetensors").items():
         assert torch.equal(weights, load_file(sorted(folder.glob("checkpoint-*"))[-1] / "model.safetensors")[name])
@@ -208,20 +194,7 @@ def test_resume_with_persistent_workers_ends_where_the_uninterrupted_run_ends(
     dataset_folder, tmp_path, monkeypatch, values
 ):
     whole, expected = small_run(dataset_folder, tmp_path / "whole", num_train_epochs=3, **values)
-
-    class Interrupted(Exception):
-        pass
-
-    save = ProbeTrainer._save_checkpoint
-
-    def stop_after_saving(self, *args, **kwargs):
-        save(self, *args, **kwargs)
-        raise Interrupted
-
-    monkeypatch.setattr(ProbeTrainer, "_save_checkpoint", stop_after_saving)
-    with pytest.raises(Interrupted):
-        small_run(dataset_folder, tmp_path / "parts", num_train_epochs=3, **values)
-    monkeypatch.setattr(ProbeTrainer, "_save_checkpoint", save)
+    interrupted_run(dataset_folder, tmp_path / "parts", num_train_epochs=3, **values)
     resumed, found = small_run(dataset_folder, tmp_path / "parts", num_train_epochs=3, resume=True, **values)
     assert found.metrics == expected.metrics
     losses = [[e["loss"] for e in trainer.state.log_history if "loss" in e] for trainer in (whole, resumed)]

@@ -13,6 +13,7 @@ from hfprobe.system.precision import DEFAULT_FEATURE_PRECISION
 
 if TYPE_CHECKING:  # slow to import
     import numpy as np
+    import torch
     from transformers import BaseImageProcessor
 
     from hfprobe.data.store import ImageSplit
@@ -122,6 +123,7 @@ class LinearProbeFamily(ModelFamily["LinearProbe", LinearProbeOptions]):
     RECIPES = RECIPES
     sanity_learning_rate = 3e-2
     fixed_statistics = True
+    frozen_precision = "feature_precision"
     profile_batch_size = 64
     memory_remedy = "fewer --views, a smaller --max_train_samples, or --head sgd"
 
@@ -180,6 +182,9 @@ class LinearProbeFamily(ModelFamily["LinearProbe", LinearProbeOptions]):
         return FeatureBatches(
             extract_features(model=model, processor=processor, split=split, seed=seed, name=name, **what)
         )
+
+    def run_frozen(self, model: LinearProbe, images: torch.Tensor) -> torch.Tensor:
+        return model.extract_features(images)
 
     def is_solved(self, options: LinearProbeOptions) -> bool:
         return options.head == "exact"

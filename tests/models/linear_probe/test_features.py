@@ -10,7 +10,7 @@ from hfprobe.data import cache
 from hfprobe.data.store import ImageSplit
 from hfprobe.models import build_model, find_family
 from hfprobe.models.linear_probe import features
-from hfprobe.models.linear_probe.features import extract_features
+from hfprobe.models.linear_probe.features import View, extract_features
 from hfprobe.system.errors import MachineError
 
 COUNT = 50
@@ -72,7 +72,7 @@ def test_change_of_any_part_of_the_cache_key_is_a_cache_miss(probe, split, part,
     model, processor = probe
 
     def key(view=0, of=split, **precision):
-        return features.cache_key(model=model, processor=processor, split=of, view=view, seed=0, **precision)
+        return features.cache_key(View(model, processor, of, number=view, seed=0, **precision))
 
     before = key()
     assert key() == before
@@ -109,7 +109,7 @@ def test_the_key_of_float32_features_is_that_of_versions_without_a_precision(pro
     model, processor = probe
     seen, dumps = [], features.json.dumps
     monkeypatch.setattr(features.json, "dumps", lambda parts, **how: seen.append(parts) or dumps(parts, **how))
-    features.cache_key(model=model, processor=processor, split=split, view=0, seed=0)
+    features.cache_key(View(model, processor, split, number=0, seed=0))
     assert seen[-1].keys() == {"backbone", "weights", "preprocessing", "images", "view", "dtype", "timm", "torch"}
 
 
@@ -146,7 +146,7 @@ def test_seed_changes_random_views_only(probe, split):
     model, processor = probe
 
     def key(view, seed):
-        return features.cache_key(model=model, processor=processor, split=split, view=view, seed=seed)
+        return features.cache_key(View(model, processor, split, number=view, seed=seed))
 
     assert [key(view, 0) == key(view, 1) for view in (0, 1, 2)] == [True, True, False]
 

@@ -1,0 +1,139 @@
+"""A trained model for Python: it predicts, evaluates and saves itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from transformers import BaseImageProcessor, PreTrainedModel
+
+from hfprobe.data.splits import Images
+from hfprobe.evaluation.evaluate import evaluate_images, load_images_of
+from hfprobe.evaluation.predict import PictureLike, predict_pictures
+from hfprobe.evaluation.predictions import Predictions
+from hfprobe.evaluation.results import EvalResult
+from hfprobe.models import class_names_of
+from hfprobe.system.errors import InputError, shorten
+from hfprobe.system.files import replace_together, require_writable
+from hfprobe.system.machine import quiet_bars
+from hfprobe.system.model_files import CONFIG_FILE
+
+
+@dataclass(frozen=True, repr=False)
+class Model:
+    """A trained model, its image processor, and the images that it was trained on.
+
+    Attributes:
+        model: a PreTrainedModel of transformers.
+        processor: its image processor.
+        name: in evaluations and comparisons, such as "hfprobe/simple-cnn".
+        revision: of the model in the hub folder, or the name of its folder.
+        folder: where it is kept.
+        validation: `accuracy`, `macro_f1`, `balanced_accuracy` and `loss` on the validation images; None for a model
+            that was loaded.
+        images: that it was trained on; None for a model that was loaded, which finds them again by its config.
+    """
+
+    model: PreTrainedModel
+    processor: BaseImageProcessor
+    name: str
+    revision: str
+    folder: Path
+    validation: dict[str, float] | None = None
+    images: Images | None = None
+
+    @property
+    def labels(self) -> list[str]:
+        """Class names, in the order of the label numbers."""
+        return class_names_of(self.model)
+
+    def __repr__(self) -> str:
+        figures = "" if self.validation is None else f", validation accuracy {self.validation['accuracy']:.2%}"
+        return (
+            f"{self.name} ({type(self.model).__name__}, {self.model.num_parameters():,} parameters, classes "
+            f"{', '.join(self.labels)}{figures}) in {self.folder}"
+        )
+
+    def predict(
+        self,
+        pictures: PictureLike | Iterable[PictureLike],
+        *,
+        temperature: bool = False,
+        skip_unreadable: bool = False,
+    ) -> Predictions:
+        """Classify new pictures by the preprocessing that evaluation uses.
+
+        Args:
+            pictures: a path, a PIL image or an array of shape (H, W, 3) or (H, W) with uint8 values; or a sequence of
+                these.
+            temperature: whether to calibrate the probabilities with the temperature that training fitted.
+            skip_unreadable: whether a picture that cannot be read is listed in `Predictions.unreadable`.
+
+        Raises:
+            InputError: there is no picture, or a picture cannot be read and is not skipped.
+        """
+        return predict_pictures(
+            pictures,
+            model=self.model,
+            processor=self.processor,
+            temperature=temperature,
+            skip_unreadable=skip_unreadable,
+        )
+
+    @quiet_bars()
+    def evaluate(
+        self,
+        images: Images | None = None,
+        *,
+        split: Literal["test", "validation"] = "test",
+        temperature: bool = False,
+        tta: bool = False,
+    ) -> EvalResult:
+        """Predict every image of a split, and compare with its labels.
+
+        Args:
+            images: None for those that the model was trained with, in the same split.
+            temperature: whether to calibrate the probabilities with the temperature that training fitted.
+            tta: whether to average the probabilities of each image and its mirror image.
+
+        Raises:
+            InputError: the images are not of the model's classes; no such split.
+        """
+        if split not in ("test", "validation"):
+            raise InputError(f"split is {shorten(repr(split))}; allowed: 'test', 'validation'.")
+        images = images or self.images or load_images_of(self.model)
+        return evaluate_images(
+            model=self.model,
+            processor=self.processor,
+            images=images,
+            split=split,
+            name=self.name,
+            revision=self.revision,
+            temperature=temperature,
+            tta=tta,
+        )
+
+    @quiet_bars()
+    def save(self, folder: str | Path) -> Path:
+        """Write the model to a folder that `hfprobe.load` and transformers' `from_pretrained` read.
+
+        Args:
+            folder: new, or empty, or holding a model, which is replaced.
+
+        Returns:
+            The folder.
+
+        Raises:
+            InputError: the folder cannot be written, or holds other files.
+            MachineError: the disk is full.
+        """
+        folder = Path(folder)
+        require_writable(folder, flag="folder")
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file():
+            raise InputError(f"'{shorten(folder)}' holds files that are not a model. Pass a new or an empty folder.")
+        with replace_together(folder, last=CONFIG_FILE) as staging:
+            self.model.save_pretrained(staging)
+            self.processor.save_pretrained(staging)
+        return folder
