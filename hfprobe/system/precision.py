@@ -20,7 +20,7 @@ DEFAULT_FEATURE_PRECISION: Precision = "fp32"
 # accelerate's mixed_precision -> its name in the settings, in run.json and on the card.
 PRECISIONS = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}
 UNITS = {"avx512_bf16", "amx_bf16", "bf16"}  # in /proc/cpuinfo, of x86 and of Arm
-# Training steps of SimpleCNN on a processor with AVX2 only, see benchmarks/precision.py.
+# Training steps of SimpleCNN; on a processor with AVX-512 and no units 2.2 times. See benchmarks/precision.py.
 EMULATION = "about 2.5 times as long as in float32"
 # A difference below this may be noise; float32 is then taken.
 LEAST_GAIN = 1.1
@@ -39,8 +39,8 @@ def has_bf16_units() -> bool | None:
 def torch_uses_units() -> bool:
     """Whether torch computes in bfloat16 on this CPU by instructions that it would use the units with.
 
-    oneDNN says so on a processor with AVX-512 and no units too, and ATEN_CPU_CAPABILITY or ONEDNN_MAX_CPU_ISA may
-    keep torch from units that are there.
+    ATEN_CPU_CAPABILITY or ONEDNN_MAX_CPU_ISA may keep torch from units that are there. On a processor with AVX-512 and
+    no units, this is true as well.
     """
     import torch
 
@@ -67,15 +67,14 @@ def find_faster(device: torch.device) -> tuple[Precision | None, str]:
         return None, "the compute capability of this GPU does not tell"
     if device.type != "cpu":
         return "fp32", f"bf16 is used on a GPU of NVIDIA or AMD and on a CPU, and the device is {device.type}"
-    units, used = has_bf16_units(), torch_uses_units()
+    units = has_bf16_units()
     if units is None:
         return None, "this CPU does not say whether it has units for bfloat16"
-    if units != used:
-        has, uses = ("has" if units else "has no"), ("uses" if used else "does not use")
-        return None, f"this CPU {has} units for bfloat16, and torch {uses} the instructions for them"
-    if units:
+    if not units:
+        return "fp32", "this CPU has no units for bfloat16"
+    if torch_uses_units():
         return "bf16", "this CPU has units for bfloat16, and torch uses them"
-    return "fp32", "this CPU has no units for bfloat16"
+    return None, "this CPU has units for bfloat16, and torch does not use the instructions for them"
 
 
 def measure_speedup(step: Callable[[], object], *, device: torch.device, seconds: float = 1.0) -> float:

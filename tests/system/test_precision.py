@@ -20,7 +20,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
             None,
             "this CPU has units for bfloat16, and torch does not use the instructions for them",
         ),
-        (False, True, None, "this CPU has no units for bfloat16, and torch uses the instructions for them"),
+        (False, True, "fp32", "this CPU has no units for bfloat16"),
         (None, True, None, "this CPU does not say whether it has units for bfloat16"),
         (None, False, None, "this CPU does not say whether it has units for bfloat16"),
     ],
