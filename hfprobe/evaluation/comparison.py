@@ -128,11 +128,16 @@ def _find_network(name: str, model: dict[str, Any], profile: dict[str, Any]) -> 
 
 
 def _costs(profiled: dict[str, Any]) -> dict[str, Any]:
-    """The inference cost of a profiled model, as a comparison shows it."""
+    """The inference cost of a profiled model, as a comparison shows it: in its `best` precision, memory in float32."""
     own = profiled["batches"][str(profiled["own_batch_size"])]
+    bf16 = profiled.get("bf16")  # earlier versions did not measure it
+    precision = "float32"
+    if bf16 and bf16["best"] == "bf16":
+        precision, own = "bfloat16", bf16["batch"]
     single = profiled["batches"].get("1")
     return {
         "batch_size": profiled["own_batch_size"],
+        "precision": precision,
         "throughput": own["throughput"]["median"],
         "latency_ms": own["latency_ms"],
         "single_latency_ms": single and single["latency_ms"],
@@ -242,8 +247,10 @@ def _judge_inference(models: dict[str, dict[str, Any]]) -> list[str]:
     if len(models) != 2 or len(told) < 2:
         return []
     slow, quick = sorted(told, key=lambda name: told[name])
-    sizes = {name: models[name]["cost"]["batch_size"] for name in told}
+    how = {name: f"in batches of {models[name]['cost']['batch_size']}" for name in told}
+    if any(models[name]["cost"]["precision"] != "float32" for name in told):
+        how = {name: f"{how[name]} in {models[name]['cost']['precision']}" for name in told}
     return [
-        f"{quick} classifies {told[quick]:,.0f} images/s in batches of {sizes[quick]}, {slow} {told[slow]:,.0f} "
-        f"images/s in batches of {sizes[slow]}: {told[quick] / told[slow]:.1f} times the throughput."
+        f"{quick} classifies {told[quick]:,.0f} images/s {how[quick]}, {slow} {told[slow]:,.0f} images/s {how[slow]}: "
+        f"{told[quick] / told[slow]:.1f} times the throughput."
     ]

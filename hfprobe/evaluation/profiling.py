@@ -21,12 +21,13 @@ from hfprobe.evaluation.measurements import (
     profile_operators,
     time_in_turn,
 )
+from hfprobe.evaluation.precisions import COMPARED, choose_precision, compare_answers
 from hfprobe.models import family_of
 from hfprobe.models.loading import load_model
 from hfprobe.system import provenance
 from hfprobe.system.errors import InputError, MachineError, first_line
 from hfprobe.system.files import write_json
-from hfprobe.system.precision import LEAST_GAIN, find_faster
+from hfprobe.system.precision import find_faster
 
 
 def profile_models(
@@ -45,8 +46,9 @@ def profile_models(
         trace_dir: existing folder for `trace-<name>.json` of each model, which ui.perfetto.dev opens.
 
     Returns:
-        JSON-able: `models`, by name, each with `bf16` (see `_compare_precisions`) where the device has units for
-        bfloat16, otherwise None; `device`, `hardware`, `versions`, `load_average` before and after, `rounds`,
+        JSON-able: `models`, by name, each with `bf16` where the device may have units for bfloat16, otherwise None: on
+        its own batches, `batch` in bfloat16, `speedup` over float32, the result of `compare_answers`, and `best`, the
+        precision of `choose_precision`; `device`, `hardware`, `versions`, `load_average` before and after, `rounds`,
         `warmup_steps`. Latency is in milliseconds per batch, throughput in images/s, memory in bytes.
 
     Raises:
@@ -76,7 +78,7 @@ def profile_models(
         for model, _ in models.values():
             model.to(device)
         steps: dict[Any, Callable[[], torch.Tensor]] = {}
-        precisions = ("fp32", "bf16") if find_faster(device)[0] == "bf16" else ("fp32",)
+        precisions = COMPARED if find_faster(device)[0] != "fp32" else ("fp32",)
         for name, (model, _) in models.items():
             for size in sorted({*batch_sizes, *own.values()}):
                 images = noise(size, side=described[name]["input"][1], device=device)
@@ -99,8 +101,14 @@ def profile_models(
         described[name]["bf16"] = None
         if "bf16" in precisions:
             both = {precision: measured[name, own[name], precision] for precision in precisions}
-            labels = {precision: steps[name, own[name], precision]().argmax(-1) for precision in precisions}
-            described[name]["bf16"] = _compare_precisions(both, labels)
+            speedup = both["bf16"]["throughput"]["median"] / both["fp32"]["throughput"]["median"]
+            answers = compare_answers(*models[name], name=name)
+            described[name]["bf16"] = {
+                "batch": both["bf16"],
+                "speedup": speedup,
+                **answers,
+                "best": choose_precision(speedup, answers),
+            }
         trace = trace_dir / f"trace-{name.replace('/', '-')}.json"
         described[name]["operators"] = profile_operators(steps[name, own[name], "fp32"], trace=trace, device=device)
     return {
@@ -112,29 +120,6 @@ def profile_models(
         "load_average": [round(load_before, 2), round(os.getloadavg()[0], 2)],
         "rounds": rounds,
         "warmup_steps": WARMUP_STEPS,
-    }
-
-
-def _compare_precisions(measured: dict[str, dict[str, Any]], labels: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """bfloat16 autocast against float32 at the default batch size of a model.
-
-    Args:
-        measured: precision -> what `time_in_turn` found.
-        labels: precision -> predicted labels (B,) of the same images.
-
-    Returns:
-        `batch`: latency and throughput in bfloat16; `differing` of `images` predicted labels differ from those in
-        float32; `speedup`: ratio of the median throughputs; `best`: bf16 if it is clearly faster and no label differs,
-        otherwise fp32.
-    """
-    speedup = measured["bf16"]["throughput"]["median"] / measured["fp32"]["throughput"]["median"]
-    differing = int((labels["bf16"] != labels["fp32"]).sum())
-    return {
-        "batch": measured["bf16"],
-        "images": len(labels["fp32"]),
-        "differing": differing,
-        "speedup": speedup,
-        "best": "bf16" if speedup >= LEAST_GAIN and not differing else "fp32",
     }
 
 

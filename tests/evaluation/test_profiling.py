@@ -5,14 +5,13 @@ import sys
 import textwrap
 
 import pytest
-import torch
 
-from helpers.results import planted
+from helpers.results import planted, profile_of
 from hfprobe.evaluation import profiling
-from hfprobe.evaluation.comparison import compare, load_profile
+from hfprobe.evaluation.comparison import compare, load_profile, save_comparison
 from hfprobe.evaluation.profiling import name_models, profile_models, save_profile
 from hfprobe.models import build_model, find_family
-from hfprobe.reporting import write_profile
+from hfprobe.reporting import write_comparison, write_profile
 from hfprobe.system.errors import InputError
 
 
@@ -114,13 +113,18 @@ def test_both_precisions_are_measured_where_the_machine_has_units(profiled):
     for name, model in profile["models"].items():
         found = model["bf16"]
         own = model["batches"][str(model["own_batch_size"])]
-        assert set(found) == {"batch", "images", "differing", "speedup", "best"}
-        assert found["images"] == model["own_batch_size"]
+        assert set(found) == {"batch", "speedup", "images", "differing", "of", "accuracy", "best"}
+        assert found["of"] == "noise"  # these models were not trained on anything
         assert found["speedup"] == found["batch"]["throughput"]["median"] / own["throughput"]["median"]
         best = {"bf16": "bfloat16", "fp32": "float32"}[found["best"]]
-        cells = f"{found['speedup']:.2f} | {found['differing']} of {found['images']} | {best} |"
+        answers = f"{found['differing']} of {found['images']} images of random noise"
+        cells = f"{found['speedup']:.2f} | {answers} | not measured | {best} |"
         assert re.search(rf"\| {name} \| .* \| {re.escape(cells)}\n", text)
     content = json.loads((folder / "profile.json").read_text())
+    for model in content["models"].values():
+        model["bf16"] |= {"of": "validation", "accuracy": {"value": 0.001, "interval": [-0.002, 0.004]}}
+    (folder / "profile.json").write_text(json.dumps(content))
+    assert re.search(r"of \d+ validation images \| \+0\.10 \(-0\.20 to \+0\.40\) \|", write_profile(folder).read_text())
     for model in content["models"].values():
         model["bf16"] = None
     (folder / "profile.json").write_text(json.dumps(content))
@@ -132,16 +136,30 @@ def test_both_precisions_are_measured_where_the_machine_has_units(profiled):
     save_profile(profile, folder)
 
 
-@pytest.mark.parametrize(
-    ("speed", "labels", "best"),
-    [(200, [0, 1], "bf16"), (200, [1, 1], "fp32"), (105, [0, 1], "fp32"), (50, [0, 1], "fp32")],
-)
-def test_the_best_precision_is_clearly_faster_and_gives_the_same_labels(speed, labels, best):
-    measured = {name: {"throughput": {"median": value}} for name, value in (("fp32", 100), ("bf16", speed))}
-    given = {"fp32": torch.tensor([0, 1]), "bf16": torch.tensor(labels)}
-    found = profiling._compare_precisions(measured, given)
-    assert found["best"] == best
-    assert found["differing"] == sum(label != expected for label, expected in zip(labels, [0, 1], strict=True))
+@pytest.mark.parametrize("best", ["fp32", "bf16"])
+def test_a_comparison_shows_the_best_that_each_model_can_do(tmp_path, best):
+    results = {name: planted(right, seed=seed) for seed, (name, right) in enumerate({"one": 0.9, "two": 0.8}.items())}
+    for parameters, result in enumerate(results.values()):
+        result.provenance.update(parameters=parameters, backbone=None)
+    profile = profile_of(one=(0, 1.0), two=(1, 2.0))
+    for model in profile["models"].values():
+        model["bf16"] = {"best": "fp32", "batch": model["batches"]["64"]}
+    fast = {"n": 5, "latency_ms": {"p50": 1, "p95": 2}, "throughput": {"median": 64_000}}
+    profile["models"]["two"]["bf16"] = {"best": best, "batch": fast}
+    comparison = compare(results, profile=profile)
+    expected = {
+        "fp32": "one classifies 1,600 images/s in batches of 64, two 800 images/s in batches of 64: 2.0 times the "
+        "throughput.",
+        "bf16": "two classifies 64,000 images/s in batches of 64 in bfloat16, one 1,600 images/s in batches of 64 in "
+        "float32: 40.0 times the throughput.",
+    }
+    assert comparison["verdict"][-1] == expected[best]
+    save_comparison(comparison, tmp_path)
+    write_comparison(tmp_path, results)
+    for page in ("comparison.html", "comparison.md"):
+        text = (tmp_path / page).read_text()
+        assert ("Batches are in bfloat16 where it was faster" in text) is (best == "bf16")
+        assert ("64,000" in text) is (best == "bf16")
 
 
 def test_a_comparison_shows_the_costs_of_the_same_network(profiled):

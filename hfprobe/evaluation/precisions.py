@@ -1,0 +1,92 @@
+"""The answers of a model in bfloat16 and in float32, and which precision it can be used in."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from transformers import BaseImageProcessor, PreTrainedModel
+
+from hfprobe.data.store import ImageBatches, ImageSplit
+from hfprobe.data.transforms import input_size
+from hfprobe.evaluation.evaluate import BATCH_SIZE, load_images_of
+from hfprobe.evaluation.measurements import make_step, noise
+from hfprobe.evaluation.statistics import compare_paired
+from hfprobe.system.errors import InputError, MachineError, first_line
+from hfprobe.system.precision import LEAST_GAIN
+from hfprobe.system.progress import show_progress
+
+logger = logging.getLogger(__name__)
+
+COMPARED = ("fp32", "bf16")
+ANSWERS = 1000  # at most so many validation images
+NOISE_ANSWERS = 64
+
+
+def compare_answers(model: PreTrainedModel, processor: BaseImageProcessor, *, name: str) -> dict[str, Any]:
+    """Classify validation images of the dataset that the model was trained on, in both precisions.
+
+    Where these images cannot be loaded, random noise is classified, and a warning says so.
+
+    Args:
+        model: on its device.
+        name: of the model, for the warning.
+
+    Returns:
+        JSON-able: `differing` of `images` predicted labels differ between the precisions; `of`: validation or noise;
+        `accuracy`: `value` and 95 % `interval` of the accuracy in bfloat16 minus that in float32, None on noise.
+    """
+    try:
+        split = _load_validation(model, processor)
+    except (InputError, MachineError) as error:
+        logger.warning("The validation images of %s are not here, so noise is classified: %s", name, first_line(error))
+        images = noise(NOISE_ANSWERS, side=input_size(processor), device=model.device)
+        answers = [_classify(model, images, bf16=precision == "bf16") for precision in COMPARED]
+        return _count(answers) | {"of": "noise", "accuracy": None}
+    batches = ImageBatches(split, processor=processor)
+    found: list[list[torch.Tensor]] = [[], []]
+    with show_progress(total=len(split), desc="Comparing answers", unit="image") as progress:
+        for first in range(0, len(split), BATCH_SIZE):
+            positions = range(first, min(first + BATCH_SIZE, len(split)))
+            images = batches.__getitems__(positions)["pixel_values"].to(model.device)
+            for answers, precision in zip(found, COMPARED, strict=True):
+                answers.append(_classify(model, images, bf16=precision == "bf16"))
+            progress.update(len(positions))
+    answers = [torch.cat(parts) for parts in found]
+    fp32, bf16 = (answer.numpy() for answer in answers)
+    accuracy = compare_paired(labels=split.labels, predictions=(fp32, bf16))["accuracy"]
+    return _count(answers) | {"of": "validation", "accuracy": accuracy}
+
+
+def choose_precision(speedup: float, answers: dict[str, Any]) -> str:
+    """bf16 if it is clearly faster and gives the same answers, otherwise fp32.
+
+    The answers are the same if the interval of the difference in accuracy holds zero; on noise, if no label differs.
+
+    Args:
+        speedup: throughput in bfloat16 / throughput in float32.
+        answers: of `compare_answers`.
+    """
+    if answers["accuracy"] is None:
+        same = answers["differing"] == 0
+    else:
+        low, high = answers["accuracy"]["interval"]
+        same = low <= 0 <= high
+    return "bf16" if speedup >= LEAST_GAIN and same else "fp32"
+
+
+def _load_validation(model: PreTrainedModel, processor: BaseImageProcessor) -> ImageSplit:
+    if not getattr(model.config, "run", None):
+        raise InputError("The model does not say what it was trained on.")
+    images = load_images_of(model, max_eval_samples=ANSWERS)
+    return images.decode("validation", processor=processor).part("validation")
+
+
+def _classify(model: PreTrainedModel, images: torch.Tensor, *, bf16: bool) -> torch.Tensor:
+    return make_step(model, images, bf16=bf16)().argmax(-1).cpu()
+
+
+def _count(answers: list[torch.Tensor]) -> dict[str, int]:
+    fp32, bf16 = answers
+    return {"images": len(fp32), "differing": int((fp32 != bf16).sum())}
