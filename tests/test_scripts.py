@@ -137,7 +137,8 @@ def test_seeds_are_trained_in_turn_and_finished_ones_skipped(fails, dataset_fold
     assert summary["validation_accuracy"]["values"] == values
     assert summary["validation_accuracy"]["mean"] == pytest.approx(np.mean(values))
     assert summary["validation_accuracy"]["std"] == pytest.approx(np.std(values, ddof=1))
-    assert f"{np.mean(values):.2%} +/- {np.std(values, ddof=1):.2%} (n = 3 seeds)" in said
+    assert summary["leading"] == ["accuracy", "macro_f1"]
+    assert f"Validation accuracy {np.mean(values):.2%} +/- {np.std(values, ddof=1):.2%}, macro-F1 " in said
     python, script, *arguments = shlex.split(said.split("On test: ")[1].splitlines()[0])
     monkeypatch.setattr(sys, "argv", [script, *arguments, "--split", "validation"])
     with pytest.raises(SystemExit) as stopped:

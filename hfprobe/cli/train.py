@@ -67,10 +67,13 @@ def print_run(config: RunConfig, run: FinishedRun | None) -> None:
 
 
 def print_seeds(seeds: FinishedSeeds, *, dataset: str) -> None:
+    from hfprobe.evaluation.imbalance import METRIC_NAMES  # slow to import
+
     report = f"reports/{name_model('seeds', dataset=dataset)}"
-    accuracy = seeds.summary["validation_accuracy"]
+    found = [(METRIC_NAMES[name], seeds.summary[f"validation_{name}"]) for name in seeds.summary["leading"]]
+    scores = ", ".join(f"{name} {values['mean']:.2%} +/- {values['std']:.2%}" for name, values in found)
     print(
-        f"\nValidation accuracy {accuracy['mean']:.2%} +/- {accuracy['std']:.2%} (n = {seeds.summary['n']} seeds). "
+        f"\nValidation {scores} (n = {seeds.summary['n']} seeds). "
         f"All values: {seeds.path}\n"
         f"On test: {command('eval')} --seeds {shlex.quote(str(seeds.path))} --report_dir {report}"
     )

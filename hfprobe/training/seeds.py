@@ -81,20 +81,20 @@ def train_seeds(
 
 def summarize_seeds(runs: list[RunConfig]) -> dict[str, Any]:
     """Mean, standard deviation (of a sample: n - 1) and values over finished runs that differ in their seed."""
-    from hfprobe.evaluation.statistics import summarize_values  # slow to import
+    from hfprobe.evaluation.imbalance import METRIC_NAMES, leading_metrics  # slow to import
+    from hfprobe.evaluation.statistics import summarize_values
 
     results = [read_record(Path(run.training.output_dir))["result"] for run in runs]
-    values = {
-        "validation_accuracy": [result["metrics"]["accuracy"] for result in results],
-        "validation_macro_f1": [result["metrics"]["macro_f1"] for result in results],
-        "seconds": [result["seconds"] for result in results],
-    }
+    known = [name for name in METRIC_NAMES if all(name in result["metrics"] for result in results)]  # earlier versions
+    values = {f"validation_{name}": [result["metrics"][name] for result in results] for name in known}
+    values["seconds"] = [result["seconds"] for result in results]
     return {
         "model": runs[0].training.model,
         "recipe": runs[0].training.recipe,
         "n": len(runs),
         "seeds": [run.training.seed for run in runs],
         "folders": [run.training.output_dir for run in runs],
+        "leading": [name for name in leading_metrics(results[0].get("images_per_class", [1])) if name in known],
         **{name: summarize_values(found) for name, found in values.items()},
     }
 
