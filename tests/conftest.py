@@ -54,6 +54,14 @@ def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setattr("hfprobe.data.cache.cache_folder", lambda: cache)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_bf16_units():
+    """Runs of this process choose float32 by themselves, whatever the machine that tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hfprobe.system.precision.has_bf16_units", lambda: False)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def own_signals():
     """A script that runs in this process takes Ctrl-C no longer than its test."""

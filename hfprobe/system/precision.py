@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # slow to import
 
 Precision = Literal["auto", "fp32", "bf16"]
 # What is taken where nothing is passed; `auto` takes what the device computes faster.
-DEFAULT_PRECISION: Precision = "fp32"
+DEFAULT_PRECISION: Precision = "auto"
 DEFAULT_FEATURE_PRECISION: Precision = "fp32"
 # accelerate's mixed_precision -> its name in the settings, in run.json and on the card.
 PRECISIONS = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}

@@ -227,14 +227,14 @@ def test_precision_of_features_is_chosen_likewise_and_the_head_stays_in_float32(
     assert caplog.messages[-1].startswith(f"Features of the training images in {chosen}, because the test says so")
 
 
-def test_the_default_is_float32_and_says_nothing(dataset_folder, tmp_path, found, caplog):
-    found("bf16")
-    for values in ({}, BACKBONE):
-        with caplog.at_level("INFO", logger="hfprobe"):
-            config = settle(small_config(dataset_folder, tmp_path, **values))
-        assert not any("float" in line or "bf16" in line for line in caplog.messages)
-        assert config.training.mixed_precision == "no"
-        assert not {"precision", "feature_precision"} & config.to_settings().keys()
+@pytest.mark.parametrize(("said", "chosen"), [("bf16", "bf16"), ("fp32", "fp32")])
+def test_auto_is_the_default(dataset_folder, tmp_path, found, said, chosen):
+    found(said)
+    config = settle(small_config(dataset_folder, tmp_path))
+    assert config.to_settings()["precision"] == config.to_dict()["training"]["precision"] == chosen
+    config = settle(small_config(dataset_folder, tmp_path, **BACKBONE))
+    assert config.training.mixed_precision == "no"
+    assert "precision" not in config.to_settings()  # the head is in float32 anyway
 
 
 def test_bfloat16_that_is_insisted_on_is_a_warning(dataset_folder, tmp_path, monkeypatch, caplog):

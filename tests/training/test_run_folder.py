@@ -165,7 +165,9 @@ def test_a_run_and_its_images_may_have_been_moved(finished, dataset_folder, tmp_
 
 
 def test_settings_that_may_differ_are_known_and_everything_else_is_compared(finished, dataset_folder):
-    config = make_run(output_dir=str(finished), dataset=str(dataset_folder), image_size=32, crop="shift", **SMALL)
+    config = make_run(
+        output_dir=str(finished), dataset=str(dataset_folder), image_size=32, crop="shift", precision="fp32", **SMALL
+    )
     known = {field.name for group in (config.data, config.training, config.model) for field in fields(group)}
     # The oldest allowed transformers does not have these.
     newer = {"dataloader_multiprocessing_context", "trackio_bucket_id", "trackio_static_space_id"}
