@@ -21,7 +21,7 @@ from train_step import LABELS, make_trainer
 
 from hfprobe.data import cache
 from hfprobe.data.store import ImageSplit
-from hfprobe.evaluation.measurements import make_step, noise
+from hfprobe.evaluation.measurements import make_step, noise, synchronize
 from hfprobe.models import build_model, find_family
 from hfprobe.models.linear_probe.features import extract_features
 from hfprobe.system.machine import keep_freed_memory, quiet_libraries, use_every_core
@@ -64,35 +64,33 @@ def main() -> None:
         print(f"| {name} | {medians} | {describe_ratio(seconds['fp32'], seconds['bf16'])} |")
 
 
-def both(step: Callable[[], object], *, device: torch.device) -> Ways:
-    """A step in float32, and the same one under bfloat16 autocast."""
-
-    def run(enabled: bool) -> None:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled):
-            step()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-
-    return {"fp32": partial(run, False), "bf16": partial(run, True)}
-
-
 def training_step(model) -> Ways:
     """Forward and backward pass over a batch, without an optimizer."""
     images = noise(BATCH_SIZE, side=32, device=model.device)
     labels = torch.arange(BATCH_SIZE, device=model.device) % len(LABELS)
     model.to(memory_format=torch.channels_last)
 
-    def step() -> None:
-        model.train()
-        model.zero_grad()
-        model(pixel_values=images, labels=labels).loss.backward()
+    def run(bf16: bool) -> None:
+        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
+            model.train()
+            model.zero_grad()
+            model(pixel_values=images, labels=labels).loss.backward()
+        synchronize(model.device)
 
-    return both(step, device=model.device)
+    return {"fp32": partial(run, False), "bf16": partial(run, True)}
 
 
 def inference(model, *, side: int) -> Ways:
-    step = make_step(model, noise(32, side=side, device=model.device))
-    return both(lambda: (model.eval(), step()), device=model.device)
+    """Forward pass over 32 images in evaluation mode; `make_step` sets the precision itself."""
+    images = noise(32, side=side, device=model.device)
+    steps = {"fp32": make_step(model, images), "bf16": make_step(model, images, bf16=True)}
+
+    def run(precision: str) -> None:
+        model.eval()
+        steps[precision]()
+        synchronize(model.device)
+
+    return {precision: partial(run, precision) for precision in steps}
 
 
 def epoch(split: ImageSplit, *, folder: str) -> Ways:
