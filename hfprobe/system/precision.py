@@ -20,7 +20,7 @@ DEFAULT_FEATURE_PRECISION: Precision = "fp32"
 # accelerate's mixed_precision -> its name in the settings, in run.json and on the card.
 PRECISIONS = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}
 UNITS = {"avx512_bf16", "amx_bf16", "bf16"}  # in /proc/cpuinfo, of x86 and of Arm
-# Training steps of SimpleCNN; on a processor with AVX-512 and no units 2.2 times. See benchmarks/precision.py.
+# Training steps of SimpleCNN; on a processor with AVX-512 and no units 2.4 times. See benchmarks/precision.py.
 EMULATION = "about 2.5 times as long as in float32"
 # A difference below this may be noise; float32 is then taken.
 LEAST_GAIN = 1.1
