@@ -15,6 +15,7 @@ from hfprobe.models.linear_probe.backbones import load_backbone_weights
 
 BACKBONE = "test_vit.r160_in1k"
 WEIGHTS = f"timm/{BACKBONE}"
+LOG_IN = "Log in with `hf auth login`, or correct the environment variable HF_TOKEN or unset it."
 
 
 def fill(server):
@@ -55,3 +56,9 @@ def logged(caplog):
 def go_offline(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+
+
+def snapshot_files(hub_dir):
+    main = next(hub_dir.glob("models--*/refs/main"))
+    snapshot = main.parent.parent / "snapshots" / main.read_text()
+    return {file.name: file.read_bytes() for file in snapshot.iterdir()}

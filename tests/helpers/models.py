@@ -1,9 +1,13 @@
 """Models that were not trained, and what a model card says of one."""
 
+import re
+
+import pytest
 import torch
 
 from helpers.images import CLASSES
 from hfprobe.models import build_model, find_family
+from hfprobe.system.errors import InputError
 
 RUN = {"recipe": "fast", "seed": 42, "split_seed": 42, "dataset": "cifar10", "data_fingerprint": "ab", "seconds": 1.5}
 SMALL = "resnet10t"  # has BatchNorm
@@ -62,3 +66,8 @@ def cat_model(labels=CLASSES, **options):
     with torch.no_grad():
         model.classifier[-1].bias[labels.index("cat")] = 100
     return model.eval(), processor
+
+
+def refused(call, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        call()
