@@ -17,7 +17,6 @@ from helpers.results import make_result, unequal_result, without_images
 from hfprobe.evaluation.comparison import compare, save_comparison
 from hfprobe.evaluation.results import EvalResult
 from hfprobe.reporting import write_comparison, write_report
-from hfprobe.reporting.figures import draw_confusion_matrix
 from hfprobe.system.errors import InputError
 
 
@@ -227,15 +226,6 @@ def test_a_dollar_sign_in_a_name_is_no_formula(tmp_path):
     result = make_result(class_names=("$\\frac$", "a$b$", "owl"))
     dataclasses.replace(result, provenance=result.provenance | {"model": "runs/$x_{$"}).save(tmp_path)
     assert "$\\frac$" in write_report(tmp_path).read_text()
-
-
-def test_a_long_model_name_widens_the_picture_of_two_classes():
-    def width(title):
-        return PIL.Image.open(
-            BytesIO(draw_confusion_matrix([[3, 1], [0, 4]], class_names=["a", "b"], title=title))
-        ).width
-
-    assert width("runs/" + "checkpoint" * 12) > 2 * width("cnn")
 
 
 def test_forty_classes_are_one_picture_of_moderate_size(tmp_path):
