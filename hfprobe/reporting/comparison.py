@@ -17,6 +17,7 @@ from hfprobe.reporting.report import make_environment, pictures_of
 from hfprobe.system.files import replace_together
 
 PICTURES_A_SIDE = 12
+LINE = 5  # height of a name in the scatter plot
 
 
 def save_comparison(comparison: Comparison, folder: str | Path) -> Path:
@@ -132,6 +133,9 @@ def _place_pareto(models: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
                 **{key: model[key] for key in ("accuracy", "parameters")},
             }
         )
+    lowest = -LINE
+    for point in sorted(points, key=lambda point: point["y"]):  # names of models of about the same accuracy
+        lowest = point["name_y"] = max(point["y"], lowest + LINE)
     decades = [factor * 10.0**power for power in range(-3, 6) for factor in (1, 2, 5)]
     return {
         "points": points,
@@ -139,6 +143,7 @@ def _place_pareto(models: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
             {"at": across(mark), "label": f"{mark:g}"} for mark in decades if left <= np.log10(mark) <= right
         ],
         "accuracy_marks": [
-            {"at": down(mark), "label": f"{100 * mark:.0f} %"} for mark in np.arange(bottom, top + step / 2, step)
+            {"at": down(mark), "label": f"{100 * mark:.0f} %"}
+            for mark in np.arange(bottom, min(top, 1) + step / 2, step)
         ],
     }

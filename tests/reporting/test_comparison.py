@@ -1,5 +1,8 @@
+import dataclasses
 import re
+from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from helpers.names import AWFUL_MODELS, AWFUL_NAMES, letters, rows, shown, texts
@@ -55,6 +58,28 @@ def test_pareto_optimal_models_are_filled_marks(compared):
     places = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', text)]
     assert places == sorted(places)
     assert len(places) == len(comparison["models"])
+
+
+def test_the_axis_of_accuracy_ends_at_100_percent(tmp_path):
+    results = {name: make_result() for name in ("one", "two")}
+    for name, result in results.items():
+        perfect = dataclasses.replace(result, probabilities=np.eye(3, dtype=np.float32)[result.labels], mistakes={})
+        perfect.provenance.update(parameters=1)
+        results[name] = perfect
+    save_comparison(compare(results, profile=profile_of(network=(1, 1.0))), tmp_path)
+    marks = re.findall(r'text-anchor="end">([\d.]+) %</text>', write_comparison(tmp_path, results).read_text())
+    assert max(map(float, marks)) == 100
+
+
+def test_names_of_models_of_the_same_accuracy_are_below_each_other(tmp_path):
+    results = {name: make_result() for name in ("one", "two", "three")}
+    for number, result in enumerate(results.values(), start=1):
+        result.provenance.update(parameters=number)
+    save_comparison(compare(results, profile=profile_of(one=(1, 1.0), two=(2, 1.5), three=(3, 1.2))), tmp_path)
+    text = write_comparison(tmp_path, results).read_text()
+    heights = sorted(float(y) for y in re.findall(r'<text x="[^"]*" y="([^"]*)" text-anchor="\w+" class="name">', text))
+    assert len(heights) == 3
+    assert all(below - above >= 5 for above, below in pairwise(heights))
 
 
 def test_a_browser_loads_the_comparison_without_errors_and_sorts_its_table(compared):
