@@ -135,6 +135,7 @@ class RunConfig:
         settled = precision != DEFAULT_PRECISION and "precision" not in self.ignored_settings
         if not flagged and precision != "fp16" and (settled or "precision" in self.passed):
             settings["precision"] = precision  # the one that was taken, on whatever machine the run is repeated
+        handled = ("precision", *NOT_REPEATED)
         for part in (self.data, arguments, self.model):
             values = part.to_dict() if part is arguments else asdict(part)
             for field in fields(part):
@@ -145,11 +146,7 @@ class RunConfig:
                 default = defaults.get(name, own)
                 # transformers makes a list of one text, and an empty list or False of what is not set.
                 differs = value not in (default, [default]) and bool(value or default) and name not in DERIVED
-                if (
-                    field.init
-                    and name not in (*settings, "precision", *NOT_REPEATED)
-                    and (differs or name in self.passed)
-                ):
+                if field.init and name not in (*settings, *handled) and (differs or name in self.passed):
                     settings[name] = value
         return json.loads(json.dumps(settings))
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 
@@ -42,22 +44,12 @@ def compare_answers(model: PreTrainedModel, processor: BaseImageProcessor, *, na
         split = _load_validation(model, processor)
     except (InputError, MachineError) as error:
         logger.warning("The validation images of %s are not here, so noise is classified: %s", name, first_line(error))
-        images = noise(NOISE_ANSWERS, side=input_size(processor), device=model.device)
-        answers = [_classify(model, images, bf16=precision == "bf16") for precision in COMPARED]
-        return _count(answers) | {"of": "noise", "accuracy": None}
-    batches = ImageBatches(split, processor=processor)
-    found: list[list[torch.Tensor]] = [[], []]
-    with show_progress(total=len(split), desc="Comparing answers", unit="image") as progress:
-        for first in range(0, len(split), BATCH_SIZE):
-            positions = range(first, min(first + BATCH_SIZE, len(split)))
-            images = batches.__getitems__(positions)["pixel_values"].to(model.device)
-            for answers, precision in zip(found, COMPARED, strict=True):
-                answers.append(_classify(model, images, bf16=precision == "bf16"))
-            progress.update(len(positions))
-    answers = [torch.cat(parts) for parts in found]
-    fp32, bf16 = (answer.numpy() for answer in answers)
-    accuracy = compare_paired(labels=split.labels, predictions=(fp32, bf16))["accuracy"]
-    return _count(answers) | {"of": "validation", "accuracy": accuracy}
+        fp32, bf16 = _classify(model, [noise(NOISE_ANSWERS, side=input_size(processor), device=model.device)])
+        of, accuracy = "noise", None
+    else:
+        fp32, bf16 = _classify(model, _read(split, processor))
+        of, accuracy = "validation", compare_paired(labels=split.labels, predictions=(fp32, bf16))["accuracy"]
+    return {"images": len(fp32), "differing": int((fp32 != bf16).sum()), "of": of, "accuracy": accuracy}
 
 
 def choose_precision(speedup: float, answers: dict[str, Any]) -> str:
@@ -84,10 +76,21 @@ def _load_validation(model: PreTrainedModel, processor: BaseImageProcessor) -> I
     return images.decode("validation", processor=processor).part("validation")
 
 
-def _classify(model: PreTrainedModel, images: torch.Tensor, *, bf16: bool) -> torch.Tensor:
-    return make_step(model, images, bf16=bf16)().argmax(-1).cpu()
+def _read(split: ImageSplit, processor: BaseImageProcessor) -> Iterator[torch.Tensor]:
+    """The images in batches, with a progress bar."""
+    batches = ImageBatches(split, processor=processor)
+    with show_progress(total=len(split), desc="Comparing answers", unit="image") as progress:
+        for first in range(0, len(split), BATCH_SIZE):
+            positions = range(first, min(first + BATCH_SIZE, len(split)))
+            yield batches.__getitems__(positions)["pixel_values"]
+            progress.update(len(positions))
 
 
-def _count(answers: list[torch.Tensor]) -> dict[str, int]:
-    fp32, bf16 = answers
-    return {"images": len(fp32), "differing": int((fp32 != bf16).sum())}
+def _classify(model: PreTrainedModel, batches: Iterable[torch.Tensor]) -> list[np.ndarray]:
+    """Predicted labels (N,) of all images, for each precision of COMPARED."""
+    found: list[list[torch.Tensor]] = [[] for _ in COMPARED]
+    for images in batches:
+        for answers, precision in zip(found, COMPARED, strict=True):
+            step = make_step(model, images.to(model.device), bf16=precision == "bf16")
+            answers.append(step().argmax(-1).cpu())
+    return [torch.cat(parts).numpy() for parts in found]

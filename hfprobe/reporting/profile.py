@@ -43,7 +43,7 @@ def write_profile(folder: str | Path) -> Path:
             {
                 name: ({"peak memory\n(MB)": model["peak_memory_bytes"] / 1e6} if model["peak_memory_bytes"] else {})
                 | {
-                    "weights on disk\n(MB)": model["disk_bytes"] / 1e6,
+                    "weights on\ndisk (MB)": model["disk_bytes"] / 1e6,
                     "MACs per image\n(millions)": model["macs"] / 1e6,
                     "parameters\n(millions)": model["parameters"] / 1e6,
                 }
