@@ -17,6 +17,8 @@ CROP_SHIFT = 4
 # crops have 8 % of the area or more; 35 % or more, as in fastai's recipes, suit the short training of a small network.
 SMALLEST_AREA = 0.35
 LARGEST_RATIO = 4 / 3
+# Of longer images, only a middle part of this length is resized: one of 1 x 30,000 pixels took a minute and 15 GB.
+LONGEST = 8  # times the short side
 # An image processor is Any here: BaseImageProcessor of transformers declares none of the settings that are read.
 
 
@@ -133,6 +135,8 @@ def input_size(processor: Any) -> int:
 def fit_images(images: torch.Tensor, *, processor: Any) -> torch.Tensor:
     """Apply the geometric part of an image processor, resize and centre crop, to a batch of images of one size.
 
+    Before a centre crop, what lies more than LONGEST / 2 short sides away from the centre is cut off.
+
     Args:
         images: (B, 3, H, W) uint8.
         processor: a torchvision-backed image processor of transformers.
@@ -140,6 +144,10 @@ def fit_images(images: torch.Tensor, *, processor: Any) -> torch.Tensor:
     Returns:
         (B, 3, h, w) uint8: the input of the model before normalisation.
     """
+    if processor.do_center_crop:
+        for axis, other in ((2, 3), (3, 2)):
+            length = min(images.shape[axis], LONGEST * images.shape[other])
+            images = images.narrow(axis, (images.shape[axis] - length) // 2, length)
     if processor.do_resize and dict(processor.size) != {"height": images.shape[2], "width": images.shape[3]}:
         images = processor.resize(image=images, size=processor.size, resample=processor.resample)
     if processor.do_center_crop:

@@ -144,6 +144,24 @@ def test_fit_and_normalize_equal_the_image_processor(processor, split):
     assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("shape", [(10, 400), (400, 10)], ids=str)
+def test_only_the_middle_of_a_very_long_image_is_resized(shape, monkeypatch):
+    options = find_family("cnn").recipe_options(image_size=64)
+    processor = build_model("cnn", labels=["a", "b"], options=options)[1]
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)).permute(2, 0, 1)[
+        None
+    ]
+    whole = processor.center_crop(
+        processor.resize(image=pixels, size=processor.size, resample=processor.resample), processor.crop_size
+    )
+    resize, seen = processor.resize, []
+    monkeypatch.setattr(
+        processor, "resize", lambda image, **values: seen.append(image.shape) or resize(image, **values)
+    )
+    assert torch.equal(fit_images(pixels, processor=processor), whole)
+    assert max(seen[0]) == 80
+
+
 @pytest.mark.parametrize("augment", [{}, {"crop": "resized"}], ids=str)
 def test_pixels_of_an_epoch_do_not_depend_on_workers_order_or_batch_size(processor, split, augment):
     def pixels(*, workers, batch_size, order, persistent=False):
