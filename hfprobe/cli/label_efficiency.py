@@ -17,7 +17,7 @@ from hfprobe.system import process
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import require_writable
 from hfprobe.system.machine import quiet_libraries, use_every_core
-from hfprobe.system.precision import DEFAULT_FEATURE_PRECISION, DEFAULT_PRECISION
+from hfprobe.system.precision import DEFAULT_PRECISION
 from hfprobe.system.process import command
 from hfprobe.system.ranges import IMAGES, SEED, SEEDS
 
@@ -51,7 +51,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--feature_precision",
         choices=["auto", "fp32", "bf16"],
-        help=f"of the probe's features, as in hfprobe train --model probe; default: {DEFAULT_FEATURE_PRECISION}",
+        help=f"of the probe's features, as in hfprobe train --model probe; default: {DEFAULT_PRECISION}",
     )
     parser.add_argument(
         "--report_dir",

@@ -14,9 +14,8 @@ if TYPE_CHECKING:  # slow to import
     import torch
 
 Precision = Literal["auto", "fp32", "bf16"]
-# What is taken where nothing is passed; `auto` takes what the device computes faster.
+# Of training and of a frozen backbone, where nothing is passed: what the device computes faster.
 DEFAULT_PRECISION: Precision = "auto"
-DEFAULT_FEATURE_PRECISION: Precision = "fp32"
 # accelerate's mixed_precision -> its name in the settings, in run.json and on the card.
 PRECISIONS = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}
 UNITS = {"avx512_bf16", "amx_bf16", "bf16"}  # in /proc/cpuinfo, of x86 and of Arm

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from hfprobe.models.base import AUGMENTATION, GRADIENT_TRAINING, Inputs, ModelFamily
-from hfprobe.system.precision import DEFAULT_FEATURE_PRECISION
+from hfprobe.system.precision import DEFAULT_PRECISION
 
 if TYPE_CHECKING:  # slow to import
     import numpy as np
@@ -75,7 +75,7 @@ class LinearProbeOptions:
         metadata={"help": "Cached views per training image. 1: the image; 2: also its mirror image; more: also crops."},
     )
     feature_precision: Literal["auto", "fp32", "bf16"] = field(
-        default=DEFAULT_FEATURE_PRECISION,
+        default=DEFAULT_PRECISION,
         metadata={
             "help": "Of the backbone on training images, whose features are cached as float32. bf16: bfloat16 "
             "autocast. auto: bf16 on a GPU of compute capability 8.0 or newer and on a CPU with units for bfloat16, "
