@@ -15,7 +15,7 @@ from helpers.images import draw_images
 from hfprobe.system.machine import quiet_bars
 
 ROOT = Path(__file__).parent.parent
-PROBE = {"backbone": "resnet10t", "backbone_weights": "random"}
+PROBE = {"backbone": "test_byobnet", "backbone_weights": "random"}
 QUICK = {"use_cpu": True, "disable_tqdm": True}
 
 
@@ -307,7 +307,7 @@ def test_images_that_do_not_exist_are_refused(dataset_folder):
 
 
 def test_the_quickstart_runs(home, dataset_folder, monkeypatch, capsys):
-    backbone = ["--backbone", "resnet10t", "--backbone_weights", "random"]
+    backbone = ["--backbone", "test_byobnet", "--backbone_weights", "random"]
     monkeypatch.setattr(
         sys, "argv", ["quickstart.py", "--dataset", str(dataset_folder), "--classes", "cat", "dog", *backbone]
     )

@@ -25,7 +25,7 @@ def test_python_block(tmp_path, monkeypatch, dataset_folder, capsys):
     (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     # Here are neither the hub nor pretrained weights.
     block = block.replace('"uoft-cs/cifar10"', repr(str(dataset_folder)))
-    block = block.replace('backbone="resnet18.a1_in1k"', 'backbone="resnet10t", backbone_weights="random"')
+    block = block.replace('backbone="resnet18.a1_in1k"', 'backbone="test_byobnet", backbone_weights="random"')
     monkeypatch.chdir(tmp_path)
     PIL.Image.new("RGB", (60, 40)).save("dog.jpg")
     exec(compile(block, "README.md", "exec"), {})

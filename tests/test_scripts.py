@@ -213,7 +213,7 @@ def test_a_run_is_not_deleted_for_one_that_cannot_start(fails, dataset_folder, t
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "run.json").write_text("{}")
     message = fails(
-        "train.py", "--model", "vit", "--backbone", "resnet10t", "--backbone_weights", "none.pth",
+        "train.py", "--model", "vit", "--backbone", "test_byobnet", "--backbone_weights", "none.pth",
         "--dataset", dataset_folder, "--output_dir", "old", "--overwrite", "--use_cpu",
     )  # fmt: skip
     assert message.startswith("--backbone_weights 'none.pth' is not a file")
@@ -250,7 +250,7 @@ def test_bad_flags_of_profile_and_label_efficiency(fails, tmp_path):
     assert fails("label_efficiency.py", "--seed", "4294967295", "--seeds", "2") == (
         f"The last seed is 4294967296; allowed: {seeds}. Pass a smaller --seed."
     )
-    assert fails("label_efficiency.py", "--models", "cnn", "--backbone", "resnet10t") == (
+    assert fails("label_efficiency.py", "--models", "cnn", "--backbone", "test_byobnet") == (
         "--backbone is not a flag of cnn. Leave it out, or add probe to --models."
     )
     assert fails("label_efficiency.py", "--seeds", "101").startswith("argument --seeds: '101' is invalid; allowed: ")
@@ -351,7 +351,7 @@ def test_hints_name_the_scripts_where_they_are(fails):
 
 
 @pytest.mark.parametrize(
-    ("model", "flags"), [("cnn", []), ("vit", ["--backbone", "resnet10t", "--backbone_weights", "random"])]
+    ("model", "flags"), [("cnn", []), ("vit", ["--backbone", "test_byobnet", "--backbone_weights", "random"])]
 )
 def test_sanity_check(model, flags, monkeypatch, capsys, dataset_folder):
     monkeypatch.setattr(sys, "argv", ["sanity_check.py", "--model", model, "--dataset", str(dataset_folder), *flags])

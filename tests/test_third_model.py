@@ -81,6 +81,20 @@ PixelsConfig.register_for_auto_class()
 Pixels.register_for_auto_class("AutoModelForImageClassification")
 """
 
+NEXT = "next command\n"
+# In one process, because the imports of each command take seconds.
+ALL_IN_TURN = f"""
+import runpy, sys
+scripts, *commands = sys.argv[1:]
+for command in commands:
+    print({NEXT!r}, end="", flush=True)
+    script, *sys.argv[1:] = command.split()
+    try:
+        runpy.run_path(f"{{scripts}}/{{script}}.py", run_name="__main__")
+    except SystemExit as stopped:
+        assert not stopped.code, command
+"""
+
 
 @pytest.mark.slow
 def test_a_third_model_takes_every_command(dataset_folder, tmp_path):
@@ -91,23 +105,24 @@ def test_a_third_model_takes_every_command(dataset_folder, tmp_path):
     added.mkdir()
     (added / "__init__.py").write_text(FAMILY)
     (added / "modeling.py").write_text(MODELING)
-    environment = os.environ | {"PYTHONPATH": str(source), "HF_DATASETS_CACHE": str(tmp_path / "cache")}
-
-    def run(script, *arguments):
-        command = [sys.executable, source / "scripts" / script, *arguments]
-        done = subprocess.run(
-            list(map(str, command)), cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    run("sanity_check.py", "--model", "pixels", "--dataset", dataset_folder, "--epochs", 300, "--lr", 0.1)
-    assert "Validation accuracy" in run("train.py", "--model", "pixels", "--dataset", dataset_folder)
-    run("eval.py", "--model", "pixels-small", "--report_dir", "a")
-    run("eval.py", "--model", "pixels-small", "--tta", "--report_dir", "b")
-    assert "pixels" in run(
-        "profile_models.py", "pixels-small", "--rounds", 5, "--batch_sizes", 1, "--report_dir", "profile"
+    data = f"--dataset {dataset_folder}"
+    commands = {
+        f"sanity_check --model pixels {data} --epochs 300 --lr 0.1": "",
+        f"train --model pixels {data}": "Validation accuracy",
+        "eval --model pixels-small --report_dir a": "",
+        "eval --model pixels-small --tta --report_dir b": "",
+        "profile_models pixels-small --rounds 5 --batch_sizes 1 --report_dir profile": "pixels",
+        "compare a b --profile profile": "images/s",
+        f"label_efficiency --models pixels {data} --shots 4 --seeds 1": "| images per class | pixels |",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", ALL_IN_TURN, source / "scripts", *commands],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(source), "HF_DATASETS_CACHE": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert "images/s" in run("compare.py", "a", "b", "--profile", "profile")
-    table = run("label_efficiency.py", "--models", "pixels", "--dataset", dataset_folder, "--shots", 4, "--seeds", 1)
-    assert "| images per class | pixels |" in table
+    assert done.returncode == 0, done.stderr
+    for printed, expected in zip(done.stdout.split(NEXT)[1:], commands.values(), strict=True):
+        assert expected in printed

@@ -28,7 +28,8 @@ from hfprobe.system.errors import CheckFailedError, MachineError
 from hfprobe.system.machine import end_with_parent, quiet_libraries
 from hfprobe.system.progress import show_progress
 
-WARMUP_STEPS = 10
+WARMUP_STEPS = 10  # at most: of a batch that takes seconds, the second step is as fast as the tenth
+WARMUP_SECONDS = 3
 PROFILED_STEPS = 5
 SMALLEST_SHARE = 0.001  # operators with a smaller share are left out of the tables
 # Operators that allocate memory on behalf of the operator that calls them.
@@ -114,7 +115,9 @@ def time_in_turn(
     steps_per_round = {}
     with show_progress(total=len(keys) * (rounds + 1), desc="Profiling", unit="turn") as progress:
         for key in keys:
-            warm = [_timed(steps[key], device) for _ in range(WARMUP_STEPS)]
+            warm = [_timed(steps[key], device) for _ in range(2)]
+            while len(warm) < WARMUP_STEPS and sum(warm) < WARMUP_SECONDS:
+                warm.append(_timed(steps[key], device))
             steps_per_round[key] = max(1, round(seconds / statistics.median(warm)))
             progress.update()
         for number in range(rounds):
@@ -167,7 +170,7 @@ def profile_operators(step: Callable[[], object], *, trace: Path, device: torch.
     """Run torch.profiler over PROFILED_STEPS steps: which operators take the time and the memory.
 
     Args:
-        step: a function that runs one batch.
+        step: a function that runs one batch and has run before.
         trace: file for the trace in Chrome's format.
 
     Returns:
@@ -176,8 +179,6 @@ def profile_operators(step: Callable[[], object], *, trace: Path, device: torch.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise it logs its start and missing GPUs on stderr
     gpu = device.type == "cuda"
-    for _ in range(WARMUP_STEPS):
-        step()
     activities = [torch.profiler.ProfilerActivity.CPU] + [torch.profiler.ProfilerActivity.CUDA] * gpu
     with torch.profiler.profile(activities=activities, profile_memory=True, acc_events=True) as profiler:
         for _ in range(PROFILED_STEPS):

@@ -35,8 +35,8 @@ def profile_models(
 ) -> dict[str, Any]:
     """Measure the forward pass of each model on noise of its input size, in evaluation mode.
 
-    Each (model, batch size) is warmed up by WARMUP_STEPS steps. Then all of them are timed in turn, in rounds that each
-    start with another one, so that a change in the speed of the machine affects all of them alike.
+    Each (model, batch size) is warmed up by at most WARMUP_STEPS steps. Then all of them are timed in turn, in rounds
+    that each start with another one, so that a change in the speed of the machine affects all of them alike.
 
     Args:
         folders: name of each model in the profile -> its folder.

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.hostile
 def published(request, tmp_path_factory):
     """A model folder as it is pushed, with a head that tells pictures apart."""
     name = request.param.split()[0]
-    given = {"backbone": "resnet10t", "backbone_weights": "random"} if name == "vit" else {}
+    given = {"backbone": "test_byobnet", "backbone_weights": "random"} if name == "vit" else {}
     given |= {"image_size": 64} if "64" in request.param else {}
     torch.manual_seed(0)
     model, processor = build_model(name, labels=CLASSES, options=find_family(name).recipe_options(**given))

@@ -27,7 +27,7 @@ def save_model(folder, *, name="cnn", **options):
 def profiled(tmp_path_factory):
     """A profile of SimpleCNN and of a small probe: (folder, content)."""
     folder = tmp_path_factory.mktemp("profile")
-    probe = save_model(folder / "b", name="vit", backbone="resnet10t", backbone_weights="random")
+    probe = save_model(folder / "b", name="vit", backbone="test_byobnet", backbone_weights="random")
     folders = {"simple-cnn": save_model(folder / "a"), "linear-probe": probe}
     with pytest.MonkeyPatch.context() as patch:
         measured = profiling.peak_memory  # a process of its own: for one of the two only
@@ -49,12 +49,12 @@ def test_profile_equals_independently_computed_values(profiled):
     cnn, probe = profile["models"]["simple-cnn"], profile["models"]["linear-probe"]
     weights = 3 * 64 * 9 + 64 * 128 * 9 + 128 * 256 * 9 + 4096 * 512 + 512 * 2
     assert cnn["parameters"] == cnn["trainable_parameters"] == weights + 3 * (64 + 128 + 256) + 512 + 2
-    assert probe["trainable_parameters"] == 2 * 512 + 2
+    assert probe["trainable_parameters"] == 2 * 256 + 2
     assert cnn["disk_bytes"] == (folder / "a" / "model.safetensors").stat().st_size > 4 * cnn["parameters"]
     # Output positions times weights a position, layer by layer.
     macs = 3 * 64 * 9 * 32**2 + 64 * 128 * 9 * 16**2 + 128 * 256 * 9 * 8**2 + 4096 * 512 + 512 * 2
     assert cnn["macs"] == macs
-    assert probe["macs"] > 10 * macs
+    assert probe["macs"] > 10**7
     for model in (cnn, probe):
         assert set(model["batches"]) == {"1", "2", "4"}
         assert all(batch["n"] >= 5 for batch in model["batches"].values())

@@ -29,7 +29,7 @@ TRAIN = str(ROOT / "scripts" / "train.py")
 # Four steps an epoch, three epochs; dropout and augmentation as in the recipe.
 COMMON = ["--use_cpu", "--batch_size", "40", "--epochs", "3", "--disable_tqdm", "true", "--output_dir", "run"]
 STEPS = ["--save_strategy", "steps", "--save_steps", "3", "--eval_strategy", "steps", "--eval_steps", "3"]
-PROBE = ["--model", "vit", "--backbone", "resnet10t", "--backbone_weights", "random"]
+PROBE = ["--model", "vit", "--backbone", "test_byobnet", "--backbone_weights", "random"]
 KINDS = {
     "SimpleCNN": ["--model", "cnn"],
     "SimpleCNN, reference recipe": ["--model", "cnn", "--recipe", "reference", "--epochs", "3"],

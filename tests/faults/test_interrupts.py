@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent.parent
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "TQDM_DISABLE"} | {
     "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
 }  # fmt: skip
-PROBE = ["--backbone", "resnet10t", "--backbone_weights", "random"]
+PROBE = ["--backbone", "test_byobnet", "--backbone_weights", "random"]
 COMMANDS = {
     "train": [
         "train.py",

@@ -10,7 +10,7 @@ from hfprobe.models import build_model, find_family
 from hfprobe.system.errors import InputError
 
 RUN = {"recipe": "fast", "seed": 42, "split_seed": 42, "dataset": "cifar10", "data_fingerprint": "ab", "seconds": 1.5}
-SMALL = "resnet10t"  # has BatchNorm
+SMALL = "test_byobnet"  # has BatchNorm
 PROBE = {"backbone": SMALL, "backbone_weights": "random"}
 
 

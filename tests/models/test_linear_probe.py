@@ -32,7 +32,7 @@ def test_options_that_exclude_each_other_are_refused(values, message):
 
 def run_probe(dataset_folder, folder, **values):
     config = make_run(
-        model="vit", dataset=str(dataset_folder), output_dir=str(folder), backbone="resnet10t",
+        model="vit", dataset=str(dataset_folder), output_dir=str(folder), backbone="test_byobnet",
         backbone_weights="random", disable_tqdm=True, use_cpu=True, **values,
     )  # fmt: skip
     torch.manual_seed(0)
@@ -64,7 +64,7 @@ def test_run_logs_that_the_temperature_stays_at_one(dataset_folder, tmp_path, mo
 
 
 def test_exact_and_sgd_heads_agree_on_the_same_features(dataset_folder, tmp_path, monkeypatch):
-    data = [blobs(count=count, size=512, classes=5, noise=2.5, seed=count) for count in (6000, 5000)]
+    data = [blobs(count=count, size=256, classes=5, noise=2.5, seed=count) for count in (6000, 5000)]
     for split in data:
         split.features[..., 1] /= 100  # SGD alone minds the scale
         split.features[..., 40:] = 0  # few enough for both to find the same optimum

@@ -161,7 +161,7 @@ def test_error_names_an_invalid_value_of_the_image_processor(copied, names, key,
 
 
 KEY = {"cnn": "classifier.4.weight", "vit": "head.weight"}
-BUFFER = {"cnn": "features.1.running_var", "vit": "backbone.bn1.running_var"}
+BUFFER = {"cnn": "features.1.running_var", "vit": "backbone.stem.bn.running_var"}
 
 
 @pytest.mark.parametrize("name", ["cnn", "vit"])
@@ -180,7 +180,7 @@ def test_weights_must_be_exactly_those_of_the_model(copied, name):
     damaged(
         lambda weights: weights.update(extra=torch.zeros(1)), f"{WEIGHTS} does not match {CONFIG}; unexpected: extra"
     )
-    key, size = KEY[name], 512
+    key, size = KEY[name], {"cnn": 512, "vit": 256}[name]
     shape = f"different shape: {key} (3, {size}) instead of (5, {size})"
     damaged(lambda weights: weights.update({key: torch.zeros(3, size)}), f"{WEIGHTS} does not match {CONFIG}; {shape}")
     types = f"different dtype: {key} torch.float16 instead of torch.float32"
@@ -213,7 +213,7 @@ def test_backbone_must_match_its_checksum(copied, damage):
     right = json.loads((folder / CONFIG).read_text())["backbone_sha256"]
     found = right
     if damage == "weights":
-        edit_weights(folder / WEIGHTS, lambda weights: weights["backbone.conv1.0.weight"][0, 0, 0, 0].mul_(-1))
+        edit_weights(folder / WEIGHTS, lambda weights: weights["backbone.stem.conv.weight"][0, 0, 0, 0].mul_(-1))
     else:
         found = None if damage == "no checksum" else right[::-1]
         edit(folder / CONFIG, lambda values: values.update(backbone_sha256=found))

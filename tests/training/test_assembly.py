@@ -20,6 +20,7 @@ from hfprobe.training.run import train
 from hfprobe.training.run_folder import check_output_dir
 
 
+@pytest.mark.usefixtures("whole_network")
 def test_principal_filters_are_set_before_training(dataset_folder, tmp_path):
     config = make_run(dataset=str(dataset_folder), output_dir=str(tmp_path), first_filters="principal", use_cpu=True)
     model, processor = build_model("cnn", labels=CLASSES, options=config.model)
@@ -152,7 +153,7 @@ def test_a_weighted_run_of_unequal_classes_resumes_to_the_bit(unequal_folder, tm
 
 @pytest.mark.slow
 def test_the_weights_reach_the_exact_head(unequal_folder, tmp_path):
-    values = {"model": "probe", "backbone": "resnet10t", "backbone_weights": "random", "disable_tqdm": True}
+    values = {"model": "probe", "backbone": "test_byobnet", "backbone_weights": "random", "disable_tqdm": True}
     heads = []
     for weights in ("none", {"cat": 50.0}):
         config = make_run(

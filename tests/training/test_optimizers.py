@@ -29,6 +29,7 @@ def train(model, optimizer, steps, seed=1):
         optimizer.step()
 
 
+@pytest.mark.usefixtures("whole_network")
 def test_every_parameter_is_in_one_group_and_filters_have_their_own():
     model, optimizer = make()
     matrices, vectors, filters = (group["params"] for group in optimizer.param_groups)
@@ -40,6 +41,7 @@ def test_every_parameter_is_in_one_group_and_filters_have_their_own():
     assert [group["lr"] for group in optimizer.param_groups] == [2e-3, 2e-3, LEARNING_RATE]
 
 
+@pytest.mark.usefixtures("whole_network")
 def test_a_filter_moves_along_the_orthogonal_factor_of_its_gradient():
     model, optimizer = make()
     weight = model.features[4].weight  # (128, 64, 3, 3)

@@ -22,7 +22,7 @@ from hfprobe.training.record import NEEDED, read_record
 from hfprobe.training.run_folder import find_differences
 from hfprobe.training.run_training import run_training
 
-BACKBONE = {"model": "vit", "backbone": "resnet10t", "backbone_weights": "random"}
+BACKBONE = {"model": "vit", "backbone": "test_byobnet", "backbone_weights": "random"}
 
 
 @pytest.fixture

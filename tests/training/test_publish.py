@@ -23,7 +23,7 @@ from hfprobe.training.run_training import run_training
         ({"class_weights": {"cat": 2}}, ["class_weights | {'airplane': 1.0, 'automobile': 1.0, "], []),
         ({"augment": False}, ["augment | False"], ["flips", "crop_padding"]),
         (
-            {"model": "vit", "backbone": "resnet10t", "backbone_weights": "random"},
+            {"model": "vit", "backbone": "test_byobnet", "backbone_weights": "random"},
             ["penalty | ", "head | exact", "views | 1"],
             [
                 "learning_rate",
@@ -37,7 +37,7 @@ from hfprobe.training.run_training import run_training
             ],
         ),
         (
-            {"model": "vit", "backbone": "resnet10t", "backbone_weights": "random", "head": "sgd"},
+            {"model": "vit", "backbone": "test_byobnet", "backbone_weights": "random", "head": "sgd"},
             ["optim | adamw_torch", "learning_rate | 0.002", "head | sgd"],
             ["penalty", "flips"],
         ),

@@ -164,6 +164,7 @@ def test_float32_is_recorded(dataset_folder, tmp_path):
     assert json.loads((tmp_path / "run.json").read_text())["precision"] == "fp32"
 
 
+@pytest.mark.usefixtures("whole_network")
 def test_reference_optimizer_is_adam_with_coupled_weight_decay_on_everything(dataset_folder, tmp_path):
     trainer, _ = small_run(dataset_folder, tmp_path, recipe="reference", num_train_epochs=1)
     optimizer = trainer.optimizer.optimizer

@@ -148,7 +148,7 @@ def test_weights_of_another_model_are_refused(source, tmp_path):
         save_file(weights, tmp_path / "w.safetensors")
         return lambda: load(tmp_path / "w.safetensors")
 
-    key = "conv1.0.weight"
+    key = "stem.conv.weight"
     refused(
         changed(lambda w: w.pop(key)), f"does not match the backbone; missing: {key}. Pass the weights of the model"
     )

@@ -22,7 +22,7 @@ def probe(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(features, "CPU_BATCH_SIZE", 16)
     torch.manual_seed(0)
-    options = find_family("vit").recipe_options(backbone="resnet10t", backbone_weights="random")
+    options = find_family("vit").recipe_options(backbone="test_byobnet", backbone_weights="random")
     model, processor = build_model("vit", labels=list("abcde"), options=options)
     model.calls = 0
 
@@ -48,7 +48,7 @@ def test_backbone_is_called_once_per_batch_and_view(probe, split, views):
     model, processor = probe
     first = extract_features(model=model, processor=processor, split=split, views=range(views))
     assert model.calls == batches(views)
-    assert first.features.shape == (views, COUNT, 512)
+    assert first.features.shape == (views, COUNT, 256)
     again = extract_features(model=model, processor=processor, split=split, views=range(views))
     assert model.calls == batches(views)
     np.testing.assert_array_equal(again.features, first.features)
@@ -131,7 +131,7 @@ def test_only_training_images_are_extracted_in_bfloat16(probe, split, monkeypatc
     seen = []
     model.backbone.register_forward_hook(lambda *args: seen.append(torch.is_autocast_enabled("cpu")))
     options = find_family("vit").recipe_options(
-        backbone="resnet10t", backbone_weights="random", feature_precision="bf16"
+        backbone="test_byobnet", backbone_weights="random", feature_precision="bf16"
     )
     how = {"options": options, "name": "images"}
     find_family("vit").inputs(model, processor, split, train=True, **how)

@@ -58,9 +58,9 @@ def test_chosen_penalty_is_the_best_on_validation():
 
 def test_install_head_copies_the_weights():
     model, _ = build_probe()
-    head = Head(weight=np.ones((5, 512)), bias=np.arange(5.0), penalty=1.0, validation_loss=0.0)
+    head = Head(weight=np.ones((5, 256)), bias=np.arange(5.0), penalty=1.0, validation_loss=0.0)
     install_head(model, head)
-    assert torch.equal(model.head.weight, torch.ones(5, 512))
+    assert torch.equal(model.head.weight, torch.ones(5, 256))
     assert model.head.bias.tolist() == [0, 1, 2, 3, 4]
 
 

@@ -45,10 +45,11 @@ def test_backbone_is_bit_identical_and_in_eval_mode_while_the_head_is_trained():
 
 def test_backbone_dropout_is_disabled_during_training():
     model, _ = build_probe()
-    model.backbone.global_pool = torch.nn.Sequential(model.backbone.global_pool, torch.nn.Dropout(0.5))
+    head = model.backbone.head
+    head.global_pool = torch.nn.Sequential(head.global_pool, torch.nn.Dropout(0.5))
     images = torch.randn(2, 3, 64, 64)
     assert torch.equal(model.train()(images).logits, model.train()(images).logits)
-    model.backbone.global_pool[1].train()  # as in training mode
+    head.global_pool[1].train()  # as in training mode
     assert not torch.equal(model(images).logits, model(images).logits)
 
 
