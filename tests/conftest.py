@@ -1,7 +1,10 @@
 import gc
 import os
+import runpy
 import signal
+import sys
 from importlib import import_module
+from pathlib import Path
 
 # Before any test imports a library that reads them.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -18,6 +21,7 @@ import_module("hfprobe.training.assembly")
 import_module("hfprobe.training.publish")
 gc.freeze()  # Trainer.train collects garbage: what was imported is not looked at again, a second each time
 os.environ["TQDM_DISABLE"] = "1"
+SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +72,41 @@ def own_signals():
     before = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def fails(monkeypatch, capsys, tmp_path):
+    """Run a script in this process; its one line on stderr. Nothing may be left in the working folder."""
+
+    def call(script, *arguments, code=2):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(SCRIPTS / script), run_name="__main__")
+        assert stopped.value.code == code
+        assert sorted(tmp_path.rglob("*")) == before
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert lines[-1].startswith("error: ")
+        assert "Traceback" not in "".join(lines)
+        return lines[-1].removeprefix("error: ")
+
+    return call
+
+
+@pytest.fixture
+def succeeds(monkeypatch, capsys, tmp_path):
+    """Run a script in this process, in a folder of its own; what it prints."""
+
+    def call(script, *arguments):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(SCRIPTS / script), run_name="__main__")
+        assert stopped.value.code == 0
+        return capsys.readouterr().out
+
+    return call
 
 
 def pytest_report_collectionfinish(items):
