@@ -21,6 +21,7 @@ DEFAULT_CLASSES = ["airplane", "automobile", "bird", "cat", "dog"]
 # Settings that, beside the dataset and its classes, say which images these are.
 IDENTITY = (
     *("dataset_config", "train_split", "validation_split", "test_split", "image_column", "label_column"),
+    "split_column",
     *("group_column", "group_by", "skip_unreadable"),
 )
 
@@ -66,6 +67,13 @@ class DataArguments:
     )
     label_column: str | None = field(
         default=None, metadata={"help": "Column with the classes. Default: label, labels, class, ..."}
+    )
+    split_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "Column that divides the rows of a table into splits. Default: one whose values are all names of "
+            "splits, or columns such as is_valid and is_test with yes and no."
+        },
     )
     group_column: str | None = field(
         default=None,

@@ -6,6 +6,7 @@ Class numbers are valid within one file only: two files are joined by the names 
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,16 +15,21 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import ClassLabel, Dataset, Image
+from datasets import ClassLabel, Dataset, Image, Value
 
 from hfprobe.data.arguments import DataArguments
+from hfprobe.data.split_columns import split_by_column
 from hfprobe.data.split_names import choose_splits
 from hfprobe.system.errors import InputError, shorten
 
 NO_LABEL = -1
 # Columns that hold the images or their files, and the classes, where no flag names them.
-IMAGE_COLUMNS = ("image", "img", "picture", "photo", "file_name", "filename", "file", "path", "filepath", "image_path")
-LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "category", "target")
+IMAGE_COLUMNS = (
+    *("image", "img", "picture", "photo", "file_name", "filename", "file", "path", "filepath", "file_path"),
+    *("image_path", "filenames", "files", "paths", "filepaths", "image_name", "img_name", "image_file"),
+    *("image_id", "img_id", "id"),
+)
+LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "class_name", "label_name", "category", "target")
 
 
 def normalize_name(name: str) -> str:
@@ -39,12 +45,43 @@ def standard_splits(
     Raises:
         InputError: see `choose_splits` and `standard_columns`.
     """
+    if len(images) == 1 or data.split_column is not None:
+        images = {
+            part or name: rows
+            for name, whole_split in images.items()
+            for part, rows in divide_rows(whole_split, data, whole=whole).items()
+        }
     labels = {}
     for name, rows in images.items():
         lacks = data.label_column not in (None, *rows.column_names)
         labels[name] = None if lacks else find_column(rows.column_names, "label", data) or _by_feature(rows, ClassLabel)
     chosen, left_out = choose_rows(images, labels, data=data, whole=whole)
     return {split: standard_columns(rows, data=data) for split, rows in chosen.items()}, left_out
+
+
+def divide_rows(rows: Dataset, data: DataArguments, *, whole: bool = False) -> dict[str, Dataset]:
+    """The rows by the split that a column says; without such a column, all of them as the split ``.
+
+    Raises:
+        InputError: see `hfprobe.data.split_columns.split_by_column`.
+    """
+    taken = {find_column(rows.column_names, kind, data) for kind in ("image", "label")} | {data.group_column}
+    plain = [
+        name
+        for name, kind in rows.features.items()
+        if name not in taken
+        and isinstance(kind, Value)
+        and (kind.dtype in ("string", "large_string", "bool") or "int" in kind.dtype)
+    ]
+    cells = rows.select_columns(plain).with_format("arrow")
+    columns = {name: ["" if cell is None else str(cell) for cell in cells[name][:].to_pylist()] for name in plain}
+    divided = split_by_column(columns, data, what=f"Dataset '{shorten(data.dataset)}'", whole=whole)
+    if divided is None:
+        return {"": rows}
+    positions: dict[str, list[int]] = {}
+    for position, split in enumerate(divided[1]):
+        positions.setdefault(split, []).append(position)
+    return {split: rows.select(chosen) for split, chosen in positions.items()}
 
 
 def choose_rows(
@@ -130,7 +167,7 @@ def find_column(columns: Iterable[str], kind: str, data: DataArguments) -> str |
             raise no_column(kind, columns, data)
         return told
     usual = IMAGE_COLUMNS if kind == "image" else LABEL_COLUMNS
-    by_name = {column.lower(): column for column in reversed(columns)}
+    by_name = {re.sub(r"[\s-]", "_", column.lower()): column for column in reversed(columns)}
     return next((by_name[name] for name in usual if name in by_name), None)
 
 

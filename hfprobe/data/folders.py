@@ -6,7 +6,7 @@ builders of `datasets` search for words such as train and test at any depth of a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
@@ -14,23 +14,21 @@ from datasets import ClassLabel, Dataset, Features, Image
 
 from hfprobe.data.archives import unpack
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.columns import choose_rows, join_files, normalize_name, standard_splits
+from hfprobe.data.columns import normalize_name, standard_splits
 from hfprobe.data.file_kinds import walk_files, why_left_out
-from hfprobe.data.split_names import choose_splits, means_the_same, standard_name
-from hfprobe.data.tables import is_image_table, read_csv, read_parquet, split_of_file
+from hfprobe.data.split_names import choose_splits, standard_name
+from hfprobe.data.table_folders import Found, find_tables, load_table, load_tables
+from hfprobe.data.tables import TABLE_ENDINGS
 from hfprobe.system.errors import InputError, shorten
 
 ALLOWED = (
     "one folder of images per class, with or without train/ and test/ above them; a CSV file with the columns file and "
     "label; parquet files; a save_to_disk folder; a zip file of any of these"
 )
-TABLE_ENDINGS = (".csv", ".tsv")
-# Split -> rows, and reason -> what is left out.
-Found = tuple[dict[str, Dataset], dict[str, list[str]]]
 
 
 def load_local(place: Path, data: DataArguments, *, whole: bool = False) -> Found:
-    """The splits of a local folder or file, with the columns `image` and `label`; and what is left out, by reason.
+    """The splits of a local folder or file.
 
     Args:
         whole: see `hfprobe.data.split_names.choose_splits`.
@@ -44,24 +42,11 @@ def load_local(place: Path, data: DataArguments, *, whole: bool = False) -> Foun
         if ending == ".zip":
             return load_local(unpack(place), data, whole=whole)
         if ending in TABLE_ENDINGS:
-            return _choose(read_csv(place, data), data, whole=whole)
-        if ending == ".parquet":
-            return _choose({"": read_parquet(place, data)}, data, whole=whole)
+            return load_table(place, data, whole=whole)
         raise InputError(f"--dataset '{shorten(place)}' is a file of another kind. Allowed: {ALLOWED}.")
     if (place / "dataset_dict.json").is_file() or (place / "state.json").is_file():
         return _load_saved(place, data, whole=whole)
-    for read in (_read_parquet_files, _read_csv_files, _read_split_folders, _read_class_folders):
-        found = read(place, data, whole)
-        if found is not None:
-            return found
-    raise InputError(_why_nothing(place))
-
-
-def _choose(rows: Mapping[str, Dataset], data: DataArguments, *, whole: bool) -> Found:
-    """The splits of tables that have been read; a table without splits is the training split."""
-    if set(rows) == {""}:
-        rows = {"train": rows[""]}
-    return choose_rows(rows, dict.fromkeys(rows, "label"), data=data, whole=whole)
+    return _load_folder(place, data, whole=whole)
 
 
 def _load_saved(folder: Path, data: DataArguments, *, whole: bool) -> Found:
@@ -70,51 +55,39 @@ def _load_saved(folder: Path, data: DataArguments, *, whole: bool) -> Found:
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"Dataset folder '{folder}' is damaged: {error}. Save it again.") from error
     splits = {"train": saved} if isinstance(saved, Dataset) else saved
-    return standard_splits(splits, data=data, whole=whole)
+    return Found(*standard_splits(splits, data=data, whole=whole))
 
 
-def _read_parquet_files(folder: Path, data: DataArguments, whole: bool) -> Found | None:
-    by_split: dict[str | None, list[Path]] = {}
-    for file in walk_files(folder):
-        if file.suffix.lower() == ".parquet":
-            name = split_of_file(file, folder, data)
-            alike = (other for other in by_split if other and name and means_the_same(other, name, data))
-            by_split.setdefault(next(alike, name), []).append(file)
-    if not by_split:
-        return None
-    left_out = {}
-    if None in by_split and len(by_split) > 1 and not whole:
-        left_out["its name says no split"] = [str(file.relative_to(folder)) for file in by_split.pop(None)]
-    rows = {split or "": join_files([read_parquet(file, data) for file in files]) for split, files in by_split.items()}
-    found, unused = _choose(rows, data, whole=whole)
-    return found, left_out | unused
+def _load_folder(folder: Path, data: DataArguments, *, whole: bool) -> Found:
+    """The dataset that tables describe, those at the top and in split folders; otherwise the class folders."""
+    split_folders = [place for place in _folders(folder) if standard_name(place.name, data)]
+    classes = _class_folders(folder, split_folders)
+    tables = find_tables(folder, split_folders, data, classes=classes)
+
+    def read_classes() -> Found | None:
+        return _read_split_folders(folder, data, whole) or _read_class_folders(folder, data, whole)
+
+    described = load_tables(tables, data, classes=classes, read_classes=read_classes, whole=whole)
+    found = described or read_classes()
+    if found is None:
+        raise InputError(_why_nothing(folder))
+    if described is None and data.split_column is not None:
+        raise InputError(f"--split_column applies to tables, and '{shorten(folder)}' has class folders. Leave it out.")
+    named = {name for names in tables.left_out.values() for name in names}
+    others = {reason: [name for name in names if name not in named] for reason, names in found.left_out.items()}
+    return found._replace(left_out=tables.left_out | {reason: names for reason, names in others.items() if names})
 
 
-def _read_csv_files(folder: Path, data: DataArguments, whole: bool) -> Found | None:
-    """`metadata.csv`, one file per split (`train.csv`), one such file in each split folder, or the only CSV file."""
-    here = [file for place in (folder, *_folders(folder)) for file in sorted(place.iterdir()) if file.is_file()]
-    here = [file for file in here if file.suffix.lower() in TABLE_ENDINGS and not file.name.startswith(".")]
-    tables = [file for file in here if is_image_table(file, data)]
-    tables = [file for file in tables if file.name.lower() == "metadata.csv"] or tables
-    if not tables:
-        return None
-    left_out = {"CSV file without images and labels": [file.name for file in here if file not in tables]}
-    left_out = {reason: files for reason, files in left_out.items() if files}
-    if len(tables) == 1:
-        found, unused = _choose(read_csv(tables[0], data), data, whole=whole)
-        return found, left_out | unused
-    by_split: dict[str, Dataset] = {}
-    for file in tables:
-        split = split_of_file(file, folder, data)
-        if split is None or any(means_the_same(split, other, data) for other in by_split):
-            listed = ", ".join(str(file.relative_to(folder)) for file in tables)
-            raise InputError(
-                f"Dataset folder '{shorten(folder)}' has several CSV files: {shorten(listed)}. Pass one of them as "
-                "--dataset, or name them train.csv, validation.csv and test.csv."
-            )
-        by_split[split] = join_files(list(read_csv(file, data).values()))
-    found, unused = _choose(by_split, data, whole=whole)
-    return found, left_out | unused
+def _class_folders(folder: Path, split_folders: Sequence[Path]) -> list[str]:
+    """The names of the class folders; empty where no place has two or more folders with images.
+
+    A single folder, such as `images`, is a place for the images that a table names.
+    """
+    for place in (folder, *split_folders):
+        found = [below.name for below in _folders(place) if below not in split_folders and _has_pictures(below)]
+        if len(found) > 1:
+            return found
+    return []
 
 
 def _read_split_folders(folder: Path, data: DataArguments, whole: bool) -> Found | None:
@@ -146,7 +119,7 @@ def _read_split_folders(folder: Path, data: DataArguments, whole: bool) -> Found
                 f"Split '{name}' of '{shorten(folder)}' is empty. Put the images into {name}/<class>/, one folder per "
                 "class."
             )
-    return found, left_out
+    return Found(found, left_out)
 
 
 def _read_class_folders(folder: Path, data: DataArguments, whole: bool) -> Found | None:
@@ -161,7 +134,7 @@ def _read_class_folders(folder: Path, data: DataArguments, whole: bool) -> Found
         raise InputError(
             f"'{shorten(folder)}' holds images of one class, {name}; allowed: two or more, each in a folder.{hint}"
         )
-    return {"train": rows}, left_out
+    return Found({"train": rows}, left_out)
 
 
 def _read_classes(folder: Path) -> tuple[Dataset | None, dict[str, list[str]]]:

@@ -55,9 +55,10 @@ def load_source(data: DataArguments, *, whole: bool = False) -> Source:
             raise InputError(
                 f"--dataset_config is of a hub dataset, and '{shorten(dataset)}' is a local one. Leave it out."
             )
-        splits, left_out = load_local(Path(dataset), data, whole=whole)
+        found = load_local(Path(dataset), data, whole=whole)
         kind = "folder" if Path(dataset).is_dir() else "file"
-        source = Source(splits, f"local {kind} {dataset}", left_out)
+        labels = f" (labels: {'; '.join(found.labels)})" if found.labels else ""
+        source = Source(found.splits, f"local {kind} {dataset}{labels}", found.left_out)
     elif dataset.startswith((".", "/", "~")) or dataset.count("/") > 1:
         raise InputError(f"--dataset '{dataset}' is not a folder or a file. Pass a hub id or a path that exists.")
     else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from hfprobe.data.arguments import DataArguments
 from hfprobe.system.errors import InputError, shorten
@@ -72,3 +74,23 @@ def choose_splits(names: Iterable[str], data: DataArguments, *, whole: bool = Fa
             "the name of one."
         )
     return {split: found[split] for split in SPLIT_NAMES if split in found}
+
+
+def split_of_file(file: Path, folder: Path, data: DataArguments) -> str | None:
+    """The split that the name of a file says, as `train-00000-of-00003.parquet`, or a folder above it.
+
+    Returns:
+        The name of the split as it stands there; see `standard_name`.
+
+    Raises:
+        InputError: the two say different splits.
+    """
+    words = (file.stem, *re.findall(r"^[A-Za-z]+", file.name))
+    here = next((word for word in words if standard_name(word, data)), None)
+    above = [part for part in file.relative_to(folder).parent.parts if standard_name(part, data)]
+    if here and above and standard_name(here, data) != standard_name(above[-1], data):
+        raise InputError(
+            f"'{file}' belongs to two splits: its name says {here}, a folder above it says {above[-1]}. Move or "
+            "rename it."
+        )
+    return here or (above[-1] if above else None)

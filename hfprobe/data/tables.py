@@ -1,147 +1,215 @@
-"""Datasets as tables: parquet files that hold the images, and CSV files that name them."""
+"""Tables that name images and their classes, as spreadsheets and tools write them: CSV, TSV, JSON lines, parquet."""
 
 from __future__ import annotations
 
+import codecs
 import csv
-import os
+import io
+import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import datasets
-import pandas as pd
-from datasets import Dataset
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from hfprobe.data import cache
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.columns import find_column, no_column, standard_columns
-from hfprobe.data.split_names import standard_name
-from hfprobe.system.errors import DISK_FULL, InputError, first_line, shorten
+from hfprobe.data.columns import find_column
+from hfprobe.system.errors import InputError, first_line, shorten
 
-SPLIT_COLUMNS = ("split", "set", "subset")
-NAMED_AT_MOST = 5
+TEXT_ENDINGS = (".csv", ".tsv", ".jsonl")
+TABLE_ENDINGS = (*TEXT_ENDINGS, ".parquet")
+SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+# What only a table of `hfprobe predict` has.
+OWN_COLUMNS = {"path", "predicted_label", "probability"}
+# By the first bytes of a file.
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
-def split_of_file(file: Path, folder: Path, data: DataArguments) -> str | None:
-    """The split that the name of a file says, as `train-00000-of-00003.parquet`, or a folder above it.
+@dataclass(frozen=True)
+class Table:
+    """A table that names images.
 
-    Returns:
-        The name of the split as it stands there; see `hfprobe.data.split_names.standard_name`.
-
-    Raises:
-        InputError: the two say different splits.
+    Attributes:
+        file: where it was read.
+        columns: name -> the cells as text without surrounding spaces, '' for an empty one.
+        lines: of each row, its line in the file, counted from 1.
+        repeated: names that several columns have; `columns` holds the first of each.
+        note: how the file was read, for the log; '' for UTF-8.
     """
-    words = (file.stem, *re.findall(r"^[A-Za-z]+", file.name))
-    here = next((word for word in words if standard_name(word, data)), None)
-    above = [part for part in file.relative_to(folder).parent.parts if standard_name(part, data)]
-    if here and above and standard_name(here, data) != standard_name(above[-1], data):
-        raise InputError(
-            f"'{file}' belongs to two splits: its name says {here}, a folder above it says {above[-1]}. Move or "
-            "rename it."
-        )
-    return here or (above[-1] if above else None)
+
+    file: Path
+    columns: dict[str, list[str]]
+    lines: list[int]
+    repeated: frozenset[str] = frozenset()
+    note: str = ""
+
+    def __len__(self) -> int:
+        return len(self.lines)
 
 
-def read_parquet(file: Path, data: DataArguments) -> Dataset:
-    """The rows of one parquet file with the columns of `standard_columns`.
-
-    Raises:
-        InputError: the file cannot be read, or lacks a column.
-        MachineError: the cache has no free space.
-    """
-    # One cache folder per state of the file: the cache of datasets identifies a file by its mtime alone.
-    place = cache.cache_folder() / "parquet" / cache.file_key(file)
+def read_header(file: Path) -> list[str] | None:
+    """The names of the columns of a table; None for a file that cannot be read as one."""
     try:
-        rows = datasets.load_dataset(
-            "parquet",
-            data_files={"rows": re.sub(r"([*?[])", r"[\1]", str(file.resolve()))},  # a path, not a pattern
-            split="rows",
-            cache_dir=str(place),
-        )
-    except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:
-        reason = error.__cause__ or error
-        unwritten = (*cache.FORBIDDEN, *DISK_FULL)
-        if not isinstance(reason, OSError) or reason.errno not in unwritten or not os.access(file, os.R_OK):
-            raise InputError(
-                f"Dataset '{shorten(data.dataset)}' cannot be read: {file.name}: {reason}. Fix or remove the file."
-            ) from error
-        # datasets writes lock files even if it only reads its cache.
-        prepared = [found for found in sorted(place.rglob("*.arrow")) if ".incomplete" not in str(found)]
-        if not prepared:
-            raise cache.cannot_keep(f"the images of '{file}'", place, reason) from error
-        rows = datasets.concatenate_datasets([Dataset.from_file(str(found)) for found in prepared])
-    return standard_columns(rows, data=data)
+        if file.suffix.lower() == ".parquet":
+            return list(pq.read_schema(file).names)
+        if file.suffix.lower() == ".jsonl":
+            return list(_read_json_lines(file).columns)
+        return _start_csv(file).header
+    except (InputError, pa.ArrowException, OSError, csv.Error):
+        return None
 
 
-def is_image_table(file: Path, data: DataArguments) -> bool:
-    """Whether a CSV file has a column of images and one of classes."""
-    try:
-        header = _read_header(file)[0]
-        return all(find_column(header, kind, data) is not None for kind in ("image", "label"))
-    except InputError:  # not a table, or without the columns that flags name
+def holds_images(file: Path, data: DataArguments) -> bool:
+    """Whether a table has the images themselves, as a parquet file may, and not their paths."""
+    if file.suffix.lower() != ".parquet":
         return False
+    try:
+        schema = pq.read_schema(file)
+    except (pa.ArrowException, OSError):
+        return True
+    column = find_column(schema.names, "image", data)
+    kind = None if column is None else schema.field(column).type
+    if isinstance(kind, pa.DictionaryType):
+        kind = kind.value_type
+    return kind is None or not (pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def read_csv(file: Path, data: DataArguments) -> dict[str, Dataset]:
-    """The images that a CSV file names, by split.
+def is_own_output(columns: list[str] | None) -> bool:
+    """Whether the columns are those of a table of `hfprobe predict`, whose labels are answers of a model."""
+    return columns is not None and set(columns) >= OWN_COLUMNS
 
-    Paths are relative to the folder of the file. A column `split` divides the rows; without it, all are the split ``.
+
+def read_table(file: Path) -> Table:
+    """The cells of a table as text.
 
     Raises:
-        InputError: not a table; a column is missing; image files are missing.
+        InputError: the file cannot be read as a table; a row has more cells than the header; there is no row.
     """
-    header, separator = _read_header(file)
-    image, label = (find_column(header, kind, data) for kind in ("image", "label"))
-    if image is None or label is None:
-        raise no_column("image" if image is None else "label", header, data)
     try:
-        table = pd.read_csv(
-            file,
-            sep=separator,
-            header=0,
-            names=header,
-            index_col=False,
-            dtype=str,
-            keep_default_na=False,
-            encoding="utf-8-sig",
-        )
-    except (ValueError, OSError) as error:
-        raise InputError(f"'{shorten(file)}' cannot be read as a CSV file: {shorten(first_line(error))}.") from error
+        read = {".jsonl": _read_json_lines, ".parquet": _read_parquet}.get(file.suffix.lower(), _read_csv)
+        table = read(file)
+    except (OSError, pa.ArrowException) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+        raise InputError(
+            f"'{shorten(file)}' cannot be read as a table: {shorten(reason)}. Fix or remove it."
+        ) from error
     if not len(table):
         raise InputError(f"'{shorten(file)}' has a header and no rows. Add one row per image.")
-    missing = [path for path in table[image] if not path or not os.path.isfile(file.parent / path)]  # is_file() raises
-    if missing:
-        named = ", ".join(repr(path) for path in missing[:NAMED_AT_MOST])
-        more = f" and {len(missing) - NAMED_AT_MOST:,} more" if len(missing) > NAMED_AT_MOST else ""
-        raise InputError(
-            f"'{shorten(file)}' names {len(missing):,} of {len(table):,} images that do not exist in '{file.parent}': "
-            f"{shorten(named)}{more}. Correct column '{image}', or remove these rows."
-        )
-    labels = [text or None for text in table[label]]
-    if all(text is None or re.fullmatch("0|[1-9][0-9]{,8}", text) for text in labels):
-        labels = [None if text is None else int(text) for text in labels]  # classes 2 and 10, in this order
-    table[label] = pd.Series(labels, dtype=object)
-    by_name = {column.lower(): column for column in header}
-    column = next((by_name[name] for name in SPLIT_COLUMNS if name in by_name), None)
-    parts = {"": table} if column is None else dict(tuple(table.groupby(column, sort=False)))
-    found = {}
-    for name, part in parts.items():
-        rows = Dataset.from_dict({column: part[column].tolist() for column in part.columns})
-        found[name] = standard_columns(rows, data=data, folder=file.parent)
-    return found
+    return table
 
 
-def _read_header(file: Path) -> tuple[list[str], str]:
-    """The columns of a CSV file, and what separates them: a comma, a semicolon or a tab.
+@dataclass(frozen=True)
+class _Start:
+    """The beginning of a CSV file: what separates the cells, the header and its line, and the lines after it."""
 
-    Raises:
-        InputError: the file cannot be read as text, or is empty.
-    """
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            first = lines.readline()
-    except (OSError, ValueError) as error:
-        raise InputError(f"'{shorten(file)}' cannot be read as a CSV file: {shorten(first_line(error))}.") from error
-    if not first.strip():
+    separator: str
+    header: list[str]
+    line: int
+    rest: io.StringIO
+    note: str
+
+
+def _start_csv(file: Path) -> _Start:
+    text, note = _decode(file)
+    rest = io.StringIO(text, newline="")
+    separator = "\t" if file.suffix.lower() == ".tsv" else ""
+    line = 0
+    for content in rest:
+        line += 1
+        told = re.fullmatch(r'"?sep=(.)"?[\s,;]*', content)  # Excel's own line
+        if told:
+            separator = told[1]
+        elif re.search(r'[^\s,;"]', content):
+            break
+    else:
         raise InputError(f"'{shorten(file)}' is empty. It needs a header and one row per image.")
-    separator = max(",;\t", key=first.count)
-    return [name.strip() for name in next(csv.reader([first], delimiter=separator))], separator
+    if separator not in content or not separator:
+        separator = max(SEPARATORS, key=lambda mark: len(next(csv.reader([content], delimiter=mark))))
+    header = next(csv.reader([content], delimiter=separator, skipinitialspace=True))
+    return _Start(separator, [name.strip() for name in header], line, rest, note)
+
+
+def _read_csv(file: Path) -> Table:
+    start = _start_csv(file)
+    width = len(start.header)
+    rows, lines = [], []
+    reader = csv.reader(start.rest, delimiter=start.separator, skipinitialspace=True, strict=True)
+    line = start.line + 1  # of the row that is read next: a cell may hold line breaks
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if any(cells[width:]):
+                mark = SEPARATORS.get(start.separator, repr(start.separator))
+                raise InputError(
+                    f"Line {line:,} of '{shorten(file)}' has {len(cells)} values, and the header has {width} columns: "
+                    f"{shorten(start.separator.join(row))}. Put a value that contains a {mark} in double quotes."
+                )
+            if any(cells):
+                rows.append(cells + [""] * (width - len(cells)))
+                lines.append(line)
+            line = start.line + reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(
+            f"Line {line:,} of '{shorten(file)}' cannot be read: {shorten(error)}. Close each double quote that a "
+            "value begins with."
+        ) from error
+    columns = {name: [row[start.header.index(name)] for row in rows] for name in start.header if name}
+    repeated = frozenset(name for name in columns if start.header.count(name) > 1)
+    return Table(file, columns, lines, repeated, start.note)
+
+
+def _decode(file: Path) -> tuple[str, str]:
+    """The text of a file, and how it was read if it is not UTF-8: Excel writes UTF-16 and Windows-1252 too."""
+    content = file.read_bytes()
+    encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), None)
+    if encoding is None and b"\0" in content[:100]:
+        encoding = "utf-16-le" if content[1:2] == b"\0" else "utf-16-be"
+    for name in (encoding,) if encoding else ("utf-8", "cp1252"):
+        try:
+            text = content.decode(name)
+        except UnicodeDecodeError:
+            continue
+        return text, "" if name.startswith("utf-8") else f"read as {'UTF-16' if 'utf' in name else 'Windows-1252'}"
+    raise InputError(f"'{shorten(file)}' is no text in UTF-8, UTF-16 or Windows-1252. Save it as CSV in UTF-8.")
+
+
+def _read_json_lines(file: Path) -> Table:
+    text, note = _decode(file)
+    rows: list[dict[str, Any]] = []
+    lines = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise InputError(
+                f"Line {number} of '{shorten(file)}' is not JSON: {shorten(error)}. Write one object per line, such as "
+                '{"file_name": "1.jpg", "label": "cat"}.'
+            ) from error
+        if not isinstance(row, dict):
+            raise InputError(
+                f"Line {number} of '{shorten(file)}' is {shorten(line.strip())}; allowed: an object such as "
+                '{"file_name": "1.jpg", "label": "cat"}.'
+            )
+        rows.append(row)
+        lines.append(number)
+    names = dict.fromkeys(name for row in rows for name in row)
+    return Table(file, {name: [_text(row.get(name)) for row in rows] for name in names}, lines, note=note)
+
+
+def _read_parquet(file: Path) -> Table:
+    table = pq.read_table(file)
+    columns = {name: [_text(cell) for cell in table.column(name).to_pylist()] for name in table.column_names}
+    return Table(file, columns, list(range(1, len(table) + 1)))
+
+
+def _text(value: Any) -> str:
+    """A value of JSON or Arrow as a cell of a CSV file."""
+    return "" if value is None else str(value).strip()

@@ -33,13 +33,16 @@ def write_predictions(path: Path, predictions: Predictions, *, top: int, thresho
 
 
 def tabulate(predictions: Predictions, *, top: int, threshold: float) -> pa.Table:
-    """The columns path, label, probability, sure, label_2, probability_2, ..., error."""
+    """The columns path, predicted_label, probability, sure, predicted_label_2, probability_2, ..., error.
+
+    A column `label` would be read as the truth: by datasets, by AutoML tools, and by people.
+    """
     ranked = predictions.top(top)
     unread = [None] * len(predictions.unreadable)
     columns: dict[str, pa.Array] = {"path": _texts([*predictions.names, *predictions.unreadable])}
     for place in range(min(top, len(predictions.class_names))):
         end = f"_{place + 1}" if place else ""
-        columns[f"label{end}"] = _texts([*(row[place][0] for row in ranked), *unread])
+        columns[f"predicted_label{end}"] = _texts([*(row[place][0] for row in ranked), *unread])
         columns[f"probability{end}"] = pa.array([*(row[place][1] for row in ranked), *unread], pa.float32())
         if not place:
             columns["sure"] = pa.array([*predictions.is_sure(threshold).tolist(), *unread], pa.bool_())

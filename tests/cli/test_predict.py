@@ -90,10 +90,10 @@ def test_every_format_holds_the_same_rows(run, photos):
     table = pq.read_table("out.parquet").to_pylist()
     names = [
         "path",
-        "label",
+        "predicted_label",
         "probability",
         "sure",
-        *(f"{key}_{n}" for n in range(2, 6) for key in ("label", "probability")),
+        *(f"{key}_{n}" for n in range(2, 6) for key in ("predicted_label", "probability")),
     ]
     assert list(table[0]) == [*names, "error"]
     assert [row["path"] for row in table] == [

@@ -124,7 +124,8 @@ def test_a_csv_file_of_another_kind_does_not_refuse_the_class_folders_beside_it(
 def test_test_rows_without_labels_are_left_out(tmp_path):
     write_pictures(tmp_path / "pictures", count=25)
     rows = [(f"pictures/{name}/{number:03}.png", name, "train") for name in NAMES for number in range(25)]
-    rows += [("pictures/cat/000.png", "", "test")] * 3
+    write_pictures(tmp_path / "unknown", names=["new"], count=3)
+    rows += [(f"unknown/new/{number:03}.png", "", "test") for number in range(3)]
     pd.DataFrame(rows, columns=["file", "label", "split"]).to_csv(tmp_path / "table.csv", index=False)
     splits = load(tmp_path / "table.csv")
     check_drawn(splits, count=25)

@@ -34,7 +34,7 @@ def test_labels_and_probabilities_are_read_back_exactly(predictions, tmp_path, e
     write_predictions(path, predictions, top=3, threshold=0.5)
     rows = read(path)
     for row, expected, shares in zip(rows, predictions.top(3), predictions.probabilities, strict=False):
-        assert [row[f"label{end}"] for end in ("", "_2", "_3")] == [label for label, _ in expected]
+        assert [row[f"predicted_label{end}"] for end in ("", "_2", "_3")] == [label for label, _ in expected]
         found = np.array([row[f"probability{end}"] for end in ("", "_2", "_3")]).astype(np.float32)
         np.testing.assert_array_equal(found, np.sort(shares)[::-1])
     assert [row["path"] for row in rows] == [*predictions.names, "bad, file.png"]
@@ -69,4 +69,4 @@ def test_every_name_can_be_written(tmp_path, name):
     for ending in WRITERS:
         write_predictions(tmp_path / f"out{ending}", predictions, top=1, threshold=0.5)
         (row,) = read(tmp_path / f"out{ending}")
-        assert row["path"] == row["label"] == expected
+        assert row["path"] == row["predicted_label"] == expected
