@@ -246,7 +246,9 @@ def make_splits(
     """
     repeated = rows["key"].duplicated()
     left_out = {REPEATED: [os.path.relpath(path, folder) for path in rows.loc[repeated, "path"]]}
-    rows = rows[~repeated].assign(label=_read_labels(rows.loc[~repeated, "label"].tolist()))
+    rows = rows[~repeated]
+    labels = pd.Series(_read_labels(rows["label"].tolist()), dtype=object, index=rows.index)
+    rows = rows.assign(label=labels)
     names = {"path": data.image_column or "image", "label": data.label_column or "label"}
     if data.group_column is not None:
         names["group"] = data.group_column

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import pandas as pd
-from datasets import Dataset
+from datasets import Dataset, Image
 
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.columns import (
@@ -211,7 +211,8 @@ def _compare(rows: pd.DataFrame, folders: Found, data: DataArguments) -> str:
     by_folder: dict[str, tuple[str, str]] = {}
     for split, part in folders.splits.items():
         names = part.features["label"].names
-        keys = without_links([path or "" for path in image_paths(part)])
+        paths = image_paths(part.cast_column("image", Image(decode=False)))
+        keys = without_links([path or "" for path in paths])
         by_folder |= {key: (names[label], split) for key, label in zip(keys, label_numbers(part), strict=True)}
     splits = [standard_name(split, data) or split for split in rows["split"]]
     labels = map(normalize_name, rows["label"])

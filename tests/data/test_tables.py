@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from helpers.picture_folders import NAMES, check_drawn, draw, load, numbers, write_pictures
+from hfprobe.data.tables import read_table
 from hfprobe.system.errors import InputError
 
 
@@ -150,3 +151,80 @@ def test_images_without_a_value_in_the_group_column_are_groups_of_their_own(tmp_
     pd.DataFrame(rows, columns=["file", "label", "visit"]).to_csv(tmp_path / "table.csv", index=False)
     splits = load(tmp_path / "table.csv", group_column="visit")
     assert all(set(range(15)) & numbers(part) for part in (splits.train, splits.validation, splits.test))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file,label\na.png,Käfer\nb.png,dog\n",
+        "file;label\na.png;Käfer\nb.png;dog\n",
+        "file\tlabel\r\na.png\tKäfer\r\nb.png\tdog\r\n",
+        "file,label\ra.png,Käfer\rb.png,dog",
+        "sep=;\nfile;label\na.png;Käfer\nb.png;dog",
+        "sep=|\nfile|label\na.png|Käfer\nb.png|dog",
+        "\n;;\nfile;label;\na.png;Käfer;\n\n;;\nb.png;dog",
+        "file,label,,\na.png,Käfer,,,,\nb.png,dog\n,,,\n",
+        " file , label\n a.png,  Käfer \n b.png, dog",
+        '"file", "label"\n"a.png", "Käfer"\n"b.png","dog"\n',
+        ",file,label\n0,a.png,Käfer\n1,b.png,dog\n",
+        'file,label,note\na.png,Käfer\nb.png,dog,"two\nlines"\n',
+    ],
+)
+def test_tables_are_read_as_excel_writes_them(tmp_path, text, encoding):
+    (tmp_path / "labels.csv").write_bytes(text.encode(encoding))
+    table = read_table(tmp_path / "labels.csv")
+    assert table.columns["file"] == ["a.png", "b.png"]
+    assert table.columns["label"] == ["Käfer", "dog"]
+    note = "" if "utf-8" in encoding else "read as Windows-1252" if encoding == "cp1252" else "read as UTF-16"
+    assert table.note == note
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "labels.csv",
+            b"file,label\na.png,cat\n\nb.png,cat, grey\n",
+            "Line 4 of '{file}' has 3 values, and the header has 2 columns: b.png,cat,grey. Put a value that contains "
+            "a comma in double quotes.",
+        ),
+        (
+            "labels.csv",
+            b"file;label\na.png;cat\nb.png;cat;grey\n",
+            "Line 3 of '{file}' has 3 values, and the header has 2 columns: b.png;cat;grey. Put a value that contains "
+            "a semicolon in double quotes.",
+        ),
+        (
+            "labels.csv",
+            b'file,label\na.png,cat\nb.png,"cat\nc.png,dog\n',
+            "Line 3 of '{file}' cannot be read: unexpected end of data. Close each double quote that a value begins "
+            "with.",
+        ),
+        ("labels.csv", b"", "'{file}' is empty. It needs a header and one row per image."),
+        ("labels.csv", b"file,label\n\n", "'{file}' has a header and no rows. Add one row per image."),
+        (
+            "labels.csv",
+            b"file,label\n\x81\x8d.png,cat\n",
+            "'{file}' is no text in UTF-8, UTF-16 or Windows-1252. Save it as CSV in UTF-8.",
+        ),
+        (
+            "labels.jsonl",
+            b'{"file_name": "a.png", "label": "cat"}\n{"file_name"\n',
+            "Line 2 of '{file}' is not JSON: Expecting ':' delimiter: line 1 column 13 (char 12). Write one object per "
+            'line, such as {{"file_name": "1.jpg", "label": "cat"}}.',
+        ),
+        (
+            "labels.jsonl",
+            b'["a.png", "cat"]\n',
+            'Line 1 of \'{file}\' is ["a.png", "cat"]; allowed: an object such as '
+            '{{"file_name": "1.jpg", "label": "cat"}}.',
+        ),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_refused_with_the_line(tmp_path, name, content, message):
+    file = tmp_path / name
+    file.write_bytes(content)
+    with pytest.raises(InputError) as raised:
+        read_table(file)
+    assert str(raised.value) == message.format(file=file)

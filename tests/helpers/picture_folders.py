@@ -1,10 +1,14 @@
 """Folders of pictures in two classes, and checks of how they were divided."""
 
+from pathlib import PurePath
+
 import numpy as np
 import PIL.Image
 
 from helpers.images import load_splits
 from hfprobe.data.arguments import DataArguments
+from hfprobe.data.columns import image_paths
+from hfprobe.data.splits import load_images
 
 NAMES = ["cat", "dog"]
 
@@ -21,6 +25,22 @@ def write_pictures(folder, *, count=10, first=0, names=NAMES, ending="png"):
         for number in range(first, first + count):
             draw(number, label).save(folder / name / f"{number:03}.{ending}")
     return folder
+
+
+def find(place, **settings):
+    """The images of a dataset, without decoding them."""
+    return load_images(DataArguments(dataset=str(place), **settings), seed=0)
+
+
+def labels_of(images, *parts):
+    """File name, with the folder above it -> class, of the images of some parts; by default, of all parts."""
+    found = {}
+    for part in parts or images.parts:
+        rows = images.parts[part]
+        for path, label in zip(image_paths(rows), rows["label"][:], strict=True):
+            found["/".join(PurePath(path).parts[-2:])] = images.class_names[label]
+    assert sum(len(images.parts[part]) for part in parts or images.parts) == len(found)
+    return found
 
 
 def load(place, **settings):

@@ -1,0 +1,122 @@
+"""Rows of tables: every image once, with one class, in one split."""
+
+import re
+
+import pandas as pd
+import pytest
+
+from helpers.picture_folders import NAMES, draw, find, labels_of
+from hfprobe.system.errors import InputError
+
+COUNT = 5
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Images directly in a folder, and their rows."""
+    for label, name in enumerate(NAMES):
+        for number in range(COUNT):
+            draw(number, label).save(tmp_path / f"{name}-{number}.png")
+    return [(f"{name}-{number}.png", name) for name in NAMES for number in range(COUNT)]
+
+
+def write(folder, rows, columns=("file", "label"), name="labels.csv"):
+    pd.DataFrame(rows, columns=list(columns)).to_csv(folder / name, index=False)
+    return folder / name
+
+
+@pytest.mark.parametrize("again", ["cat-0.png", "./cat-0.png", "link.png", "../{folder}/cat-0.png", "{path}/cat-0.png"])
+def test_a_repeated_row_counts_once_and_a_contradiction_is_refused(tmp_path, rows, again):
+    again = again.format(folder=tmp_path.name, path=tmp_path)
+    (tmp_path / "link.png").symlink_to(tmp_path / "cat-0.png")
+    images = find(write(tmp_path, [*rows, (again, "cat")]))
+    assert sum(map(sum, images.counts().values())) == 2 * COUNT
+    assert images.left_out["row that repeats an image"] == ["link.png" if "link" in again else "cat-0.png"]
+    table = write(tmp_path, [*rows, (again, "dog")])
+    with pytest.raises(InputError) as raised:
+        find(table)
+    assert re.fullmatch(
+        r"An image has more than one class: '.*cat-0.png' has class 'cat' \(labels.csv, line 2\) and 'dog' "
+        r"\(labels.csv, line 12\). Correct the rows so that each image has one class.",
+        str(raised.value),
+    )
+
+
+@pytest.mark.parametrize("how", ["column", "tables"])
+def test_an_image_in_two_splits_is_refused(tmp_path, rows, how):
+    if how == "column":
+        place = write(tmp_path, [*((*row, "train") for row in rows), (*rows[0], "test")], ("file", "label", "split"))
+    else:
+        write(tmp_path, rows, name="train.csv")
+        write(tmp_path, rows[:2], name="test.csv")
+        place = tmp_path
+    with pytest.raises(InputError, match=r"more than one split: '.*cat-0.png' has split 't.*, line 2\) and 't"):
+        find(place)
+
+
+def test_rows_that_name_a_split_in_two_ways_are_repeats(tmp_path, rows):
+    divided = [(*row, "test" if "-4" in row[0] else "train") for row in rows]
+    table = write(tmp_path, [*divided, (*rows[0], "Training")], ("file", "label", "split"))
+    assert find(table).counts()["test"] == [1, 1]
+
+
+def test_an_image_in_two_groups_is_refused(tmp_path, rows):
+    table = write(tmp_path, [*((*row, row[0][-5]) for row in rows), (*rows[0], "9")], ("file", "label", "patient"))
+    with pytest.raises(InputError, match=r"more than one group: '.*' has group '0' .* and '9'"):
+        find(table, group_column="patient")
+
+
+@pytest.mark.parametrize(
+    ("cells", "classes", "unlabelled"),
+    [
+        (["2", "10", "2", "10"], ["2", "10"], 0),
+        (["0.0", "1.0", "", "1.0"], ["0", "1"], 1),
+        (["0", "1", "-1", "0"], ["0", "1"], 1),
+        (["0", "1", "nan", "1"], ["0", "1"], 1),
+        (["cat ", " cat", "dog", "dog"], ["cat", "dog"], 0),
+        (["01", "1", "01", "1"], ["01", "1"], 0),
+        (["none", "NA", "none", "NA"], ["NA", "none"], 0),
+    ],
+)
+def test_cells_become_classes(tmp_path, cells, classes, unlabelled):
+    rows = []
+    for number in range(20):
+        draw(number, 0).save(tmp_path / f"{number}.png")
+        rows.append((f"{number}.png", cells[number % 4]))
+    images = find(write(tmp_path, rows))
+    assert images.class_names == classes
+    assert sum(map(sum, images.counts().values())) == 20 - 5 * unlabelled
+    assert images.left_out == ({"without a label": ["5 train images"]} if unlabelled else {})
+
+
+@pytest.mark.parametrize("flag", [{}, {"label_column": "cat"}])
+def test_one_column_per_class(tmp_path, rows, flag):
+    one_hot = [(path, int(name == "cat"), int(name == "dog"), 0) for path, name in rows]
+    write(tmp_path, one_hot, ("filename", " cat", " dog", " fox"), name="_classes.csv")
+    if flag:
+        with pytest.raises(InputError, match="one column per class, cat, dog, fox, and 'cat' is one of them"):
+            find(tmp_path, **flag)
+    else:
+        images = find(tmp_path)
+        assert {name.split("/")[-1]: label for name, label in labels_of(images).items()} == dict(rows)
+        assert images.source.endswith("(labels: _classes.csv, one column per class)")
+
+
+def test_a_column_of_0_and_1_can_be_the_label_where_several_may_be_1(tmp_path, rows):
+    attributes = [(path, int(name == "cat"), number % 2) for number, (path, name) in enumerate(rows)]
+    images = find(write(tmp_path, attributes, ("file", "furry", "young")), label_column="furry")
+    assert images.class_names == ["0", "1"]
+
+
+def test_a_column_of_images_that_occurs_twice_is_refused(tmp_path, rows):
+    table = write(tmp_path, [(*row, "x") for row in rows], ("file", "label", "label"))
+    with pytest.raises(InputError, match="has several columns 'label'"):
+        find(table)
+
+
+def test_paths_of_windows_are_read(tmp_path, rows):
+    (tmp_path / "deep").mkdir()
+    for path, _ in rows:
+        (tmp_path / path).rename(tmp_path / "deep" / path)
+    images = find(write(tmp_path, [(f"deep\\{path}", name) for path, name in rows]))
+    assert labels_of(images) == {f"deep/{path}": name for path, name in rows}
