@@ -108,8 +108,11 @@ def _choose_columns(table: Table, data: DataArguments) -> tuple[str, list[str], 
             "the classes."
         )
     for column in (image, label, group, data.split_column):
-        if column in table.repeated:
-            raise InputError(f"'{shorten(table.file)}' has several columns '{shorten(column)}'. Rename all but one.")
+        if column in table.unusable:
+            raise InputError(
+                f"'{shorten(column)}' {table.unusable[column]} in '{shorten(table.file)}'; allowed: one column with "
+                "one value per image. Correct the table, or pass another column."
+            )
     if label is not None:
         return image, table.columns[label], label
     if not classes:

@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,14 @@ class Table:
         file: where it was read.
         columns: name -> the cells as text without surrounding spaces, '' for an empty one.
         lines: of each row, its line in the file, counted from 1.
-        repeated: names that several columns have; `columns` holds the first of each.
+        unusable: name -> why the column can hold neither images nor labels, as a predicate.
         note: how the file was read, for the log; '' for UTF-8.
     """
 
     file: Path
     columns: dict[str, list[str]]
     lines: list[int]
-    repeated: frozenset[str] = frozenset()
+    unusable: dict[str, str] = field(default_factory=dict)
     note: str = ""
 
     def __len__(self) -> int:
@@ -160,8 +160,8 @@ def _read_csv(file: Path) -> Table:
             "value begins with."
         ) from error
     columns = {name: [row[start.header.index(name)] for row in rows] for name in start.header if name}
-    repeated = frozenset(name for name in columns if start.header.count(name) > 1)
-    return Table(file, columns, lines, repeated, start.note)
+    repeated = [name for name in columns if start.header.count(name) > 1]
+    return Table(file, columns, lines, dict.fromkeys(repeated, "is the name of several columns"), start.note)
 
 
 def _decode(file: Path) -> tuple[str, str]:
@@ -201,15 +201,19 @@ def _read_json_lines(file: Path) -> Table:
         rows.append(row)
         lines.append(number)
     names = dict.fromkeys(name for row in rows for name in row)
-    return Table(file, {name: [_text(row.get(name)) for row in rows] for name in names}, lines, note=note)
+    return _from_values(file, {name: [row.get(name) for row in rows] for name in names}, lines, note)
 
 
 def _read_parquet(file: Path) -> Table:
     table = pq.read_table(file)
-    columns = {name: [_text(cell) for cell in table.column(name).to_pylist()] for name in table.column_names}
-    return Table(file, columns, list(range(1, len(table) + 1)))
+    columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    return _from_values(file, columns, list(range(1, len(table) + 1)))
 
 
-def _text(value: Any) -> str:
-    """A value of JSON or Arrow as a cell of a CSV file."""
-    return "" if value is None else str(value).strip()
+def _from_values(file: Path, columns: dict[str, list[Any]], lines: list[int], note: str = "") -> Table:
+    """The values of JSON or Arrow as the cells of a CSV file."""
+    nested = [name for name, values in columns.items() if any(isinstance(value, dict | list) for value in values)]
+    cells = {
+        name: ["" if value is None else str(value).strip() for value in values] for name, values in columns.items()
+    }
+    return Table(file, cells, lines, dict.fromkeys(nested, "holds lists or objects"), note)

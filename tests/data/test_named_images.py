@@ -1,5 +1,6 @@
 """Rows of tables: every image once, with one class, in one split."""
 
+import json
 import re
 
 import pandas as pd
@@ -110,7 +111,7 @@ def test_a_column_of_0_and_1_can_be_the_label_where_several_may_be_1(tmp_path, r
 
 def test_a_column_of_images_that_occurs_twice_is_refused(tmp_path, rows):
     table = write(tmp_path, [(*row, "x") for row in rows], ("file", "label", "label"))
-    with pytest.raises(InputError, match="has several columns 'label'"):
+    with pytest.raises(InputError, match="'label' is the name of several columns in"):
         find(table)
 
 
@@ -120,3 +121,10 @@ def test_paths_of_windows_are_read(tmp_path, rows):
         (tmp_path / path).rename(tmp_path / "deep" / path)
     images = find(write(tmp_path, [(f"deep\\{path}", name) for path, name in rows]))
     assert labels_of(images) == {f"deep/{path}": name for path, name in rows}
+
+
+def test_labels_that_are_lists_are_refused(tmp_path, rows):
+    lines = [json.dumps({"file_name": path, "label": [name, "grey"], "boxes": []}) for path, name in rows]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+    with pytest.raises(InputError, match=r"'label' holds lists or objects in '.*metadata.jsonl'; allowed: one column"):
+        find(tmp_path)
