@@ -26,7 +26,7 @@ NO_LABEL = -1
 # Columns that hold the images or their files, and the classes, where no flag names them.
 IMAGE_COLUMNS = (
     *("image", "img", "picture", "photo", "file_name", "filename", "file", "path", "filepath", "file_path"),
-    *("image_path", "filenames", "files", "paths", "filepaths", "image_name", "img_name", "image_file"),
+    *("image_path", "filenames", "files", "paths", "filepaths", "image_name", "img_name", "image_file", "fname"),
     *("image_id", "img_id", "id"),
 )
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "class_name", "label_name", "category", "target")

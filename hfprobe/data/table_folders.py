@@ -41,6 +41,7 @@ from hfprobe.system.errors import InputError, shorten
 OWN_OUTPUT = "table of hfprobe predict, whose labels are answers of a model"
 NO_TABLE = "table without images and labels"
 NOT_USED = "table that is not used"
+SHEET_ENDINGS = (".xlsx", ".xls", ".ods", ".numbers")
 
 
 class Found(NamedTuple):
@@ -124,8 +125,15 @@ def find_tables(folder: Path, split_folders: Sequence[Path], data: DataArguments
         tables.leave_out(NOT_USED, unused)
     tables.paths = used
     loose = any(why_left_out(file.name) is None for file in files)
-    if lacking and loose and not (tables.images or tables.paths or classes):
-        _refuse_lacking(*lacking[0], data)
+    if loose and not (tables.images or tables.paths or classes):
+        if lacking:
+            _refuse_lacking(*lacking[0], data)
+        sheets = [file for file in files if file.suffix.lower() in SHEET_ENDINGS]
+        if sheets:
+            raise InputError(
+                f"'{shorten(folder)}' has images in no class folder and the spreadsheet {sheets[0].name}. If it names "
+                "their classes, save it as CSV."
+            )
     return tables
 
 
@@ -185,7 +193,8 @@ def load_tables(
     if difference := _compare(rows, folders, data):
         raise _two_meanings(tables, tables.paths, classes, difference)
     if set(rows["split"]) == {""} or set(folders.splits) != {"train"}:
-        return None  # the class folders say the same, and the splits too
+        tables.leave_out("table that says the same as the class folders", tables.paths)
+        return None
     return _found(rows, labels, data, folder=tables.folder, whole=whole)
 
 

@@ -250,6 +250,13 @@ def test_a_table_with_columns_of_other_names_is_not_called_an_empty_folder(tmp_p
     assert len(labels_of(find(tmp_path, image_column="scan", label_column="diagnosis"))) == 2 * COUNT
 
 
+def test_a_spreadsheet_beside_images_is_named(tmp_path):
+    write_flat(tmp_path / "train")
+    (tmp_path / "train" / "labels.xlsx").write_bytes(b"PK")
+    with pytest.raises(InputError, match="the spreadsheet labels.xlsx. If it names their classes, save it as CSV"):
+        find(tmp_path)
+
+
 def test_all_splits_of_a_table_are_evaluated_together(tmp_path):
     rows = [(path, label, "test" if "-4" in path else "train") for path, label in write_flat(tmp_path)]
     write_table(tmp_path / "labels.csv", rows, ("file", "label", "split"))
