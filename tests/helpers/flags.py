@@ -19,16 +19,22 @@ def values_for(model, field):
     return [*choices, *(NUMBERS if action.type in (int, float) else WORDS), "", None]
 
 
-def attempt(call):
-    """What a call gives; None where it is refused, which must be short and in one line."""
+def attempt(call, *, what=""):
+    """What a call gives; None where it is refused, which must be short and in one line.
+
+    Args:
+        what: the value that is tried, for the message of a failure.
+    """
     try:
         return call()
     except InputError as error:
         text = str(error)
-        assert text.strip()
-        assert "\n" not in text
-        assert len(text) <= 410 or text.startswith("(1) ")
+        assert text.strip(), what
+        assert "\n" not in text, what
+        assert len(text) <= 410 or text.startswith("(1) "), what
         return None
+    except Exception as error:
+        raise AssertionError(f"{ascii(what)[:200]} was not refused in one line") from error
 
 
 # Every field of the first model, and what the others have beside.
