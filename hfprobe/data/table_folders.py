@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -190,7 +191,7 @@ def load_tables(
         return _found(rows, labels, data, folder=tables.folder, whole=whole)
     folders = read_classes()
     assert folders is not None  # there are class folders
-    if difference := _compare(rows, folders, data):
+    if difference := _compare(rows, folders, data, below={file.parent for file in tables.paths}):
         raise _two_meanings(tables, tables.paths, classes, difference)
     if set(rows["split"]) == {""} or set(folders.splits) != {"train"}:
         tables.leave_out("table that says the same as the class folders", tables.paths)
@@ -215,14 +216,18 @@ def _two_meanings(tables: Tables, files: Sequence[Path], classes: Sequence[str],
     )
 
 
-def _compare(rows: pd.DataFrame, folders: Found, data: DataArguments) -> str:
-    """How the rows of tables differ from class folders, as a predicate; empty where they say the same."""
+def _compare(rows: pd.DataFrame, folders: Found, data: DataArguments, *, below: Iterable[Path]) -> str:
+    """How the rows of tables differ from the class folders below some places; empty where they say the same."""
     by_folder: dict[str, tuple[str, str]] = {}
+    scopes = tuple(os.path.join(place.absolute(), "") for place in below)
     for split, part in folders.splits.items():
         names = part.features["label"].names
-        paths = image_paths(part.cast_column("image", Image(decode=False)))
-        keys = without_links([path or "" for path in paths])
-        by_folder |= {key: (names[label], split) for key, label in zip(keys, label_numbers(part), strict=True)}
+        paths = [os.path.abspath(path or "") for path in image_paths(part.cast_column("image", Image(decode=False)))]
+        by_folder |= {
+            key: (names[label], split)
+            for path, key, label in zip(paths, without_links(paths), label_numbers(part), strict=True)
+            if path.startswith(scopes)
+        }
     splits = [standard_name(split, data) or split for split in rows["split"]]
     labels = map(normalize_name, rows["label"])
     by_table = dict(zip(rows["key"], zip(labels, splits, strict=True), strict=True))

@@ -1,6 +1,7 @@
 """Which tables of a dataset count, and what holds where class folders exist too."""
 
 import re
+from pathlib import PurePath
 
 import numpy as np
 import pandas as pd
@@ -39,10 +40,10 @@ def write_flat(folder, *, count=COUNT, first=0):
     return [(f"{name}-{number}.png", name) for name in NAMES for number in range(first, first + count)]
 
 
-def with_classes(folder):
-    """Class folders, in split folders too, with the same images; the place of a split, and its images."""
-    write_pictures(folder, count=COUNT)
-    return [(f"{name}/{number:03}.png", name) for name in NAMES for number in range(COUNT)]
+def with_classes(folder, *, first=0):
+    """Class folders with images; their rows."""
+    write_pictures(folder, count=COUNT, first=first)
+    return [(f"{name}/{number:03}.png", name) for name in NAMES for number in range(first, first + COUNT)]
 
 
 def write_answers(file, paths):
@@ -56,18 +57,62 @@ def is_every_image_in_its_class(images):
     return bool(labels) and all(name.startswith(label) for name, label in labels.items())
 
 
+LAYOUTS = {
+    "class folders": {"": True},
+    "split folders with class folders": {"train": True, "test": True},
+    "split folders without class folders": {"train": False, "test": False},
+}
+TABLES = ("predictions", "foreign", "some", "contradiction", "same")
+PLACES = ("top", "split folder", "class folder")
+
+
+def make_layout(folder, layout):
+    """The images of a layout: their paths relative to `folder`, and their classes."""
+    rows = []
+    for first, (split, has_classes) in enumerate(LAYOUTS[layout].items()):
+        write = with_classes if has_classes else write_flat
+        rows += [(str(PurePath(split, path)), label) for path, label in write(folder / split, first=50 * first)]
+    return rows
+
+
 @pytest.mark.parametrize("ending", FORMATS)
-@pytest.mark.parametrize(("place", "absolute"), [("", False), ("test", True), ("test/cat", True)])
-def test_a_table_of_predict_is_never_read_as_labels(tmp_path, ending, place, absolute):
-    for split, first in (("train", 0), ("test", 50)):
-        write_pictures(tmp_path / split, count=COUNT, first=first)
-    paths = [str(path if absolute else path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("test/*/*.png"))]
-    file = tmp_path / place / f"predictions.{ending}"
-    write_answers(file, paths)
-    images = find(tmp_path)
-    assert images.counts()["test"] == [COUNT, COUNT]
-    assert is_every_image_in_its_class(images)
-    assert any(str(file.relative_to(tmp_path)) in names for names in images.left_out.values())
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_which_table_counts(tmp_path, layout, table, place, ending):
+    """Layout x table x place: what docs/data.md says."""
+    rows = everything = make_layout(tmp_path, layout)
+    split = next(iter(LAYOUTS[layout]))
+    has_classes = LAYOUTS[layout][split]
+    below = {"top": "", "split folder": split, "class folder": str(PurePath(split, "cat"))}[place]
+    if (place == "split folder" and not split) or (place == "class folder" and not has_classes):
+        return
+    file = tmp_path / below / f"table.{ending}"
+    if place == "split folder":
+        rows = [row for row in rows if row[0].startswith(split)]
+    named = {"some": rows[:3], "contradiction": [(path, "dog") for path, _ in rows]}.get(table, rows)
+    if table == "predictions":
+        write_answers(file, [str(tmp_path / path) for path, _ in rows])
+    elif table == "foreign":
+        write_table(file, [("song.mp3", "rock")] * 3, ("note", "who"))
+    else:
+        write_table(file, [(str(tmp_path / path), label) for path, label in named])
+    counts = table not in ("predictions", "foreign") and place != "class folder"
+    if has_classes and counts and table != "same":
+        with pytest.raises(InputError, match=r"To use the table, pass --dataset .*; to use the class folders"):
+            find(tmp_path)
+    elif has_classes:  # the folders hold
+        images = find(tmp_path)
+        assert labels_of(images) == {"/".join(PurePath(path).parts[-2:]): label for path, label in everything}
+        assert (images.counts()["test"] == [COUNT, COUNT]) == (split == "train")
+        assert any(str(file.relative_to(tmp_path)) in names for names in images.left_out.values())
+    elif counts and table == "same":  # the table holds
+        images = find(tmp_path)
+        assert labels_of(images) == dict(rows)
+        assert f"(labels: {file.relative_to(tmp_path)}, column 'label')" in images.source
+    else:
+        with pytest.raises(InputError):
+            find(tmp_path)
 
 
 @pytest.mark.parametrize("flags", [{}, {"label_column": "predicted_label"}])
@@ -109,14 +154,6 @@ def test_a_table_that_differs_from_class_folders_is_refused_with_both_ways_out(
         find(tmp_path)
 
 
-def test_a_table_of_a_split_folder_that_differs_from_its_class_folders_is_refused(tmp_path):
-    for split in ("train", "test"):
-        with_classes(tmp_path / split)
-    write_table(tmp_path / "test" / "review.csv", [("cat/000.png", "cat"), ("dog/000.png", "cat")])
-    with pytest.raises(InputError, match=r"folders \(cat, dog\) and test/review.csv, which names 2 of their 20"):
-        find(tmp_path)
-
-
 @pytest.mark.parametrize("ending", FORMATS)
 @pytest.mark.parametrize("columns", [("file", "label"), ("file", "label", "split")])
 def test_a_table_that_says_the_same_as_class_folders_adds_its_splits(tmp_path, ending, columns):
@@ -139,17 +176,6 @@ def test_a_table_cannot_move_images_of_split_folders(tmp_path, ending):
     write_table(tmp_path / f"table.{ending}", moved, ("file", "label", "split"))
     with pytest.raises(InputError, match="which puts 1 of their 20 images into another split"):
         find(tmp_path)
-
-
-@pytest.mark.parametrize(("ending", "place"), [("csv", "cat"), ("jsonl", "train/cat"), ("parquet", "cat/deeper")])
-def test_a_table_in_a_class_folder_does_not_count(tmp_path, ending, place):
-    with_classes(tmp_path / ("train" if place.startswith("train") else ""))
-    boxes = [(f"{number:03}.png", name) for number in range(COUNT) for name in ("ear", "tail")]
-    write_table(tmp_path / place / f"boxes.{ending}", boxes)
-    images = find(tmp_path)
-    assert images.class_names == NAMES
-    assert is_every_image_in_its_class(images)
-    assert sum(map(sum, images.counts().values())) == 2 * COUNT
 
 
 @pytest.mark.parametrize("ending", FORMATS)
