@@ -14,8 +14,9 @@ from datasets import ClassLabel, Dataset, Features, Image
 
 from hfprobe.data.archives import unpack
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.columns import choose_rows, join_files, normalize_name, standard_splits
+from hfprobe.data.columns import choose_rows, join_files, standard_splits
 from hfprobe.data.file_kinds import walk_files, why_left_out
+from hfprobe.data.labels import normalize_name
 from hfprobe.data.split_names import choose_splits, means_the_same, standard_name
 from hfprobe.data.tables import is_image_table, read_csv, read_parquet, split_of_file
 from hfprobe.system.errors import InputError, shorten
@@ -61,7 +62,7 @@ def _choose(rows: Mapping[str, Dataset], data: DataArguments, *, whole: bool) ->
     """The splits of tables that have been read; a table without splits is the training split."""
     if set(rows) == {""}:
         rows = {"train": rows[""]}
-    return choose_rows(rows, dict.fromkeys(rows, "label"), data=data, whole=whole)
+    return choose_rows(rows, data=data, whole=whole)
 
 
 def _load_saved(folder: Path, data: DataArguments, *, whole: bool) -> Found:

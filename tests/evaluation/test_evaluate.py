@@ -107,7 +107,7 @@ def test_a_model_is_evaluated_on_every_image_of_another_folder(tmp_path):
     model, processor = cat_model()
     images = load_images_of(model, dataset=str(write_folder(tmp_path, ["cat", "dog", "horse"], count=3)), whole=True)
     assert images.counts() == {"all": [0, 0, 0, 3, 3]}
-    assert images.left_out == {"class that the model does not have": ["horse"]}
+    assert images.left_out == {"class that the model does not have": ["3 images (horse 3)"]}
     result = evaluate_model(
         model=model,
         processor=processor,
