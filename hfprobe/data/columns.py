@@ -211,4 +211,4 @@ def paths_below(rows: Dataset, data: DataArguments) -> list[str | None]:
 
 def label_numbers(rows: Dataset) -> np.ndarray:
     """The label column as (N,) int64."""
-    return np.asarray(rows.with_format("numpy")["label"][:], dtype=np.int64)
+    return rows.with_format("arrow")["label"][:].to_numpy().astype(np.int64)

@@ -21,6 +21,7 @@ from hfprobe.data.columns import image_paths, join_files, label_numbers
 from hfprobe.data.decoding import decode_images
 from hfprobe.data.division import Part, divide
 from hfprobe.data.drawing import stratified_subset
+from hfprobe.data.duplicates import describe_identical
 from hfprobe.data.image_statistics import header_sizes
 from hfprobe.data.sources import load_source
 from hfprobe.data.store import ImageSplit
@@ -97,6 +98,7 @@ class Images:
         seed: of the splits that were drawn.
         division: sentences that say which parts the dataset has and how the others were drawn.
         left_out: reason -> names of files, splits and rows that were left out.
+        identical: sentences about images whose files are identical, from `hfprobe.data.duplicates`.
         rows_digest: of the labels and file names of the training split before anything was drawn from it.
     """
 
@@ -109,6 +111,7 @@ class Images:
     seed: int
     division: str
     left_out: dict[str, list[str]]
+    identical: list[str]
     rows_digest: str
 
     @cached_property
@@ -185,6 +188,7 @@ class Images:
         summary: dict[str, Any] = {
             "division": self.division,
             "left_out": left_out,
+            "identical_images": self.identical,
             "image_counts": self.counts() | counts,
         }
         if "test" not in self.source_keys:  # the test images were drawn from these
@@ -259,9 +263,12 @@ def load_images(data: DataArguments, *, seed: int, whole: bool = False, of_model
         seed=seed,
         division=division,
         left_out=left_out,
+        identical=describe_identical(kept, data),
         rows_digest=_digest_rows(next(iter(kept.values()))),
     )
     logger.info("%s", images.describe())
+    for sentence in images.identical:
+        logger.warning("%s", sentence)
     return images
 
 

@@ -119,6 +119,7 @@ def evaluate_model(
             "source": splits.source,
             "division": splits.summary.get("division", ""),
             "left_out": splits.summary.get("left_out", {}),
+            "identical_images": splits.summary.get("identical_images", []),
             "image_counts": splits.summary.get("image_counts", {}),
             "split_fingerprint": images.fingerprint,
             "pictures_fingerprint": images.pictures_fingerprint,
