@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 import datasets
 import numpy as np
 import pyarrow as pa
-from datasets import ClassLabel, Dataset, Image
+from datasets import ClassLabel, Dataset, Features, Image
 
 from hfprobe.data.archives import unpack
 from hfprobe.data.arguments import DataArguments
@@ -34,15 +34,16 @@ def standard_splits(
     Raises:
         InputError: see `choose_splits` and `standard_columns`.
     """
-    without = [name for name, rows in images.items() if not _has_label_column(rows, data)]
+    without = [name for name, rows in images.items() if not has_label_column(rows.features, data)]
     chosen, left_out = choose_rows(images, data=data, whole=whole, without_labels=without)
     return {split: standard_columns(rows, data=data) for split, rows in chosen.items()}, left_out
 
 
-def _has_label_column(rows: Dataset, data: DataArguments) -> bool:
+def has_label_column(features: Features, data: DataArguments) -> bool:
+    """Whether one of the columns holds classes, by the flag, its name or its feature."""
     if data.label_column is not None:
-        return data.label_column in rows.column_names
-    return find_column(rows.column_names, "label", data) is not None or _by_feature(rows, ClassLabel) is not None
+        return data.label_column in features
+    return find_column(features, "label", data) is not None or _by_feature(features, ClassLabel) is not None
 
 
 def choose_rows(
@@ -87,8 +88,8 @@ def standard_columns(rows: Dataset, *, data: DataArguments, folder: Path | None 
     Raises:
         InputError: no image, label or group column; labels that are not one value per image.
     """
-    image = find_column(rows.column_names, "image", data) or _by_feature(rows, Image)
-    label = find_column(rows.column_names, "label", data) or _by_feature(rows, ClassLabel)
+    image = find_column(rows.column_names, "image", data) or _by_feature(rows.features, Image)
+    label = find_column(rows.column_names, "label", data) or _by_feature(rows.features, ClassLabel)
     if image is None or label is None:
         raise no_column("image" if image is None else "label", rows.column_names, data)
     if data.group_column is not None and data.group_column not in rows.column_names:
@@ -140,8 +141,8 @@ def no_column(kind: str, columns: Iterable[str], data: DataArguments) -> InputEr
     )
 
 
-def _by_feature(rows: Dataset, feature: type) -> str | None:
-    return next((column for column, kind in rows.features.items() if isinstance(kind, feature)), None)
+def _by_feature(features: Features, feature: type) -> str | None:
+    return next((column for column, kind in features.items() if isinstance(kind, feature)), None)
 
 
 def _is_file_struct(storage: pa.DataType) -> bool:

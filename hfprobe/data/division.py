@@ -39,7 +39,7 @@ def divide(kept: Mapping[str, Dataset], data: DataArguments, *, seed: int) -> tu
     """
     train = kept["train"]
     found, sizes = find_groups(kept, data)
-    groups = found and found["train"]
+    groups = None if found is None else found["train"]
     parts = {split: Part(rows, split) for split, rows in kept.items()}
     missing = [split for split in ("test", "validation") if split not in kept]
     smallest = np.bincount(label_numbers(train), minlength=len(train.features["label"].names))

@@ -18,7 +18,7 @@ from hfprobe.data.columns import choose_rows, join_files, standard_splits
 from hfprobe.data.file_kinds import walk_files, why_left_out
 from hfprobe.data.labels import normalize_name
 from hfprobe.data.split_names import choose_splits, means_the_same, standard_name
-from hfprobe.data.tables import is_image_table, read_csv, read_parquet, split_of_file
+from hfprobe.data.tables import has_labels, is_image_table, read_csv, read_parquet, split_of_file
 from hfprobe.system.errors import InputError, shorten
 
 ALLOWED = (
@@ -83,9 +83,13 @@ def _read_parquet_files(folder: Path, data: DataArguments, whole: bool) -> Found
             by_split.setdefault(next(alike, name), []).append(file)
     if not by_split:
         return None
-    left_out = {}
+    left_out: dict[str, list[str]] = {}
     if None in by_split and len(by_split) > 1 and not whole:
         left_out["its name says no split"] = [str(file.relative_to(folder)) for file in by_split.pop(None)]
+    for split in [split for split in by_split if split and (whole or standard_name(split, data) != "train")]:
+        if not any(has_labels(file, data) for file in by_split[split]):
+            left_out.setdefault("split without labels", []).append(split)
+            del by_split[split]
     rows = {split or "": join_files([read_parquet(file, data) for file in files]) for split, files in by_split.items()}
     found, unused = _choose(rows, data, whole=whole)
     return found, left_out | unused

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import datasets
 import pandas as pd
-from datasets import Dataset
+import pyarrow.parquet as pq
+from datasets import Dataset, Features
 
 from hfprobe.data import cache
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.columns import find_column, no_column, standard_columns
+from hfprobe.data.columns import find_column, has_label_column, no_column, standard_columns
 from hfprobe.data.split_names import standard_name
 from hfprobe.system.errors import DISK_FULL, InputError, first_line, shorten
 
@@ -70,6 +71,14 @@ def read_parquet(file: Path, data: DataArguments) -> Dataset:
             raise cache.cannot_keep(f"the images of '{file}'", place, reason) from error
         rows = datasets.concatenate_datasets([Dataset.from_file(str(found)) for found in prepared])
     return standard_columns(rows, data=data)
+
+
+def has_labels(file: Path, data: DataArguments) -> bool:
+    """Whether a parquet file has a column of classes; True for one that cannot be read: `read_parquet` says why."""
+    try:
+        return has_label_column(Features.from_arrow_schema(pq.read_schema(file)), data)
+    except (OSError, ValueError):
+        return True
 
 
 def is_image_table(file: Path, data: DataArguments) -> bool:

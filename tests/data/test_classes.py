@@ -173,3 +173,16 @@ def test_test_rows_of_a_table_with_an_unknown_class_only_are_no_test_split(tmp_p
     check_drawn(splits, count=25)
     assert numbers(splits.test)
     assert splits.summary["left_out"] == {"split without labels": ["test ('unknown', 3 images)"]}
+
+
+def test_a_parquet_test_file_without_a_label_column_is_no_test_split(tmp_path):
+    content = (write_pictures(tmp_path / "made", names=["cat"], count=1) / "cat" / "000.png").read_bytes()
+    rows = pd.DataFrame({"image": [content] * 50, "label": ["cat", "dog"] * 25, "id": range(50)})
+    rows.to_parquet(tmp_path / "train.parquet")
+    rows.drop(columns="label").to_parquet(tmp_path / "test.parquet")
+    assert load_names(tmp_path).left_out == {"split without labels": ["test"]}
+    with pytest.raises(InputError, match="has no label column; its columns: image, id"):
+        load_names(tmp_path / "test.parquet")
+    (tmp_path / "train.parquet").unlink()
+    with pytest.raises(InputError, match="has no training split"):
+        load_names(tmp_path)
