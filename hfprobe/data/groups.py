@@ -45,7 +45,7 @@ def find_groups(kept: Mapping[str, Dataset], data: DataArguments) -> tuple[dict[
     flag = describe_flag(data)
     if flag is None:
         return None, ""
-    groups = {split: _group_names(rows, data) for split, rows in kept.items()}
+    groups = {split: _group_names(rows, data, split=split) for split, rows in kept.items()}
     sizes = Counter(group for names in groups.values() for group in names)
     total, low, high = sum(sizes.values()), min(sizes.values()), max(sizes.values())
     example = ""
@@ -94,11 +94,11 @@ def _refuse_useless(sizes: Counter[str], group_of: Mapping[str, str], *, flag: s
         raise InputError(f"{flag} puts all {total:,} images into one group, which cannot be divided: {named}. {remedy}")
 
 
-def _group_names(rows: Dataset, data: DataArguments) -> list[str]:
+def _group_names(rows: Dataset, data: DataArguments, *, split: str) -> list[str]:
     """The group of each row."""
     if data.group_column is not None:
         pairs = zip(rows["group"][:], rows["index"][:], strict=True)
-        return [group or f"{OF_ITS_OWN}{index}" for group, index in pairs]
+        return [group or f"{OF_ITS_OWN}{split}{index}" for group, index in pairs]
     paths = [path or "" for path in paths_below(rows, data)]
     if not all(paths):
         raise InputError(

@@ -147,6 +147,14 @@ def test_groups_of_one_image_in_a_column_change_nothing_and_that_is_said():
     )
 
 
+def test_images_without_a_value_in_the_column_are_counted_as_groups_of_one():
+    groups = ["p1", "p1", "", "", "p2", "p2"]
+    kept = {"train": make_rows([0, 1] * 3, groups=groups), "test": make_rows([0, 1] * 3, groups=[""] * 6)}
+    assert find_groups(kept, DataArguments("d", group_column="patient"))[1] == (
+        "12 images in 10 groups of 1 to 2 images (--group_column patient)."
+    )
+
+
 @pytest.mark.parametrize(
     ("expression", "groups"),
     [("clip([0-9]+)", 5), ("clip[0-9]+", 5), ("^([^/]+)/", 2), ("(?P<scene>day|night)", 2)],
