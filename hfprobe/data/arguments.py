@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from hfprobe.system.errors import InputError, shorten
+from hfprobe.system.errors import InputError, first_line, shorten
 from hfprobe.system.ranges import refuse_out_of_range
 
 # --crop_shift is counted in pixels of an image of this side.
@@ -22,7 +23,7 @@ DEFAULT_CLASSES = ["airplane", "automobile", "bird", "cat", "dog"]
 IDENTITY = (
     *("dataset_config", "train_split", "validation_split", "test_split", "image_column", "label_column"),
     "split_column",
-    *("group_column", "group_by", "skip_unreadable"),
+    *("group_column", "group_by", "group_regex", "skip_unreadable"),
 )
 
 
@@ -85,8 +86,16 @@ class DataArguments:
     group_by: Literal["folder", "prefix"] | None = field(
         default=None,
         metadata={
-            "help": "Keep images in one split that share a folder below the class folder, or the file name before "
-            "its last '_', '-' or space."
+            "help": "Keep images in one split that share a folder below the class folder, or the file name before the "
+            "number at its end (prefix: clip3_0004.png and clip3frame5.png are of clip3)."
+        },
+    )
+    group_regex: str | None = field(
+        default=None,
+        metadata={
+            "help": "Regular expression that finds, in the path of an image below the dataset folder, what images that "
+            "belong together share: its first group, or else all that it matches, such as '/(clip[0-9]+)'. They are "
+            "kept in one split."
         },
     )
     classes: list[str] | None = field(
@@ -147,10 +156,14 @@ class DataArguments:
         twice = sorted({name for name in given if given.count(name) > 1})
         if twice:
             raise InputError(f"Two flags name the split {shorten(twice[0])}; allowed: each split once.")
-        if self.group_column is not None and self.group_by is not None:
+        grouping = [
+            f"--{name}" for name in ("group_column", "group_by", "group_regex") if getattr(self, name) is not None
+        ]
+        if len(grouping) > 1:
             raise InputError(
-                "--group_column and --group_by both say which images belong together. Leave one of them out."
+                f"{grouping[0]} and {grouping[1]} both say which images belong together. Leave one of them out."
             )
+        self._check_group_regex()
         if self.classes is None:
             # Of another dataset, the classes are known once it is loaded.
             self.classes = list(DEFAULT_CLASSES) if self.dataset == DEFAULT_DATASET else None
@@ -162,6 +175,22 @@ class DataArguments:
         if len(self.classes) < 2:
             only = f"only {shorten(self.classes[0])}" if self.classes else "none"
             raise InputError(f"--classes names {only}; allowed: two classes or more.")
+
+    def _check_group_regex(self) -> None:
+        if self.group_regex is None:
+            return
+        try:
+            empty = re.compile(self.group_regex).fullmatch("")
+        except (re.error, OverflowError, RecursionError) as error:
+            raise InputError(
+                f"--group_regex '{shorten(self.group_regex)}' is not a regular expression: {first_line(error)}. "
+                "Allowed: those of Python's module re."
+            ) from error
+        if empty:
+            raise InputError(
+                f"--group_regex '{shorten(self.group_regex)}' matches an empty text, so it names no group. Pass an "
+                "expression that matches a part of the paths, such as '/(clip[0-9]+)'."
+            )
 
     def identity(self) -> dict[str, Any]:
         """The settings beside the dataset that an evaluation needs to find the same images, as far as they are set."""

@@ -7,22 +7,21 @@ Class numbers are valid within one file only: two files are joined by the names 
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePath
 
 import datasets
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from datasets import ClassLabel, Dataset, Image, Value
+from datasets import ClassLabel, Dataset, Features, Image, Value
 
+from hfprobe.data.archives import unpack
 from hfprobe.data.arguments import DataArguments
+from hfprobe.data.labels import NO_LABEL, normalize_name, read_labels
 from hfprobe.data.split_columns import split_by_column
 from hfprobe.data.split_names import choose_splits
 from hfprobe.system.errors import InputError, shorten
 
-NO_LABEL = -1
 # Columns that hold the images or their files, and the classes, where no flag names them.
 IMAGE_COLUMNS = (
     *("image", "img", "picture", "photo", "file_name", "filename", "file", "path", "filepath", "file_path"),
@@ -30,11 +29,7 @@ IMAGE_COLUMNS = (
     *("image_id", "img_id", "id"),
 )
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "class_name", "label_name", "category", "target")
-
-
-def normalize_name(name: str) -> str:
-    """A class name in composed Unicode (NFC): file systems and editors encode the same letter in two ways."""
-    return unicodedata.normalize("NFC", name)
+WITHOUT_LABELS = "split without labels"  # reason to leave a split out
 
 
 def standard_splits(
@@ -51,11 +46,8 @@ def standard_splits(
             for name, whole_split in images.items()
             for part, rows in divide_rows(whole_split, data, whole=whole).items()
         }
-    labels = {}
-    for name, rows in images.items():
-        lacks = data.label_column not in (None, *rows.column_names)
-        labels[name] = None if lacks else find_column(rows.column_names, "label", data) or _by_feature(rows, ClassLabel)
-    chosen, left_out = choose_rows(images, labels, data=data, whole=whole)
+    without = [name for name, rows in images.items() if not has_label_column(rows.features, data)]
+    chosen, left_out = choose_rows(images, data=data, whole=whole, without_labels=without)
     return {split: standard_columns(rows, data=data) for split, rows in chosen.items()}, left_out
 
 
@@ -84,15 +76,22 @@ def divide_rows(rows: Dataset, data: DataArguments, *, whole: bool = False) -> d
     return {split: rows.select(chosen) for split, chosen in positions.items()}
 
 
+def has_label_column(features: Features, data: DataArguments) -> bool:
+    """Whether one of the columns holds classes, by the flag, its name or its feature."""
+    if data.label_column is not None:
+        return data.label_column in features
+    return find_column(features, "label", data) is not None or _by_feature(features, ClassLabel) is not None
+
+
 def choose_rows(
-    images: Mapping[str, Dataset], labels: Mapping[str, str | None], *, data: DataArguments, whole: bool = False
+    images: Mapping[str, Dataset], *, data: DataArguments, whole: bool = False, without_labels: Sequence[str] = ()
 ) -> tuple[dict[str, Dataset], dict[str, list[str]]]:
-    """The splits `train` and, as far as they exist and have labels, `validation` and `test`.
+    """The splits `train` and, as far as they exist and have a label column, `validation` and `test`.
 
     Args:
         images: name of a split -> rows.
-        labels: name of a split -> its label column.
         whole: see `choose_splits`.
+        without_labels: names of the splits without a label column.
 
     Returns:
         The splits; and reason -> splits that are left out.
@@ -107,21 +106,11 @@ def choose_rows(
             left_out.setdefault("split that is not used", []).append(f"{name} ({len(images[name]):,} images)")
     found = {}
     for split, name in chosen.items():
-        if (split != "train" or whole) and not _has_labels(images[name], labels.get(name)):
-            left_out.setdefault("split without labels", []).append(f"{name} ({len(images[name]):,} images)")
+        if (split != "train" or whole) and name in without_labels:
+            left_out.setdefault(WITHOUT_LABELS, []).append(f"{name} ({len(images[name]):,} images)")
         else:
             found[split] = images[name]
     return found, left_out
-
-
-def _has_labels(rows: Dataset, column: str | None) -> bool:
-    """Whether any row of a split has a label."""
-    if column is None:
-        return False
-    values = rows.data.column(column)
-    if isinstance(rows.features[column], ClassLabel):
-        return pc.any(pc.greater_equal(values, 0)).as_py() or False
-    return values.null_count < len(rows)
 
 
 def standard_columns(rows: Dataset, *, data: DataArguments, folder: Path | None = None) -> Dataset:
@@ -136,8 +125,8 @@ def standard_columns(rows: Dataset, *, data: DataArguments, folder: Path | None 
     Raises:
         InputError: no image, label or group column; labels that are not one value per image.
     """
-    image = find_column(rows.column_names, "image", data) or _by_feature(rows, Image)
-    label = find_column(rows.column_names, "label", data) or _by_feature(rows, ClassLabel)
+    image = find_column(rows.column_names, "image", data) or _by_feature(rows.features, Image)
+    label = find_column(rows.column_names, "label", data) or _by_feature(rows.features, ClassLabel)
     if image is None or label is None:
         raise no_column("image" if image is None else "label", rows.column_names, data)
     if data.group_column is not None and data.group_column not in rows.column_names:
@@ -149,9 +138,17 @@ def standard_columns(rows: Dataset, *, data: DataArguments, folder: Path | None 
     rows = rows.rename_columns({old: new for old, new in columns.items() if old != new})
     if "group" in rows.column_names:
         values = rows.with_format("arrow")["group"][:].to_pylist()
-        groups = ["" if value is None else str(value) for value in values]
-        rows = rows.remove_columns("group").add_column("group", groups)
-    return with_labels(rows, *_read_labels(rows, dataset=data.dataset, column=label))
+        rows = rows.remove_columns("group").add_column("group", [_group_text(value) for value in values])
+    labels = rows.with_format("arrow")["label"][:]
+    labels = labels.combine_chunks() if isinstance(labels, pa.ChunkedArray) else labels
+    return with_labels(rows, *read_labels(labels, rows.features["label"], dataset=data.dataset, column=label))
+
+
+def _group_text(value: object) -> str:
+    """A group as text, '' for none; the same in every file: pandas makes 12.0 of 12 where other rows have none."""
+    if value is None or value != value:
+        return ""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
 
 
 def find_column(columns: Iterable[str], kind: str, data: DataArguments) -> str | None:
@@ -181,8 +178,8 @@ def no_column(kind: str, columns: Iterable[str], data: DataArguments) -> InputEr
     )
 
 
-def _by_feature(rows: Dataset, feature: type) -> str | None:
-    return next((column for column, kind in rows.features.items() if isinstance(kind, feature)), None)
+def _by_feature(features: Features, feature: type) -> str | None:
+    return next((column for column, kind in features.items() if isinstance(kind, feature)), None)
 
 
 def _is_file_struct(storage: pa.DataType) -> bool:
@@ -237,54 +234,19 @@ def image_paths(rows: Dataset) -> list[str | None]:
     return flat.with_format("arrow")["image.path"][:].to_pylist()
 
 
+def paths_below(rows: Dataset, data: DataArguments) -> list[str | None]:
+    """The path of each image below the folder of its dataset, with / between folders and in composed Unicode.
+
+    A path that is not in this folder is returned as it is, and None where an image has no path.
+    """
+    place = Path(data.dataset)
+    if place.is_file():
+        place = unpack(place) if place.suffix.lower() == ".zip" else place.parent
+    below = [path and PurePath(path) for path in image_paths(rows)]
+    below = [path.relative_to(place) if path and path.is_relative_to(place) else path for path in below]
+    return [normalize_name(path.as_posix()) if path else None for path in below]
+
+
 def label_numbers(rows: Dataset) -> np.ndarray:
     """The label column as (N,) int64."""
-    return np.asarray(rows.with_format("numpy")["label"][:], dtype=np.int64)
-
-
-def _read_labels(rows: Dataset, *, dataset: str, column: str) -> tuple[list[str], np.ndarray]:
-    """Class names, each once and in composed Unicode, and (N,) indices into them; NO_LABEL for a missing label."""
-    feature = rows.features["label"]
-    values = rows.with_format("arrow")["label"][:]
-    values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type) or pa.types.is_fixed_size_list(values.type):
-        counts = pc.list_value_length(values).fill_null(1).to_numpy(zero_copy_only=False)
-        several = np.flatnonzero(counts != 1)
-        if len(several):
-            raise InputError(
-                f"Row {several[0]} of dataset '{dataset}' has {counts[several[0]]} labels in column '{column}'; "
-                "allowed: one per image. Choose another dataset, or save one label per image."
-            )
-        feature, values = feature.feature, pc.list_element(values, 0)
-    if isinstance(feature, ClassLabel):
-        numbers = np.asarray(values.cast(pa.float64()).to_numpy(zero_copy_only=False))
-        numbers = np.where(np.isnan(numbers), NO_LABEL, numbers)
-        invalid = np.flatnonzero((numbers < NO_LABEL) | (numbers >= len(feature.names)))
-        if len(invalid):
-            raise InputError(
-                f"Row {invalid[0]} of dataset '{dataset}' has label {numbers[invalid[0]]:g}; allowed: 0 to "
-                f"{len(feature.names) - 1}, or no label. Fix or remove this row."
-            )
-        return _merge_names(feature.names, numbers.astype(np.int64))
-    if pa.types.is_nested(values.type):
-        raise InputError(
-            f"Column '{column}' of dataset '{dataset}' holds {values.type}; allowed: one class per image. Name the "
-            "column of the classes 'label'."
-        )
-    if pa.types.is_null(values.type):  # no row has a label
-        values = values.cast(pa.string())
-    kinds = values.dictionary_encode()
-    kinds = kinds.combine_chunks() if isinstance(kinds, pa.ChunkedArray) else kinds
-    ordered = pc.sort_indices(kinds.dictionary).to_pylist()  # numbers by value, text in alphabetical order
-    text = kinds.dictionary.cast(pa.string()).to_pylist()
-    place = np.empty(len(ordered) + 1, dtype=np.int64)
-    place[ordered], place[-1] = np.arange(len(ordered)), NO_LABEL
-    numbers = place[kinds.indices.fill_null(len(ordered)).to_numpy(zero_copy_only=False)]
-    return _merge_names([text[at] for at in ordered], numbers)
-
-
-def _merge_names(names: Iterable[str], numbers: np.ndarray) -> tuple[list[str], np.ndarray]:
-    names = [normalize_name(name) for name in names]
-    merged = list(dict.fromkeys(names))
-    renumber = np.array([*map(merged.index, names), NO_LABEL], dtype=np.int64)
-    return merged, renumber[numbers]
+    return rows.with_format("arrow")["label"][:].to_numpy().astype(np.int64)

@@ -10,8 +10,9 @@ from datasets import Dataset
 
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.columns import label_numbers
-from hfprobe.data.drawing import OF_ITS_OWN, draw_part, group_names
-from hfprobe.system.errors import InputError, shorten
+from hfprobe.data.drawing import draw_part
+from hfprobe.data.groups import find_groups
+from hfprobe.system.errors import InputError
 
 PARTS = ("train", "validation", "test")
 
@@ -37,8 +38,8 @@ def divide(kept: Mapping[str, Dataset], data: DataArguments, *, seed: int) -> tu
         InputError: a class or a group that cannot be divided; a group that is in two of the existing splits.
     """
     train = kept["train"]
-    groups = group_names(train, data)
-    _refuse_shared_groups(kept, data, groups)
+    found, sizes = find_groups(kept, data)
+    groups = None if found is None else found["train"]
     parts = {split: Part(rows, split) for split, rows in kept.items()}
     missing = [split for split in ("test", "validation") if split not in kept]
     smallest = np.bincount(label_numbers(train), minlength=len(train.features["label"].names))
@@ -56,30 +57,15 @@ def divide(kept: Mapping[str, Dataset], data: DataArguments, *, seed: int) -> tu
         train = train.select(remaining)
         groups = None if groups is None else [groups[position] for position in remaining]
     parts["train"] = Part(train, "train")
-    return {name: parts[name] for name in PARTS}, _describe_division(kept, missing, data, seed=seed)
+    return {name: parts[name] for name in PARTS}, _describe_division(kept, missing, sizes, seed=seed)
 
 
-def _refuse_shared_groups(kept: Mapping[str, Dataset], data: DataArguments, groups: list[str] | None) -> None:
-    """Raise InputError if images of one group are in two of the splits that the dataset has."""
-    if groups is None:
-        return
-    for split, rows in kept.items():
-        common = set(groups) & set(group_names(rows, data) or ())
-        shared = sorted(group for group in common if not group.startswith(OF_ITS_OWN))
-        if split != "train" and shared:
-            raise InputError(
-                f"{len(shared):,} groups have images both in train and in {split}: {shorten(', '.join(shared))}. Move "
-                "each group into one split, or leave --group_by and --group_column out."
-            )
-
-
-def _describe_division(kept: Mapping[str, Dataset], missing: list[str], data: DataArguments, *, seed: int) -> str:
+def _describe_division(kept: Mapping[str, Dataset], missing: list[str], sizes: str, *, seed: int) -> str:
     given = " and ".join(split for split in PARTS if split in kept and (split != "train" or not missing))
     sentences = [f"The {given} images are those of the dataset."] if given else []
     how = f"stratified by class, with seed {seed}"
-    if data.group_column or data.group_by:
-        by = f"column '{data.group_column}'" if data.group_column else data.group_by
-        how += f", each group ({by}) in one split"
+    if sizes:
+        how += ", each group in one split"
     if missing == ["test", "validation"]:
         drawn = (
             "The dataset has no test and no validation split: its images are divided into 64 % train, 16 % validation"
@@ -87,4 +73,4 @@ def _describe_division(kept: Mapping[str, Dataset], missing: list[str], data: Da
         sentences.append(f"{drawn} and 20 % test, {how}.")
     elif missing:
         sentences.append(f"The {missing[0]} images are 20 % of the training images, {how}.")
-    return " ".join(sentences)
+    return " ".join([*sentences, *filter(None, [sizes])])

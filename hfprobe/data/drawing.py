@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import PurePath
 
 import numpy as np
 from datasets import Dataset
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
-from hfprobe.data.arguments import DataArguments
-from hfprobe.data.columns import image_paths, label_numbers, normalize_name
+from hfprobe.data.columns import label_numbers
 from hfprobe.system.errors import InputError, shorten
 
 DRAWN_SHARE = 0.2
-OF_ITS_OWN = "\0"  # begins the group of an image that has no value in `--group_column`
 
 
 def stratified_subset(labels: np.ndarray, *, size: int, seed: int) -> np.ndarray:
@@ -90,8 +87,8 @@ def _draw_groups(
         if len(found) < 2:
             raise InputError(
                 f"All images of class {name} are of one group, {shorten(', '.join(found)) or 'none'}, so they cannot "
-                "be divided between two splits. Pass --group_column or --group_by with smaller groups, or leave the "
-                "class out of --classes."
+                "be divided between two splits. Pass --group_column, --group_by or --group_regex with smaller groups, "
+                "or leave the class out of --classes."
             )
     folds = min(round(1 / DRAWN_SHARE), len(np.unique(groups)))
     candidates = []
@@ -106,51 +103,5 @@ def _draw_groups(
             return min(candidates, key=lambda parts: abs(len(parts[1]) / len(labels) - DRAWN_SHARE))
     raise InputError(
         f"The {len(np.unique(groups)):,} groups cannot be divided so that every class is in both parts. Pass "
-        "--group_column or --group_by with smaller groups."
+        "--group_column, --group_by or --group_regex with smaller groups."
     )
-
-
-def group_names(rows: Dataset, data: DataArguments) -> list[str] | None:
-    """The group of each row, as `--group_column` or `--group_by` says; None: neither is set.
-
-    Args:
-        rows: columns `image` (undecoded), `label` and, with `--group_column`, `group`.
-
-    Raises:
-        InputError: the images have no file names; no image is in a subfolder of its class.
-    """
-    if data.group_column is not None:
-        pairs = zip(rows["group"][:], rows["index"][:], strict=True)
-        return [group or f"{OF_ITS_OWN}{index}" for group, index in pairs]
-    if data.group_by is None:
-        return None
-    paths = [path or "" for path in image_paths(rows)]
-    if not all(paths):
-        raise InputError(
-            f"--group_by {data.group_by} needs the names of files, and images of dataset '{shorten(data.dataset)}' "
-            "have none. Pass --group_column with a column of it."
-        )
-    if data.group_by == "prefix":
-        return [_prefix(PurePath(path).stem) for path in paths]
-    names = rows.features["label"].names
-    groups = [_subfolder(PurePath(path), names[label]) for path, label in zip(paths, label_numbers(rows), strict=True)]
-    if not any(groups):
-        raise InputError(
-            f"--group_by folder needs images in subfolders of their class folder; dataset '{shorten(data.dataset)}' "
-            "has none. Pass --group_by prefix or --group_column."
-        )
-    return [group or path for group, path in zip(groups, paths, strict=True)]  # without a folder: a group of its own
-
-
-def _prefix(stem: str) -> str:
-    """The name of a file before its last '_', '-' or space."""
-    cut = max(stem.rfind(mark) for mark in "_- ")
-    return stem[:cut] if cut > 0 else stem
-
-
-def _subfolder(path: PurePath, label: str) -> str:
-    """The folders between the class folder and the file; without a class folder, the folder of the file."""
-    folders = [normalize_name(name) for name in path.parent.parts]
-    if label not in folders:
-        return str(path.parent)
-    return "/".join(folders[len(folders) - folders[::-1].index(label) :])

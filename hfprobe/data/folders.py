@@ -14,8 +14,9 @@ from datasets import ClassLabel, Dataset, Features, Image
 
 from hfprobe.data.archives import unpack
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.columns import normalize_name, standard_splits
+from hfprobe.data.columns import standard_splits
 from hfprobe.data.file_kinds import walk_files, why_left_out
+from hfprobe.data.labels import normalize_name
 from hfprobe.data.split_names import choose_splits, standard_name
 from hfprobe.data.table_folders import Found, find_tables, load_table, load_tables
 from hfprobe.data.tables import TABLE_ENDINGS

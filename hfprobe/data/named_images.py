@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 
@@ -19,7 +18,6 @@ from hfprobe.data.tables import Table, read_table
 from hfprobe.system.errors import InputError, shorten
 
 NAMED_AT_MOST = 5
-WHOLE_NUMBER = re.compile(r"0|[1-9][0-9]{,8}")
 NOT_NAMED = "image that no table names"
 REPEATED = "row that repeats an image"
 
@@ -250,8 +248,6 @@ def make_splits(
     repeated = rows["key"].duplicated()
     left_out = {REPEATED: [os.path.relpath(path, folder) for path in rows.loc[repeated, "path"]]}
     rows = rows[~repeated]
-    labels = pd.Series(_read_labels(rows["label"].tolist()), dtype=object, index=rows.index)
-    rows = rows.assign(label=labels)
     names = {"path": data.image_column or "image", "label": data.label_column or "label"}
     if data.group_column is not None:
         names["group"] = data.group_column
@@ -260,15 +256,6 @@ def make_splits(
         columns = {new: part[old].tolist() for old, new in names.items()}
         found[str(split)] = standard_columns(Dataset.from_dict(columns), data=data, folder=folder)
     return found, {reason: files for reason, files in left_out.items() if files}
-
-
-def _read_labels(cells: Sequence[str]) -> list[str | int | None]:
-    """Labels of CSV cells: whole numbers if all are, so that 2 is before 10; None for no label."""
-    values = {cell.removesuffix(".0") for cell in cells if cell}  # 1.0: what pandas makes of numbers with gaps
-    numbers = {value for value in values if WHOLE_NUMBER.fullmatch(value)}
-    if numbers and values - numbers <= {"-1", "nan", "NaN"}:
-        return [int(float(cell)) if cell and cell.removesuffix(".0") in numbers else None for cell in cells]
-    return [cell or None for cell in cells]
 
 
 def list_unnamed(rows: pd.DataFrame, *, folder: Path, below: bool) -> list[str]:

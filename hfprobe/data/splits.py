@@ -16,11 +16,12 @@ from datasets import Dataset, Image
 
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.cache import source_key
-from hfprobe.data.classes import choose_classes, keep_classes
-from hfprobe.data.columns import NO_LABEL, image_paths, join_files, label_numbers
+from hfprobe.data.classes import choose_classes, keep_classes, set_aside_unlabelled
+from hfprobe.data.columns import image_paths, join_files, label_numbers
 from hfprobe.data.decoding import decode_images
 from hfprobe.data.division import Part, divide
 from hfprobe.data.drawing import stratified_subset
+from hfprobe.data.duplicates import describe_identical
 from hfprobe.data.image_statistics import header_sizes
 from hfprobe.data.sources import load_source
 from hfprobe.data.store import ImageSplit
@@ -97,6 +98,7 @@ class Images:
         seed: of the splits that were drawn.
         division: sentences that say which parts the dataset has and how the others were drawn.
         left_out: reason -> names of files, splits and rows that were left out.
+        identical: sentences about images whose files are identical, from `hfprobe.data.duplicates`.
         rows_digest: of the labels and file names of the training split before anything was drawn from it.
     """
 
@@ -109,6 +111,7 @@ class Images:
     seed: int
     division: str
     left_out: dict[str, list[str]]
+    identical: list[str]
     rows_digest: str
 
     @cached_property
@@ -185,6 +188,7 @@ class Images:
         summary: dict[str, Any] = {
             "division": self.division,
             "left_out": left_out,
+            "identical_images": self.identical,
             "image_counts": self.counts() | counts,
         }
         if "test" not in self.source_keys:  # the test images were drawn from these
@@ -212,12 +216,13 @@ class Images:
                 raise InputError(f"No {name} image of class {lost} can be read. Replace them, or leave the class out.")
 
 
-def load_images(data: DataArguments, *, seed: int, whole: bool = False) -> Images:
+def load_images(data: DataArguments, *, seed: int, whole: bool = False, of_model: bool = False) -> Images:
     """Load a dataset, choose its classes, split it and take subsets; nothing is decoded. What was found is logged.
 
     Args:
         seed: seed of the splits that are drawn, and of the subsets.
         whole: make one part, `all`, of the images of all splits, to evaluate a model on all of them.
+        of_model: see `hfprobe.data.classes.choose_classes`.
 
     Returns:
         The parts `train`, `validation` and `test`; with the defaults, 4,000 / 1,000 / 1,000 images per class. A split
@@ -227,12 +232,16 @@ def load_images(data: DataArguments, *, seed: int, whole: bool = False) -> Image
         InputError: a dataset or class does not exist; a class has too few images.
     """
     source = load_source(data, whole=whole)
-    if not source.splits:
+    labelled, unlabelled = set_aside_unlabelled(source.splits, data, whole=whole)
+    if not labelled:
         raise InputError(
             f"Dataset '{shorten(data.dataset)}' has no images with labels. Put them into one folder per class."
         )
-    splits = {"all": join_files(list(source.splits.values()))} if whole else source.splits
-    classes, others = choose_classes(splits, data, whole=whole)
+    splits = {"all": join_files(list(labelled.values()))} if whole else labelled
+    classes, others = choose_classes(splits, data, whole=whole, of_model=of_model)
+    left_out: dict[str, list[str]] = {}
+    for reason, names in (*source.left_out.items(), *unlabelled.items(), *others.items()):
+        left_out.setdefault(reason, []).extend(names)
     undecoded = {split: rows.cast_column("image", Image(decode=False)) for split, rows in splits.items()}
     kept = {split: keep_classes(rows, classes=classes, split=split) for split, rows in undecoded.items()}
     if whole:
@@ -253,10 +262,13 @@ def load_images(data: DataArguments, *, seed: int, whole: bool = False) -> Image
         arguments=data,
         seed=seed,
         division=division,
-        left_out=source.left_out | others | _unlabelled(splits),
+        left_out=left_out,
+        identical=describe_identical(kept, data),
         rows_digest=_digest_rows(next(iter(kept.values()))),
     )
     logger.info("%s", images.describe())
+    for sentence in images.identical:
+        logger.warning("%s", sentence)
     return images
 
 
@@ -264,13 +276,3 @@ def _digest_rows(rows: Dataset) -> str:
     """SHA-256 of the labels and of the names of the files, without their folders: a dataset may be moved."""
     names = "\0".join(PurePath(path or "").name for path in image_paths(rows))
     return hashlib.sha256(label_numbers(rows).tobytes() + names.encode(errors="surrogatepass")).hexdigest()
-
-
-def _unlabelled(splits: Mapping[str, Dataset]) -> dict[str, list[str]]:
-    """The number of images without a label."""
-    left_out: dict[str, list[str]] = {}
-    for split, rows in splits.items():
-        unlabelled = int((label_numbers(rows) == NO_LABEL).sum())
-        if unlabelled:
-            left_out.setdefault("without a label", []).append(f"{unlabelled:,} {split} images")
-    return left_out

@@ -14,15 +14,16 @@ from datasets import Dataset, Image
 
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.columns import (
+    WITHOUT_LABELS,
     choose_rows,
     find_column,
     image_paths,
     join_files,
     label_numbers,
     no_column,
-    normalize_name,
 )
 from hfprobe.data.file_kinds import walk_files, why_left_out
+from hfprobe.data.labels import normalize_name
 from hfprobe.data.named_images import (
     NOT_NAMED,
     NothingNamedError,
@@ -116,7 +117,9 @@ def find_tables(folder: Path, split_folders: Sequence[Path], data: DataArguments
         elif header is None and file.suffix.lower() == ".parquet" and not classes:
             tables.images.append(file)  # which read_parquet refuses
         elif header is None or not _has_columns(file, header, data):
-            tables.leave_out(NO_TABLE, [file])
+            split = split_of_file(file, folder, data)
+            unlabelled = split and standard_name(split, data) != "train" and find_column(header or (), "image", data)
+            tables.leave_out(WITHOUT_LABELS if unlabelled else NO_TABLE, [file])
             lacking.append((file, header))
         else:
             (tables.images if holds_images(file, data) else tables.paths).append(file)
@@ -125,10 +128,12 @@ def find_tables(folder: Path, split_folders: Sequence[Path], data: DataArguments
     if unused := [file for file in tables.paths if file not in used]:
         tables.leave_out(NOT_USED, unused)
     tables.paths = used
+    if tables.images or tables.paths or classes:
+        return tables
     loose = any(why_left_out(file.name) is None for file in files)
-    if loose and not (tables.images or tables.paths or classes):
-        if lacking:
-            _refuse_lacking(*lacking[0], data)
+    if lacking and (loose or not any(why_left_out(file.name) is None for file in walk_files(folder))):
+        _refuse_lacking(*lacking[0], data)
+    if loose:
         sheets = [file for file in files if file.suffix.lower() in SHEET_ENDINGS]
         if sheets:
             raise InputError(
@@ -306,4 +311,4 @@ def choose(rows: Mapping[str, Dataset], data: DataArguments, *, whole: bool) -> 
     """The splits of rows that have been read; rows without a split are the training split."""
     if set(rows) == {""}:
         rows = {"train": rows[""]}
-    return Found(*choose_rows(rows, dict.fromkeys(rows, "label"), data=data, whole=whole))
+    return Found(*choose_rows(rows, data=data, whole=whole))

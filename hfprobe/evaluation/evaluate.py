@@ -119,6 +119,7 @@ def evaluate_model(
             "source": splits.source,
             "division": splits.summary.get("division", ""),
             "left_out": splits.summary.get("left_out", {}),
+            "identical_images": splits.summary.get("identical_images", []),
             "image_counts": splits.summary.get("image_counts", {}),
             "split_fingerprint": images.fingerprint,
             "pictures_fingerprint": images.pictures_fingerprint,
@@ -180,13 +181,15 @@ def load_images_of(
             "--dataset with images that it has not seen."
         )
     known = {name: run[name] for name in IDENTITY if name in run} if is_own else {}
+    chosen = classes or (run.get("classes") if is_own else None)  # on purpose, now or for the run
     data = DataArguments(
         dataset=dataset or own,
-        classes=classes or class_names_of(model),
+        classes=chosen or class_names_of(model),
         max_eval_samples=max_eval_samples,
         **known | {name: value for name, value in settings.items() if value},
     )
-    images = load_images(data, seed=run.get("split_seed", run.get("seed", 42)), whole=whole)
+    seed = run.get("split_seed", run.get("seed", 42))
+    images = load_images(data, seed=seed, whole=whole, of_model=chosen is None)
     if not whole and is_own and run.get("rows_digest") not in (None, images.rows_digest):
         raise InputError(
             f"The images of '{shorten(own)}' have changed since this model was trained. Its test images were drawn "

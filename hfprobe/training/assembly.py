@@ -61,6 +61,7 @@ def build_trainer(
         "split_seed": config.split_seed,
         "dataset": config.data.dataset,
         "data_fingerprint": splits.fingerprint,
+        **({"classes": config.data.classes} if config.data.classes else {}),
         **config.data.identity(),
         **{name: splits.summary[name] for name in ("rows_digest",) if name in splits.summary},
         "majority_class": splits.class_names[int(images_per_class.argmax())],

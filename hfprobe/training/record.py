@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # slow to import
 
 # What a record must hold to be compared; early versions of hfprobe wrote only a part of it.
 NEEDED = ("model", "config", "class_names", "data_fingerprint", "processes", "effective_batch_size")
+# What is recorded of how the images were divided.
+SUMMARIZED = ("division", "left_out", "identical_images")
 
 
 def describe_run(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -> dict[str, Any]:
@@ -33,7 +35,7 @@ def describe_run(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -
         "config": config.to_dict(),
         "class_names": splits.class_names,
         "source": splits.source,
-        **{name: splits.summary[name] for name in ("division", "left_out") if name in splits.summary},
+        **{name: splits.summary[name] for name in SUMMARIZED if name in splits.summary},
         "data_fingerprint": splits.fingerprint,
         **({"class_weights": weights} if weights else {}),
         "images": {name: len(splits.part(name)) for name in ("train", "validation")},

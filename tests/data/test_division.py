@@ -2,25 +2,16 @@
 
 import re
 
-import datasets
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.rows import make_rows
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.division import divide
 from hfprobe.data.drawing import draw_part
 from hfprobe.system.errors import InputError
-
-
-def make_rows(labels, *, paths=None, groups=None):
-    names = [f"class{number}" for number in range(max(labels) + 1)]
-    features = datasets.Features(image=datasets.Image(decode=False), label=datasets.ClassLabel(names=names))
-    paths = paths or [f"photos/class{label}/{number}.jpg" for number, label in enumerate(labels)]
-    content = {"image": [{"path": path, "bytes": None} for path in paths], "label": labels}
-    rows = datasets.Dataset.from_dict(content, features=features).add_column("index", np.arange(len(labels)))
-    return rows if groups is None else rows.add_column("group", groups)
 
 
 def column(rows, name):
@@ -80,8 +71,7 @@ def test_images_of_a_group_are_in_one_split(setting, path, group):
     check_groups(parts, lambda row: numbers[row["index"]])
     shares = [len(parts[name].rows) / 200 for name in ("train", "validation", "test")]
     np.testing.assert_allclose(shares, [0.64, 0.16, 0.2], atol=0.07)
-    assert "each group (" in how
-    assert how.endswith(") in one split.")
+    assert ", each group in one split. 200 images in " in how
 
 
 def test_a_group_that_spans_classes_stays_together():
@@ -102,31 +92,8 @@ def test_a_class_of_one_group_cannot_be_divided():
 
 def test_groups_that_cannot_be_divided_are_refused():
     rows = make_rows([0, 1] * 20, groups=["a", "b", "b", "a"] * 10)
-    with pytest.raises(InputError, match="Pass --group_column or --group_by with smaller groups"):
+    with pytest.raises(InputError, match="Pass --group_column, --group_by or --group_regex with smaller groups"):
         divide({"train": rows}, DataArguments(dataset="d", group_column="patient"), seed=0)
-
-
-def test_a_group_in_two_existing_splits_is_refused():
-    kept = {
-        "train": make_rows([0, 1] * 20, groups=[f"p{number // 4}" for number in range(40)]),
-        "test": make_rows([0, 1] * 2, groups=["p3", "p77", "p3", "p78"]),
-    }
-    expected = "1 groups have images both in train and in test: p3. Move each group into one split, or leave --group_by"
-    with pytest.raises(InputError, match=re.escape(expected)):
-        divide(kept, DataArguments(dataset="d", group_column="patient"), seed=0)
-
-
-def test_folders_as_groups_need_subfolders_and_prefixes_need_names():
-    with pytest.raises(InputError, match="--group_by folder needs images in subfolders of their class folder"):
-        divide({"train": make_rows([0, 1] * 20)}, DataArguments(dataset="d", group_by="folder"), seed=0)
-    rows = make_rows([0, 1] * 20).map(lambda row: {"image": {"path": None, "bytes": b"x"}})
-    with pytest.raises(InputError, match="--group_by prefix needs the names of files, and images of dataset 'd' have"):
-        divide({"train": rows}, DataArguments(dataset="d", group_by="prefix"), seed=0)
-
-
-def test_two_ways_to_say_the_groups_are_refused():
-    with pytest.raises(InputError, match="--group_column and --group_by both say which images belong together"):
-        DataArguments(dataset="d", group_by="folder", group_column="patient")
 
 
 def test_a_part_of_the_default_dataset_is_drawn_as_before():

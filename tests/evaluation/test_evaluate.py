@@ -107,7 +107,7 @@ def test_a_model_is_evaluated_on_every_image_of_another_folder(tmp_path):
     model, processor = cat_model()
     images = load_images_of(model, dataset=str(write_folder(tmp_path, ["cat", "dog", "horse"], count=3)), whole=True)
     assert images.counts() == {"all": [0, 0, 0, 3, 3]}
-    assert images.left_out == {"class that the model does not have": ["horse"]}
+    assert images.left_out == {"class that the model does not have": ["3 images (horse 3)"]}
     result = evaluate_model(
         model=model,
         processor=processor,
@@ -117,6 +117,47 @@ def test_a_model_is_evaluated_on_every_image_of_another_folder(tmp_path):
     )
     assert (result.metrics["n"], result.metrics["accuracy"]) == (6, 0.5)
     assert sorted(result.files)[0] == str(tmp_path / "cat" / "0.png")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(("names", "wrong"), [(["cat", "dog", "Dog"], "Dog"), (["cat", "dog", "d-og"], "d-og")])
+def test_a_class_that_is_nearly_one_of_the_models_is_refused_in_an_evaluation(tmp_path, names, wrong, whole):
+    model = cat_model(labels=["dog", "cat"])[0]
+    folder = write_folder(tmp_path, names)
+    where = "" if whole else " of split 'train'"
+    expected = (
+        f"Class '{wrong}'{where} has 10 images and is not a class of the model, which has 'dog'. Rename the class or "
+        "move its images, or leave them out on purpose with --classes dog cat."
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(expected)}$"):
+        load_images_of(model, dataset=str(folder), whole=whole)
+    images = load_images_of(model, dataset=str(folder), whole=whole, classes=["dog", "cat"])
+    assert [f"({wrong} 10)" in text for texts in images.left_out.values() for text in texts] == [True]
+
+
+@pytest.mark.parametrize(("other", "refused"), [("dogs", True), ("wolf", False), ("cot", False)])
+def test_a_class_that_is_similar_to_one_that_has_no_images_is_refused(tmp_path, other, refused):
+    folder = write_folder(tmp_path, ["cat", other])
+    model = cat_model(labels=["cat", "dog"])[0]
+    if refused:
+        with pytest.raises(InputError, match=f"^Class '{other}' has 10 images and is not a class of the model, which"):
+            load_images_of(model, dataset=str(folder), whole=True)
+    else:
+        left_out = load_images_of(model, dataset=str(folder), whole=True).left_out
+        assert left_out == {"class that the model does not have": [f"10 images ({other} 10)"]}
+
+
+def test_classes_that_a_run_chose_on_purpose_are_those_of_its_evaluation(tmp_path):
+    for split in ("train", "test"):
+        write_folder(tmp_path / split, ["cat", "dog", "Dog"])
+    model = cat_model(labels=["cat", "dog"])[0]
+    model.config.run = {"dataset": str(tmp_path), "seed": 3}
+    with pytest.raises(InputError, match=r"^Class 'Dog' of split 'train' has 10 images"):
+        load_images_of(model)
+    model.config.run["classes"] = ["cat", "dog"]
+    assert load_images_of(model).left_out == {
+        "class that is not among --classes": ["10 train images (Dog 10)", "10 test images (Dog 10)"]
+    }
 
 
 def test_all_images_of_the_models_own_dataset_are_not_evaluated():
@@ -148,12 +189,13 @@ def test_drawn_test_images_of_a_dataset_that_changed_are_refused(tmp_path):
     assert load_images_of(model, dataset=str(write_folder(tmp_path / "new", ["cat", "dog"])), whole=True)
 
 
-def test_an_evaluation_finds_the_images_by_the_settings_of_the_run(tmp_path):
+@pytest.mark.parametrize("way", [{"group_by": "prefix"}, {"group_regex": "/(visit[0-9])"}])
+def test_an_evaluation_finds_the_images_by_the_settings_of_the_run(tmp_path, way):
     folder = write_folder(tmp_path / "photos", ["cat", "dog"])
     for name in ("cat", "dog"):
         for number in range(10):
             (folder / name / f"{number}.png").rename(folder / name / f"visit{number // 2}_{number}.png")
-    settings = DataArguments(dataset=str(folder), group_by="prefix")
+    settings = DataArguments(dataset=str(folder), **way)
     trained = load_images(settings, seed=3)
     model = cat_model(labels=["cat", "dog"])[0]
     model.config.run = {"dataset": str(folder), "seed": 3} | settings.identity()

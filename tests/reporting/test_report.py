@@ -280,3 +280,17 @@ def test_the_gallery_names_the_files_of_images_that_are_files(tmp_path):
     assert EvalResult.load(tmp_path).files == files
     wrong = int(np.flatnonzero(result.predictions != result.labels)[0])
     assert f"<bdi>&lt;i&gt;/{wrong}.jpg</bdi>" in (tmp_path / "report.html").read_text()
+
+
+def test_the_page_names_identical_images_and_what_is_left_out(tmp_path):
+    result = make_result()
+    told = {
+        "division": "The test images are those of the dataset.",
+        "left_out": {"class that the model does not have": ["3 images (wolf 3)"]},
+        "identical_images": ["Identical files in two splits: 1 of the 60 <test> images."],
+        "image_counts": {"test": [20, 20, 20]},
+    }
+    dataclasses.replace(result, provenance=result.provenance | told).save(tmp_path)
+    page = write_report(tmp_path).read_text()
+    assert "<li>class that the model does not have (1): <bdi>3 images (wolf 3)</bdi></li>" in page
+    assert page.count("Identical files in two splits: 1 of the 60 &lt;test&gt; images.") == 1
