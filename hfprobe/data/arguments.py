@@ -94,8 +94,8 @@ class DataArguments:
         default=None,
         metadata={
             "help": "Regular expression that finds, in the path of an image below the dataset folder, what images that "
-            "belong together share: its first group, or else all that it matches, such as '/(clip[0-9]+)'. They are "
-            "kept in one split."
+            "belong together share: its first group, or all that it matches if it has none, such as '/(clip[0-9]+)'. "
+            "They are kept in one split."
         },
     )
     classes: list[str] | None = field(
