@@ -6,19 +6,31 @@ builders of `datasets` search for words such as train and test at any depth of a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 import datasets
-from datasets import ClassLabel, Dataset, Features, Image
+from datasets import Dataset
 
-from hfprobe.data.archives import unpack
+from hfprobe.data.archives import name_zip, unpack
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.columns import choose_rows, join_files, normalize_name, standard_splits
-from hfprobe.data.file_kinds import walk_files, why_left_out
-from hfprobe.data.split_names import choose_splits, means_the_same, standard_name
+from hfprobe.data.class_folders import (
+    add_left_out,
+    describe_contents,
+    find_inside,
+    list_loose,
+    read_class_folders,
+    read_split_folders,
+    subfolders,
+)
+from hfprobe.data.columns import choose_rows, join_files, standard_splits
+from hfprobe.data.file_kinds import walk_files
+from hfprobe.data.split_names import means_the_same
 from hfprobe.data.tables import is_image_table, read_csv, read_parquet, split_of_file
 from hfprobe.system.errors import InputError, shorten
+
+logger = logging.getLogger(__name__)
 
 ALLOWED = (
     "one folder of images per class, with or without train/ and test/ above them; a CSV file with the columns file and "
@@ -42,19 +54,25 @@ def load_local(place: Path, data: DataArguments, *, whole: bool = False) -> Foun
     if place.is_file():
         ending = place.suffix.lower()
         if ending == ".zip":
-            return load_local(unpack(place), data, whole=whole)
+            try:
+                return load_local(unpack(place), data, whole=whole)
+            except InputError as error:
+                raise InputError(name_zip(str(error), place)) from error
         if ending in TABLE_ENDINGS:
             return _choose(read_csv(place, data), data, whole=whole)
         if ending == ".parquet":
             return _choose({"": read_parquet(place, data)}, data, whole=whole)
         raise InputError(f"--dataset '{shorten(place)}' is a file of another kind. Allowed: {ALLOWED}.")
-    if (place / "dataset_dict.json").is_file() or (place / "state.json").is_file():
+    if _is_saved(place):
         return _load_saved(place, data, whole=whole)
-    for read in (_read_parquet_files, _read_csv_files, _read_split_folders, _read_class_folders):
+    for read in (_read_parquet_files, _read_csv_files, _read_only_folder):
         found = read(place, data, whole)
         if found is not None:
             return found
-    raise InputError(_why_nothing(place))
+    found = read_split_folders(place, data, whole=whole) or read_class_folders(place, data, whole=whole)
+    if found is None:
+        raise InputError(f"Dataset folder '{shorten(place)}' {describe_contents(place)}. Allowed: {ALLOWED}.")
+    return found
 
 
 def _choose(rows: Mapping[str, Dataset], data: DataArguments, *, whole: bool) -> Found:
@@ -62,6 +80,10 @@ def _choose(rows: Mapping[str, Dataset], data: DataArguments, *, whole: bool) ->
     if set(rows) == {""}:
         rows = {"train": rows[""]}
     return choose_rows(rows, dict.fromkeys(rows, "label"), data=data, whole=whole)
+
+
+def _is_saved(folder: Path) -> bool:
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
 def _load_saved(folder: Path, data: DataArguments, *, whole: bool) -> Found:
@@ -92,7 +114,7 @@ def _read_parquet_files(folder: Path, data: DataArguments, whole: bool) -> Found
 
 def _read_csv_files(folder: Path, data: DataArguments, whole: bool) -> Found | None:
     """`metadata.csv`, one file per split (`train.csv`), one such file in each split folder, or the only CSV file."""
-    here = [file for place in (folder, *_folders(folder)) for file in sorted(place.iterdir()) if file.is_file()]
+    here = [file for place in (folder, *subfolders(folder)) for file in sorted(place.iterdir()) if file.is_file()]
     here = [file for file in here if file.suffix.lower() in TABLE_ENDINGS and not file.name.startswith(".")]
     tables = [file for file in here if is_image_table(file, data)]
     tables = [file for file in tables if file.name.lower() == "metadata.csv"] or tables
@@ -117,102 +139,13 @@ def _read_csv_files(folder: Path, data: DataArguments, whole: bool) -> Found | N
     return found, left_out | unused
 
 
-def _read_split_folders(folder: Path, data: DataArguments, whole: bool) -> Found | None:
-    places = {place.name: place for place in _folders(folder)}
-    splits = {name: place for name, place in places.items() if standard_name(name, data)}
-    if not splits:
+def _read_only_folder(folder: Path, data: DataArguments, whole: bool) -> Found | None:
+    """The dataset in the only folder of a folder, as an archive has it: `photos/photos/<class>/`."""
+    places = subfolders(folder)
+    inside = places[0] if len(places) == 1 and _is_saved(places[0]) else find_inside(folder, data.classes or (), data)
+    if inside is None:
         return None
-    classes = [name for name in places if name not in splits and _has_pictures(places[name])]
-    if classes and not any((data.train_split, data.validation_split, data.test_split)):
-        raise InputError(
-            f"'{shorten(folder)}' holds split folders ({', '.join(splits)}) beside class folders "
-            f"({shorten(', '.join(classes))}). Move the classes into the split folders, or rename a class that is "
-            "named like a split."
-        )
-    found: dict[str, Dataset] = {}
-    left_out: dict[str, list[str]] = {}
-    if classes:
-        left_out["folder that is not used"] = classes
-    for split, name in choose_splits(splits, data, whole=whole).items():
-        rows, unused = _read_classes(splits[name])
-        for reason, files in unused.items():
-            left_out.setdefault(reason, []).extend(f"{name}/{file}" for file in files)
-        if rows is not None:
-            found[split] = rows
-        elif split != "train" and _has_pictures(splits[name]):
-            left_out.setdefault("split without labels", []).append(name)
-        else:
-            raise InputError(
-                f"Split '{name}' of '{shorten(folder)}' is empty. Put the images into {name}/<class>/, one folder per "
-                "class."
-            )
+    logger.info("The dataset is in '%s'.", name_zip(str(inside), data.dataset))
+    found, left_out = load_local(inside, data, whole=whole)
+    add_left_out(left_out, list_loose(folder))
     return found, left_out
-
-
-def _read_class_folders(folder: Path, data: DataArguments, whole: bool) -> Found | None:
-    rows, left_out = _read_classes(folder)
-    if rows is None:
-        return None
-    choose_splits(["train"], data, whole=whole)  # refuses flags that name other splits
-    if len(rows.features["label"].names) == 1 and not whole:
-        name = rows.features["label"].names[0]
-        below = [place.name for place in _folders(folder / name) if _has_pictures(place)]
-        hint = f" If {shorten(', '.join(below))} are the classes, pass --dataset '{folder / name}'." if below else ""
-        raise InputError(
-            f"'{shorten(folder)}' holds images of one class, {name}; allowed: two or more, each in a folder.{hint}"
-        )
-    return {"train": rows}, left_out
-
-
-def _read_classes(folder: Path) -> tuple[Dataset | None, dict[str, list[str]]]:
-    """The images in `folder`/<class>/, at any depth; None where there are none. And what is left out."""
-    paths: list[str] = []
-    labels: list[str] = []
-    left_out: dict[str, list[str]] = {}
-    for place in _folders(folder):
-        before = len(paths)
-        for file in walk_files(place):
-            reason = why_left_out(file.name)
-            if reason is None:
-                paths.append(str(file))
-                labels.append(normalize_name(place.name))
-            elif reason:
-                left_out.setdefault(reason, []).append(str(file.relative_to(folder)))
-        if len(paths) == before:
-            left_out.setdefault("folder without images", []).append(place.name)
-    if not paths:
-        return None, left_out
-    for file in sorted(folder.iterdir()):
-        reason = "in no class folder" if why_left_out(file.name) is None else why_left_out(file.name)
-        if reason and file.is_file():
-            left_out.setdefault(reason, []).append(file.name)
-    names = sorted(set(labels))
-    numbers = {name: number for number, name in enumerate(names)}
-    rows = Dataset.from_dict(
-        {"image": paths, "label": [numbers[label] for label in labels]},
-        features=Features(image=Image(), label=ClassLabel(names=names)),
-    )
-    return rows, left_out
-
-
-def _folders(place: Path) -> list[Path]:
-    """The subfolders of a folder, without hidden ones."""
-    hidden = (".", "__MACOSX")
-    return sorted(found for found in place.iterdir() if found.is_dir() and not found.name.startswith(hidden))
-
-
-def _has_pictures(place: Path) -> bool:
-    return any(why_left_out(file.name) is None for file in walk_files(place))
-
-
-def _why_nothing(folder: Path) -> str:
-    """The error for a folder without a dataset."""
-    files = [file for file in walk_files(folder) if why_left_out(file.name) != ""]
-    if any(why_left_out(file.name) is None for file in files):
-        found = "holds images in no class folder"
-    elif files:
-        reasons = sorted({reason for file in files if (reason := why_left_out(file.name))})
-        found = f"holds {len(files):,} files and no image: {shorten('; '.join(reasons))}"
-    else:
-        found = "is empty"
-    return f"Dataset folder '{shorten(folder)}' {found}. Allowed: {ALLOWED}."

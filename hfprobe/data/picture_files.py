@@ -12,21 +12,25 @@ from pathlib import Path
 
 import PIL.Image
 
-from hfprobe.data.file_kinds import warn_of_folder, why_left_out
+from hfprobe.data.file_kinds import SYSTEM, SYSTEM_FOLDERS, is_system_folder, warn_of_folder, why_left_out
+from hfprobe.data.file_names import escape
 from hfprobe.system.errors import InputError, shorten
 
 logger = logging.getLogger(__name__)
 
 STANDARD_INPUT = "-"
+NAMED_AT_MOST = 5
+ARCHIVE_ENDINGS = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 ALLOWED = "Allowed: folders, files, patterns such as 'photos/*.jpg', and - for a list of paths on standard input."
 
 
 def find_pictures(places: Iterable[str], *, read_input: bytes | None = None) -> list[str]:
     """The paths of all pictures, in the order of `places`, each file once however often it is named.
 
-    A folder gives the files with the ending of a picture in it and in its subfolders, sorted. Hidden files and folders
-    are skipped. Links are followed, but no folder is read twice. A file is taken whatever its ending, and whether or
-    not it can be read. A pattern gives what a shell would make of it; a path that exists is never a pattern.
+    A folder gives the files with the ending of a picture in it and in its subfolders, sorted. Hidden files and system
+    folders are skipped. Links are followed, but no folder is read twice. A file is taken whatever its ending, and
+    whether or not it can be read. A pattern gives what a shell would make of it, without what is in system folders; a
+    path that exists is never a pattern. A system folder is read if it is the only place.
 
     Args:
         places: folders, files and patterns. STANDARD_INPUT stands for the paths in `read_input`.
@@ -34,7 +38,8 @@ def find_pictures(places: Iterable[str], *, read_input: bytes | None = None) -> 
             are never patterns; a path that does not exist is taken like a file that cannot be read.
 
     Raises:
-        InputError: no place; a place that does not exist, or a pattern without a match; no picture in all of them.
+        InputError: no place; a place that does not exist, or a pattern without a match; an archive; no picture in all
+            of them.
     """
     places = list(places)
     if not places:
@@ -44,9 +49,23 @@ def find_pictures(places: Iterable[str], *, read_input: bytes | None = None) -> 
         if place == STANDARD_INPUT:
             for path in _listed(read_input or b""):
                 search.add(path)
+        elif os.path.lexists(place):
+            name = os.path.basename(os.path.normpath(place))
+            if len(places) > 1 and name.casefold() in SYSTEM_FOLDERS and os.path.isdir(place):  # a shell expanded *
+                search.skip(place)
+            else:
+                search.add(place)
         else:
-            for path in [place] if os.path.lexists(place) else _expand(place):
-                search.add(path)
+            for path in _expand(place):
+                folder = _system_folder(path, pattern=place)
+                if folder is None:
+                    search.add(path)
+                else:
+                    search.skip(folder)
+    if search.skipped:
+        named = ", ".join(map(shorten, map(escape, search.skipped[:NAMED_AT_MOST])))
+        more = f" and {len(search.skipped) - NAMED_AT_MOST:,} more" if len(search.skipped) > NAMED_AT_MOST else ""
+        logger.info("Left out (%s), %s: %s%s.", f"{len(search.skipped):,}", SYSTEM, named, more)
     if search.left_out:
         told = "; ".join(f"{count:,} {reason}" for reason, count in search.left_out.most_common())
         logger.info(
@@ -63,18 +82,31 @@ class _Search:
     def __init__(self) -> None:
         self.paths: list[str] = []
         self.left_out: Counter[str] = Counter()
+        self.skipped: list[str] = []
         self._seen: set[str] = set()  # files and folders, as paths without links
 
     def add(self, path: str) -> None:
-        if not os.path.isdir(path):
+        if os.path.isdir(path):
+            if self._is_new(path):
+                self._walk(path)
+        elif path.lower().endswith(ARCHIVE_ENDINGS) and os.path.isfile(path):
+            raise InputError(f"'{shorten(escape(path))}' is an archive. Unpack it, and pass its folder. {ALLOWED}")
+        else:
             self._take(path, os.path.realpath(path))
-        elif self._is_new(path):
-            self._walk(path)
+
+    def skip(self, folder: str) -> None:
+        if folder not in self.skipped:
+            self.skipped.append(folder)
 
     def _walk(self, folder: str) -> None:
         for here, folders, files in os.walk(folder, followlinks=True, onerror=warn_of_folder):
+            for name in sorted(folders):
+                if is_system_folder(name):
+                    self.skip(os.path.join(here, name))
             folders[:] = [
-                name for name in sorted(folders) if not name.startswith(".") and self._is_new(os.path.join(here, name))
+                name
+                for name in sorted(folders)
+                if not is_system_folder(name) and self._is_new(os.path.join(here, name))
             ]
             real = os.path.realpath(here)
             for name in sorted(files):
@@ -99,6 +131,16 @@ class _Search:
         found = real not in self._seen
         self._seen.add(real)
         return found
+
+
+def _system_folder(path: str, *, pattern: str) -> str | None:
+    """The first system folder of a path that matches a pattern, unless the pattern has its name; None: there is none."""
+    parts = Path(path).parts
+    for number, name in enumerate(parts):
+        folder = os.path.join(*parts[: number + 1])
+        if is_system_folder(name) and name not in Path(pattern).parts and os.path.isdir(folder):
+            return folder
+    return None
 
 
 def _expand(pattern: str) -> list[str]:
