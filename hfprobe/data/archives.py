@@ -47,6 +47,8 @@ def unpack(file: Path) -> Path:
                             progress.update()
                     if not place.is_dir():  # another process may have unpacked it in the meantime
                         os.rename(work, place)
+        except InputError:
+            raise
         except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, ValueError, EOFError) as error:
             raise InputError(
                 f"'{shorten(file)}' cannot be unpacked: {shorten(first_line(error))}. Pass an intact zip file without "

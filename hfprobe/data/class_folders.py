@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset, Features, Image
 
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.columns import normalize_name
-from hfprobe.data.file_kinds import SYSTEM, is_system_folder, walk_files, why_left_out
+from hfprobe.data.file_kinds import SYSTEM, WORDS, is_system_folder, walk_files, why_left_out
 from hfprobe.data.file_names import escape, path_to_text
 from hfprobe.data.split_names import SPLIT_NAMES, choose_splits, look_like_splits, standard_name
 from hfprobe.system.errors import InputError, shorten
@@ -42,14 +42,15 @@ def read_split_folders(folder: Path, data: DataArguments, *, whole: bool) -> tup
         raise InputError(
             f"'{shorten(folder)}' holds split folders ({shorten(', '.join(splits))}) beside class folders "
             f"({shorten(', '.join(others))}). Move the classes into the split folders, or rename a class that is "
-            "named like a split. If all are splits, pass --train_split NAME --test_split NAME; if all are classes, "
-            "pass them as --classes."
+            "named like a split. To use the splits only, pass --train_split NAME --test_split NAME; to use each folder "
+            "as a class, pass their names as --classes."
         )
     found: dict[str, Dataset] = {}
     left_out = list_loose(folder, classes)
     if others:
         left_out["folder that is not used"] = others
-    for split, name in choose_splits(splits, data, whole=whole).items():
+    names = splits if whole else [name for name in places if name not in named]
+    for split, name in choose_splits(names, data, whole=whole).items():
         known = classes or (found["train"].features["label"].names if "train" in found else [])
         place = splits[name]
         while (inside := find_inside(place, known, data, split=standard_name(name, data))) is not None:
@@ -137,6 +138,12 @@ def list_loose(folder: Path, classes: Collection[str] = ()) -> LeftOut:
     left_out: LeftOut = {}
     used = subfolders(folder, classes)
     for found in sorted(folder.iterdir()):
+        if found.name.casefold() in WORDS and found not in used and has_images(found):
+            logger.warning(
+                "The folder '%s' is left out as one of thumbnails or deleted files. If it is a class, pass all classes "
+                "as --classes.",
+                found.name,
+            )
         if found.is_file():
             reason = "in no class folder" if why_left_out(found.name) is None else why_left_out(found.name)
         else:
@@ -237,14 +244,13 @@ def _check_names(folder: Path, names: list[str], alike: list[str], data: DataArg
         return
     listed = shorten(", ".join(names))
     if look_like_splits(names, alike=bool(alike)):
-        place = "" if str(folder) == data.dataset else f"--dataset '{shorten(folder)}' "
         raise InputError(
             f"The folders in '{shorten(folder)}' are named like splits, not like classes: {listed}. If they are "
-            f"splits, pass {place}--train_split NAME --test_split NAME; if they are classes, pass them as --classes."
+            "splits, pass --train_split NAME --test_split NAME; if they are classes, pass them as --classes."
         )
     if alike and data.group_by != "folder":
         logger.warning(
-            "Each of the folders %s holds the folders %s. The former are the classes; if the latter are, pass "
+            "The classes are %s, and each of these folders holds the folders %s. If those are the classes, pass "
             "--train_split NAME --test_split NAME.",
             listed,
             shorten(", ".join(alike)),

@@ -22,9 +22,10 @@ HEIC_ENDINGS = {".heic", ".heif", ".hif"}
 RAW_ENDINGS = {".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"}
 # Folders that systems and programs put among a user's images, in lower case: copies of the images, deleted images, and
 # what they need themselves. A folder whose name begins with a dot is one of them too.
-SYSTEM_FOLDERS = {
-    *("thumbs", "thumbnails", "__macosx", "temporary items", "network trash folder"),
-    *("$recycle.bin", "recycler", "system volume information", "found.000", "lost+found"),
+WORDS = {"thumbs", "thumbnails", "recycler"}  # which may also be the name of a class
+SYSTEM_FOLDERS = WORDS | {
+    *("__macosx", "temporary items", "network trash folder"),
+    *("$recycle.bin", "system volume information", "found.000", "lost+found"),
     *("@eadir", "#recycle", "#snapshot", "@tmp", "@sharebin"),  # Synology
     *("@recycle", "@recently-snapshot", "@__thumb"),  # QNAP
     *("~snapshot", "__pycache__"),

@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 
 import PIL.Image
@@ -38,12 +39,14 @@ def find_pictures(places: Iterable[str], *, read_input: bytes | None = None) -> 
             are never patterns; a path that does not exist is taken like a file that cannot be read.
 
     Raises:
-        InputError: no place; a place that does not exist, or a pattern without a match; an archive; no picture in all
-            of them.
+        InputError: no place; a place that does not exist, or a pattern without a match; archives only; no picture in
+            all of them.
     """
     places = list(places)
     if not places:
         raise InputError(f"There is no picture to classify. {ALLOWED}")
+    if all(place.lower().endswith(ARCHIVE_ENDINGS) and os.path.isfile(place) for place in places):
+        raise InputError(f"'{shorten(escape(places[0]))}' is an archive. Unpack it, and pass its folder. {ALLOWED}")
     search = _Search()
     for place in places:
         if place == STANDARD_INPUT:
@@ -52,7 +55,7 @@ def find_pictures(places: Iterable[str], *, read_input: bytes | None = None) -> 
         elif os.path.lexists(place):
             name = os.path.basename(os.path.normpath(place))
             if len(places) > 1 and name.casefold() in SYSTEM_FOLDERS and os.path.isdir(place):  # a shell expanded *
-                search.skip(place)
+                search.skipped[place] = None
             else:
                 search.add(place)
         else:
@@ -61,9 +64,9 @@ def find_pictures(places: Iterable[str], *, read_input: bytes | None = None) -> 
                 if folder is None:
                     search.add(path)
                 else:
-                    search.skip(folder)
+                    search.skipped[folder] = None
     if search.skipped:
-        named = ", ".join(map(shorten, map(escape, search.skipped[:NAMED_AT_MOST])))
+        named = ", ".join(shorten(escape(folder)) for folder in islice(search.skipped, NAMED_AT_MOST))
         more = f" and {len(search.skipped) - NAMED_AT_MOST:,} more" if len(search.skipped) > NAMED_AT_MOST else ""
         logger.info("Left out (%s), %s: %s%s.", f"{len(search.skipped):,}", SYSTEM, named, more)
     if search.left_out:
@@ -82,31 +85,21 @@ class _Search:
     def __init__(self) -> None:
         self.paths: list[str] = []
         self.left_out: Counter[str] = Counter()
-        self.skipped: list[str] = []
+        self.skipped: dict[str, None] = {}  # in their order
         self._seen: set[str] = set()  # files and folders, as paths without links
 
     def add(self, path: str) -> None:
-        if os.path.isdir(path):
-            if self._is_new(path):
-                self._walk(path)
-        elif path.lower().endswith(ARCHIVE_ENDINGS) and os.path.isfile(path):
-            raise InputError(f"'{shorten(escape(path))}' is an archive. Unpack it, and pass its folder. {ALLOWED}")
-        else:
+        if not os.path.isdir(path):
             self._take(path, os.path.realpath(path))
-
-    def skip(self, folder: str) -> None:
-        if folder not in self.skipped:
-            self.skipped.append(folder)
+        elif self._is_new(path):
+            self._walk(path)
 
     def _walk(self, folder: str) -> None:
         for here, folders, files in os.walk(folder, followlinks=True, onerror=warn_of_folder):
-            for name in sorted(folders):
-                if is_system_folder(name):
-                    self.skip(os.path.join(here, name))
+            system = [name for name in sorted(folders) if is_system_folder(name)]
+            self.skipped |= dict.fromkeys(os.path.join(here, name) for name in system)
             folders[:] = [
-                name
-                for name in sorted(folders)
-                if not is_system_folder(name) and self._is_new(os.path.join(here, name))
+                name for name in sorted(folders) if name not in system and self._is_new(os.path.join(here, name))
             ]
             real = os.path.realpath(here)
             for name in sorted(files):
@@ -134,11 +127,11 @@ class _Search:
 
 
 def _system_folder(path: str, *, pattern: str) -> str | None:
-    """The first system folder of a path that matches a pattern, unless the pattern has its name; None: there is none."""
-    parts = Path(path).parts
+    """The first system folder in a path that matches a pattern without its name; None: there is none."""
+    parts, named = Path(path).parts, Path(pattern).parts
     for number, name in enumerate(parts):
         folder = os.path.join(*parts[: number + 1])
-        if is_system_folder(name) and name not in Path(pattern).parts and os.path.isdir(folder):
+        if is_system_folder(name) and name not in named and os.path.isdir(folder):
             return folder
     return None
 
