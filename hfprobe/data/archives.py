@@ -13,7 +13,6 @@ from pathlib import Path, PurePosixPath
 
 from hfprobe.data import cache
 from hfprobe.data.archive_names import decode_names
-from hfprobe.data.file_kinds import is_system_folder
 from hfprobe.system.errors import InputError, MachineError, first_line, shorten
 from hfprobe.system.files import staging_folder
 from hfprobe.system.progress import show_progress
@@ -23,8 +22,6 @@ logger = logging.getLogger(__name__)
 
 def unpack(file: Path) -> Path:
     """The folder that a zip file was unpacked into; a second call finds it in the cache.
-
-    A zip file whose files are all in one folder stands for that folder.
 
     Raises:
         InputError: not a zip file, damaged, encrypted, or a member would leave the folder.
@@ -56,8 +53,7 @@ def unpack(file: Path) -> Path:
             ) from error
         except OSError as error:
             raise cache.cannot_keep(f"the files of '{file}'", parent, error) from error
-    inside = [found for found in place.iterdir() if not is_system_folder(found.name)]
-    return inside[0] if len(inside) == 1 and inside[0].is_dir() else place
+    return place
 
 
 def name_zip(text: str, file: str | Path) -> str:

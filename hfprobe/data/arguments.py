@@ -7,7 +7,6 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from hfprobe.data.file_names import escape
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.ranges import refuse_out_of_range
 
@@ -129,13 +128,6 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         refuse_out_of_range(self)
-        for name in ("dataset", "train_split", "validation_split", "test_split"):
-            value = getattr(self, name) or ""
-            if escape(value) != value:
-                raise InputError(
-                    f"--{name} '{shorten(escape(value))}' is not UTF-8. Rename the folder, for example with convmv, or "
-                    "pass a link to it."
-                )
         if any(len(part.encode(errors="replace")) > LONGEST_NAME for part in self.dataset.split("/")):
             raise InputError(
                 f"--dataset '{shorten(self.dataset)}' contains a name of more than {LONGEST_NAME} bytes; allowed: at "

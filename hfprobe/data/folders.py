@@ -25,7 +25,7 @@ from hfprobe.data.class_folders import (
     subfolders,
 )
 from hfprobe.data.columns import choose_rows, join_files, standard_splits
-from hfprobe.data.file_kinds import walk_files
+from hfprobe.data.file_kinds import is_system_folder, walk_files
 from hfprobe.data.split_names import means_the_same
 from hfprobe.data.tables import is_image_table, read_csv, read_parquet, split_of_file
 from hfprobe.system.errors import InputError, shorten
@@ -54,10 +54,7 @@ def load_local(place: Path, data: DataArguments, *, whole: bool = False) -> Foun
     if place.is_file():
         ending = place.suffix.lower()
         if ending == ".zip":
-            try:
-                return load_local(unpack(place), data, whole=whole)
-            except InputError as error:
-                raise InputError(name_zip(str(error), place)) from error
+            return _load_zip(place, data, whole=whole)
         if ending in TABLE_ENDINGS:
             return _choose(read_csv(place, data), data, whole=whole)
         if ending == ".parquet":
@@ -75,11 +72,31 @@ def load_local(place: Path, data: DataArguments, *, whole: bool = False) -> Foun
     return found
 
 
+def _load_zip(file: Path, data: DataArguments, *, whole: bool) -> Found:
+    """The dataset in a zip file. If all of its files are in one folder, it stands for that folder."""
+    top = unpack(file)
+    inside = [found for found in top.iterdir() if not is_system_folder(found.name)]
+    is_only = len(inside) == 1 and inside[0].is_dir() and inside[0].name not in (data.classes or ())
+    folder = inside[0] if is_only else top
+    try:
+        found, left_out = load_local(folder, data, whole=whole)
+    except InputError as error:
+        raise InputError(name_zip(str(error), file)) from error
+    if folder != top:
+        add_left_out(left_out, list_loose(top))
+    return found, left_out
+
+
 def _choose(rows: Mapping[str, Dataset], data: DataArguments, *, whole: bool) -> Found:
     """The splits of tables that have been read; a table without splits is the training split."""
     if set(rows) == {""}:
         rows = {"train": rows[""]}
     return choose_rows(rows, dict.fromkeys(rows, "label"), data=data, whole=whole)
+
+
+def _holds_table(folder: Path) -> bool:
+    endings = {file.suffix.lower() for file in folder.iterdir() if file.is_file()}
+    return _is_saved(folder) or not endings.isdisjoint((*TABLE_ENDINGS, ".parquet"))
 
 
 def _is_saved(folder: Path) -> bool:
@@ -141,10 +158,13 @@ def _read_csv_files(folder: Path, data: DataArguments, whole: bool) -> Found | N
 
 def _read_only_folder(folder: Path, data: DataArguments, whole: bool) -> Found | None:
     """The dataset in the only folder of a folder, as an archive has it: `photos/photos/<class>/`."""
-    places = subfolders(folder)
-    inside = places[0] if len(places) == 1 and _is_saved(places[0]) else find_inside(folder, data.classes or (), data)
+    classes = data.classes or ()
+    inside = find_inside(folder, classes, data)
     if inside is None:
-        return None
+        places = subfolders(folder)
+        if len(places) != 1 or places[0].name in classes or not _holds_table(places[0]):
+            return None
+        inside = places[0]
     logger.info("The dataset is in '%s'.", name_zip(str(inside), data.dataset))
     found, left_out = load_local(inside, data, whole=whole)
     add_left_out(left_out, list_loose(folder))
