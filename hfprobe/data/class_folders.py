@@ -83,10 +83,9 @@ def read_class_folders(folder: Path, data: DataArguments, *, whole: bool) -> tup
         choose_splits([escape(place.name) for place in subfolders(folder)], data, whole=whole)  # refuses the flags
     names = rows.features["label"].names
     if len(names) == 1 and not whole:
-        below = [place.name for place in subfolders(folder / names[0]) if has_images(place)]
-        hint = (
-            f" If {shorten(', '.join(below))} are the classes, pass --dataset '{folder / names[0]}'." if below else ""
-        )
+        only = next(place for place in subfolders(folder, names) if normalize_name(place.name) == names[0])
+        below = [place.name for place in subfolders(only) if has_images(place)]
+        hint = f" If {shorten(', '.join(below))} are the classes, pass --dataset '{only}'." if below else ""
         raise InputError(
             f"'{shorten(folder)}' holds images of one class, {names[0]}; allowed: two or more, each in a folder.{hint}"
         )
@@ -96,22 +95,25 @@ def read_class_folders(folder: Path, data: DataArguments, *, whole: bool) -> tup
 def find_inside(place: Path, classes: Collection[str], data: DataArguments, *, split: str | None = None) -> Path | None:
     """The folder that holds the whole content of `place`, as in `seg_train/seg_train/<class>/`; None: there is none.
 
-    It is the only folder with images, neither it nor `place` holds images outside folders, and it is not a class.
+    It is the only folder with images, it is not a class, and neither it nor `place` holds images outside folders.
+    A folder that is named like its split is none of its classes, whatever it holds.
 
     Args:
         classes: names that are classes.
         split: the split that `place` belongs to.
     """
     holding = [found for found in subfolders(place, classes) if has_images(found)]
-    if len(holding) != 1 or holding[0].name in classes or _has_loose_images(place):
+    if len(holding) != 1 or normalize_name(holding[0].name) in classes or _has_loose_images(place):
         return None
     inside = holding[0]
+    means = standard_name(inside.name, data)
+    if means is not None and means == split:
+        return inside
     below = [found for found in subfolders(inside, classes) if has_images(found)]
     if not below or _has_loose_images(inside):
         return None
     # `photos/train/<class>/` is a split, and not a folder around a dataset.
-    is_split = standard_name(inside.name, data) not in (None, split)
-    return None if is_split and not any(standard_name(found.name, data) for found in below) else inside
+    return inside if means is None or any(standard_name(found.name, data) for found in below) else None
 
 
 def subfolders(place: Path, classes: Collection[str] = ()) -> list[Path]:
@@ -138,7 +140,7 @@ def list_loose(folder: Path, classes: Collection[str] = ()) -> LeftOut:
     left_out: LeftOut = {}
     used = subfolders(folder, classes)
     for found in sorted(folder.iterdir()):
-        if found.name.casefold() in WORDS and found not in used and has_images(found):
+        if found.name.casefold() in WORDS and found.is_dir() and found not in used and has_images(found):
             logger.warning(
                 "The folder '%s' is left out as one of thumbnails or deleted files. If it is a class, pass all classes "
                 "as --classes.",
@@ -165,14 +167,18 @@ def add_left_out(left_out: LeftOut, more: Mapping[str, list[str]], *, above: str
 
 def describe_contents(folder: Path) -> str:
     """What a folder without class folders holds, as the end of a sentence."""
-    files = [file for file in walk_files(folder) if why_left_out(file.name) != ""]
+    skipped: list[Path] = []
+    every = list(walk_files(folder, skipped))
+    files = [file for file in every if why_left_out(file.name) != ""]
     images = sum(why_left_out(file.name) is None for file in files)
     if images:
         return f"holds {images:,} image{'s' * (images != 1)} in no class folder"
     if files:
         reasons = sorted({reason for file in files if (reason := why_left_out(file.name))})
         return f"holds {len(files):,} files and no image: {shorten('; '.join(reasons))}"
-    return "is empty"
+    if skipped:
+        return f"holds nothing but {shorten(', '.join(place.name for place in skipped))} ({SYSTEM})"
+    return "holds hidden files only" if every else "is empty"
 
 
 def _split_flags(data: DataArguments) -> list[str | None]:

@@ -7,6 +7,7 @@ builders of `datasets` search for words such as train and test at any depth of a
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -95,7 +96,8 @@ def _choose(rows: Mapping[str, Dataset], data: DataArguments, *, whole: bool) ->
 
 
 def _holds_table(folder: Path) -> bool:
-    endings = {file.suffix.lower() for file in folder.iterdir() if file.is_file()}
+    names = next(os.walk(folder), ("", [], []))[2]  # none of a folder that cannot be listed
+    endings = {os.path.splitext(name)[1].lower() for name in names}
     return _is_saved(folder) or not endings.isdisjoint((*TABLE_ENDINGS, ".parquet"))
 
 

@@ -51,6 +51,38 @@ def test_split_folders_of_other_names_and_one_level_down(tmp_path, train, test, 
     assert sizes(find(tmp_path)) == {"train": 8, "validation": 2, "test": 6}
 
 
+def test_a_test_folder_with_images_in_no_class_folder_is_left_out(tmp_path):
+    write_pictures(tmp_path / "train" / "train", count=5)
+    write_loose(tmp_path / "test" / "test", count=80)
+    images = find(tmp_path)
+    assert sum(sizes(images).values()) == 10
+    assert images.left_out == {"split without labels": ["test"]}
+    with pytest.raises(InputError, match=r"Split 'test' of '.*' holds 80 images in no class folder. Put the images"):
+        find(tmp_path, train_split="test")
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (lambda train: write_loose(train, 80), "holds 80 images in no class folder"),
+        (lambda train: write_loose(train / "train", 1), "holds 1 image in no class folder"),
+        (lambda train: write_loose(train / "@eaDir"), f"holds nothing but @eaDir ({SYSTEM})"),
+        (lambda train: write_loose(train / ".hidden"), f"holds nothing but .hidden ({SYSTEM})"),
+        (lambda train: (train / ".a.png").touch(), "holds hidden files only"),
+        (lambda train: (train / "a.txt").touch(), "holds 1 files and no image: not an image"),
+        (lambda train: (train / "cat").mkdir(), "is empty"),
+    ],
+)
+@pytest.mark.parametrize("split", ["train", "train_images"])
+def test_only_an_empty_split_folder_is_called_empty(tmp_path, make, found, split):
+    (tmp_path / split).mkdir()
+    write_pictures(tmp_path / "test")
+    make(tmp_path / split)
+    expected = f"Split '{split}' of '{tmp_path}' {found}. Put the images into {split}/<class>/, one folder per class."
+    with pytest.raises(InputError, match=f"^{re.escape(expected)}$"):
+        find(tmp_path)
+
+
 def test_flags_find_splits_one_level_down(tmp_path):
     write_pictures(tmp_path / "photos" / "lab" / "lab", count=5)
     write_pictures(tmp_path / "photos" / "field" / "field", count=3, first=50)
@@ -73,6 +105,14 @@ def test_a_folder_around_split_folders_may_be_named_like_a_split(tmp_path):
     write_pictures(tmp_path / "training_data" / "train", count=5)
     write_pictures(tmp_path / "training_data" / "test", count=3, first=50)
     assert sizes(find(tmp_path)) == {"train": 8, "validation": 2, "test": 6}
+
+
+def test_a_class_folder_in_decomposed_unicode_is_no_folder_around_classes(tmp_path):
+    write_loose(tmp_path / "cafe\u0301" / "2019")
+    assert find(tmp_path, classes=["caf\u00e9", "tea"], whole=True).counts() == {"all": [2, 0]}
+    write_loose(tmp_path / "cafe\u0301")
+    with pytest.raises(InputError, match=r"images of one class, caf\u00e9; .* If 2019 are the classes, pass --dataset"):
+        find(tmp_path)
 
 
 def test_a_class_with_one_subfolder_is_no_folder_around_classes(tmp_path):
