@@ -226,7 +226,7 @@ def _read_classes(folder: Path, data: DataArguments) -> tuple[Dataset | None, Le
         return None, left_out
     add_left_out(left_out, list_loose(folder, classes))
     names = sorted(set(labels))
-    if not set(names) <= set(classes):
+    if not set(names) & set(classes):  # otherwise a user, or a model, says what the classes are
         alike = inside[0] if all(inner == inside[0] for inner in inside) and len(inside[0] - {""}) > 1 else set()
         _check_names(folder, names, sorted(alike - {""}), data)
     numbers = {name: number for number, name in enumerate(names)}

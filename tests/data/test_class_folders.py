@@ -7,6 +7,7 @@ import pytest
 from helpers.picture_folders import NAMES, draw, write_pictures
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.file_kinds import SYSTEM
+from hfprobe.data.sources import load_source
 from hfprobe.data.splits import load_images
 from hfprobe.system.errors import InputError
 
@@ -46,9 +47,11 @@ def write_loose(folder, count=2):
 )
 @pytest.mark.parametrize("layout", ["{}", "{0}/{0}", "{}/images", "photos/{}", "photos/{0}/{0}", "a/b/{}/c/d"])
 def test_split_folders_of_other_names_and_one_level_down(tmp_path, train, test, layout):
-    write_pictures(tmp_path / layout.format(train), count=5)
-    write_pictures(tmp_path / layout.format(test), count=3, first=50)
-    assert sizes(find(tmp_path)) == {"train": 8, "validation": 2, "test": 6}
+    write_pictures(tmp_path / layout.format(train), count=2)
+    write_pictures(tmp_path / layout.format(test), count=1)
+    splits = load_source(DataArguments(dataset=str(tmp_path))).splits
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 4, "test": 2}
+    assert all(rows.features["label"].names == NAMES for rows in splits.values())
 
 
 def test_a_test_folder_with_images_in_no_class_folder_is_left_out(tmp_path):
@@ -134,7 +137,8 @@ def test_folders_that_are_named_like_splits_are_no_classes(tmp_path, names, insi
     )
     with pytest.raises(InputError, match=f"^{re.escape(expected)}$"):
         find(tmp_path)
-    assert find(tmp_path, classes=names).class_names == names
+    for classes in (names, names[-2:]):
+        assert find(tmp_path, classes=classes).class_names == classes
     if inside == NAMES and len(names) == 2:
         assert sizes(find(tmp_path, train_split=names[0], test_split=names[1]))["test"] == 10
 
@@ -172,14 +176,16 @@ def test_classes_that_hold_the_same_folders_are_used_with_a_warning(tmp_path, ca
 
 
 @pytest.mark.parametrize("name", SYSTEM_NAMES)
-@pytest.mark.parametrize("place", ["", "cat/", "cat/old/", "train/", "train/cat/"])
-def test_system_folders_hold_no_images_and_are_no_classes(tmp_path, name, place):
-    write_pictures(tmp_path / "train" if place.startswith("train") else tmp_path, count=5)
-    write_loose(tmp_path / place / name / "1.jpg")  # as @eaDir has them
-    write_loose(tmp_path / place / name)
-    images = find(tmp_path)
-    assert sum(sizes(images).values()) == 10
-    assert images.left_out == {SYSTEM: [place + name]}
+@pytest.mark.parametrize("places", [["cat/", "cat/old/", ""], ["", "train/cat/old/", "train/dog/", "train/"]])
+def test_system_folders_hold_no_images_and_are_no_classes(tmp_path, name, places):
+    write_pictures(tmp_path / ("train" if "train/" in places else ""), count=2)
+    for place in places:
+        write_loose(tmp_path / place / name / "1.jpg", count=1)  # as @eaDir has them
+        write_loose(tmp_path / place / name, count=1)
+    source = load_source(DataArguments(dataset=str(tmp_path)))
+    assert len(source.splits["train"]) == 4
+    assert source.splits["train"].features["label"].names == NAMES
+    assert source.left_out == {SYSTEM: [place + name for place in places]}
 
 
 def test_a_dataset_is_found_beside_system_folders(tmp_path):
