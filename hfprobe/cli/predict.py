@@ -4,9 +4,10 @@
     hfprobe predict photos/ --model simple-cnn --top 3 --output predictions.csv --html sheet.html
     find photos -name '*.jpg' -print0 | hfprobe predict - --model simple-cnn --temperature
 
-Folders are searched with their subfolders; hidden files are skipped. On a terminal a table of at most 40 pictures and
-the count of each class are printed; elsewhere one line per picture, with tabs between path, label, probability, "sure"
-or "not sure", and the label and probability of each further class of --top.
+Folders are searched with their subfolders; hidden files and folders of thumbnails or deleted files are skipped. On a
+terminal a table of at most 40 pictures and the count of each class are printed; elsewhere one line per picture, with
+tabs between path, label, probability, "sure" or "not sure", and the label and probability of each further class of
+--top.
 
 Exit code: 0 if at least one picture was classified, although others could not be read; 1 if none could be read; 2 for a
 wrong flag, a place that does not exist or a folder without pictures; 3 if disk or memory ran out.

@@ -47,20 +47,23 @@ class DataArguments:
         default=None, metadata={"help": "Configuration of a hub dataset that has several."}
     )
     train_split: str | None = field(
-        default=None, metadata={"help": "Name of the training split in the dataset. Default: train or training."}
+        default=None,
+        metadata={
+            "help": "Name of the training split in the dataset. Default: train or training, alone or as in train_set."
+        },
     )
     validation_split: str | None = field(
         default=None,
         metadata={
-            "help": "Name of the validation split in the dataset. Default: val, valid, validation or dev; without it, "
-            "a fifth of the training images is drawn."
+            "help": "Name of the validation split in the dataset. Default: val, valid, validation or dev, alone or "
+            "as in val_set; without it, a fifth of the training images is drawn."
         },
     )
     test_split: str | None = field(
         default=None,
         metadata={
-            "help": "Name of the test split in the dataset. Default: test or testing; without it, a fifth of the "
-            "training images is drawn."
+            "help": "Name of the test split in the dataset. Default: test or testing, alone or as in "
+            "test_set; without it, a fifth of the training images is drawn."
         },
     )
     image_column: str | None = field(

@@ -11,6 +11,7 @@ import datasets
 import pyarrow.compute as pc
 from datasets import Dataset
 
+from hfprobe.data.file_names import text_to_path
 from hfprobe.system.errors import CommandError, InputError, MachineError
 
 # Errors of a path that cannot be written however much space is free.
@@ -76,7 +77,7 @@ def source_key(rows: Dataset) -> str:
     paths = pc.filter(pc.struct_field(column, "path"), pc.is_null(pc.struct_field(column, "bytes")))
     for path in paths.drop_null().to_pylist():
         try:
-            parts.append(_stamp(path))
+            parts.append(_stamp(text_to_path(path)))
         except OSError as error:
             parts.append((path, error.errno))
     # A dataset without files, held in memory only, has a fingerprint of its content.

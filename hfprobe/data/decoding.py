@@ -21,6 +21,7 @@ from datasets import Dataset
 
 from hfprobe.data import cache
 from hfprobe.data.columns import image_paths, label_numbers
+from hfprobe.data.file_names import text_to_path
 from hfprobe.data.pictures import DIGEST_BYTES, read_picture
 from hfprobe.data.store import ImageSplit
 from hfprobe.data.transforms import describe_geometry, fit_images, input_size
@@ -166,7 +167,9 @@ def _decode(item: dict | None, processor: BaseImageProcessor) -> _Decoded | str:
     try:
         if item is None or (item["bytes"] is None and item["path"] is None):
             raise ValueError("the row holds no image")
-        picture = read_picture(Path(item["path"]).read_bytes() if item["bytes"] is None else item["bytes"])
+        picture = read_picture(
+            Path(text_to_path(item["path"])).read_bytes() if item["bytes"] is None else item["bytes"]
+        )
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises many types of errors for a damaged file

@@ -20,6 +20,17 @@ logger = logging.getLogger(__name__)
 PICTURE_ENDINGS = set(ImageFolder.EXTENSIONS) - {".eps", ".ps", ".mpg", ".mpeg"}
 HEIC_ENDINGS = {".heic", ".heif", ".hif"}
 RAW_ENDINGS = {".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"}
+# Folders that systems and programs put among a user's images, in lower case: copies of the images, deleted images, and
+# what they need themselves. A folder whose name begins with a dot is one of them too.
+WORDS = {"thumbs", "thumbnails", "recycler"}  # which may also be the name of a class
+SYSTEM_FOLDERS = WORDS | {
+    *("__macosx", "temporary items", "network trash folder"),
+    *("$recycle.bin", "system volume information", "found.000", "lost+found"),
+    *("@eadir", "#recycle", "#snapshot", "@tmp", "@sharebin"),  # Synology
+    *("@recycle", "@recently-snapshot", "@__thumb"),  # QNAP
+    *("~snapshot", "__pycache__"),
+}
+SYSTEM = "folder of thumbnails, deleted files or another program"
 OTHER_ENDINGS = {".eps", ".ps", ".svg", ".jxl", ".mpg", ".mpeg", ".mov", ".mp4", ".avi", ".pdf"}
 
 
@@ -59,14 +70,24 @@ def why_left_out(name: str) -> str | None:
     return "cannot be read as an image (export it as JPEG or PNG)" if ending in OTHER_ENDINGS else "not an image"
 
 
-def walk_files(place: Path) -> Iterator[Path]:
-    """The files in a folder and its subfolders, sorted; hidden folders are skipped, links are followed.
+def is_system_folder(name: str) -> bool:
+    """Whether a folder of this name, in any capitals, is not part of a user's images: a hidden or a SYSTEM folder."""
+    return name.startswith(".") or name.casefold() in SYSTEM_FOLDERS
+
+
+def walk_files(place: Path, skipped: list[Path] | None = None) -> Iterator[Path]:
+    """The files in a folder and its subfolders, sorted; system folders are skipped, links are followed.
+
+    Args:
+        skipped: the system folders are added to it.
 
     Raises:
         InputError: a link points to a folder that contains it.
     """
     for here, folders, files in os.walk(place, followlinks=True, onerror=warn_of_folder):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+        if skipped is not None:
+            skipped += [Path(here) / name for name in sorted(folders) if is_system_folder(name)]
+        folders[:] = sorted(name for name in folders if not is_system_folder(name))
         for name in folders:
             if Path(here).resolve().is_relative_to((Path(here) / name).resolve()):
                 raise InputError(

@@ -10,6 +10,7 @@ import numpy as np
 import PIL.Image
 
 from hfprobe.data.file_kinds import register_heic
+from hfprobe.data.file_names import text_to_path
 
 if TYPE_CHECKING:  # slow to import
     from datasets import Dataset
@@ -35,7 +36,8 @@ def header_sizes(rows: Dataset) -> list[tuple[int, int]]:
     for row in rows.select(chosen).select_columns("image"):
         item = row["image"]
         try:
-            with PIL.Image.open(BytesIO(item["bytes"]) if item["bytes"] is not None else item["path"]) as image:
+            file = text_to_path(item["path"]) if item["bytes"] is None else BytesIO(item["bytes"])
+            with PIL.Image.open(file) as image:
                 sizes.append(image.size)
         except Exception:  # Pillow raises many types of errors for a damaged file, and a row may hold no image
             continue

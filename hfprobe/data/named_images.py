@@ -12,6 +12,7 @@ from datasets import Dataset
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.columns import find_column, no_column, standard_columns
 from hfprobe.data.file_kinds import walk_files, why_left_out
+from hfprobe.data.file_names import escape, path_to_text
 from hfprobe.data.split_columns import split_by_column
 from hfprobe.data.split_names import standard_name
 from hfprobe.data.tables import Table, read_table
@@ -254,6 +255,7 @@ def make_splits(
     found = {}
     for split, part in rows.groupby("split", sort=False):
         columns = {new: part[old].tolist() for old, new in names.items()}
+        columns[names["path"]] = [path_to_text(path) for path in part["path"]]
         found[str(split)] = standard_columns(Dataset.from_dict(columns), data=data, folder=folder)
     return found, {reason: files for reason, files in left_out.items() if files}
 
@@ -272,4 +274,5 @@ def list_unnamed(rows: pd.DataFrame, *, folder: Path, below: bool) -> list[str]:
     files = [file for file in files if why_left_out(os.path.basename(file)) is None]
     named = set(rows["key"])
     keys = without_links(files)
-    return sorted(os.path.relpath(file, folder) for file, key in zip(files, keys, strict=True) if key not in named)
+    unnamed = (file for file, key in zip(files, keys, strict=True) if key not in named)
+    return sorted(escape(os.path.relpath(file, folder)) for file in unnamed)

@@ -8,25 +8,30 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 
 import PIL.Image
 
-from hfprobe.data.file_kinds import warn_of_folder, why_left_out
+from hfprobe.data.file_kinds import SYSTEM, SYSTEM_FOLDERS, is_system_folder, warn_of_folder, why_left_out
+from hfprobe.data.file_names import escape
 from hfprobe.system.errors import InputError, shorten
 
 logger = logging.getLogger(__name__)
 
 STANDARD_INPUT = "-"
+NAMED_AT_MOST = 5
+ARCHIVE_ENDINGS = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 ALLOWED = "Allowed: folders, files, patterns such as 'photos/*.jpg', and - for a list of paths on standard input."
 
 
 def find_pictures(places: Iterable[str], *, read_input: bytes | None = None) -> list[str]:
     """The paths of all pictures, in the order of `places`, each file once however often it is named.
 
-    A folder gives the files with the ending of a picture in it and in its subfolders, sorted. Hidden files and folders
-    are skipped. Links are followed, but no folder is read twice. A file is taken whatever its ending, and whether or
-    not it can be read. A pattern gives what a shell would make of it; a path that exists is never a pattern.
+    A folder gives the files with the ending of a picture in it and in its subfolders, sorted. Hidden files and system
+    folders are skipped. Links are followed, but no folder is read twice. A file is taken whatever its ending, and
+    whether or not it can be read. A pattern gives what a shell would make of it, without what is in system folders; a
+    path that exists is never a pattern. A system folder is read if it is the only place.
 
     Args:
         places: folders, files and patterns. STANDARD_INPUT stands for the paths in `read_input`.
@@ -34,19 +39,36 @@ def find_pictures(places: Iterable[str], *, read_input: bytes | None = None) -> 
             are never patterns; a path that does not exist is taken like a file that cannot be read.
 
     Raises:
-        InputError: no place; a place that does not exist, or a pattern without a match; no picture in all of them.
+        InputError: no place; a place that does not exist, or a pattern without a match; archives only; no picture in
+            all of them.
     """
     places = list(places)
     if not places:
         raise InputError(f"There is no picture to classify. {ALLOWED}")
+    if all(place.lower().endswith(ARCHIVE_ENDINGS) and os.path.isfile(place) for place in places):
+        raise InputError(f"'{shorten(escape(places[0]))}' is an archive. Unpack it, and pass its folder. {ALLOWED}")
     search = _Search()
     for place in places:
         if place == STANDARD_INPUT:
             for path in _listed(read_input or b""):
                 search.add(path)
+        elif os.path.lexists(place):
+            name = os.path.basename(os.path.normpath(place))
+            if len(places) > 1 and name.casefold() in SYSTEM_FOLDERS and os.path.isdir(place):  # a shell expanded *
+                search.skipped[place] = None
+            else:
+                search.add(place)
         else:
-            for path in [place] if os.path.lexists(place) else _expand(place):
-                search.add(path)
+            for path in _expand(place):
+                folder = _system_folder(path, pattern=place)
+                if folder is None:
+                    search.add(path)
+                else:
+                    search.skipped[folder] = None
+    if search.skipped:
+        named = ", ".join(shorten(escape(folder)) for folder in islice(search.skipped, NAMED_AT_MOST))
+        more = f" and {len(search.skipped) - NAMED_AT_MOST:,} more" if len(search.skipped) > NAMED_AT_MOST else ""
+        logger.info("Left out (%s), %s: %s%s.", f"{len(search.skipped):,}", SYSTEM, named, more)
     if search.left_out:
         told = "; ".join(f"{count:,} {reason}" for reason, count in search.left_out.most_common())
         logger.info(
@@ -63,6 +85,7 @@ class _Search:
     def __init__(self) -> None:
         self.paths: list[str] = []
         self.left_out: Counter[str] = Counter()
+        self.skipped: dict[str, None] = {}  # in their order
         self._seen: set[str] = set()  # files and folders, as paths without links
 
     def add(self, path: str) -> None:
@@ -73,8 +96,10 @@ class _Search:
 
     def _walk(self, folder: str) -> None:
         for here, folders, files in os.walk(folder, followlinks=True, onerror=warn_of_folder):
+            system = [name for name in sorted(folders) if is_system_folder(name)]
+            self.skipped |= dict.fromkeys(os.path.join(here, name) for name in system)
             folders[:] = [
-                name for name in sorted(folders) if not name.startswith(".") and self._is_new(os.path.join(here, name))
+                name for name in sorted(folders) if name not in system and self._is_new(os.path.join(here, name))
             ]
             real = os.path.realpath(here)
             for name in sorted(files):
@@ -99,6 +124,16 @@ class _Search:
         found = real not in self._seen
         self._seen.add(real)
         return found
+
+
+def _system_folder(path: str, *, pattern: str) -> str | None:
+    """The first system folder in a path that matches a pattern without its name; None: there is none."""
+    parts, named = Path(path).parts, Path(pattern).parts
+    for number, name in enumerate(parts):
+        folder = os.path.join(*parts[: number + 1])
+        if is_system_folder(name) and name not in named and os.path.isdir(folder):
+            return folder
+    return None
 
 
 def _expand(pattern: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from hfprobe.data.arguments import DataArguments
@@ -15,17 +15,55 @@ SPLIT_NAMES = {
     "validation": ("validation", "val", "valid", "dev"),
     "test": ("test", "testing"),
 }
+_MEANINGS = {name: split for split, usual in SPLIT_NAMES.items() for name in usual}
+# What such a name may hold besides, as `training_set`, `seg_train`, `testImages` and `val2017` do.
+_BESIDES = "(?:datasets?|data|subset|set|split|images?|imgs?|pictures?|pics?|photos?|files?|folder|seg)*"
+_WORD = re.compile(f"{_BESIDES}({'|'.join(_MEANINGS)})?{_BESIDES}")
+# Beginnings of words and words of splits in other names, such as `trainval`, `Testdaten` and `holdout`.
+_BEGINNINGS = {"train": "train", "valid": "validation", "test": "test"}
+_OTHER_WORDS = _MEANINGS | {"trn": "train", "eval": "test", "evaluation": "test", "holdout": "test", "tst": "test"}
 
 
 def standard_name(name: str, data: DataArguments) -> str | None:
     """`train`, `validation` or `test` for the name of a split in a dataset; None for another name.
 
-    Names that `--train_split`, `--validation_split` and `--test_split` set replace the usual ones.
+    A name means a split if one of its words is a name of that split, and the others are words such as set, data and
+    images, or numbers. `test_tube` and `trainval` do not. Names that `--train_split`, `--validation_split` and
+    `--test_split` set replace these.
     """
-    for split, usual in SPLIT_NAMES.items():
-        told = getattr(data, f"{split}_split")
-        if name == told or (told is None and name.lower() in usual):
+    for split in SPLIT_NAMES:
+        if name == getattr(data, f"{split}_split"):
             return split
+    means = usual_meaning(name)
+    return None if means is None or getattr(data, f"{means}_split") is not None else means
+
+
+def usual_meaning(name: str) -> str | None:
+    """The split that a name means by the rule of `standard_name`, whatever the flags say."""
+    found = [_WORD.fullmatch(word) for word in re.split(r"[\W\d_]+", name.lower())]
+    splits = [word[1] for word in found if word is not None and word[1] is not None]
+    return _MEANINGS[splits[0]] if all(found) and len(splits) == 1 else None
+
+
+def look_like_splits(names: Collection[str], *, alike: bool) -> bool:
+    """Whether folders are splits rather than classes: all names but one, or all, hold a word of a split.
+
+    Folders for the same split, such as `test_positive` and `test_negative`, are classes, unless they are alike.
+
+    Args:
+        alike: whether each of the folders holds the same folders.
+    """
+    means = [meaning for name in names if (meaning := _split_in(name)) is not None]
+    return len(means) >= len(names) - 1 and len(set(means)) > (0 if alike else 1)
+
+
+def _split_in(name: str) -> str | None:
+    """The split that a word of a name stands for, as in `flowers_train`, `trainA` and `Testdaten`."""
+    for word in re.findall(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+", name):
+        found = _OTHER_WORDS.get(word.lower()) or usual_meaning(word)
+        found = found or next((split for start, split in _BEGINNINGS.items() if word.lower().startswith(start)), None)
+        if found is not None:
+            return found
     return None
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from datasets import Dataset, Image
 
+from hfprobe.data.archives import name_zip
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.cache import source_key
 from hfprobe.data.classes import choose_classes, keep_classes, set_aside_unlabelled
@@ -179,7 +180,7 @@ class Images:
             decoded[name] = decode_images(
                 self.parts[name], part=name, split=origin, processor=processor, source_key=self.source_keys[origin]
             )
-        unreadable = [text for part in decoded.values() for text in part.unreadable]
+        unreadable = [name_zip(text, self.arguments.dataset) for part in decoded.values() for text in part.unreadable]
         if unreadable:
             self._check_readable(decoded, unreadable)
         left_out = self.left_out | ({"cannot be read": unreadable} if unreadable else {})

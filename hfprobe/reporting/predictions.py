@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hfprobe.data.file_names import escape
 from hfprobe.evaluation.predictions import Predictions
 from hfprobe.reporting.report import FORMULA_STARTS
 from hfprobe.system.files import write_beside
@@ -51,9 +52,8 @@ def tabulate(predictions: Predictions, *, top: int, threshold: float) -> pa.Tabl
 
 
 def _texts(values: Sequence[str | None]) -> pa.Array:
-    """A file name may hold bytes that are not UTF-8; such a byte becomes an escape such as \\udce9."""
-    escaped = [None if value is None else value.encode(errors="backslashreplace").decode() for value in values]
-    return pa.array(escaped, pa.string())
+    """A file name may hold bytes that are not UTF-8."""
+    return pa.array([None if value is None else escape(value) for value in values], pa.string())
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:

@@ -122,7 +122,7 @@ def test_every_format_holds_the_same_rows(run, photos):
 def test_an_older_file_is_replaced_and_nothing_else_is_left(run, photos):
     Path("out.csv").write_text("older")
     run("photos", "--output", "out.csv", "--html", "sheet.html")
-    assert Path("out.csv").read_text().startswith("path,label,probability,sure,error\n")
+    assert Path("out.csv").read_text().startswith("path,predicted_label,probability,sure,error\n")
     assert sorted(path.name for path in Path().iterdir()) == ["out.csv", "photos", "sheet.html"]
 
 

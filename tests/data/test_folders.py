@@ -138,10 +138,9 @@ def test_a_test_split_without_labels_is_left_out(tmp_path):
             "holds images of one class, cat; allowed: two or more, each in a folder.",
         ),
         (
-            lambda folder: write_pictures(folder / "photos"),
+            lambda folder: write_pictures(folder / "photos") and draw(1, 1).save(folder / "1.png"),
             "holds images of one class, photos; allowed: two or more, each in a folder. If cat, dog are the classes, "
-            "pass "
-            "--dataset '{folder}/photos'.",
+            "pass --dataset '{folder}/photos'.",
         ),
         (lambda folder: write_pictures(folder, count=1), "Class cat has a single image to train; allowed: 3 or more"),
         (lambda folder: write_pictures(folder, count=2), "Class cat has 2 images to train; allowed: 3 or more"),
@@ -152,7 +151,8 @@ def test_a_test_split_without_labels_is_left_out(tmp_path):
         (
             lambda folder: write_pictures(folder, names=["cat", "dog", "test"]),
             "'{folder}' holds split folders (test) beside class folders (cat, dog). Move the classes into the split "
-            "folders, or rename a class that is named like a split.",
+            "folders, or rename a class that is named like a split. To use the splits only, pass --train_split NAME "
+            "--test_split NAME; to use each folder as a class, pass their names as --classes.",
         ),
         (
             lambda folder: (write_pictures(folder / "val"), write_pictures(folder / "validation")),
@@ -167,8 +167,13 @@ def test_a_test_split_without_labels_is_left_out(tmp_path):
             "holds 1 files and no image: not an image. Allowed: one folder",
         ),
         (
+            lambda folder: write_pictures(folder / "train", names=["."], count=12),
+            "Split 'train' of '{folder}' holds 12 images in no class folder. Put the images into train/<class>/, one "
+            "folder per class.",
+        ),
+        (
             lambda folder: folder.mkdir() or draw(1, 1).save(folder / "1.png"),
-            "holds images in no class folder. Allowed: one folder of images per class",
+            "holds 1 image in no class folder. Allowed: one folder of images per class",
         ),
     ],
 )

@@ -34,6 +34,28 @@ def test_a_folder_gives_its_pictures_and_those_of_its_subfolders_without_hidden_
     assert find_pictures(["photos/"]) == found
 
 
+@pytest.mark.parametrize(
+    "name", ["@eaDir", "#recycle", "$Recycle.Bin", ".thumbnails", "Thumbs", "__MACOSX", "lost+found"]
+)
+def test_system_folders_are_left_out_and_named(photos, name, caplog):
+    caplog.set_level("INFO", logger="hfprobe")
+    for place in (photos / name, photos / "cats" / name / "c.jpg", photos / "cats" / "e" / name):
+        place.mkdir(parents=True)
+        (place / "thumb.jpg").touch()
+    found = ["photos/a.PNG", "photos/b.jpg", "photos/cats/c.jpg", "photos/cats/e/f.tif"]
+    skipped = [*sorted([f"photos/{name}", "photos/.trash"]), f"photos/cats/{name}", f"photos/cats/e/{name}"]
+    message = "Left out ({}), folder of thumbnails, deleted files or another program: {}."
+    assert find_pictures(["photos"]) == found
+    assert message.format(len(skipped), ", ".join(skipped)) in caplog.messages
+    assert find_pictures(["photos/**/*.jpg"]) == ["photos/b.jpg", "photos/cats/c.jpg"]
+    listed = [f"photos/{name}", "photos/a.PNG", "photos/b.jpg", "photos/cats"]  # as a shell lists photos/*
+    assert name.startswith(".") or find_pictures(listed) == found
+    # Named by itself, or by a file in it, it is wanted.
+    assert find_pictures([f"photos/{name}"]) == [f"photos/{name}/thumb.jpg"]
+    assert find_pictures([f"photos/{name}/*.jpg"]) == [f"photos/{name}/thumb.jpg"]
+    assert find_pictures([f"photos/{name}/thumb.jpg", "photos/b.jpg"]) == [f"photos/{name}/thumb.jpg", "photos/b.jpg"]
+
+
 def test_files_with_other_endings_are_counted(photos, caplog):
     caplog.set_level("INFO", logger="hfprobe")
     find_pictures(["photos"])
@@ -109,6 +131,12 @@ def test_a_picture_on_standard_input_is_refused(tmp_path):
         find_pictures(["-"], read_input=(tmp_path / "a.png").read_bytes())
 
 
+def test_an_archive_among_others_is_a_file_that_cannot_be_read(photos):
+    (photos / "new.zip").touch()
+    assert find_pictures(["photos/new.zip", "photos/b.jpg"]) == ["photos/new.zip", "photos/b.jpg"]
+    assert find_pictures(["-"], read_input=b"photos/new.zip") == ["photos/new.zip"]
+
+
 def test_a_named_pipe_in_a_folder_is_not_read(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "a.jpg").touch()
@@ -139,11 +167,15 @@ def test_a_folder_that_cannot_be_listed_is_named(photos, monkeypatch, caplog):
         (["photos/b.jpg", "photos/*.gif"], "The pattern 'photos/*.gif' matches no file. Allowed: folders, files"),
         (["a[b"], "The pattern 'a[b' matches no file."),
         (["photos/b.jpg/*"], "The pattern 'photos/b.jpg/*' matches no file."),
+        (["photos/new.zip"], "'photos/new.zip' is an archive. Unpack it, and pass its folder. Allowed: folders, files"),
+        (["photos/new.zip", "photos/NEW.TAR"], "'photos/new.zip' is an archive."),
         (["x" * 5000], "' does not exist. Allowed: folders, files"),
     ],
 )
 def test_places_without_pictures_are_refused(photos, places, message):
     (photos.parent / "empty").mkdir()
+    for name in ("new.zip", "NEW.TAR"):
+        (photos / name).touch()
     with pytest.raises(InputError, match=re.escape(message)) as refused:
         find_pictures(places)
     assert len(str(refused.value)) < 500
