@@ -54,7 +54,7 @@ def set_aside_unlabelled(
         is_known = names[:1] and names[0] in {*known, *(data.classes or ())}
         if (split != "train" or whole) and (not names or (is_placeholder and not is_known)):
             folder = f"'{names[0]}', " if names else ""
-            left_out.setdefault(WITHOUT_LABELS, []).append(f"{split} ({folder}{len(rows):,} images)")
+            left_out.setdefault(WITHOUT_LABELS, []).append(f"{split} ({folder}{_count_images(len(rows))})")
             continue
         stay[split] = rows
         lacking = len(rows) - sum(found[split].values())
@@ -192,7 +192,7 @@ def _near_name(name: str, names: Iterable[str], *, cutoff: float) -> str | None:
 
 
 def _count_images(count: int, split: str = "") -> str:
-    return f"{count:,} {split} image{'' if count == 1 else 's'}".replace("  ", " ")
+    return f"{count:,} {f'{split} ' if split else ''}image{'' if count == 1 else 's'}"
 
 
 def keep_classes(rows: Dataset, *, classes: list[str], split: str) -> Dataset:
