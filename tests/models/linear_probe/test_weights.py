@@ -117,7 +117,8 @@ def test_other_pickled_objects_are_refused_by_their_names(tmp_path, content, nam
     assert end == (
         "It was not loaded, because that can run code. Where the file came from a trusted source, save only its "
         "weights: content = torch.load(path, weights_only=False), then torch.save(content['state_dict'], "
-        "'weights.pth') with the entry that holds them, or torch.save(content.state_dict(), 'weights.pth') for a whole model."
+        "'weights.pth') with the entry that holds them, or torch.save(content.state_dict(), 'weights.pth') for a whole "
+        "model."
     )
 
 
