@@ -15,7 +15,7 @@ from hfprobe.data import cache
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.columns import find_column, no_column, standard_columns
 from hfprobe.data.split_names import standard_name
-from hfprobe.system.errors import DISK_FULL, InputError, first_line, shorten
+from hfprobe.system.errors import DISK_FULL, FORBIDDEN, InputError, first_line, shorten
 
 SPLIT_COLUMNS = ("split", "set", "subset")
 NAMED_AT_MOST = 5
@@ -59,7 +59,7 @@ def read_parquet(file: Path, data: DataArguments) -> Dataset:
         )
     except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:
         reason = error.__cause__ or error
-        unwritten = (*cache.FORBIDDEN, *DISK_FULL)
+        unwritten = (*FORBIDDEN, *DISK_FULL)
         if not isinstance(reason, OSError) or reason.errno not in unwritten or not os.access(file, os.R_OK):
             raise InputError(
                 f"Dataset '{shorten(data.dataset)}' cannot be read: {file.name}: {reason}. Fix or remove the file."
