@@ -80,8 +80,8 @@ def find_costs(results: dict[str, EvalResult], profile: dict[str, Any]) -> dict[
     Raises:
         InputError: the profile does not contain the network of a model.
     """
-    networks = {name: result.provenance.get("network") for name, result in results.items()}
-    if unknown := [name for name, network in networks.items() if network is None]:
+    networks = {name: result.provenance.get("network", {}) for name, result in results.items()}
+    if unknown := [name for name, network in networks.items() if not network]:
         raise InputError(
             f"The evaluation of {unknown[0]} does not record its network, so no profile can be matched to it: an older "
             f"hfprobe wrote it. Evaluate it again: {command('eval')} --model <model> --report_dir <folder>"
@@ -96,7 +96,7 @@ def find_costs(results: dict[str, EvalResult], profile: dict[str, Any]) -> dict[
     if missing := [name for name, found in profiled.items() if not found]:
         measured = [f"{name} ({_name_network(model['network'])})" for name, model in profile["models"].items()]
         lacking = [f"{name} ({_name_network(networks[name])})" for name in missing]
-        models = dict.fromkeys(shlex.quote(result.provenance["model"]) for result in results.values())
+        models = dict.fromkeys(shlex.quote(_name_model(result)) for result in results.values())
         raise InputError(
             f"The profile lacks the network of {', '.join(lacking)}. It has {', '.join(measured)}. Measure the models "
             f"of this comparison together: {command('profile')} {' '.join(models)}"
@@ -133,6 +133,12 @@ def _name_network(network: dict[str, Any]) -> str:
     _, height, width = network["input"]
     size = f"{height} x {width} pixels, {network['classes']:,} classes, {network['parameters']:,} parameters"
     return f"{network['architecture']}, {size}"
+
+
+def _name_model(result: EvalResult) -> str:
+    """What `hfprobe profile` takes for an evaluated model: its folder, or its name and revision in the hub folder."""
+    model, revision = result.provenance["model"], result.provenance["model_revision"]
+    return model if "@" in model or Path(model).name == revision else f"{model}@{revision[:12]}"
 
 
 def _is_same_model(profiled: dict[str, Any], result: EvalResult) -> bool:

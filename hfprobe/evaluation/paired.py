@@ -128,7 +128,8 @@ def randomization_test(labels: np.ndarray, first: np.ndarray, second: np.ndarray
         [np.bincount(found, minlength=classes)[:, None] for found in (labels[labels == predicted], predicted)]
         for predicted in (first, second)
     ]
-    generator, differences = np.random.default_rng(seed), []
+    generator = np.random.default_rng(seed)
+    differences: list[np.ndarray] = []
     for part in np.array_split(np.empty(SWAPS + 1), -(-SWAPS * max(len(counts), classes) // NUMBERS_AT_ONCE)):
         swapped = generator.binomial(counts[:, None], 0.5, size=(len(counts), len(part)))
         if not differences:
@@ -138,8 +139,9 @@ def randomization_test(labels: np.ndarray, first: np.ndarray, second: np.ndarray
             rights, answered = right + sign * (more_right @ swapped), answers + sign * (more_answers @ swapped)
             occurs = has_images[:, None] | (answered > 0)
             f1 = 2 * rights / np.maximum(images + answered, 1)
-            scores.append([f1.sum(axis=0) / occurs.sum(axis=0), (rights[has_images] / images[has_images]).mean(axis=0)])
-        differences.append(np.subtract(*scores))
+            macro = f1.sum(axis=0) / occurs.sum(axis=0)
+            scores.append(np.stack([macro, (rights[has_images] / images[has_images]).mean(axis=0)]))
+        differences.append(scores[0] - scores[1])
     distances = np.abs(np.concatenate(differences, axis=1))  # (2, SWAPS + 1)
     shares = (distances >= distances[:, :1] - 1e-12).mean(axis=1)
     return dict(zip(("macro_f1", "balanced_accuracy"), shares.tolist(), strict=True))

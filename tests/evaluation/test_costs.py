@@ -82,10 +82,11 @@ def test_bfloat16_is_shown_only_for_the_model_whose_answers_were_compared(where,
 )
 def test_costs_of_another_network_are_refused(change, words):
     results = evaluated(one=network_of(1), two=network_of(2) | change)
+    results["two"].provenance.update(model="runs/two", model_revision="two")  # a folder, not a name in the hub folder
     message = (
         f"The profile lacks the network of two ({words}). It has one (simple-cnn, 32 x 32 pixels, 3 classes, 1 "
         "parameters), two (simple-cnn, 32 x 32 pixels, 3 classes, 2 parameters). Measure the models of this comparison "
-        "together: hfprobe profile hfprobe/one hfprobe/two"
+        "together: hfprobe profile hfprobe/one@0123abcd runs/two"
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         compare(results, profile=profiled())
@@ -104,7 +105,7 @@ def test_an_evaluation_that_does_not_record_its_network_has_no_costs():
 
 def test_an_evaluation_with_mirror_images_costs_two_forward_passes(tmp_path):
     results = evaluated(one=network_of(1), two=network_of(2))
-    results["one"].provenance["test_time_augmentation"] = "mirror image"
+    results["one"].provenance.update(test_time_augmentation="mirror image", temperature=1.5)
     comparison = compare(results, profile=profiled())
     cost = comparison["models"]["one"]["cost"]
     plain = compare(evaluated(one=network_of(1), two=network_of(2)), profile=profiled())["models"]["one"]["cost"]
@@ -122,7 +123,9 @@ def test_an_evaluation_with_mirror_images_costs_two_forward_passes(tmp_path):
     save_comparison(comparison, tmp_path)
     write_comparison(tmp_path, results)
     for page in ("comparison.html", "comparison.md"):
-        assert "A model that was evaluated with --tta needs two forward passes" in (tmp_path / page).read_text()
+        text = (tmp_path / page).read_text()
+        assert "A model that was evaluated with --tta needs two forward passes" in text
+        assert "averaged probabilities of each image and its mirror image (--tta) and the temperature 1.5 (--t" in text
 
 
 def built(name="cnn", *, labels=("cat", "dog"), **options):
