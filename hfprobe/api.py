@@ -17,6 +17,7 @@ from hfprobe.data.arguments import DEFAULT_DATASET, IDENTITY
 from hfprobe.data.splits import Images
 from hfprobe.evaluation import comparison
 from hfprobe.evaluation.comparable import make_comparable, name_results
+from hfprobe.evaluation.costs import load_profile
 from hfprobe.evaluation.results import EvalResult
 from hfprobe.evaluation.verdict import Comparison
 from hfprobe.hub.local import resolve_model
@@ -157,7 +158,7 @@ def compare(*results: EvalResult, names: Sequence[str] | None = None, profile: s
     if len(set(called)) != len(results) or len(called) != len(results):
         raise InputError(f"names are {shorten(called)}; allowed: {len(results)} different names.")
     comparable = make_comparable(dict(zip(called, results, strict=True)), places=called)
-    costs = None if profile is None else comparison.load_profile(Path(profile))
+    costs = None if profile is None else load_profile(Path(profile))
     return Comparison(results=comparable, content=comparison.compare(comparable, profile=costs))
 
 

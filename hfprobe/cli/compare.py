@@ -34,7 +34,8 @@ def main() -> None:
     require_writable(arguments.report_dir, flag="--report_dir")
 
     from hfprobe.evaluation.comparable import load_comparable
-    from hfprobe.evaluation.comparison import compare, load_profile
+    from hfprobe.evaluation.comparison import compare
+    from hfprobe.evaluation.costs import load_profile
     from hfprobe.evaluation.verdict import Comparison
     from hfprobe.reporting import save_comparison
 

@@ -48,7 +48,7 @@ def main() -> None:
     folders = [resolve_model(model=model, hub_dir=arguments.hub_dir) for model in arguments.models]
     check_places(arguments.report_dir, flag="--report_dir", models=folders)
 
-    from hfprobe.evaluation.comparison import PROFILE_FILE
+    from hfprobe.evaluation.costs import PROFILE_FILE
     from hfprobe.evaluation.profiling import name_models, profile_models, save_profile
     from hfprobe.reporting import write_profile
     from hfprobe.system.files import replace_together

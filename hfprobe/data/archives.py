@@ -102,5 +102,5 @@ def _require_room(members: list[zipfile.ZipInfo], place: Path, file: Path) -> No
     if needed > free:
         raise MachineError(
             f"'{shorten(file)}' needs {needed / 1e6:,.0f} MB in '{place}', and {free / 1e6:,.0f} MB are free. Free "
-            "some space, or set HF_HOME to a folder with more."
+            f"some space, or set {cache.cache_variable()} to a folder with more."
         )

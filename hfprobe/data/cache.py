@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from pathlib import Path
@@ -12,15 +11,17 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from hfprobe.data.file_names import text_to_path
-from hfprobe.system.errors import CommandError, InputError, MachineError
-
-# Errors of a path that cannot be written however much space is free.
-FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+from hfprobe.system.errors import FORBIDDEN, CommandError, InputError, MachineError
 
 
 def cache_folder() -> Path:
     """The folder of hfprobe in the cache of the datasets library."""
     return Path(datasets.config.HF_DATASETS_CACHE) / "hfprobe"
+
+
+def cache_variable() -> str:
+    """The environment variable that moves the cache; once HF_DATASETS_CACHE is set, HF_HOME does not move it."""
+    return "HF_DATASETS_CACHE" if "HF_DATASETS_CACHE" in os.environ else "HF_HOME (or HF_DATASETS_CACHE)"
 
 
 def cannot_keep(what: str, folder: Path, error: OSError) -> CommandError:
@@ -34,8 +35,8 @@ def cannot_keep(what: str, folder: Path, error: OSError) -> CommandError:
     """
     found = f"Cannot keep {what} in {folder}: {error.strerror or error}."
     if error.errno in FORBIDDEN:
-        return InputError(f"{found} Set HF_HOME (or HF_DATASETS_CACHE) to a folder that you can write to.")
-    return MachineError(f"{found} Free some space, or set HF_HOME (or HF_DATASETS_CACHE) to a folder with free space.")
+        return InputError(f"{found} Set {cache_variable()} to a folder that you can write to.")
+    return MachineError(f"{found} Free some space, or set {cache_variable()} to a folder with free space.")
 
 
 def file_stamp(path: str | Path) -> tuple[str, int, int, int, int]:

@@ -12,7 +12,7 @@ from datasets import Dataset
 from hfprobe.data import cache
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.columns import divide_rows, standard_columns
-from hfprobe.system.errors import DISK_FULL, InputError, shorten
+from hfprobe.system.errors import DISK_FULL, FORBIDDEN, InputError, shorten
 
 
 def read_parquet(file: Path, data: DataArguments, *, whole: bool = False) -> dict[str, Dataset]:
@@ -35,7 +35,7 @@ def read_parquet(file: Path, data: DataArguments, *, whole: bool = False) -> dic
         )
     except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:
         reason = error.__cause__ or error
-        unwritten = (*cache.FORBIDDEN, *DISK_FULL)
+        unwritten = (*FORBIDDEN, *DISK_FULL)
         if not isinstance(reason, OSError) or reason.errno not in unwritten or not os.access(file, os.R_OK):
             raise InputError(
                 f"Dataset '{shorten(data.dataset)}' cannot be read: {file.name}: {reason}. Fix or remove the file."

@@ -13,6 +13,8 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from hfprobe.data.arguments import IDENTITY, DataArguments, same_dataset
 from hfprobe.data.splits import Images, Splits, load_images
+from hfprobe.data.transforms import input_size
+from hfprobe.evaluation.costs import describe_network
 from hfprobe.evaluation.results import EvalResult
 from hfprobe.models import class_names_of, family_of
 from hfprobe.system import provenance
@@ -123,6 +125,7 @@ def evaluate_model(
             "image_counts": splits.summary.get("image_counts", {}),
             "split_fingerprint": images.fingerprint,
             "pictures_fingerprint": images.pictures_fingerprint,
+            "network": describe_network(model, side=input_size(processor)),
             "parameters": model.num_parameters(),
             "trainable_parameters": model.num_parameters(only_trainable=True),
             **family.describe(model),

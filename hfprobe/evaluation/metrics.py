@@ -29,6 +29,10 @@ class ClassificationMetric(evaluate.Metric):
             features=datasets.Features(predictions=datasets.Value("int64"), references=datasets.Value("int64")),
         )
 
+    def _build_data_dir(self) -> str:
+        # In memory, no file is written; evaluate creates the folder all the same, also where HF_HOME is read-only.
+        return self._data_dir_root if self.keep_in_memory else super()._build_data_dir()
+
     def _compute(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
         return score_predictions(references, predictions)
 

@@ -14,7 +14,7 @@ from hfprobe.data.store import ImageBatches, ImageSplit
 from hfprobe.data.transforms import input_size
 from hfprobe.evaluation.evaluate import BATCH_SIZE, load_images_of
 from hfprobe.evaluation.measurements import make_step, noise
-from hfprobe.evaluation.statistics import compare_paired
+from hfprobe.evaluation.paired import compare_paired
 from hfprobe.system.errors import InputError, MachineError, first_line
 from hfprobe.system.precision import LEAST_GAIN
 from hfprobe.system.progress import show_progress

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from hfprobe.data.transforms import input_size
-from hfprobe.evaluation.comparison import PROFILE_FILE
+from hfprobe.evaluation.costs import PROFILE_FILE, describe_network
 from hfprobe.evaluation.evaluate import find_device
 from hfprobe.evaluation.measurements import (
     WARMUP_STEPS,
@@ -65,12 +65,10 @@ def profile_models(
         described[name] = {
             "folder": folders[name].name,
             "run": getattr(model.config, "run", {}),
-            "backbone": family_of(model).describe(model).get("backbone"),
-            "parameters": model.num_parameters(),
+            "network": describe_network(model, side=side),
             "trainable_parameters": model.num_parameters(only_trainable=True),
             "macs": count_macs(model, side=side),
             "disk_bytes": sum(file.stat().st_size for file in folders[name].glob("*.safetensors")),
-            "input": [3, side, side],
             "own_batch_size": own[name],
             "peak_memory_bytes": peak_memory(folders[name], model, side=side, batch_size=own[name], device=device),
         }
@@ -81,7 +79,7 @@ def profile_models(
         precisions = COMPARED if find_faster(device)[0] != "fp32" else ("fp32",)
         for name, (model, _) in models.items():
             for size in sorted({*batch_sizes, *own.values()}):
-                images = noise(size, side=described[name]["input"][1], device=device)
+                images = noise(size, side=described[name]["network"]["input"][1], device=device)
                 for precision in precisions if size == own[name] else ("fp32",):
                     steps[name, size, precision] = make_step(model, images, bf16=precision == "bf16")
         measured = time_in_turn(steps, rounds=rounds, seconds=seconds, device=device)

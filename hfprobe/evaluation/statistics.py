@@ -1,4 +1,4 @@
-"""Statistics of predictions: confidence intervals, tests between two models, calibration.
+"""Statistics of predictions: confidence intervals, calibration.
 
 This module does not import torch.
 """
@@ -53,38 +53,6 @@ def metric_intervals(*, labels: np.ndarray, predictions: np.ndarray, seed: int =
     }
 
 
-def compare_paired(
-    *, labels: np.ndarray, predictions: tuple[np.ndarray, np.ndarray], seed: int = 0
-) -> dict[str, dict[str, Any]]:
-    """The differences in metrics of two models on the same images: the second minus the first.
-
-    Args:
-        labels: (N,) class numbers.
-        predictions: (N,) class numbers of the first and of the second model.
-        seed: seed of the bootstrap.
-
-    Returns:
-        `accuracy`, `macro_f1` and `balanced_accuracy`, each with `value` and `interval` (95 %). The interval of
-        accuracy is that of `paired_score_interval`; the others come from `draw_scores`, with the same draws for both
-        models.
-    """
-    right = [predicted == labels for predicted in predictions]
-    only_first, only_second = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
-    before, after = (score_predictions(labels, predicted) for predicted in predictions)
-    draws = draw_scores(labels, *predictions, seed=seed)
-    gains = {name: after[name] - before[name] for name in draws}
-    return {
-        "accuracy": {
-            "value": (only_second - only_first) / len(labels),
-            "interval": paired_score_interval(only_first, only_second, len(labels)),
-        },
-        **{
-            name: {"value": gains[name], "interval": interval(second - first, around=gains[name])}
-            for name, (first, second) in draws.items()
-        },
-    }
-
-
 def score_predictions(labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
     """`accuracy`, `macro_f1`, `balanced_accuracy`, in [0, 1], of predicted class numbers (N,) against labels (N,)."""
     return {
@@ -103,35 +71,6 @@ def balanced_accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
     """Mean recall over the classes that occur in labels, as scikit-learn's `balanced_accuracy_score`; in [0, 1]."""
     # recall_score, because balanced_accuracy_score warns of every class that occurs only in the predictions.
     return float(recall_score(labels, predictions, labels=np.unique(labels), average="macro", zero_division=0))
-
-
-def paired_score_interval(only_first: int, only_second: int, n: int) -> list[float]:
-    """95 % score interval of a difference of two accuracies on the same images (Tango, Stat. in Medicine, 1998).
-
-    Its width is positive even if the models never disagree. It excludes 0 whenever `mcnemar_exact` rejects at 5 %. The
-    converse does not hold: the interval is an approximation and may exclude 0 although the exact test does not reject.
-
-    Args:
-        only_first, only_second: numbers of images that only the first or only the second model classifies correctly.
-        n: number of all images.
-
-    Returns:
-        [low, high] of the accuracy of the second model minus that of the first.
-    """
-    squared = stats.norm.ppf((1 + COVERAGE) / 2) ** 2
-
-    def upper_bound(less: int, more: int) -> float:
-        def excess(difference: float) -> float:
-            # `share`: maximum likelihood estimate, given the difference, of the share counted by `less`.
-            linear = 2 * n * difference - (more - less) * difference - less - more
-            root = linear**2 + 8 * n * less * difference * (1 - difference)
-            share = (np.sqrt(max(root, 0)) - linear) / (4 * n)
-            return (more - less - n * difference) ** 2 - squared * n * (2 * share + difference * (1 - difference))
-
-        # The small step skips a second root, which lies at 0 if the models never disagree.
-        return 1.0 if more == n else optimize.brentq(excess, (more - less) / n + 1e-12, 1)
-
-    return [-upper_bound(only_second, only_first), upper_bound(only_first, only_second)]
 
 
 def draw_scores(labels: np.ndarray, *predictions: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
@@ -172,13 +111,13 @@ def draw_scores(labels: np.ndarray, *predictions: np.ndarray, seed: int = 0) -> 
     ]
     label, *answers = np.concatenate([cells, np.transpose(added)], axis=1)
     shapes = np.concatenate([counts * (images / (images + 1))[cells[0]], np.full(len(added), 2 / len(added))])
-    sum_by_label = _summing(label, other)
+    sum_by_label = summing(label, other)
     models = [
         (
             np.union1d(labels, predicted),
-            _summing(label, other, where=answer == label),
-            _summing(answer, other + 1),
-            _summing(label, other, where=answer == other),
+            summing(label, other, where=answer == label),
+            summing(answer, other + 1),
+            summing(label, other, where=answer == other),
         )
         for predicted, answer in zip(predictions, answers, strict=True)
     ]
@@ -201,7 +140,7 @@ def draw_scores(labels: np.ndarray, *predictions: np.ndarray, seed: int = 0) -> 
     return dict(zip(("macro_f1", "balanced_accuracy"), np.concatenate(found, axis=2).swapaxes(0, 1), strict=True))
 
 
-def _summing(group: np.ndarray, groups: int, where: np.ndarray | bool = True) -> sparse.csr_array:
+def summing(group: np.ndarray, groups: int, where: np.ndarray | bool = True) -> sparse.csr_array:
     """(groups, N) matrix that sums N rows by their group; only the rows in `where` are counted."""
     chosen = np.broadcast_to(where, group.shape).astype(float)
     return sparse.csr_array((chosen, (group, np.arange(len(group)))), shape=(groups, len(group)))
@@ -211,16 +150,6 @@ def interval(draws: np.ndarray, *, around: float) -> list[float]:
     """The central 95 % interval [low, high] of draws, widened if necessary to contain the observed value `around`."""
     low, high = np.quantile(draws, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]).tolist()
     return [min(low, around), max(high, around)]
-
-
-def mcnemar_exact(only_first: int, only_second: int) -> float:
-    """Two-sided p-value of the hypothesis that two models have equal accuracy (McNemar, 1947; exact binomial test).
-
-    Args:
-        only_first, only_second: numbers of images that only the first or only the second model classifies correctly.
-    """
-    disagreements = only_first + only_second
-    return float(stats.binomtest(only_first, disagreements).pvalue) if disagreements else 1.0
 
 
 def calibration(*, labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:

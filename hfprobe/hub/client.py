@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hfprobe.hub.revision import Revision
-from hfprobe.system.errors import InputError, MachineError
+from hfprobe.system.errors import FORBIDDEN, InputError, MachineError
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,11 @@ def explain(error: BaseException, *, what: str) -> Trouble | None:
 
     chain = _chain(error)
     for found in chain:
+        if isinstance(found, OSError) and (variable := _find_unwritable(found)):
+            return Trouble(
+                f"files of the hub cannot be kept in '{found.filename}': {found.strerror}",
+                f"Set {variable} to a folder that you can write to.",
+            )
         if isinstance(found, OfflineModeIsEnabled):
             return Trouble("the environment variable HF_HUB_OFFLINE forbids asking the hub", "Unset HF_HUB_OFFLINE.")
         if isinstance(found, LocalTokenNotFoundError):
@@ -87,6 +92,20 @@ def explain(error: BaseException, *, what: str) -> Trouble | None:
             f"the hub cannot be reached ({type(found).__name__}: {' '.join(str(found).split()) or 'no answer'})",
             "Check the network. Behind a proxy set HTTPS_PROXY, and SSL_CERT_FILE if it has its own certificate.",
         )
+    return None
+
+
+def _find_unwritable(error: OSError) -> str | None:
+    """The environment variable that sets the cache which an error of a path is about; None: it is about no cache."""
+    import datasets
+    from huggingface_hub import constants
+
+    caches = {"HF_HUB_CACHE": constants.HF_HUB_CACHE, "HF_DATASETS_CACHE": datasets.config.HF_DATASETS_CACHE}
+    for variable, cache in caches.items():
+        if error.errno in FORBIDDEN and isinstance(error.filename, str):
+            here, there = Path(error.filename), Path(cache)
+            if here.is_relative_to(there) or there.is_relative_to(here):
+                return variable
     return None
 
 

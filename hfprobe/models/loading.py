@@ -125,7 +125,10 @@ def load_weights(config: PretrainedConfig, folder: Path) -> PreTrainedModel:
 
 
 def describe_difference(weights: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> str | None:
-    """Describe how the names, shapes and dtypes of weights differ from the wanted ones; None if they are equal."""
+    """Describe how the names, shapes and dtypes of weights differ from the wanted ones; None if they are equal.
+
+    Of each kind of difference, three names are shown, and the number of the others.
+    """
     missing = [key for key in wanted if key not in weights]
     unexpected = [key for key in weights if key not in wanted]
     both = [key for key in wanted if key in weights]
@@ -141,11 +144,12 @@ def describe_difference(weights: dict[str, torch.Tensor], wanted: dict[str, torc
         if weights[key].dtype != wanted[key].dtype
     ]
     problems = {"missing": missing, "unexpected": unexpected, "different shape": shapes, "different dtype": types}
-    for problem, keys in problems.items():
-        if keys:
-            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            return f"{problem}: {', '.join(keys[:3])}{more}"
-    return None
+    found = [
+        f"{problem}: {', '.join(keys[:3])}" + (f" and {len(keys) - 3:,} more" if len(keys) > 3 else "")
+        for problem, keys in problems.items()
+        if keys
+    ]
+    return "; ".join(found) or None
 
 
 def weight_files(folder: Path) -> list[Path]:

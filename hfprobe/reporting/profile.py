@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hfprobe.evaluation.comparison import load_profile
+from hfprobe.evaluation.costs import load_profile
 from hfprobe.reporting.figures import draw_bars, draw_shares, shorten_names
 from hfprobe.reporting.report import make_environment
 from hfprobe.system.files import replace_together
@@ -45,7 +45,7 @@ def write_profile(folder: str | Path) -> Path:
                 | {
                     "weights on\ndisk (MB)": model["disk_bytes"] / 1e6,
                     "MACs per image\n(millions)": model["macs"] / 1e6,
-                    "parameters\n(millions)": model["parameters"] / 1e6,
+                    "parameters\n(millions)": model["network"]["parameters"] / 1e6,
                 }
                 for name, model in models.items()
             },

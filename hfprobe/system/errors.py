@@ -14,6 +14,9 @@ LONGEST = 2000
 # Errors of a write when there is no free space: on the disk, in a quota, within the file size limit (`ulimit -f`).
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+# Errors of a path that cannot be written however much space is free.
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+
 
 class CommandError(Exception):
     """An error that `hfprobe.cli.command.run_command` reports as a one-line message."""

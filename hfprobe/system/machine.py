@@ -85,6 +85,8 @@ def use_every_core() -> None:
 def show_log_lines() -> None:
     """Show hfprobe's log lines on the console; of several processes, the others show warnings only."""
     logging.basicConfig(format="%(message)s")
+    # Where the home folder is read-only, matplotlib warns and works in a temporary folder.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     logging.getLogger("hfprobe").setLevel(logging.INFO if is_main_process() else logging.WARNING)
 
 

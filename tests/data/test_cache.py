@@ -15,6 +15,21 @@ OTHER_FOLDER = "Set HF_HOME (or HF_DATASETS_CACHE) to a folder that you can writ
 FREE_SPACE = "Free some space, or set HF_HOME (or HF_DATASETS_CACHE) to a folder with free space."
 
 
+@pytest.fixture(autouse=True)
+def unset(monkeypatch):
+    monkeypatch.delenv("HF_DATASETS_CACHE", raising=False)
+
+
+def test_the_variable_in_a_remedy_is_one_that_moves_the_cache(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "file"))  # HF_HOME does not move it then
+    error = cache.cannot_keep("images", tmp_path, OSError(errno.EROFS, "Read-only file system"))
+    assert str(error) == (
+        f"Cannot keep images in {tmp_path}: Read-only file system. Set HF_DATASETS_CACHE to a folder that you can "
+        "write to."
+    )
+
+
 @pytest.mark.parametrize(
     ("number", "kind", "remedy"),
     [

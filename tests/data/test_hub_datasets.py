@@ -3,7 +3,6 @@ import logging
 import re
 import shutil
 import stat
-import time
 
 import datasets
 import pytest
@@ -60,9 +59,8 @@ def test_network_without_answers_delays_a_start_only_briefly_if_there_is_a_copy(
     keep_mirror()
     server.fail("/", seconds=20)
     monkeypatch.setattr(hub_client, "SHORT_PATIENCE", 0.3)
-    start = time.monotonic()
     assert load_source(DataArguments()).description.startswith("registry mirror")
-    assert time.monotonic() - start < 3
+    assert len(server.requests) == 1  # none is repeated, each of which would wait as long
     assert logged(caplog)[0] == (
         "The hub cannot be reached (TimeoutError: no answer within 0.3 s); using the registry mirror, from the cache."
     )

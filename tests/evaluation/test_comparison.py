@@ -9,9 +9,10 @@ from scipy import stats
 from helpers.images import CLASSES, load_splits
 from helpers.results import planted, without_images
 from hfprobe.data.arguments import DataArguments
+from hfprobe.evaluation import paired, statistics
 from hfprobe.evaluation.comparable import load_comparable
 from hfprobe.evaluation.comparison import compare, save_comparison
-from hfprobe.evaluation.statistics import compare_paired
+from hfprobe.evaluation.paired import compare_paired
 from hfprobe.system.errors import InputError
 
 
@@ -21,14 +22,19 @@ def saved(tmp_path, **results):
     return [tmp_path / name for name in results]
 
 
+ONCE = "Each model was trained once; another seed may change its scores by more than other images would."
+
+
 def test_comparison_of_a_model_with_itself_shows_no_difference():
     comparison = compare({"one": planted(0.8), "same": planted(0.8)})
     (pair,) = comparison["pairs"]
-    assert pair["mcnemar_p"] == pair["adjusted_p"] == 1
+    for difference in pair["differences"].values():
+        assert difference["p"] == difference["adjusted_p"] == 1
     # Not 0 to 0: 600 images without a disagreement leave 0.64 points to either side (Tango, 1998).
     assert comparison["verdict"] == [
         "The accuracies of one and same do not differ significantly on these 600 images: +0.00 points, 95 % interval "
-        "-0.64 to +0.64, exact McNemar p = 1.0000."
+        "-0.64 to +0.64, exact McNemar p = 1.0000.",
+        ONCE,
     ]
     low, high = pair["differences"]["macro_f1"]["interval"]
     assert -0.01 < low < 0 < high < 0.01
@@ -104,20 +110,30 @@ def test_interval_of_a_difference_equals_the_paired_bootstrap_of_scipy():
     assert found["macro_f1"]["value"] == pytest.approx(difference)
 
 
-def test_several_pairs_are_corrected_after_holm():
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "balanced_accuracy"])
+def test_several_pairs_are_corrected_after_holm(metric):
     results = {"a": planted(0.9, seed=1), "b": planted(0.86, seed=2), "c": planted(0.8, seed=3)}
-    pairs = sorted(compare(results)["pairs"], key=lambda pair: pair["mcnemar_p"])
-    raw = [pair["mcnemar_p"] for pair in pairs]
+    comparison = compare(results)
+    assert comparison["tests"] == {
+        "accuracy": "exact McNemar", "macro_f1": "randomization test", "balanced_accuracy": "randomization test",
+        "correction": "Holm", "pairs": 3, "significance": 0.05,
+    }  # fmt: skip
+    pairs = sorted((pair["differences"][metric] for pair in comparison["pairs"]), key=lambda found: found["p"])
+    raw = [found["p"] for found in pairs]
     expected = [3 * raw[0], max(3 * raw[0], 2 * raw[1]), max(3 * raw[0], 2 * raw[1], raw[2])]
-    assert [pair["adjusted_p"] for pair in pairs] == pytest.approx(np.minimum(expected, 1))
-    assert all("after Holm's correction for 3 pairs" in sentence for sentence in compare(results)["verdict"])
+    assert [found["adjusted_p"] for found in pairs] == pytest.approx(np.minimum(expected, 1))
+    *sentences, last = comparison["verdict"]
+    assert all("after Holm's correction for 3 pairs" in sentence for sentence in sentences)
+    assert last == ONCE
 
 
-def test_rate_of_false_differences_is_within_the_significance_level():
+def test_rate_of_false_differences_is_within_the_significance_level(monkeypatch):
+    monkeypatch.setattr(statistics, "RESAMPLES", 1)
+    monkeypatch.setattr(paired, "SWAPS", 1)
     called = 0
     for seed in range(40):
         pair = compare({"a": planted(0.8, seed=2 * seed), "b": planted(0.8, seed=2 * seed + 1)})["pairs"][0]
-        called += pair["adjusted_p"] < 0.05
+        called += pair["differences"]["accuracy"]["adjusted_p"] < 0.05
     assert called <= 7  # 2 expected; a binomial count exceeds 7 once in 1,000 times
 
 
@@ -126,17 +142,19 @@ def test_the_keys_are_stable(tmp_path):
     content = json.loads(save_comparison(comparison, tmp_path / "new").read_text())
     assert content == comparison
     assert set(content) == {
-        "class_names", "split", "split_fingerprint", "n", "leading", "models", "pairs", "profile", "verdict",
+        "class_names", "split", "split_fingerprint", "n", "leading", "models", "pairs", "tests", "profile",
+        "verdict",
     }  # fmt: skip
     assert set(content["models"]["a"]) == {
         "accuracy", "macro_precision", "macro_recall", "macro_f1", "balanced_accuracy", "intervals", "baseline",
         "per_class", "nll", "brier", "ece",
         "revision", "recipe", "seed", "epochs", "best_epoch", "training_seconds", "parameters", "trainable_parameters",
-        "backbone", "backbone_weights", "evaluation_seconds", "hardware", "versions", "cost",
+        "backbone", "backbone_weights", "temperature", "test_time_augmentation", "evaluation_seconds", "hardware",
+        "versions", "cost",
     }  # fmt: skip
     assert set(content["pairs"][0]) == {
-        "first", "second", "only_first_right", "only_second_right", "both_right", "neither_right", "mcnemar_p",
-        "adjusted_p", "differences", "per_class",
+        "first", "second", "only_first_right", "only_second_right", "both_right", "neither_right",
+        "differences", "per_class",
     }  # fmt: skip
     pair = content["pairs"][0]
     assert sum(pair[f"{who}_right"] for who in ("both", "neither", "only_first", "only_second")) == content["n"]

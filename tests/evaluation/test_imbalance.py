@@ -104,9 +104,11 @@ def test_the_verdict_begins_with_macro_f1_if_classes_are_unequal():
         "The classes are unequal (20 to 200 images per class), so macro-F1 comes first."
     )
     difference = comparison["pairs"][0]["differences"]["macro_f1"]
-    assert (
-        f"The macro-F1 of two does not differ clearly from that of one: {100 * difference['value']:+.2f} points"
-        in (comparison["verdict"][1])
+    low, high = (100 * bound for bound in difference["interval"])
+    assert comparison["verdict"][1] == (
+        "The macro-F1 scores of one and two do not differ significantly on these 320 images: "
+        f"{100 * difference['value']:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}, randomization test p = "
+        f"{difference['p']:.4f}."
     )
     low, high = comparison["pairs"][0]["differences"]["balanced_accuracy"]["interval"]
     found = [result.metrics["balanced_accuracy"] for result in (unequal_result(), unequal_result(seed=1))]

@@ -25,11 +25,13 @@ def test_of_a_tuple_the_first_item_is_the_logits():
     assert alone["accuracy"] == pytest.approx((logits.argmax(1) == labels).mean())
 
 
-def test_the_trainers_metrics_leave_no_file_and_wait_for_no_lock(tmp_path, monkeypatch):
-    monkeypatch.setattr("evaluate.config.HF_METRICS_CACHE", tmp_path)
+@pytest.mark.parametrize("folder", ["new", "file/new"])
+def test_the_trainers_metrics_write_nothing_and_wait_for_no_lock(tmp_path, monkeypatch, folder):
+    (tmp_path / "file").touch()  # below it no folder can be made, as where HF_HOME is read-only
+    monkeypatch.setattr("evaluate.config.HF_METRICS_CACHE", str(tmp_path / folder))
     found = compute_metrics(EvalPrediction(predictions=np.eye(3), label_ids=np.arange(3)))
     assert found == {"accuracy": 1.0, "macro_f1": 1.0, "balanced_accuracy": 1.0}
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert list(tmp_path.rglob("*")) == [tmp_path / "file"]
 
 
 def test_trainer_and_report_give_the_same_numbers_to_the_last_digit():

@@ -1,8 +1,6 @@
-import time
-
 import numpy as np
 import pytest
-from scipy import optimize, special, stats
+from scipy import special, stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, log_loss
 
@@ -106,75 +104,6 @@ def test_intervals_of_very_few_images_are_finite_and_contain_the_value(labels, p
         low, high = found[name]
         assert 0 <= low <= value <= high <= 1
         assert low < high
-
-
-def test_a_hundred_classes_take_seconds():
-    generator = np.random.default_rng(0)
-    labels = np.arange(5000) % 100
-    answers = tuple(np.where(generator.random(5000) < 0.7, labels, generator.integers(0, 100, 5000)) for _ in range(2))
-    start = time.process_time()
-    statistics.compare_paired(labels=labels, predictions=answers)
-    assert time.process_time() - start < 10  # 1.3 s; with a table of 100 x 100 x 100 for each resample minutes
-
-
-# PropCIs::scoreci.mp (R) for the first (Fagerland, Lydersen and Laake, 2014, print -0.517 and -0.026 for it).
-@pytest.mark.parametrize(
-    ("counts", "expected"),
-    [((7, 1, 21), (-0.5172, -0.0260)), ((0, 0, 10), (-0.2775, 0.2775)), ((0, 10, 10), (0.4449, 1))],
-)
-def test_the_paired_score_interval_of_known_tables(counts, expected):
-    np.testing.assert_allclose(statistics.paired_score_interval(*counts), expected, atol=6e-5)
-
-
-def test_the_paired_score_interval_ends_where_the_score_test_rejects():
-    first, second, n = 12, 30, 200
-    for bound in statistics.paired_score_interval(first, second, n):
-        # The likelihood of the table at this difference, maximised over what remains free, numerically.
-        def loss(share, bound=bound):
-            return -(stats.multinomial.logpmf([first, second, n - first - second],
-                                              n, [share, share + bound, 1 - 2 * share - bound]))  # fmt: skip
-
-        least = max(0, -bound) + 1e-9
-        share = optimize.minimize_scalar(loss, bounds=(least, (1 - bound) / 2 - 1e-9), method="bounded").x
-        variance = (2 * share + bound - bound**2) / n
-        assert abs((second - first) / n - bound) / np.sqrt(variance) == pytest.approx(1.96, abs=1e-3)
-
-
-def test_the_paired_score_interval_is_wilsons_if_one_model_is_never_the_only_correct_one():
-    for second in (0, 1, 5, 40):
-        expected = stats.binomtest(second, 40).proportion_ci(method="wilson").high
-        assert statistics.paired_score_interval(0, second, 40)[1] == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("n", [10, 20, 50])
-def test_the_paired_score_interval_covers_every_true_difference(n):
-    tables = [(first, second) for first in range(n + 1) for second in range(n + 1 - first)]
-    low, high = np.transpose([statistics.paired_score_interval(*table, n) for table in tables])
-    rest = n - np.sum(tables, axis=1)
-    for first in (0.002, 0.01, 0.02, 0.05, 0.1, 0.2):
-        for difference in (0, 0.01, 0.05, 0.1, 0.2, 0.4):
-            second = first + difference
-            chances = stats.multinomial.pmf(np.c_[tables, rest], n, [first, second, 1 - first - second])
-            # Tango's is an approximation: it may miss by a little, the plain bootstrap misses by everything.
-            assert chances[(low <= difference + 1e-9) & (difference <= high + 1e-9)].sum() > 0.94
-
-
-def test_interval_excludes_zero_whenever_the_exact_test_rejects():
-    for disagreements in range(1, 60):
-        for first in range(disagreements // 2 + 1):
-            if statistics.mcnemar_exact(first, disagreements - first) < 0.05:
-                assert statistics.paired_score_interval(first, disagreements - first, 500)[0] > 0
-
-
-@pytest.mark.parametrize(("first", "second"), [(0, 1), (3, 12), (30, 31), (200, 140), (7, 7)])
-def test_mcnemar_is_the_binomial_test_of_the_disagreements(first, second):
-    tail = stats.binom.cdf(min(first, second), first + second, 0.5)
-    assert statistics.mcnemar_exact(first, second) == pytest.approx(min(1, 2 * tail))
-    assert statistics.mcnemar_exact(second, first) == statistics.mcnemar_exact(first, second)
-
-
-def test_models_that_never_disagree_have_a_p_value_of_one():
-    assert statistics.mcnemar_exact(0, 0) == 1
 
 
 def test_calibration_by_hand():

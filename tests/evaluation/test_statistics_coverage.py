@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hfprobe.evaluation import statistics
+from hfprobe.evaluation import paired, statistics
 
 
 def true_macro_f1(share, n):
@@ -66,10 +66,11 @@ def test_interval_of_a_macro_metric_covers_the_true_value(name, metric, monkeypa
 @pytest.mark.parametrize("name", SETTINGS)
 def test_interval_of_a_difference_of_a_macro_metric_covers_the_true_value(name, metric, monkeypatch):
     monkeypatch.setattr(statistics, "RESAMPLES", 500)
+    monkeypatch.setattr(paired, "SWAPS", 1)
     n, accuracies = SETTINGS[name]
 
     def of(labels, answers):
-        return statistics.compare_paired(labels=labels, predictions=tuple(answers))[metric]["interval"]
+        return paired.compare_paired(labels=labels, predictions=tuple(answers))[metric]["interval"]
 
     shares = [shares_of(accuracies), shares_of([0.95 * accuracy for accuracy in accuracies])]
     assert coverage(n, shares, of=of, true_value=TRUE_VALUES[metric]) > 0.89

@@ -264,8 +264,8 @@ def test_a_signal_to_the_launcher_reaches_the_run(dataset_folder, tmp_path):
             assert time.monotonic() < deadline
             time.sleep(0.1)
         launcher.send_signal(signal.SIGTERM)
-        launcher.wait(timeout=15)
-        deadline = time.monotonic() + 15
+        launcher.wait(timeout=120)
+        deadline = time.monotonic() + 120
         while session(launcher.pid):
             assert time.monotonic() < deadline, "a child is left"
             time.sleep(0.1)

@@ -75,6 +75,13 @@ def planted(right, seed=0, count=COUNT):
     return dataclasses.replace(result, probabilities=probabilities, mistakes=dict.fromkeys(wrong, picture))
 
 
+def network_of(parameters, *, side=32):
+    """A network as an evaluation and a profile record it."""
+    return {
+        "architecture": "simple-cnn", "input": [3, side, side], "classes": 3, "parameters": parameters, "tensors": "7e",
+    }  # fmt: skip
+
+
 def profile_of(**networks):
     """A profile as scripts/profile_models.py writes it: name -> (parameters, milliseconds for one image)."""
 
@@ -84,8 +91,8 @@ def profile_of(**networks):
 
     models = {
         name: {
-            "parameters": parameters, "backbone": None, "own_batch_size": 64, "peak_memory_bytes": 100_000_000,
-            "disk_bytes": 4 * parameters, "macs": 40_000_000, "input": [3, 32, 32],
+            "folder": name, "run": {}, "network": network_of(parameters), "own_batch_size": 64, "bf16": None,
+            "peak_memory_bytes": 100_000_000, "disk_bytes": 4 * parameters, "macs": 40_000_000,
             "batches": {"1": batch(1, latency), "64": batch(64, 40 * latency)},
             "operators": {"kinds": {"convolution": {"time": 0.75, "memory": 0.5}, name: {"time": 0.25, "memory": 0.5}}},
         }

@@ -74,6 +74,26 @@ def test_each_fault_of_the_hub_has_a_reason_and_a_remedy_for_data_and_weights(se
     assert str(error.value).startswith(f"The weights of '{BACKBONE}' cannot be downloaded: {reason} Other ways: a file")
 
 
+def test_a_cache_that_cannot_be_written_is_named_with_the_variable_that_moves_it(server, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    place = tmp_path / "file" / "hub"
+    with monkeypatch.context() as patch:
+        patch.setattr(constants, "HF_HUB_CACHE", str(place))
+        with pytest.raises(InputError) as error:
+            load_weights()
+    assert str(error.value).startswith(
+        f"The weights of '{BACKBONE}' cannot be downloaded: files of the hub cannot be kept in '{place}': Not a "
+        "directory. Set HF_HUB_CACHE to a folder that you can write to. Other ways: "
+    )
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(place))
+    with pytest.raises(InputError) as error:
+        load_source(DataArguments(dataset="someone/pictures"))
+    assert str(error.value).startswith(
+        f"Dataset 'someone/pictures' cannot be loaded: files of the hub cannot be kept in '{place}': Not a directory. "
+        "Set HF_DATASETS_CACHE to a folder that you can write to. Or pass a local folder as --dataset"
+    )
+
+
 def test_unreachable_server_is_reported_as_a_network_error(server):
     server.__exit__()
     reason = "the hub cannot be reached (ConnectError: [Errno 111] Connection refused). Check the network."

@@ -7,7 +7,7 @@ import pytest
 
 from helpers.names import AWFUL_MODELS, AWFUL_NAMES, letters, rows, shown, texts
 from helpers.pages import Page, section_of, title_after_sorting
-from helpers.results import make_result, profile_of
+from helpers.results import make_result, network_of, profile_of
 from hfprobe.evaluation.comparison import compare, save_comparison
 from hfprobe.reporting import write_comparison
 from hfprobe.system.markdown import printable
@@ -19,7 +19,7 @@ def compared(tmp_path):
     results = {name: make_result(seed=seed, count=300) for seed, name in enumerate(("one", "two & co", "three"))}
     networks = {name: (1000 * number, float(number)) for number, name in enumerate(results, start=1)}
     for name, result in results.items():
-        result.provenance.update(parameters=networks[name][0])
+        result.provenance.update(parameters=networks[name][0], network=network_of(networks[name][0]))
     comparison = compare(results, profile=profile_of(**networks))
     save_comparison(comparison, tmp_path)
     return results, comparison, write_comparison(tmp_path, results)
@@ -39,7 +39,7 @@ def test_the_costs_are_on_the_page_and_in_the_table(compared):
 def test_the_page_says_that_memory_was_not_measured(tmp_path):
     results = {name: make_result() for name in ("one", "two")}
     for result in results.values():
-        result.provenance.update(parameters=1000, run_seconds=10.0)
+        result.provenance.update(parameters=1000, network=network_of(1000), run_seconds=10.0)
     profile = profile_of(network=(1000, 1.0))
     profile["models"]["network"]["peak_memory_bytes"] = None  # on systems without /proc
     save_comparison(compare(results, profile=profile), tmp_path)
@@ -64,7 +64,7 @@ def test_the_axis_of_accuracy_ends_at_100_percent(tmp_path):
     results = {name: make_result() for name in ("one", "two")}
     for name, result in results.items():
         perfect = dataclasses.replace(result, probabilities=np.eye(3, dtype=np.float32)[result.labels], mistakes={})
-        perfect.provenance.update(parameters=1)
+        perfect.provenance.update(parameters=1, network=network_of(1))
         results[name] = perfect
     save_comparison(compare(results, profile=profile_of(network=(1, 1.0))), tmp_path)
     marks = re.findall(r'text-anchor="end">([\d.]+) %</text>', write_comparison(tmp_path, results).read_text())
@@ -74,7 +74,7 @@ def test_the_axis_of_accuracy_ends_at_100_percent(tmp_path):
 def test_names_of_models_of_the_same_accuracy_are_below_each_other(tmp_path):
     results = {name: make_result() for name in ("one", "two", "three")}
     for number, result in enumerate(results.values(), start=1):
-        result.provenance.update(parameters=number)
+        result.provenance.update(parameters=number, network=network_of(number))
     save_comparison(compare(results, profile=profile_of(one=(1, 1.0), two=(2, 1.5), three=(3, 1.2))), tmp_path)
     text = write_comparison(tmp_path, results).read_text()
     heights = sorted(float(y) for y in re.findall(r'<text x="[^"]*" y="([^"]*)" text-anchor="\w+" class="name">', text))
@@ -113,7 +113,8 @@ def awful(tmp_path_factory):
     folder = tmp_path_factory.mktemp("awful")
     results = {name: make_result(AWFUL_NAMES, seed=seed, count=200) for seed, name in enumerate(AWFUL_MODELS)}
     for number, result in enumerate(results.values(), start=1):
-        result.provenance.update(parameters=1000 * number, run_seconds=10.0 * number)
+        size = 1000 * number
+        result.provenance.update(parameters=size, network=network_of(size), run_seconds=10.0 * number)
     profile = profile_of(**{name: (1000 * number, float(number)) for number, name in enumerate(AWFUL_MODELS, start=1)})
     save_comparison(compare(results, profile=profile), folder)
     write_comparison(folder, results)
@@ -126,10 +127,11 @@ def test_names_with_markup_are_text_in_every_cell_of_a_comparison(awful):
     names = [shown(name) for name in AWFUL_NAMES]
     first, second = map(shown, AWFUL_MODELS)
     assert [row[0] for row in table] == [
-        "model", first, second, "model", first, second, "shareoftime", "convolution", first, second, "class", *names
+        "model", first, second, "model", first, second, "shareoftime", "convolution", first, second,
+        "differencein", "accuracy", "macro-F1", "class", *names,
     ]  # fmt: skip
     assert table[6] == ["shareoftime", first, second]
-    assert table[10] == ["class", f"F1{first}", f"F1{second}", "differenceinF1,points"]
+    assert table[13] == ["class", f"F1{first}", f"F1{second}", "differenceinF1,points"]
     others = "".join(letters(text) for text in texts(markdown))  # fails where one is not text
     assert f"Comparisonof{first}and{second}" in others
     assert f"Classes:{','.join(names)}.The95%" in others

@@ -1,4 +1,4 @@
-import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -65,15 +65,16 @@ def test_torch_that_is_kept_to_older_instructions_does_not_use_units(monkeypatch
 
 
 @pytest.mark.parametrize(("slow", "expected"), [(False, 3), (True, 1 / 3)])
-def test_the_speedup_is_measured_in_turn(slow, expected):
-    order = []
+def test_the_speedup_is_measured_in_turn(monkeypatch, slow, expected):
+    order, passed = [], []
+    monkeypatch.setattr(precision, "time", SimpleNamespace(perf_counter=lambda: sum(passed)))
 
     def step():
         order.append(torch.is_autocast_enabled("cpu"))
-        time.sleep(0.03 if order[-1] is slow else 0.01)
+        passed.append(3 if order[-1] is slow else 1)
 
-    assert measure_speedup(step, device=CPU, seconds=0.2) == pytest.approx(expected, rel=0.3)
-    assert order[:4] == [False, True] * 2
+    assert measure_speedup(step, device=CPU, seconds=21) == pytest.approx(expected)
+    assert order == [False, True] * 5  # 4 s each time
     order.clear()
     measure_speedup(step, device=CPU, seconds=0)
     assert order == [False, True]  # each once, however short the time

