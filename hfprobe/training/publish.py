@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 # Training settings that the model card shows where they have an effect; those of images and model follow.
 CARD_SETTINGS = (
     "optim",
+    "optim_args",
     "optimizer",
     "learning_rate",
     "lr_scale",

@@ -25,6 +25,7 @@ from hfprobe.system.errors import CheckFailedError, MachineError
 from hfprobe.system.files import write_json
 from hfprobe.training import checkpoints
 from hfprobe.training.callbacks import StopOnSignal
+from hfprobe.training.loaders import PersistentLoader, make_persistent
 from hfprobe.training.loss import weighted_cross_entropy
 from hfprobe.training.optimizers import make_optimizer, scale_learning_rates
 from hfprobe.training.private_api import HookedTrainer
@@ -47,7 +48,8 @@ class ProbeTrainer(HookedTrainer):
     search for NaN in the loss. Numbers that are not finite are found when they are logged, and weights that are not
     finite when a checkpoint is saved; both end the run.
 
-    The validation loss is the mean cross entropy in nats, without the label smoothing of the training loss.
+    The validation loss is the mean cross entropy of the images in nats, without the label smoothing and the class
+    weights of the training loss. It depends neither on the number of processes nor on the batch size.
 
     Checkpoints are atomic (`hfprobe.training.checkpoints`). They hold the sums of the epoch so far, and a signal saves
     one (`StopOnSignal`).
@@ -73,6 +75,7 @@ class ProbeTrainer(HookedTrainer):
         self._seconds_before = 0.0  # of training, before the run was resumed
         self._start = time.perf_counter()
         self._resumed_from: Path | None = None
+        self._loaders: list[PersistentLoader] = []
         self._begun = False  # True once loader, model, optimizer and schedule are set up
         self._stopper = StopOnSignal()
         self.add_callback(self._stopper)
@@ -95,21 +98,23 @@ class ProbeTrainer(HookedTrainer):
         return schedule
 
     def get_train_dataloader(self) -> DataLoader:
-        return self._seed_workers(super().get_train_dataloader())
+        return self._keep(super().get_train_dataloader())
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        return self._seed_workers(super().get_eval_dataloader(eval_dataset))
+        return self._keep(super().get_eval_dataloader(eval_dataset))
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
-        return self._seed_workers(super().get_test_dataloader(test_dataset))
+        return self._keep(super().get_test_dataloader(test_dataset))
 
-    def _seed_workers(self, loader: Any) -> Any:
-        if self.args.dataloader_persistent_workers:
-            # A loader draws the base seed of its workers whenever they start. Persistent workers start once in a
-            # process, so a resumed run would draw once more, and from the global generator, which draws dropout. The
-            # loader that draws is inside accelerate's.
-            loader.base_dataloader.generator = torch.Generator().manual_seed(self.args.seed)
+    def _keep(self, loader: Any) -> Any:
+        if self.args.dataloader_persistent_workers and not isinstance(loader, PersistentLoader):
+            self._loaders.append(make_persistent(loader, seed=self.args.seed))
         return loader
+
+    def close_loaders(self) -> None:
+        """End the persistent workers; a loader that is used again starts new ones."""
+        for loader in self._loaders:
+            loader.close()
 
     def init_hf_repo(self, *args: Any, **kwargs: Any) -> None:
         """Nothing. Trainer would make a repository before training; `hfprobe.hub.client` uploads the finished model."""
@@ -153,7 +158,13 @@ class ProbeTrainer(HookedTrainer):
             # evaluate with these; before the next training step DistributedDataParallel copies them in the same way.
             for statistics in self.model.buffers():
                 torch.distributed.broadcast(statistics, src=0)
-        return super().evaluation_loop(*args, **kwargs)
+        output = super().evaluation_loop(*args, **kwargs)
+        # Trainer averages over batches, in which images are repeated where several processes share them. The logits are
+        # gathered with each image once.
+        logits, labels = torch.from_numpy(output.predictions).double(), torch.from_numpy(output.label_ids)
+        loss = torch.nn.functional.cross_entropy(logits, labels).item()
+        output.metrics[f"{kwargs['metric_key_prefix']}_loss"] = loss
+        return output
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the accuracy since the last entry, and the loss since then, even if the run was resumed in between.
@@ -206,10 +217,13 @@ class ProbeTrainer(HookedTrainer):
 
     def train(self, resume_from_checkpoint: Path | None = None, **kwargs: Any) -> Any:
         self._resumed_from = resume_from_checkpoint
+        evaluates = self.args.eval_on_start
+        self.args.eval_on_start = evaluates and resume_from_checkpoint is None  # once, before the first step
         try:
             with setting_up(until=lambda: self._begun):
                 return super().train(resume_from_checkpoint and str(resume_from_checkpoint), **kwargs)
         finally:
+            self.args.eval_on_start = evaluates
             self._stopper.restore()
 
     @contextlib.contextmanager

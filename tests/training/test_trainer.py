@@ -64,6 +64,27 @@ def test_validation_loss_is_cross_entropy_and_training_loss_is_smoothed(dataset_
     assert loss.item() == pytest.approx(smoothed.item(), rel=1e-5)
 
 
+def test_the_validation_loss_counts_every_image_once_if_batches_are_padded(dataset_folder, tmp_path, monkeypatch):
+    """Several processes repeat images so that their batches are equally long. Trainer's own mean depends on that."""
+    loop, own = Trainer.evaluation_loop, []
+
+    def repeat_images(self, *args, **kwargs):
+        # All 16 values of a batch count, although the last batch has 8 images.
+        self.gather_function = lambda values: values
+        output = loop(self, *args, **kwargs)
+        own.append(output.metrics[f"{kwargs['metric_key_prefix']}_loss"])
+        return output
+
+    monkeypatch.setattr(Trainer, "evaluation_loop", repeat_images)
+    trainer, result = small_run(dataset_folder, tmp_path, num_train_epochs=1, per_device_eval_batch_size=16)
+    predicted = trainer.predict(trainer.eval_dataset)
+    logits, labels = torch.from_numpy(predicted.predictions), torch.from_numpy(predicted.label_ids)
+    expected = torch.nn.functional.cross_entropy(logits, labels).item()
+    logged = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    assert [*logged, result.metrics["loss"]] == pytest.approx([expected, expected], rel=1e-6)
+    assert abs(own[0] - expected) > 0.001
+
+
 def test_training_accuracy_is_that_of_the_epoch(dataset_folder, tmp_path):
     """With a learning rate of nearly nothing and no dropout, the logged accuracy is the fixed model's own."""
     trainer, _ = small_run(
