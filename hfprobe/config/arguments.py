@@ -12,6 +12,7 @@ from transformers.utils import strtobool
 from hfprobe.config.class_weights import read_class_weights
 from hfprobe.config.contradictions import find_contradictions
 from hfprobe.config.names import name_run
+from hfprobe.config.optim_args import WITHOUT_MOMENTS, check_optim_args, settings_of
 from hfprobe.config.schedules import check_schedule, read_table
 from hfprobe.data.arguments import DEFAULT_DATASET
 from hfprobe.models import find_family
@@ -166,6 +167,7 @@ class RunArguments(TrainingArguments):
         elif self.precision == "fp32":
             self.mixed_precision = "no"
         check_schedule(self)
+        check_optim_args(self)
         self._check_reporters()
 
     def _check_reporters(self) -> None:
@@ -277,10 +279,12 @@ def ignored_by_optimizer(arguments: RunArguments) -> dict[str, str]:
         without_moments = arguments.optimizer == "sgd"
     else:
         optim = str(getattr(arguments.optim, "value", arguments.optim))
-        without_moments = optim.startswith(("sgd", "adagrad", "rmsprop", "adafactor"))
-        if optim in ("adamw_torch", "adamw_torch_fused", "adafactor"):
-            reason = f"--optim {optim} does not read it"
-            ignored |= dict.fromkeys(("optim_args", "optim_target_modules"), reason)
+        without_moments = optim.startswith(WITHOUT_MOMENTS)
+        reason = f"--optim {optim} does not read it"
+        if not settings_of(optim):
+            ignored["optim_args"] = reason
+        if not optim.startswith(("galore", "apollo")):
+            ignored["optim_target_modules"] = reason
     if without_moments:
         ignored |= dict.fromkeys(("adam_beta1", "adam_beta2", "adam_epsilon"), "the chosen optimizer is not an Adam")
     return ignored

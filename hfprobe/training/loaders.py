@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader
 class PersistentLoader(DataLoader):
     """A DataLoader with persistent workers that draws from the global generator as one without them does.
 
-    torch draws a base seed at each iteration, but with persistent workers only at the first one in a process. As dropout is
-    drawn from the same generator, the weights would depend on the kind of worker and on where a run was resumed.
+    torch draws a base seed at each iteration, but with persistent workers only at the first one in a process. The same
+    generator draws dropout, so the weights would depend on the kind of worker and on where a run was resumed.
     """
 
     def __iter__(self) -> Any:

@@ -185,7 +185,6 @@ def test_deterministic_is_short_for_full_determinism():
             ["--optimizer", "adam", "--muon_momentum", "0.5"],
             ["--muon_momentum has no effect: only --optimizer muon reads it."],
         ),
-        (["--optim_args", "a=1"], ["--optim_args has no effect: --optimizer muon takes the place of --optim."]),
         (["--adam_beta1", "0.8"], []),
         (
             ["--optimizer", "sgd", "--adam_beta1", "0.8"],
