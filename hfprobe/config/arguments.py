@@ -37,7 +37,6 @@ HOUSE_DEFAULTS: dict[str, Any] = {
     "save_total_limit": 2,
     "load_best_model_at_end": True,
     "metric_for_best_model": "accuracy",
-    "greater_is_better": True,
     "per_device_eval_batch_size": 500,
     "max_grad_norm": 0.0,
     "logging_nan_inf_filter": False,

@@ -20,7 +20,7 @@ from transformers.trainer_callback import TrainerCallback, TrainerControl, Train
 from transformers.training_args import HubStrategy, TrainingArguments
 
 from hfprobe.config.arguments import RunArguments
-from hfprobe.config.schedules import check_rates
+from hfprobe.config.schedules import check_rates, warn_about_warmup
 from hfprobe.system.errors import CheckFailedError, MachineError
 from hfprobe.system.files import write_json
 from hfprobe.training import checkpoints
@@ -93,7 +93,10 @@ class ProbeTrainer(HookedTrainer):
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         schedule = super().create_scheduler(num_training_steps, optimizer)
         # Checked again, now that the number of steps is known: the warm-up may be as long as the run.
-        check_rates(schedule, steps=num_training_steps, warmup=self.args.get_warmup_steps(num_training_steps))
+        warmup = self.args.get_warmup_steps(num_training_steps)
+        check_rates(schedule, steps=num_training_steps, warmup=warmup)
+        if self.is_world_process_zero():
+            warn_about_warmup(schedule, steps=num_training_steps, warmup=warmup)
         self._begun = True
         return schedule
 
