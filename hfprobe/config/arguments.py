@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from transformers import TrainingArguments
 from transformers.utils import strtobool
 
+from hfprobe.config.accelerator import adopt_compilation, check_accelerator_config
 from hfprobe.config.class_weights import read_class_weights
 from hfprobe.config.contradictions import find_contradictions
 from hfprobe.config.names import name_run
@@ -159,12 +160,14 @@ class RunArguments(TrainingArguments):
             self.output_dir = default_output_dir(self.model, self.recipe, seed=self.seed)
         bf16: bool = vars(self)["bf16"]
         self.bf16 = bf16 and not self._is_on_cpu()  # otherwise transformers demands --use_cpu where no GPU is
+        adopt_compilation(self)
         super().__post_init__()
         self.bf16 = bf16
         if bf16 or self.precision == "bf16":
             self.mixed_precision = "bf16"
         elif self.precision == "fp32":
             self.mixed_precision = "no"
+        check_accelerator_config(self)
         check_schedule(self)
         check_optim_args(self)
         self._check_reporters()

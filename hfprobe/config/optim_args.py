@@ -89,6 +89,7 @@ def _explain(name: str, known: dict[str, Any], *, optim: str) -> str:
 def _read(name: str, text: str, allowed: Any) -> Any:
     if allowed is str:
         return text
+    value: Any
     if allowed is bool:
         value = {"true": True, "false": False}.get(text.lower())
         fits = value is not None

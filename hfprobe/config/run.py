@@ -117,7 +117,8 @@ class RunConfig:
         arguments = self.training
         if "per_device_train_batch_size" in self.ignored_settings:
             return None
-        return arguments.train_batch_size * arguments.world_size * arguments.gradient_accumulation_steps
+        processes = 1 if arguments.accelerator_config.split_batches else arguments.world_size
+        return arguments.train_batch_size * processes * arguments.gradient_accumulation_steps
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, for run.json and the model card: every setting that has an effect, in three groups."""

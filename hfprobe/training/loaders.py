@@ -8,12 +8,14 @@ import torch
 from torch.utils.data import DataLoader
 
 
-class PersistentLoader(DataLoader):
+class PersistentLoader(DataLoader[Any]):
     """A DataLoader with persistent workers that draws from the global generator as one without them does.
 
     torch draws a base seed at each iteration, but with persistent workers only at the first one in a process. The same
     generator draws dropout, so the weights would depend on the kind of worker and on where a run was resumed.
     """
+
+    _iterator: Any
 
     def __iter__(self) -> Any:
         torch.empty((), dtype=torch.int64).random_()

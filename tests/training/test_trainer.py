@@ -3,6 +3,7 @@ import re
 
 import pytest
 import torch
+import yaml
 from transformers import Trainer
 
 from helpers.runs import small_run
@@ -179,9 +180,30 @@ def test_bfloat16_of_the_accelerate_configuration_is_used_and_recorded(dataset_f
     assert json.loads((tmp_path / "run.json").read_text())["precision"] == "bf16"
 
 
-def test_float32_is_recorded(dataset_folder, tmp_path):
+def test_float32_without_compilation_is_recorded(dataset_folder, tmp_path):
     small_run(dataset_folder, tmp_path, num_train_epochs=1)
-    assert json.loads((tmp_path / "run.json").read_text())["precision"] == "fp32"
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["precision"] == "fp32"
+    expected = {"distributed_type": "NO", "mixed_precision": "no", "dynamo": None, "plugins": []}
+    assert record["accelerator"] == expected
+
+
+def test_a_compiler_in_the_environment_is_recorded_and_compared_on_resume(dataset_folder, tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr("torch.compile", lambda model, **how: compiled.append(how["backend"]) or model)
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "EAGER")
+    small_run(dataset_folder, tmp_path, num_train_epochs=1)
+    assert set(compiled) == {"eager"}
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["accelerator"]["dynamo"]["backend"] == "eager"
+    assert record["config"]["training"]["torch_compile_backend"] == "eager"
+    again = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert (again["torch_compile"], again["torch_compile_backend"]) == (True, "eager")
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "no")
+    with pytest.raises(
+        InputError, match="--torch_compile was true, is false; --torch_compile_backend was eager, is none"
+    ):
+        small_run(dataset_folder, tmp_path, num_train_epochs=1, resume=True)
 
 
 @pytest.mark.usefixtures("whole_network")
