@@ -53,7 +53,8 @@ def push_best(
     """
     family = find_family(config.training.model)
     effective = config.to_dict()
-    card = describe_run(config=config, model=trainer.model, splits=splits, accelerator=trainer.accelerator) | {
+    record = describe_run(config=config, model=trainer.model, splits=splits, accelerator=trainer.described_accelerator)
+    card = record | {
         "summary": (inspect.getmodule(family).__doc__ or "").strip(),
         "dataset": config.data.dataset,
         "local_dataset": Path(config.data.dataset).exists(),  # the hub refuses a card that lists it under `datasets`

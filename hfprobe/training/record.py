@@ -37,9 +37,13 @@ def describe_accelerator(accelerator: Accelerator) -> dict[str, Any]:
 
 
 def describe_run(
-    *, config: RunConfig, model: PreTrainedModel, splits: Splits, accelerator: Accelerator
+    *, config: RunConfig, model: PreTrainedModel, splits: Splits, accelerator: dict[str, Any]
 ) -> dict[str, Any]:
-    """What `run.json` holds before there is a result."""
+    """What `run.json` holds before there is a result.
+
+    Args:
+        accelerator: of `describe_accelerator`.
+    """
     parameters = list(model.parameters())
     weights = model.config.run.get("class_weights")
     return {
@@ -57,7 +61,7 @@ def describe_run(
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         **find_family(config.training.model).describe(model),
         "precision": config.training.recorded_precision,
-        "accelerator": describe_accelerator(accelerator),
+        "accelerator": accelerator,
         "processes": config.training.world_size,
         "effective_batch_size": config.effective_batch_size,
         "git_sha": provenance.git_sha(),

@@ -71,7 +71,7 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
     arguments = config.training
     checkpoint = find_checkpoint(arguments) if arguments.resume else None
     family = find_family(arguments.model)
-    record = describe_run(config=config, model=trainer.model, splits=splits, accelerator=trainer.accelerator)
+    record = describe_run(config=config, model=trainer.model, splits=splits, accelerator=trainer.described_accelerator)
     # The result of a run that is resumed after its end stays until there is a new one.
     if trainer.is_world_process_zero() and not (arguments.resume and read_result(arguments.output_dir)):
         write_json(Path(arguments.output_dir) / RUN_FILE, record)

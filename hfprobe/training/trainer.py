@@ -29,6 +29,7 @@ from hfprobe.training.loaders import PersistentLoader, make_persistent
 from hfprobe.training.loss import weighted_cross_entropy
 from hfprobe.training.optimizers import make_optimizer, scale_learning_rates
 from hfprobe.training.private_api import HookedTrainer
+from hfprobe.training.record import describe_accelerator
 from hfprobe.training.refusals import setting_up
 
 # What the system, torch and safetensors raise where a file cannot be written.
@@ -62,6 +63,7 @@ class ProbeTrainer(HookedTrainer):
     def __init__(self, *, class_weights: np.ndarray | None = None, **kwargs: Any):
         with setting_up():
             super().__init__(**kwargs)
+        self.described_accelerator = describe_accelerator(self.accelerator)  # now: the next RunConfig resets its state
         self.class_weights = class_weights  # (C,), with the mean 1 over the training images
         self._weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         # Trainer would upload output_dir, a pickle included, while a checkpoint is being staged there.
