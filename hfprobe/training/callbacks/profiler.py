@@ -86,7 +86,8 @@ class Profiler(TrainerCallback):
         self.folder.mkdir(parents=True, exist_ok=True)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         operators = profiler.key_averages()
-        title = f"Training steps {self.first} to {self.step}, after {self.warmup} steps of warm-up"
+        steps = f"step {self.step}" if self.first == self.step else f"steps {self.first} to {self.step}"
+        title = f"Training {steps}, after {self.warmup} step{'s' * (self.warmup != 1)} of warm-up"
         if self.evaluations:
             title += f", with {self.evaluations} evaluation{'s' * (self.evaluations > 1)} among them"
         for name, sort_by in (("time", f"self_{device}_time_total"), ("memory", f"{device}_memory_usage")):
