@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from transformers import HfArgumentParser
@@ -12,7 +13,7 @@ from transformers import HfArgumentParser
 from hfprobe.cli.parser import OneLineErrors, Parser, warn_about_repeated
 from hfprobe.config.arguments import SHORT_NAMES
 from hfprobe.config.files import read_config_file
-from hfprobe.config.run import RunConfig, build_run, starting_values
+from hfprobe.config.run import CHOICES, RunConfig, build_run, starting_values
 from hfprobe.config.values import groups_of, one_line_errors
 from hfprobe.models import find_family
 from hfprobe.system.process import command, is_main_process
@@ -54,20 +55,20 @@ def make_parser(
     model: str,
     recipe: str | None = None,
     *,
-    schedule: str | None = None,
+    chosen: Mapping[str, Any] = MappingProxyType({}),
     values: dict[str, Any] | None = None,
 ) -> RunParser:
     """The flags of a run: data, training and the model's own, with the recipe's values as defaults.
 
     Args:
-        schedule: see `starting_values`.
+        chosen: see `starting_values`.
         values: of a file, which win over the recipe's.
 
     Raises:
         InputError: no such model, no such recipe.
     """
     family = find_family(model)
-    defaults = starting_values(family, recipe, schedule=schedule) | (values or {})
+    defaults = starting_values(family, recipe, chosen=chosen) | (values or {})
     parser = RunParser(groups_of(family), defaults=defaults, prog=command("train"))
     parser.add_argument(
         "--config",
@@ -91,16 +92,14 @@ def _read(argv: Sequence[str]) -> tuple[RunParser, dict[str, Any]]:
     """The parser of a command line, and the settings that the command line and its `--config` pass."""
     # The other flags and their defaults depend on these.
     first = Parser(add_help=False)
-    for name in ("model", "recipe", "config"):
-        first.add_argument(f"--{name}")
-    first.add_argument("--lr_scheduler_type", "--lr-scheduler-type")
+    for name in ("model", "recipe", "config", *CHOICES):
+        first.add_argument(*{f"--{name}": None, f"--{name.replace('_', '-')}": None})
     chosen, _ = first.parse_known_args(argv)
     if chosen.model is not None:
         find_family(chosen.model)  # before the file is read, which is not to blame for it
     file = {} if chosen.config is None else read_config_file(chosen.config, model=chosen.model)
     start = file | {name: value for name, value in vars(chosen).items() if value is not None}
-    schedule = start.get("lr_scheduler_type")
-    parser = make_parser(start.get("model", "cnn"), start.get("recipe"), schedule=schedule, values=file)
+    parser = make_parser(start.get("model", "cnn"), start.get("recipe"), chosen=start, values=file)
     values = file | parser.read(argv)
     values.pop("config", None)
     return parser, values

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from transformers import TrainingArguments
 from transformers.utils import strtobool
 
+from hfprobe.config.accelerator import adopt_compilation, check_accelerator_config
 from hfprobe.config.class_weights import read_class_weights
 from hfprobe.config.contradictions import find_contradictions
 from hfprobe.config.names import name_run
+from hfprobe.config.optim_args import WITHOUT_MOMENTS, check_optim_args, settings_of
 from hfprobe.config.schedules import check_schedule, read_table
 from hfprobe.data.arguments import DEFAULT_DATASET
 from hfprobe.models import find_family
@@ -36,7 +38,6 @@ HOUSE_DEFAULTS: dict[str, Any] = {
     "save_total_limit": 2,
     "load_best_model_at_end": True,
     "metric_for_best_model": "accuracy",
-    "greater_is_better": True,
     "per_device_eval_batch_size": 500,
     "max_grad_norm": 0.0,
     "logging_nan_inf_filter": False,
@@ -159,13 +160,16 @@ class RunArguments(TrainingArguments):
             self.output_dir = default_output_dir(self.model, self.recipe, seed=self.seed)
         bf16: bool = vars(self)["bf16"]
         self.bf16 = bf16 and not self._is_on_cpu()  # otherwise transformers demands --use_cpu where no GPU is
+        adopt_compilation(self)
         super().__post_init__()
         self.bf16 = bf16
         if bf16 or self.precision == "bf16":
             self.mixed_precision = "bf16"
         elif self.precision == "fp32":
             self.mixed_precision = "no"
+        check_accelerator_config(self)
         check_schedule(self)
+        check_optim_args(self)
         self._check_reporters()
 
     def _check_reporters(self) -> None:
@@ -277,10 +281,12 @@ def ignored_by_optimizer(arguments: RunArguments) -> dict[str, str]:
         without_moments = arguments.optimizer == "sgd"
     else:
         optim = str(getattr(arguments.optim, "value", arguments.optim))
-        without_moments = optim.startswith(("sgd", "adagrad", "rmsprop", "adafactor"))
-        if optim in ("adamw_torch", "adamw_torch_fused", "adafactor"):
-            reason = f"--optim {optim} does not read it"
-            ignored |= dict.fromkeys(("optim_args", "optim_target_modules"), reason)
+        without_moments = optim.startswith(WITHOUT_MOMENTS)
+        reason = f"--optim {optim} does not read it"
+        if not settings_of(optim):
+            ignored["optim_args"] = reason
+        if not optim.startswith(("galore", "apollo")):
+            ignored["optim_target_modules"] = reason
     if without_moments:
         ignored |= dict.fromkeys(("adam_beta1", "adam_beta2", "adam_epsilon"), "the chosen optimizer is not an Adam")
     return ignored

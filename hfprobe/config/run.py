@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from hfprobe.config.arguments import (
@@ -14,11 +16,14 @@ from hfprobe.config.arguments import (
     ignored_by_optimizer,
     spell_flag,
 )
+from hfprobe.config.contradictions import rises
 from hfprobe.config.names import name_model
+from hfprobe.config.origins import name_origins
 from hfprobe.config.values import check_value, check_values, groups_of, one_line_errors
 from hfprobe.data.arguments import DEFAULT_DATASET, SMALL_SIDE, DataArguments
 from hfprobe.models import find_family
 from hfprobe.models.base import FamilyOptions, ModelFamily
+from hfprobe.system.errors import InputError
 from hfprobe.system.precision import DEFAULT_PRECISION
 
 if TYPE_CHECKING:  # slow to import
@@ -29,7 +34,9 @@ logger = logging.getLogger(__name__)
 # Where a run goes and which runs are made: no part of what one run is. What ends in `_token` is a secret.
 NOT_REPEATED = ("output_dir", "resume", "overwrite", "seeds", "vary_split", "hub_token")
 # transformers sets them itself, "fsdp_config" in its older versions; ProbeTrainer sets "hub_strategy".
-DERIVED = ("accelerator_config", "do_eval", "fsdp_config", "hub_strategy")
+DERIVED = ("accelerator_config", "do_eval", "fsdp_config", "greater_is_better", "hub_strategy")
+# What parts of a recipe depend on, see `starting_values`.
+CHOICES = ("lr_scheduler_type", "optimizer", "metric_for_best_model")
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,11 @@ class RunConfig:
         return name_model(find_family(self.training.model).hub_name, dataset=self.data.dataset)
 
     @property
+    def recipe_values(self) -> dict[str, Any]:
+        """The settings that the recipe sets."""
+        return find_family(self.training.model).recipe_values(self.training.recipe)
+
+    @property
     def ignored_settings(self) -> dict[str, str]:
         """Setting -> why it has no effect in this run. The model and the optimizer say so themselves."""
         ignored = ignored_by_optimizer(self.training)
@@ -74,9 +86,11 @@ class RunConfig:
         """Log each setting that the user passed and that has no effect, with the reason."""
         by_reason: dict[str, list[str]] = {}
         ignored = self.ignored_settings
+        values = vars(self.data) | vars(self.training) | vars(self.model)
         for name in sorted(self.passed & ignored.keys()):
             by_reason.setdefault(ignored[name], []).append(spell_flag(name))
         for reason, flags in by_reason.items():
+            reason = name_origins(reason, values=values, passed=self.passed, recipe=self.recipe_values)
             logger.warning("%s %s no effect: %s.", ", ".join(flags), "have" if len(flags) > 1 else "has", reason)
 
     def for_images(self, images: Images) -> RunConfig:
@@ -103,7 +117,8 @@ class RunConfig:
         arguments = self.training
         if "per_device_train_batch_size" in self.ignored_settings:
             return None
-        return arguments.train_batch_size * arguments.world_size * arguments.gradient_accumulation_steps
+        processes = 1 if arguments.accelerator_config.split_batches else arguments.world_size
+        return arguments.train_batch_size * processes * arguments.gradient_accumulation_steps
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, for run.json and the model card: every setting that has an effect, in three groups."""
@@ -127,7 +142,9 @@ class RunConfig:
         folders and tokens are left out.
         """
         family, arguments = find_family(self.training.model), self.training
-        defaults = starting_values(family, arguments.recipe, schedule=arguments.lr_scheduler_type.value)
+        chosen = {"lr_scheduler_type": arguments.lr_scheduler_type.value, "optimizer": arguments.optimizer}
+        chosen["metric_for_best_model"] = arguments.metric_for_best_model
+        defaults = starting_values(family, arguments.recipe, chosen=chosen)
         settings = {"model": arguments.model, "recipe": arguments.recipe, "seed": arguments.seed}
         settings |= {"split_seed": self.split_seed}
         precision = self.training.recorded_precision
@@ -151,19 +168,25 @@ class RunConfig:
         return json.loads(json.dumps(settings))
 
 
-def starting_values(family: ModelFamily, recipe: str | None, *, schedule: str | None = None) -> dict[str, Any]:
+def starting_values(
+    family: ModelFamily, recipe: str | None, *, chosen: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
     """What the settings of a run are where nothing is passed: hfprobe's defaults, and the recipe's.
 
     Args:
-        schedule: the `lr_scheduler_type` of the run, where it is set. A recipe's settings of another schedule are left
-            out.
+        chosen: those of CHOICES that are set. A recipe's settings of another schedule and of another optimizer are left
+            out, and its schedule waits for the smallest loss where that is the metric of the best epoch.
 
     Raises:
         InputError: no such recipe.
     """
     values = HOUSE_DEFAULTS | family.recipe_values(recipe) | {"model": family.name}
-    if schedule not in (None, values.get("lr_scheduler_type")):
+    if chosen.get("lr_scheduler_type") not in (None, values.get("lr_scheduler_type")):
         values.pop("lr_scheduler_kwargs", None)
+    if chosen.get("optimizer") not in (None, "optim"):
+        values.pop("optim", None)
+    if "mode" in values.get("lr_scheduler_kwargs", {}) and rises(chosen.get("metric_for_best_model")) is False:
+        values["lr_scheduler_kwargs"] = values["lr_scheduler_kwargs"] | {"mode": "min"}
     return values
 
 
@@ -173,19 +196,25 @@ def build_run(*, model: str = "cnn", recipe: str | None = None, **values: Any) -
         given = check_values(values, model=model)
         family = find_family(model)
         recipe = check_value("recipe", recipe, RunArguments)
-        settings = starting_values(family, recipe, schedule=given.get("lr_scheduler_type")) | given
+        settings = starting_values(family, recipe, chosen=given) | given
         if settings.get("crop") is None and given.keys() & {"crop_shift", "crop_padding"}:
             settings["crop"] = "shift"  # what is passed is not ignored, whatever the images are
         named: dict[str, Any] = {"seed": settings.get("seed", 42), "dataset": settings.get("dataset", DEFAULT_DATASET)}
         folder = default_output_dir(family.name, settings["recipe"], **named)
         settings = {"output_dir": folder} | settings
-        data, training, own = (
-            group(**{field.name: settings[field.name] for field in fields(group) if field.name in settings})
-            for group in groups_of(family)
-        )
-        frozen = family.frozen_precision
-        if frozen is not None and getattr(own, frozen) == "bf16":
-            training.refuse_emulation(f"--{frozen} bf16", remedy=f"Pass --{frozen} fp32.")
+    try:
+        with one_line_errors():
+            data, training, own = (
+                group(**{field.name: settings[field.name] for field in fields(group) if field.name in settings})
+                for group in groups_of(family)
+            )
+            frozen = family.frozen_precision
+            if frozen is not None and getattr(own, frozen) == "bf16":
+                training.refuse_emulation(f"--{frozen} bf16", remedy=f"Pass --{frozen} fp32.")
+    except InputError as error:
+        values = {field.name: field.default for group in groups_of(family) for field in fields(group)} | settings
+        recipe_values = family.recipe_values(settings["recipe"])
+        raise InputError(name_origins(str(error), values=values, passed=given, recipe=recipe_values)) from error
     return RunConfig(data, training, own, passed=frozenset(given))
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import math
 from typing import Any
 
 from hfprobe.system.errors import InputError, first_line, shorten
+
+logger = logging.getLogger(__name__)
 
 # Steps of the run that a schedule is tried on.
 STEPS = 1000
@@ -76,11 +79,13 @@ def check_schedule(arguments: Any) -> None:
             f"--lr_scheduler_kwargs '{example}'."
         )
     try:
-        schedule = get_scheduler(kind, optimizer, arguments.get_warmup_steps(STEPS), STEPS, given)
+        warmup = arguments.get_warmup_steps(STEPS)
+        steps = STEPS if warmup < STEPS else 2 * warmup  # the run may be longer
+        schedule = get_scheduler(kind, optimizer, warmup, steps, given)
         if kind.value in BY_METRIC:
             for _ in range(3):
                 schedule.step(0.5)
-        check_rates(schedule, steps=STEPS, warmup=arguments.get_warmup_steps(STEPS))
+        check_rates(schedule, steps=steps, warmup=warmup)
     except InputError:
         raise
     except (ValueError, TypeError, ArithmeticError) as error:
@@ -107,3 +112,22 @@ def check_rates(schedule: Any, *, steps: int, warmup: int) -> None:
                     f"warm-up of {warmup:,} steps; allowed: 0 or more. Change --lr_scheduler_kwargs, or pass fewer "
                     "--warmup_steps."
                 )
+
+
+def warn_about_warmup(schedule: Any, *, steps: int, warmup: int) -> None:
+    """Log that a run ends before its warm-up does, and the highest learning rate that it reaches.
+
+    It is not an error: --resume with more epochs may continue such a run.
+    """
+    rates = getattr(schedule, "lr_lambdas", None)
+    if rates and warmup >= steps and (reached := rates[0](steps - 1)) < 1:  # without a warm-up it is 1
+        full = schedule.base_lrs[0]
+        logger.warning(
+            "The warm-up of %s steps does not end within the run of %s step%s: the highest learning rate is %.3g "
+            "instead of %.3g. Pass fewer --warmup_steps, or a share of the run such as 0.1.",
+            f"{warmup:,}",
+            f"{steps:,}",
+            "s" * (steps > 1),
+            reached * full,
+            full,
+        )

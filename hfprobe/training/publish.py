@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 # Training settings that the model card shows where they have an effect; those of images and model follow.
 CARD_SETTINGS = (
     "optim",
+    "optim_args",
     "optimizer",
     "learning_rate",
     "lr_scale",
@@ -52,7 +53,8 @@ def push_best(
     """
     family = find_family(config.training.model)
     effective = config.to_dict()
-    card = describe_run(config=config, model=trainer.model, splits=splits) | {
+    record = describe_run(config=config, model=trainer.model, splits=splits, accelerator=trainer.described_accelerator)
+    card = record | {
         "summary": (inspect.getmodule(family).__doc__ or "").strip(),
         "dataset": config.data.dataset,
         "local_dataset": Path(config.data.dataset).exists(),  # the hub refuses a card that lists it under `datasets`

@@ -14,6 +14,7 @@ from hfprobe.system.precision import PRECISIONS
 from hfprobe.training.output_folder import RUN_FILE
 
 if TYPE_CHECKING:  # slow to import
+    from accelerate import Accelerator
     from transformers import PreTrainedModel
 
     from hfprobe.data.splits import Splits
@@ -24,8 +25,27 @@ NEEDED = ("model", "config", "class_names", "data_fingerprint", "processes", "ef
 SUMMARIZED = ("division", "left_out", "identical_images")
 
 
-def describe_run(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -> dict[str, Any]:
-    """What `run.json` holds before there is a result."""
+def describe_accelerator(accelerator: Accelerator) -> dict[str, Any]:
+    """What accelerate does with the model, whatever flag, variable or file it was told by."""
+    state = accelerator.state
+    compiler = state.dynamo_plugin.to_dict()
+    plugins = ("deepspeed_plugin", "fsdp_plugin", "megatron_lm_plugin")
+    return {
+        "distributed_type": accelerator.distributed_type.value,
+        "mixed_precision": accelerator.mixed_precision,
+        "dynamo": compiler if compiler["backend"] != "no" else None,
+        "plugins": [name for name in plugins if getattr(state, name, None) is not None],
+    }
+
+
+def describe_run(
+    *, config: RunConfig, model: PreTrainedModel, splits: Splits, accelerator: dict[str, Any]
+) -> dict[str, Any]:
+    """What `run.json` holds before there is a result.
+
+    Args:
+        accelerator: of `describe_accelerator`.
+    """
     parameters = list(model.parameters())
     weights = model.config.run.get("class_weights")
     return {
@@ -43,6 +63,7 @@ def describe_run(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         **find_family(config.training.model).describe(model),
         "precision": config.training.recorded_precision,
+        "accelerator": accelerator,
         "processes": config.training.world_size,
         "effective_batch_size": config.effective_batch_size,
         "git_sha": provenance.git_sha(),

@@ -28,6 +28,7 @@ from hfprobe.system.files import write_json
 from hfprobe.system.model_files import PROCESSOR_FILE
 from hfprobe.training import checkpoints
 from hfprobe.training.callbacks import EarlyStopping
+from hfprobe.training.callbacks.profiler import NOTHING_LEFT
 from hfprobe.training.output_folder import MODEL_FOLDER, RUN_FILE
 from hfprobe.training.record import describe_run, read_result
 from hfprobe.training.trainer import ProbeTrainer
@@ -70,7 +71,7 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
     arguments = config.training
     checkpoint = find_checkpoint(arguments) if arguments.resume else None
     family = find_family(arguments.model)
-    record = describe_run(config=config, model=trainer.model, splits=splits)
+    record = describe_run(config=config, model=trainer.model, splits=splits, accelerator=trainer.described_accelerator)
     # The result of a run that is resumed after its end stays until there is a new one.
     if trainer.is_world_process_zero() and not (arguments.resume and read_result(arguments.output_dir)):
         write_json(Path(arguments.output_dir) / RUN_FILE, record)
@@ -84,11 +85,14 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
         saved = json.loads((checkpoint / PROCESSOR_FILE).read_text())
         for name in STATISTICS:
             setattr(trainer.processing_class, name, saved[name])
-    chosen, logged = fit(trainer, config=config, checkpoint=checkpoint)
-    record |= chosen
-    trainer.model.config.run |= chosen
-    trainer.check_finite()
-    predicted = trainer.predict(trainer.eval_dataset)
+    try:
+        chosen, logged = fit(trainer, config=config, checkpoint=checkpoint)
+        record |= chosen
+        trainer.model.config.run |= chosen
+        trainer.check_finite()
+        predicted = trainer.predict(trainer.eval_dataset)
+    finally:
+        trainer.close_loaders()
     if arguments.mixed_precision != "no":
         # Without accelerate's autocast: whoever uses the model afterwards computes in float32.
         trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
@@ -175,6 +179,8 @@ def take_best(trainer: ProbeTrainer, checkpoint: Path) -> None:
     """Give a trainer the state and the weights of a run that had stopped early."""
     trainer.state = TrainerState.load_from_json(str(checkpoint / checkpoints.STATE_FILE))
     logger.info("The run had stopped early, after epoch %g: nothing is left to train.", trainer.state.epoch)
+    if trainer.args.profile:
+        logger.warning(NOTHING_LEFT)
     trainer.continue_from(checkpoint)
     best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
     trainer.load_weights(best or checkpoint)

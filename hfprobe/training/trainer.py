@@ -20,14 +20,16 @@ from transformers.trainer_callback import TrainerCallback, TrainerControl, Train
 from transformers.training_args import HubStrategy, TrainingArguments
 
 from hfprobe.config.arguments import RunArguments
-from hfprobe.config.schedules import check_rates
+from hfprobe.config.schedules import check_rates, warn_about_warmup
 from hfprobe.system.errors import CheckFailedError, MachineError
 from hfprobe.system.files import write_json
 from hfprobe.training import checkpoints
 from hfprobe.training.callbacks import StopOnSignal
+from hfprobe.training.loaders import PersistentLoader, make_persistent
 from hfprobe.training.loss import weighted_cross_entropy
 from hfprobe.training.optimizers import make_optimizer, scale_learning_rates
 from hfprobe.training.private_api import HookedTrainer
+from hfprobe.training.record import describe_accelerator
 from hfprobe.training.refusals import setting_up
 
 # What the system, torch and safetensors raise where a file cannot be written.
@@ -47,7 +49,8 @@ class ProbeTrainer(HookedTrainer):
     search for NaN in the loss. Numbers that are not finite are found when they are logged, and weights that are not
     finite when a checkpoint is saved; both end the run.
 
-    The validation loss is the mean cross entropy in nats, without the label smoothing of the training loss.
+    The validation loss is the mean cross entropy of the images in nats, without the label smoothing and the class
+    weights of the training loss. It depends neither on the number of processes nor on the batch size.
 
     Checkpoints are atomic (`hfprobe.training.checkpoints`). They hold the sums of the epoch so far, and a signal saves
     one (`StopOnSignal`).
@@ -60,6 +63,7 @@ class ProbeTrainer(HookedTrainer):
     def __init__(self, *, class_weights: np.ndarray | None = None, **kwargs: Any):
         with setting_up():
             super().__init__(**kwargs)
+        self.described_accelerator = describe_accelerator(self.accelerator)  # now: the next RunConfig resets its state
         self.class_weights = class_weights  # (C,), with the mean 1 over the training images
         self._weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         # Trainer would upload output_dir, a pickle included, while a checkpoint is being staged there.
@@ -73,6 +77,7 @@ class ProbeTrainer(HookedTrainer):
         self._seconds_before = 0.0  # of training, before the run was resumed
         self._start = time.perf_counter()
         self._resumed_from: Path | None = None
+        self._loaders: list[PersistentLoader] = []
         self._begun = False  # True once loader, model, optimizer and schedule are set up
         self._stopper = StopOnSignal()
         self.add_callback(self._stopper)
@@ -90,26 +95,31 @@ class ProbeTrainer(HookedTrainer):
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         schedule = super().create_scheduler(num_training_steps, optimizer)
         # Checked again, now that the number of steps is known: the warm-up may be as long as the run.
-        check_rates(schedule, steps=num_training_steps, warmup=self.args.get_warmup_steps(num_training_steps))
+        warmup = self.args.get_warmup_steps(num_training_steps)
+        check_rates(schedule, steps=num_training_steps, warmup=warmup)
+        if self.is_world_process_zero():
+            warn_about_warmup(schedule, steps=num_training_steps, warmup=warmup)
         self._begun = True
         return schedule
 
     def get_train_dataloader(self) -> DataLoader:
-        return self._seed_workers(super().get_train_dataloader())
+        return self._keep(super().get_train_dataloader())
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        return self._seed_workers(super().get_eval_dataloader(eval_dataset))
+        return self._keep(super().get_eval_dataloader(eval_dataset))
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
-        return self._seed_workers(super().get_test_dataloader(test_dataset))
+        return self._keep(super().get_test_dataloader(test_dataset))
 
-    def _seed_workers(self, loader: Any) -> Any:
-        if self.args.dataloader_persistent_workers:
-            # A loader draws the base seed of its workers whenever they start. Persistent workers start once in a
-            # process, so a resumed run would draw once more, and from the global generator, which draws dropout. The
-            # loader that draws is inside accelerate's.
-            loader.base_dataloader.generator = torch.Generator().manual_seed(self.args.seed)
+    def _keep(self, loader: Any) -> Any:
+        if self.args.dataloader_persistent_workers and not isinstance(loader, PersistentLoader):
+            self._loaders.append(make_persistent(loader, seed=self.args.seed))
         return loader
+
+    def close_loaders(self) -> None:
+        """End the persistent workers; a loader that is used again starts new ones."""
+        for loader in self._loaders:
+            loader.close()
 
     def init_hf_repo(self, *args: Any, **kwargs: Any) -> None:
         """Nothing. Trainer would make a repository before training; `hfprobe.hub.client` uploads the finished model."""
@@ -153,7 +163,13 @@ class ProbeTrainer(HookedTrainer):
             # evaluate with these; before the next training step DistributedDataParallel copies them in the same way.
             for statistics in self.model.buffers():
                 torch.distributed.broadcast(statistics, src=0)
-        return super().evaluation_loop(*args, **kwargs)
+        output = super().evaluation_loop(*args, **kwargs)
+        # Trainer averages over batches, in which images are repeated where several processes share them. The logits are
+        # gathered with each image once.
+        logits, labels = torch.from_numpy(output.predictions).double(), torch.from_numpy(output.label_ids)
+        loss = torch.nn.functional.cross_entropy(logits, labels).item()
+        output.metrics[f"{kwargs['metric_key_prefix']}_loss"] = loss
+        return output
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the accuracy since the last entry, and the loss since then, even if the run was resumed in between.
@@ -206,10 +222,13 @@ class ProbeTrainer(HookedTrainer):
 
     def train(self, resume_from_checkpoint: Path | None = None, **kwargs: Any) -> Any:
         self._resumed_from = resume_from_checkpoint
+        evaluates = self.args.eval_on_start
+        self.args.eval_on_start = evaluates and resume_from_checkpoint is None  # once, before the first step
         try:
             with setting_up(until=lambda: self._begun):
                 return super().train(resume_from_checkpoint and str(resume_from_checkpoint), **kwargs)
         finally:
+            self.args.eval_on_start = evaluates
             self._stopper.restore()
 
     @contextlib.contextmanager

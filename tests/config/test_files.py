@@ -183,7 +183,8 @@ RUNS = [
     ["--recipe", "best", "--lr_scheduler_type", "cosine", "--lr_scheduler_kwargs", '{"num_cycles": 2e-1}'],
     ["--classes", "no", "1e3", "Größe", "--no_augment", "--report_to", "none", "--run_name", "007"],
     ["--eval_strategy", "steps", "--save_strategy", "steps", "--logging_steps", "10", "--save_steps", "10"],
-    ["--accelerator_config", '{"even_batches": false}', "--optim_args", "a=1", "--lr", "1e-7", "--deterministic"],
+    ["--accelerator_config", '{"even_batches": false}', "--lr", "1e-7", "--deterministic"],
+    ["--optimizer", "optim", "--optim", "sgd", "--optim_args", "momentum=0.9, nesterov=true"],
     ["--debug", "underflow_overflow", "--max_train_samples", "100", "--epochs", "0.5", "--batch_size", "3"],
 ]
 

@@ -169,8 +169,8 @@ def test_deterministic_is_short_for_full_determinism():
         (
             ["--model", "vit", "--lr", "0.1", "--epochs", "3"],
             [
-                "--learning_rate/--lr, --num_train_epochs/--epochs have no effect: --head exact solves the head "
-                "without gradient steps. To train it, pass --head sgd."
+                "--learning_rate/--lr, --num_train_epochs/--epochs have no effect: --head exact (the recipe) solves "
+                "the head without gradient steps. To train it, pass --head sgd."
             ],
         ),
         (
@@ -185,7 +185,6 @@ def test_deterministic_is_short_for_full_determinism():
             ["--optimizer", "adam", "--muon_momentum", "0.5"],
             ["--muon_momentum has no effect: only --optimizer muon reads it."],
         ),
-        (["--optim_args", "a=1"], ["--optim_args has no effect: --optimizer muon takes the place of --optim."]),
         (["--adam_beta1", "0.8"], []),
         (
             ["--optimizer", "sgd", "--adam_beta1", "0.8"],
@@ -205,15 +204,15 @@ def test_deterministic_is_short_for_full_determinism():
         ),
         (
             ["--recipe", "reference", "--warmup_steps", "3"],
-            ["--warmup_steps has no effect: --lr_scheduler_type reduce_lr_on_plateau has no warm-up."],
+            ["--warmup_steps has no effect: --lr_scheduler_type reduce_lr_on_plateau (the recipe) has no warm-up."],
         ),
         (
             ["--max_steps", "3", "--epochs", "2"],
             ["--num_train_epochs/--epochs has no effect: --max_steps ends the run."],
         ),
         (["--run_name", "x"], ["--run_name has no effect: only services other than TensorBoard show it."]),
-        (["--save_steps", "3"], ["--save_steps has no effect: --save_strategy is epoch."]),
-        (["--vary_split"], ["--vary_split has no effect: --seeds is 1."]),
+        (["--save_steps", "3"], ["--save_steps has no effect: --save_strategy is epoch (the default)."]),
+        (["--vary_split"], ["--vary_split has no effect: --seeds is 1 (the default)."]),
         (
             ["--vary_split", "--seeds", "2", "--split_seed", "1"],
             ["--vary_split has no effect: --split_seed sets one split."],

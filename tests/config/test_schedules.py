@@ -27,8 +27,8 @@ REMEDIES = {
     "cosine_with_min_lr": "One of min_lr or min_lr_rate should be set",
     "cosine_warmup_with_min_lr": "One of min_lr or min_lr_rate should be set",
     "warmup_stable_decay": "Pass, for example, --lr_scheduler_kwargs '{\"num_decay_steps\": 100}'.",
-    "reduce_lr_on_plateau": 'Give --lr_scheduler_kwargs \'{"mode": "max"}\'.',
-    "greedy": 'Give --lr_scheduler_kwargs \'{"mode": "max"}\'.',
+    "reduce_lr_on_plateau": 'Pass --lr_scheduler_kwargs \'{"mode": "max"}\'.',
+    "greedy": 'Pass --lr_scheduler_kwargs \'{"mode": "max"}\'.',
 }
 KINDS = [kind.value for kind in SchedulerType]
 
@@ -106,7 +106,7 @@ def test_a_warm_up_as_long_as_the_run_is_refused_where_the_schedule_is_undefined
         ("inverse_sqrt", {"timescale": -5}, "--lr_scheduler_kwargs cannot be used: "),
         ("reduce_lr_on_plateau", {"mode": "max", "factor": 1}, "Factor should be < 1.0."),
         ("reduce_lr_on_plateau", {"mode": "max", "patience": "x"}, "sets patience to \"x\"; allowed: a finite number."),
-        ("reduce_lr_on_plateau", {"mode": 3}, "The plateau schedule waits for a smaller accuracy (mode 3)"),
+        ("reduce_lr_on_plateau", {"mode": 3}, "The plateau schedule has the mode 3, but a good accuracy"),
         ("warmup_stable_decay", {"num_decay_steps": 1, "decay_type": "x"}, "Unknown decay type: x"),
         ("greedy", {"mode": "max", "smooth": True, "window_size": 0}, "--lr_scheduler_kwargs cannot be used: "),
         ("cosine", {"x" * 5000: 1}, "which is unknown."),
@@ -117,6 +117,21 @@ def test_wrong_settings_of_a_schedule(kind, given, message):
     with pytest.raises(InputError, match=re.escape(message)) as refused:
         parse_run(["--lr_scheduler_type", kind, f"--lr_scheduler_kwargs={given}"])
     assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("warmup", [0.9, 6, 8, 1000])
+def test_a_warm_up_that_does_not_end_is_named_with_the_highest_rate(model, tmp_path, caplog, kind, warmup):
+    highest = max(rates(model, tmp_path, kind, steps=7, warmup_steps=warmup, learning_rate=0.02)[:7])
+    lines = []
+    if highest < 0.02:
+        lines = [
+            f"The warm-up of {warmup:,} steps does not end within the run of 7 steps: the highest learning rate is "
+            f"{highest:.3g} instead of 0.02. Pass fewer --warmup_steps, or a share of the run such as 0.1."
+        ]
+    assert [line for line in caplog.messages if line.startswith("The warm-up")] == lines
+    has_warmup = kind not in ("constant", "reduce_lr_on_plateau", "greedy")
+    assert bool(lines) is (has_warmup and warmup >= 7)
 
 
 def test_schedule_settings_of_a_recipe_are_not_used_for_another_schedule():

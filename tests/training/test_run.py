@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from transformers.trainer_utils import PredictionOutput
 
+import hfprobe
 from helpers.runs import interrupted_run, small_run
 from hfprobe.system.errors import CheckFailedError
 from hfprobe.training.record import read_result
@@ -171,34 +171,12 @@ def test_resume_ends_where_the_uninterrupted_run_ends(dataset_folder, tmp_path):
         assert torch.equal(weights, load_file(sorted(folder.glob("checkpoint-*"))[-1] / "model.safetensors")[name])
 
 
-WORKERS = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
-STEPS = {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 3, "save_steps": 3}
-
-
-@pytest.fixture
-def ended_workers(monkeypatch):
-    """Loader workers end with the test: as garbage, torch may close their queues first, and wait 5 s for each."""
-    started = []
-    start = _MultiProcessingDataLoaderIter.__init__
-
-    def record(self, loader):
-        start(self, loader)
-        started.append(self)
-
-    monkeypatch.setattr(_MultiProcessingDataLoaderIter, "__init__", record)
-    yield
-    for workers in started:
-        workers._shutdown_workers()
-
-
-@pytest.mark.usefixtures("ended_workers")
-@pytest.mark.parametrize("values", [WORKERS, WORKERS | STEPS], ids=["at an epoch's end", "in mid-epoch"])
-def test_resume_with_persistent_workers_ends_where_the_uninterrupted_run_ends(
-    dataset_folder, tmp_path, monkeypatch, values
-):
-    whole, expected = small_run(dataset_folder, tmp_path / "whole", num_train_epochs=3, **values)
-    interrupted_run(dataset_folder, tmp_path / "parts", num_train_epochs=3, **values)
-    resumed, found = small_run(dataset_folder, tmp_path / "parts", num_train_epochs=3, resume=True, **values)
+def test_resume_with_persistent_workers_ends_where_the_uninterrupted_run_ends(dataset_folder, tmp_path):
+    """At the end of an epoch; tests/training/test_loaders.py does it in mid-epoch."""
+    values = {"num_train_epochs": 3, "dataloader_num_workers": 1, "dataloader_persistent_workers": True}
+    whole, expected = small_run(dataset_folder, tmp_path / "whole", **values)
+    interrupted_run(dataset_folder, tmp_path / "parts", **values)
+    resumed, found = small_run(dataset_folder, tmp_path / "parts", resume=True, **values)
     assert found.metrics == expected.metrics
     losses = [[e["loss"] for e in trainer.state.log_history if "loss" in e] for trainer in (whole, resumed)]
     assert losses[0] == losses[1]
@@ -224,6 +202,11 @@ def test_two_processes_count_every_validation_image_once(dataset_folder, tmp_pat
     # A share of 39: an image counted twice or not at all would give another denominator.
     correct = record["result"]["metrics"]["accuracy"] * 39
     assert correct == pytest.approx(round(correct), abs=1e-6)
+    # One process evaluates the same images with another batch size.
+    images = hfprobe.load_images(dataset_folder, max_eval_samples=39)
+    model = hfprobe.load("simple-cnn-small", hub_dir=tmp_path / "hub")
+    evaluated = hfprobe.evaluate(model, images, split="validation")
+    assert record["result"]["metrics"]["loss"] == pytest.approx(evaluated.metrics["nll"], rel=1e-5)
     state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())
     assert state["max_steps"] == 4  # 160 images, 20 a process
     assert done.stdout.count("Done: ") == 1

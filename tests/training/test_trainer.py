@@ -3,6 +3,7 @@ import re
 
 import pytest
 import torch
+import yaml
 from transformers import Trainer
 
 from helpers.runs import small_run
@@ -16,7 +17,6 @@ from hfprobe.training.trainer import ProbeTrainer
     ("values", "message"),
     [
         ({"optim": "lomo", "optimizer": "optim"}, "ImportError: You need to install `lomo_optim`"),
-        ({"optim_args": "x", "optimizer": "optim"}, "ValueError: not enough values to unpack"),
     ],
 )
 def test_a_flag_of_transformers_that_does_not_fit_is_one_line(dataset_folder, tmp_path, values, message):
@@ -62,6 +62,27 @@ def test_validation_loss_is_cross_entropy_and_training_loss_is_smoothed(dataset_
     loss, outputs = trainer.compute_loss(trainer.model, dict(batch), return_outputs=True)
     smoothed = torch.nn.functional.cross_entropy(outputs["logits"], batch["labels"], label_smoothing=0.5)
     assert loss.item() == pytest.approx(smoothed.item(), rel=1e-5)
+
+
+def test_the_validation_loss_counts_every_image_once_if_batches_are_padded(dataset_folder, tmp_path, monkeypatch):
+    """Several processes repeat images so that their batches are equally long. Trainer's own mean depends on that."""
+    loop, own = Trainer.evaluation_loop, []
+
+    def repeat_images(self, *args, **kwargs):
+        # All 16 values of a batch count, although the last batch has 8 images.
+        self.gather_function = lambda values: values
+        output = loop(self, *args, **kwargs)
+        own.append(output.metrics[f"{kwargs['metric_key_prefix']}_loss"])
+        return output
+
+    monkeypatch.setattr(Trainer, "evaluation_loop", repeat_images)
+    trainer, result = small_run(dataset_folder, tmp_path, num_train_epochs=1, per_device_eval_batch_size=16)
+    predicted = trainer.predict(trainer.eval_dataset)
+    logits, labels = torch.from_numpy(predicted.predictions), torch.from_numpy(predicted.label_ids)
+    expected = torch.nn.functional.cross_entropy(logits, labels).item()
+    logged = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    assert [*logged, result.metrics["loss"]] == pytest.approx([expected, expected], rel=1e-6)
+    assert abs(own[0] - expected) > 0.001
 
 
 def test_training_accuracy_is_that_of_the_epoch(dataset_folder, tmp_path):
@@ -159,9 +180,30 @@ def test_bfloat16_of_the_accelerate_configuration_is_used_and_recorded(dataset_f
     assert json.loads((tmp_path / "run.json").read_text())["precision"] == "bf16"
 
 
-def test_float32_is_recorded(dataset_folder, tmp_path):
+def test_float32_without_compilation_is_recorded(dataset_folder, tmp_path):
     small_run(dataset_folder, tmp_path, num_train_epochs=1)
-    assert json.loads((tmp_path / "run.json").read_text())["precision"] == "fp32"
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["precision"] == "fp32"
+    expected = {"distributed_type": "NO", "mixed_precision": "no", "dynamo": None, "plugins": []}
+    assert record["accelerator"] == expected
+
+
+def test_a_compiler_in_the_environment_is_recorded_and_compared_on_resume(dataset_folder, tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr("torch.compile", lambda model, **how: compiled.append(how["backend"]) or model)
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "EAGER")
+    small_run(dataset_folder, tmp_path, num_train_epochs=1)
+    assert set(compiled) == {"eager"}
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["accelerator"]["dynamo"]["backend"] == "eager"
+    assert record["config"]["training"]["torch_compile_backend"] == "eager"
+    again = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert (again["torch_compile"], again["torch_compile_backend"]) == (True, "eager")
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "no")
+    with pytest.raises(
+        InputError, match="--torch_compile was true, is false; --torch_compile_backend was eager, is none"
+    ):
+        small_run(dataset_folder, tmp_path, num_train_epochs=1, resume=True)
 
 
 @pytest.mark.usefixtures("whole_network")

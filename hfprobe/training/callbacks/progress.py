@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import Any
@@ -29,6 +30,7 @@ class EpochLines(TrainerCallback):
 
     def __init__(self) -> None:
         self.training = False
+        self.epochs = 0.0
         self.train_logs: dict[str, float] = {}
         self.seconds = 0.0
 
@@ -37,6 +39,10 @@ class EpochLines(TrainerCallback):
     ) -> None:
         self.training = state.is_world_process_zero
         self.epoch_start = time.perf_counter()
+        # The end of the run, which is in the middle of an epoch if --epochs is not a whole number.
+        batches, together = len(kwargs["train_dataloader"]), args.gradient_accumulation_steps
+        whole, steps = divmod(state.max_steps, math.ceil(batches / together))
+        self.epochs = whole + min(steps * together, batches) / batches
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -60,12 +66,15 @@ class EpochLines(TrainerCallback):
         if "loss" in logs:
             self.train_logs = logs
         if ("loss" if args.eval_strategy == "no" else "eval_loss") in logs:
-            tqdm.write(self.line(logs, epochs=args.num_train_epochs))  # above the bar, where there is one
+            at = f"epoch {logs['epoch']:>3g}/{self.epochs:g}"
+            if args.max_steps > 0:
+                at = f"step {state.global_step:>{len(str(state.max_steps))}}/{state.max_steps}"
+            tqdm.write(self.line(logs, at=at))  # above the bar, where there is one
             sys.stdout.flush()
 
-    def line(self, logs: dict[str, float], *, epochs: float) -> str:
+    def line(self, logs: dict[str, float], *, at: str) -> str:
         train = self.train_logs
-        parts = [f"epoch {logs['epoch']:>3g}/{epochs:g}"]
+        parts = [at]
         if "loss" in train:
             parts.append(f"train loss {train['loss']:.3f} accuracy {train['accuracy']:6.2%}")
         if "eval_loss" in logs:
