@@ -69,8 +69,10 @@ def source_key(rows: Dataset) -> str:
         InputError: a file of the dataset itself cannot be accessed.
     """
     column = rows.data.column("image")
+    # The fingerprint depends on which rows of its files a Dataset has, and on the content of rows without a file.
+    parts: list[object] = [rows._fingerprint]
     try:
-        parts: list[object] = [_stamp(entry["filename"]) for entry in rows.cache_files]
+        parts += [_stamp(entry["filename"]) for entry in rows.cache_files]
     except OSError as error:
         raise InputError(f"'{error.filename}' cannot be read: {error.strerror}. Restore or remove it.") from error
     paths = pc.filter(pc.struct_field(column, "path"), pc.is_null(pc.struct_field(column, "bytes")))
@@ -79,5 +81,4 @@ def source_key(rows: Dataset) -> str:
             parts.append(_stamp(path))
         except OSError as error:
             parts.append((path, error.errno))
-    # A dataset without files, held in memory only, has a fingerprint of its content.
-    return hashlib.sha256(repr(parts or rows._fingerprint).encode()).hexdigest()
+    return hashlib.sha256(repr(parts).encode()).hexdigest()

@@ -8,11 +8,11 @@ import logging
 import os
 import shutil
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import PIL.Image
@@ -21,10 +21,9 @@ from datasets import Dataset
 
 from hfprobe.data import cache
 from hfprobe.data.columns import image_paths, label_numbers
-from hfprobe.data.pictures import DIGEST_BYTES, read_picture
+from hfprobe.data.pictures import DIGEST_BYTES, MAX_PIXELS, check_header, explain, pixel_limit, read_picture
 from hfprobe.data.store import ImageSplit
 from hfprobe.data.transforms import describe_geometry, fit_images, input_size
-from hfprobe.system.errors import first_line
 from hfprobe.system.files import create_array, staging_folder
 from hfprobe.system.machine import count_cores
 from hfprobe.system.progress import show_progress
@@ -33,6 +32,7 @@ if TYPE_CHECKING:  # slow to import
     from transformers import BaseImageProcessor
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 FITTED_AT_ONCE = 100  # images
 RECORD_FILE = "record.json"
@@ -41,8 +41,42 @@ CHUNK, CHUNK_BYTES = 100, 2**24
 CHUNK_OF_FILES = 8
 
 
+def is_decoded(
+    rows: Dataset, *, split: str, processor: BaseImageProcessor, source_key: str, max_pixels: int = MAX_PIXELS
+) -> bool:
+    """Whether the cache holds what `decode_images` would return for these arguments."""
+    places = _places(rows, split=split, processor=processor, source_key=source_key, max_pixels=max_pixels)
+    return any(_serves(place, processor) for place in places)
+
+
+def find_unreadable(rows: Dataset, *, split: str, max_pixels: int = MAX_PIXELS) -> Iterator[str | None]:
+    """For each image in order, None, or a sentence that says why its header shows that it cannot be read.
+
+    Nothing is decoded, so that the images that would stop a training are found in seconds. The sentences are those of
+    `ImageSplit.unreadable`.
+
+    Args:
+        rows: columns `image` (undecoded) and `index`.
+        split, max_pixels: see `decode_images`.
+    """
+
+    def check(items: list[dict | None]) -> list[str | None]:
+        return [_check(item, max_pixels) for item in items]
+
+    index = np.asarray(rows.with_format("numpy")["index"][:])
+    with pixel_limit(max_pixels):
+        for position, found in zip(index, _in_threads(check, _chunks(rows)), strict=True):
+            yield found and f"image {position} of split '{split}'{found}"
+
+
 def decode_images(
-    rows: Dataset, *, part: str, split: str, processor: BaseImageProcessor, source_key: str
+    rows: Dataset,
+    *,
+    part: str,
+    split: str,
+    processor: BaseImageProcessor,
+    source_key: str,
+    max_pixels: int = MAX_PIXELS,
 ) -> ImageSplit:
     """Decode every image of `rows` into the cache; a second call reads the cache.
 
@@ -56,16 +90,15 @@ def decode_images(
         split: split of the source, for messages.
         processor: image processor of the model.
         source_key: text that changes when a source file changes.
+        max_pixels: images with more pixels cannot be read.
 
     Raises:
         InputError, MachineError: the cache cannot be written.
     """
     labels = label_numbers(rows)
     index = np.asarray(rows.with_format("numpy")["index"][:], dtype=np.int64)
-    key = hashlib.sha256(f"{source_key} {split} ".encode() + index.tobytes()).hexdigest()[:32]
-    geometry = hashlib.sha256(describe_geometry(processor).encode()).hexdigest()[:16]
-    folder = cache.cache_folder() / "decoded"
-    original, fitted = folder / key, folder / f"{key}-{geometry}"
+    original, fitted = _places(rows, split=split, processor=processor, source_key=source_key, max_pixels=max_pixels)
+    folder = original.parent
     kept = next((place for place in (original, fitted) if _serves(place, processor)), None)
     was_kept = kept is not None
     if kept is None:
@@ -76,7 +109,7 @@ def decode_images(
                 work.mkdir()
                 writer = _Writer(work, count=len(rows), processor=processor)
                 with show_progress(total=len(rows), desc=f"Decoding {part} images", unit="image") as progress:
-                    for found in _decode_all(rows, processor=processor):
+                    for found in _decode_all(rows, processor=processor, max_pixels=max_pixels):
                         writer.add(found)
                         progress.update()
                 writer.finish()
@@ -95,10 +128,12 @@ def decode_images(
         logger.info("%s (%d of %d %s images).", note, count, len(index), part)
     # Records of earlier versions have no such entry: they are of images that could all be read.
     lost = {int(position): reason for position, reason in record.get("unreadable", {}).items()}
-    if was_kept and any(isinstance(_decode(rows[position]["image"], processor), _Decoded) for position in lost):
+    if was_kept and lost and _can_read_one(rows.select(lost), processor=processor, max_pixels=max_pixels):
         # Then the reason was not in the file: too many open files, or no decoder for its format.
         shutil.rmtree(kept)
-        return decode_images(rows, part=part, split=split, processor=processor, source_key=source_key)
+        return decode_images(
+            rows, part=part, split=split, processor=processor, source_key=source_key, max_pixels=max_pixels
+        )
     readable = np.setdiff1d(np.arange(len(index)), list(lost))
     paths = image_paths(rows)
     return ImageSplit(
@@ -110,6 +145,17 @@ def decode_images(
         files=tuple(paths[position] or "" for position in readable) if any(paths) else (),
         unreadable=tuple(f"image {index[position]} of split '{split}'{reason}" for position, reason in lost.items()),
     )
+
+
+def _places(
+    rows: Dataset, *, split: str, processor: BaseImageProcessor, source_key: str, max_pixels: int
+) -> tuple[Path, Path]:
+    """The folders of the cache for images as they are, and for images that are fitted to the model."""
+    index = np.asarray(rows.with_format("numpy")["index"][:], dtype=np.int64)
+    key = hashlib.sha256(f"{source_key} {split} {max_pixels} ".encode() + index.tobytes()).hexdigest()[:32]
+    geometry = hashlib.sha256(describe_geometry(processor).encode()).hexdigest()[:16]
+    folder = cache.cache_folder() / "decoded"
+    return folder / key, folder / f"{key}-{geometry}"
 
 
 def _serves(place: Path, processor: BaseImageProcessor) -> bool:
@@ -130,18 +176,33 @@ class _Decoded:
     note: str | None
 
 
-def _decode_all(rows: Dataset, *, processor: BaseImageProcessor) -> Iterator[_Decoded | str]:
-    """Each image in order, or why it cannot be read, from as many threads as there are cores.
+def _decode_all(rows: Dataset, *, processor: BaseImageProcessor, max_pixels: int) -> Iterator[_Decoded | str]:
+    """Each image in order, or why it cannot be read."""
+
+    def decode(items: list[dict | None]) -> list[_Decoded | str]:
+        return [_decode(item, processor, max_pixels) for item in items]
+
+    with pixel_limit(max_pixels):
+        yield from _in_threads(decode, _chunks(rows))
+
+
+def _can_read_one(rows: Dataset, *, processor: BaseImageProcessor, max_pixels: int) -> bool:
+    found = _decode_all(rows, processor=processor, max_pixels=max_pixels)
+    return any(isinstance(one, _Decoded) for one in found)
+
+
+def _in_threads(work: Callable[[list[dict | None]], list[T]], chunks: Iterator[list[dict | None]]) -> Iterator[T]:
+    """What `work` returns for each item in order, from as many threads as there are cores.
 
     Pillow and torch hold no lock while they decode and resize. Few chunks wait at any time, so memory stays flat.
     """
     PIL.Image.init()  # loads the decoders; not in two threads at once
     workers = count_cores()
-    waiting: deque[Future[list[_Decoded | str]]] = deque()
+    waiting: deque[Future[list[T]]] = deque()
     pool = ThreadPoolExecutor(workers)
     try:
-        for items in _chunks(rows):
-            waiting.append(pool.submit(lambda items: [_decode(item, processor) for item in items], items))
+        for items in chunks:
+            waiting.append(pool.submit(work, items))
             if len(waiting) > 2 * workers:
                 yield from waiting.popleft().result()
         while waiting:
@@ -161,21 +222,39 @@ def _chunks(rows: Dataset) -> Iterator[list[dict | None]]:
         yield batch["image"]
 
 
-def _decode(item: dict | None, processor: BaseImageProcessor) -> _Decoded | str:
-    name = f" ({item['path']})" if item and item["path"] else ""
+def _decode(item: dict | None, processor: BaseImageProcessor, max_pixels: int) -> _Decoded | str:
     try:
-        if item is None or (item["bytes"] is None and item["path"] is None):
-            raise ValueError("the row holds no image")
-        picture = read_picture(Path(item["path"]).read_bytes() if item["bytes"] is None else item["bytes"])
+        source = _source_of(item)
+        content = source if isinstance(source, bytes) else source.read_bytes()
+        picture = read_picture(content, max_pixels=max_pixels)
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises many types of errors for a damaged file
-        reason = "not an image" if isinstance(error, PIL.UnidentifiedImageError) else first_line(error)
-        reason = getattr(error, "strerror", None) or reason  # of a file that is missing or forbidden
-        return f"{name} cannot be read: {reason}"
+        return _describe(item, error)
     pixels = np.asarray(picture.image)
     large = pixels.shape[0] * pixels.shape[1] > input_size(processor) ** 2
     return _Decoded(_fit(pixels[None], processor)[0] if large else pixels, large, picture.digest, picture.note)
+
+
+def _check(item: dict | None, max_pixels: int) -> str | None:
+    try:
+        check_header(_source_of(item), max_pixels=max_pixels)
+    except MemoryError:
+        raise
+    except Exception as error:
+        return _describe(item, error)
+    return None
+
+
+def _source_of(item: dict | None) -> bytes | Path:
+    if item is None or (item["bytes"] is None and item["path"] is None):
+        raise ValueError("the row holds no image")
+    return Path(item["path"]) if item["bytes"] is None else item["bytes"]
+
+
+def _describe(item: dict | None, error: Exception) -> str:
+    name = f" ({item['path']})" if item and item["path"] else ""
+    return f"{name} cannot be read: {explain(error)}"
 
 
 def _fit(pixels: np.ndarray, processor: BaseImageProcessor) -> np.ndarray:

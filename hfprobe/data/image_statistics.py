@@ -10,6 +10,7 @@ import numpy as np
 import PIL.Image
 
 from hfprobe.data.file_kinds import register_heic
+from hfprobe.data.pictures import MAX_PIXELS, pixel_limit
 
 if TYPE_CHECKING:  # slow to import
     from datasets import Dataset
@@ -32,13 +33,14 @@ def header_sizes(rows: Dataset) -> list[tuple[int, int]]:
     register_heic()
     chosen = np.unique(np.linspace(0, len(rows) - 1, num=min(HEADERS, len(rows))).astype(int))
     sizes = []
-    for row in rows.select(chosen).select_columns("image"):
-        item = row["image"]
-        try:
-            with PIL.Image.open(BytesIO(item["bytes"]) if item["bytes"] is not None else item["path"]) as image:
-                sizes.append(image.size)
-        except Exception:  # Pillow raises many types of errors for a damaged file, and a row may hold no image
-            continue
+    with pixel_limit(MAX_PIXELS):
+        for row in rows.select(chosen).select_columns("image"):
+            item = row["image"]
+            try:
+                with PIL.Image.open(BytesIO(item["bytes"]) if item["bytes"] is not None else item["path"]) as image:
+                    sizes.append(image.size)
+            except Exception:  # Pillow raises many types of errors for a damaged file, and a row may hold no image
+                continue
     return sizes
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from hfprobe.data.arguments import DataArguments
 from hfprobe.system.errors import InputError, shorten
+from hfprobe.system.process import command
 
 # Names of splits and of split folders, in any capitals.
 SPLIT_NAMES = {
@@ -13,6 +14,14 @@ SPLIT_NAMES = {
     "validation": ("validation", "val", "valid", "dev"),
     "test": ("test", "testing"),
 }
+
+
+class NoTrainingSplitError(InputError):
+    """None of the splits of a dataset is known to be the training split; `found` are those whose meaning is known."""
+
+    def __init__(self, message: str, *, found: Mapping[str, str]):
+        super().__init__(message)
+        self.found = found
 
 
 def standard_name(name: str, data: DataArguments) -> str | None:
@@ -41,7 +50,8 @@ def choose_splits(names: Iterable[str], data: DataArguments, *, whole: bool = Fa
         whole: choose every split, under its own name.
 
     Raises:
-        InputError: a split that a flag names does not exist; two names for one split; no split can be told to be train.
+        InputError: a split that a flag names does not exist; two names for one split.
+        NoTrainingSplitError: no split can be told to be train.
     """
     names = list(names)
     if whole:
@@ -67,8 +77,9 @@ def choose_splits(names: Iterable[str], data: DataArguments, *, whole: bool = Fa
     if not found and len(names) == 1:
         return {"train": names[0]}
     if "train" not in found:
-        raise InputError(
+        raise NoTrainingSplitError(
             f"Dataset '{shorten(data.dataset)}' has no training split; its splits: {listed}. Pass --train_split with "
-            "the name of one."
+            f"the name of one. To evaluate a model on all of its images: {command('eval')} --split all.",
+            found=found,
         )
     return {split: found[split] for split in SPLIT_NAMES if split in found}

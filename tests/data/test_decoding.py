@@ -96,7 +96,9 @@ def test_each_file_is_read_once_and_not_again_by_the_next_call(published, tmp_pa
     processor = load_model(published)[1]
     folder = write_folder(tmp_path / "photos", {str(n): encode(grey(40 + n, 50), "PNG") for n in range(4)})
     read = []
-    monkeypatch.setattr("hfprobe.data.decoding.read_picture", lambda content: read.append(1) or read_picture(content))
+    monkeypatch.setattr(
+        "hfprobe.data.decoding.read_picture", lambda content, **limit: read.append(1) or read_picture(content, **limit)
+    )
     for _ in range(2):
         decode_test(folder, processor=processor)
         assert len(read) == 2 * 4
@@ -107,11 +109,11 @@ def test_two_processes_may_decode_the_same_images_at_once(tmp_path, monkeypatch)
     folder = write_folder(tmp_path / "photos", {"a": encode(grey(40, 50), "PNG")})
     found = []
 
-    def read(content):
+    def read(content, **limit):
         monkeypatch.undo()
         monkeypatch.setattr("hfprobe.data.cache.cache_folder", lambda: tmp_path / "cache")
         found.append(decode_test(folder, processor=processor).test.images)  # the other one is done first
-        return read_picture(content)
+        return read_picture(content, **limit)
 
     monkeypatch.setattr("hfprobe.data.cache.cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr("hfprobe.data.decoding.read_picture", read)
@@ -183,7 +185,7 @@ def test_a_class_whose_images_are_all_unreadable_is_named(tmp_path):
 def test_a_file_that_could_not_be_read_is_tried_again_by_the_next_call(tmp_path, monkeypatch):
     photos = write_pictures(tmp_path / "photos", count=10)
 
-    def refuse(content):
+    def refuse(content, **limit):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     with monkeypatch.context() as patch:
