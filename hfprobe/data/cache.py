@@ -60,17 +60,21 @@ def _stamp(path: str) -> tuple[object, ...]:
     return file_stamp(path)[: 3 if any(Path(path).is_relative_to(cache) for cache in caches) else None]
 
 
-def source_key(rows: Dataset) -> str:
+def source_key(rows: Dataset, *, image_column: str | None = None, in_memory: bool = False) -> str:
     """64 hex digits that change when a file behind the `image` column changes.
 
     An image file that cannot be accessed has a stamp too: decoding names it.
+
+    Args:
+        image_column: what the column `image` was called in the files, which may hold several columns of images.
+        in_memory: whether a program passed the rows. They may be any rows of their files, or have none: the fingerprint
+            says which. (That of a dataset that was loaded from files also depends on how it was loaded.)
 
     Raises:
         InputError: a file of the dataset itself cannot be accessed.
     """
     column = rows.data.column("image")
-    # The fingerprint depends on which rows of its files a Dataset has, and on the content of rows without a file.
-    parts: list[object] = [rows._fingerprint]
+    parts: list[object] = [rows._fingerprint] if in_memory or not rows.cache_files else []
     try:
         parts += [_stamp(entry["filename"]) for entry in rows.cache_files]
     except OSError as error:
@@ -81,4 +85,4 @@ def source_key(rows: Dataset) -> str:
             parts.append(_stamp(path))
         except OSError as error:
             parts.append((path, error.errno))
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
+    return hashlib.sha256(repr([image_column, *parts]).encode()).hexdigest()

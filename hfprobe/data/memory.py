@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from io import BytesIO
+from io import BytesIO, TextIOBase
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from hfprobe.system.errors import InputError, shorten
 
 IMAGE_KINDS = (
     "paths, bytes of image files, open files, dicts with 'bytes' or 'path', PIL images, uint8 arrays of shape "
-    "(H, W, 3) or (H, W), and uint8 tensors of shape (3, H, W), (1, H, W), (H, W, 3) or (H, W)"
+    "(H, W, 3) or (H, W), uint8 tensors of shape (3, H, W), (1, H, W), (H, W, 3) or (H, W)"
 )
 SOURCES = (
     "a hub id, a folder or a file; a datasets.Dataset or DatasetDict; a pandas DataFrame with a column of images or "
@@ -52,12 +52,12 @@ def image_source(item: Any) -> bytes | Path | PIL.Image.Image:
         item = item.get("path") if item.get("bytes") is None else item["bytes"]
     if isinstance(item, PIL.Image.Image):
         return item
+    if isinstance(item, TextIOBase):
+        raise ValueError("it is a file that was opened as text; open it with mode 'rb'")
     if hasattr(item, "read"):
         if getattr(item, "seekable", bool)():
             item.seek(0)
         item = item.read()
-        if isinstance(item, str):
-            raise ValueError("it is a file that was opened as text; open it with mode 'rb'")
     if isinstance(item, bytes | bytearray | memoryview):
         return bytes(item)
     if isinstance(item, str | os.PathLike):
@@ -68,11 +68,16 @@ def image_source(item: Any) -> bytes | Path | PIL.Image.Image:
 
 
 def describe(item: Any) -> str:
-    """An object in words, for a message: its type, and of an array its shape, the type and the range of its values."""
+    """An object in words, for a message: its type, and of an array its shape, the type and the range of its values.
+
+    The values of uint8 have one range only, which is left out.
+    """
     if not isinstance(item, np.ndarray | torch.Tensor):
         return f"an object of type {type(item).__name__}"
     kind = "a tensor" if isinstance(item, torch.Tensor) else "an array"
     text = f"{kind} of shape {tuple(item.shape)} with {str(item.dtype).removeprefix('torch.')} values"
+    if item.dtype in (np.uint8, torch.uint8):
+        return text
     values = item.detach().float().cpu().numpy() if isinstance(item, torch.Tensor) else item
     if not values.size or values.dtype.kind not in "iuf":
         return text
@@ -100,8 +105,8 @@ def _pixels(item: Any) -> np.ndarray:
             if is_tensor and channels_first and not channels_last:
                 return pixels[0] if shape[0] == 1 else pixels.transpose(1, 2, 0)
             if channels_first:
-                unclear = "Its shape does not say which axis has the channels: pass" if is_tensor else "Pass"
-                remedy = f". {unclear} it as an array of shape (H, W, 3)"
+                unclear = "Its shape does not say which axis has the channels: pass an array of shape (H, W, 3)"
+                remedy = f". {unclear if is_tensor else 'Move the channels to the end: array.transpose(1, 2, 0)'}"
         elif kind.lstrip("b").startswith("float"):
             remedy = ". If its values are from 0 to 1, multiply by 255, round, and convert to uint8"
     raise ValueError(f"it is {describe(item)}. Allowed: {IMAGE_KINDS}{remedy}")

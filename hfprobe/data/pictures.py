@@ -144,7 +144,7 @@ def _open(source: bytes | str | Path, max_pixels: int) -> PIL.Image.Image:
 
 
 def _too_large(pixels: int, max_pixels: int) -> ValueError:
-    return ValueError(f"it has {pixels:,} pixels; allowed: at most {max_pixels:,}, or what --max_pixels says")
+    return ValueError(f"it has {pixels:,} pixels; allowed: at most {max_pixels:,} (--max_pixels sets it)")
 
 
 def convert_picture(image: PIL.Image.Image) -> PIL.Image.Image:

@@ -292,7 +292,10 @@ def load_images(data: DataArguments, *, seed: int, whole: bool | str = False, so
         source=source.description,
         parts={name: part.rows for name, part in parts.items()},
         origins={name: part.origin for name, part in parts.items()},
-        source_keys={split: source_key(rows) for split, rows in undecoded.items()},
+        source_keys={
+            split: source_key(rows, image_column=data.image_column, in_memory=bool(source.content))
+            for split, rows in undecoded.items()
+        },
         arguments=data,
         seed=seed,
         division=division,
