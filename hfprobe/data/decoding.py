@@ -63,9 +63,8 @@ def find_unreadable(rows: Dataset, *, split: str, max_pixels: int = MAX_PIXELS) 
     def check(items: list[dict | None]) -> list[str | None]:
         return [_check(item, max_pixels) for item in items]
 
-    index = np.asarray(rows.with_format("numpy")["index"][:])
     with pixel_limit(max_pixels):
-        for position, found in zip(index, _in_threads(check, _chunks(rows)), strict=True):
+        for position, found in zip(_row_numbers(rows), _in_threads(check, _chunks(rows)), strict=True):
             yield found and f"image {position} of split '{split}'{found}"
 
 
@@ -96,7 +95,7 @@ def decode_images(
         InputError, MachineError: the cache cannot be written.
     """
     labels = label_numbers(rows)
-    index = np.asarray(rows.with_format("numpy")["index"][:], dtype=np.int64)
+    index = _row_numbers(rows)
     original, fitted = _places(rows, split=split, processor=processor, source_key=source_key, max_pixels=max_pixels)
     folder = original.parent
     kept = next((place for place in (original, fitted) if _serves(place, processor)), None)
@@ -147,11 +146,16 @@ def decode_images(
     )
 
 
+def _row_numbers(rows: Dataset) -> np.ndarray:
+    """The column `index` as (N,) int64."""
+    return rows.select_columns("index").with_format("arrow")["index"][:].to_numpy().astype(np.int64)
+
+
 def _places(
     rows: Dataset, *, split: str, processor: BaseImageProcessor, source_key: str, max_pixels: int
 ) -> tuple[Path, Path]:
     """The folders of the cache for images as they are, and for images that are fitted to the model."""
-    index = np.asarray(rows.with_format("numpy")["index"][:], dtype=np.int64)
+    index = _row_numbers(rows)
     key = hashlib.sha256(f"{source_key} {split} {max_pixels} ".encode() + index.tobytes()).hexdigest()[:32]
     geometry = hashlib.sha256(describe_geometry(processor).encode()).hexdigest()[:16]
     folder = cache.cache_folder() / "decoded"

@@ -183,11 +183,10 @@ class Images:
             }
             for name, origin in self.origins.items()
         }
-        # A training refuses what would stop the evaluation after it; an evaluation does not need the training images.
-        needed = self.parts if "train" in names else names
-        new = [name for name in needed if not is_decoded(self.parts[name], processor=processor, **how[name])]
-        if set(new) & set(names):
-            self._check_headers(new)
+        new = [name for name in names if not is_decoded(self.parts[name], processor=processor, **how[name])]
+        if new:
+            # A training refuses what would stop the evaluation after it.
+            self._check_headers([*new, *(["test"] if "train" in new and "test" not in names else [])])
         decoded = {name: decode_images(self.parts[name], part=name, processor=processor, **how[name]) for name in names}
         unreadable = [text for part in decoded.values() for text in part.unreadable]
         if unreadable:
