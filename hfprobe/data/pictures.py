@@ -57,9 +57,9 @@ def pixel_limit(max_pixels: int) -> Iterator[None]:
     threads. It is restored at the end. `read_picture` and `check_header` apply the limit of each call.
     """
     with _limit_lock:
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # for good: filters are not those of one thread
         if not _limits:
             _pillow_limit[:] = [PIL.Image.MAX_IMAGE_PIXELS]
-            warnings.filterwarnings("ignore", module=r"PIL\.")  # for good: filters are not those of one thread
         _limits.append(max_pixels)
         _set_pillow_limit()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import time
 from io import BytesIO
@@ -23,6 +24,8 @@ from hfprobe.system import provenance
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.process import command
 from hfprobe.system.progress import show_progress
+
+logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 64
 
@@ -206,6 +209,12 @@ def load_images_of(
             raise
         remedy = f"To classify images without labels: {command('predict')} {shlex.quote(data.dataset)}"
         raise InputError(f"{error} {remedy}") from error
+    if not is_own and not whole and split == "test" and "test" not in images.source_keys:
+        logger.warning(
+            "'%s' has no test split, so its test images are a fifth of its images. To evaluate all of them, pass "
+            "--split all.",
+            shorten(data.dataset),
+        )
     if not whole and is_own and run.get("rows_digest") not in (None, images.rows_digest):
         raise InputError(
             f"The images of '{shorten(own)}' have changed since this model was trained. Its test images were drawn "
