@@ -91,7 +91,7 @@ MANY = 120
         ([torch.tensor(number % 2) for number in range(MANY)], ["0", "1"]),
         ([bool(number % 2) for number in range(MANY)], ["false", "true"]),
         (pd.Series([1.0, 2.0] * 50 + [None] * 20), ["1", "2"]),
-        (["cat", "dog"] * 48 + [None, pd.NA, float("nan")] * 8, ["cat", "dog"]),
+        (["cat", "dog"] * 48 + [None, pd.NA, float("nan"), ""] * 6, ["cat", "dog"]),
     ],
 )
 def test_class_names_are_the_labels_in_the_order_of_numbers_or_letters(labels, names):
