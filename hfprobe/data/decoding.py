@@ -7,38 +7,32 @@ import json
 import logging
 import os
 import shutil
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
-import PIL.Image
 import torch
 from datasets import Dataset
 
 from hfprobe.data import cache
 from hfprobe.data.columns import image_paths, label_numbers
-from hfprobe.data.pictures import DIGEST_BYTES, MAX_PIXELS, check_header, explain, pixel_limit, read_picture
+from hfprobe.data.pictures import DIGEST_BYTES, MAX_PIXELS, pixel_limit, read_picture
+from hfprobe.data.reading import describe_error, in_chunks, in_threads, row_numbers, source_of
 from hfprobe.data.store import ImageSplit
 from hfprobe.data.transforms import describe_geometry, fit_images, input_size
 from hfprobe.system.files import create_array, staging_folder
-from hfprobe.system.machine import count_cores
 from hfprobe.system.progress import show_progress
 
 if TYPE_CHECKING:  # slow to import
     from transformers import BaseImageProcessor
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 FITTED_AT_ONCE = 100  # images
 RECORD_FILE = "record.json"
-# A thread decodes this many images, or this many bytes of them, before it takes the next ones.
-CHUNK, CHUNK_BYTES = 100, 2**24
-CHUNK_OF_FILES = 8
 
 
 def is_decoded(
@@ -47,25 +41,6 @@ def is_decoded(
     """Whether the cache holds what `decode_images` would return for these arguments."""
     places = _places(rows, split=split, processor=processor, source_key=source_key, max_pixels=max_pixels)
     return any(_serves(place, processor) for place in places)
-
-
-def find_unreadable(rows: Dataset, *, split: str, max_pixels: int = MAX_PIXELS) -> Iterator[str | None]:
-    """For each image in order, None, or a sentence that says why its header shows that it cannot be read.
-
-    Nothing is decoded, so that the images that would stop a training are found in seconds. The sentences are those of
-    `ImageSplit.unreadable`.
-
-    Args:
-        rows: columns `image` (undecoded) and `index`.
-        split, max_pixels: see `decode_images`.
-    """
-
-    def check(items: list[dict | None]) -> list[str | None]:
-        return [_check(item, max_pixels) for item in items]
-
-    with pixel_limit(max_pixels):
-        for position, found in zip(_row_numbers(rows), _in_threads(check, _chunks(rows)), strict=True):
-            yield found and f"image {position} of split '{split}'{found}"
 
 
 def decode_images(
@@ -95,7 +70,7 @@ def decode_images(
         InputError, MachineError: the cache cannot be written.
     """
     labels = label_numbers(rows)
-    index = _row_numbers(rows)
+    index = row_numbers(rows)
     original, fitted = _places(rows, split=split, processor=processor, source_key=source_key, max_pixels=max_pixels)
     folder = original.parent
     kept = next((place for place in (original, fitted) if _serves(place, processor)), None)
@@ -146,16 +121,11 @@ def decode_images(
     )
 
 
-def _row_numbers(rows: Dataset) -> np.ndarray:
-    """The column `index` as (N,) int64."""
-    return rows.select_columns("index").with_format("arrow")["index"][:].to_numpy().astype(np.int64)
-
-
 def _places(
     rows: Dataset, *, split: str, processor: BaseImageProcessor, source_key: str, max_pixels: int
 ) -> tuple[Path, Path]:
     """The folders of the cache for images as they are, and for images that are fitted to the model."""
-    index = _row_numbers(rows)
+    index = row_numbers(rows)
     key = hashlib.sha256(f"{source_key} {split} {max_pixels} ".encode() + index.tobytes()).hexdigest()[:32]
     geometry = hashlib.sha256(describe_geometry(processor).encode()).hexdigest()[:16]
     folder = cache.cache_folder() / "decoded"
@@ -187,7 +157,7 @@ def _decode_all(rows: Dataset, *, processor: BaseImageProcessor, max_pixels: int
         return [_decode(item, processor, max_pixels) for item in items]
 
     with pixel_limit(max_pixels):
-        yield from _in_threads(decode, _chunks(rows))
+        yield from in_threads(decode, in_chunks(rows))
 
 
 def _can_read_one(rows: Dataset, *, processor: BaseImageProcessor, max_pixels: int) -> bool:
@@ -195,70 +165,18 @@ def _can_read_one(rows: Dataset, *, processor: BaseImageProcessor, max_pixels: i
     return any(isinstance(one, _Decoded) for one in found)
 
 
-def _in_threads(work: Callable[[list[dict | None]], list[T]], chunks: Iterator[list[dict | None]]) -> Iterator[T]:
-    """What `work` returns for each item in order, from as many threads as there are cores.
-
-    Pillow and torch hold no lock while they decode and resize. Few chunks wait at any time, so memory stays flat.
-    """
-    PIL.Image.init()  # loads the decoders; not in two threads at once
-    workers = count_cores()
-    waiting: deque[Future[list[T]]] = deque()
-    pool = ThreadPoolExecutor(workers)
-    try:
-        for items in chunks:
-            waiting.append(pool.submit(work, items))
-            if len(waiting) > 2 * workers:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _chunks(rows: Dataset) -> Iterator[list[dict | None]]:
-    """The items of the column `image`, several at a time: five times as fast as row by row."""
-    first = next(iter(rows.take(1)))["image"] if len(rows) else None
-    if first is not None and first["bytes"] is None:
-        size = CHUNK_OF_FILES
-    else:
-        size = min(CHUNK, max(1, CHUNK_BYTES * rows.data.num_rows // max(1, rows.data.nbytes)))
-    for batch in rows.iter(batch_size=size):
-        yield batch["image"]
-
-
 def _decode(item: dict | None, processor: BaseImageProcessor, max_pixels: int) -> _Decoded | str:
     try:
-        source = _source_of(item)
+        source = source_of(item)
         content = source if isinstance(source, bytes) else source.read_bytes()
         picture = read_picture(content, max_pixels=max_pixels)
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises many types of errors for a damaged file
-        return _describe(item, error)
+        return describe_error(item, error)
     pixels = np.asarray(picture.image)
     large = pixels.shape[0] * pixels.shape[1] > input_size(processor) ** 2
     return _Decoded(_fit(pixels[None], processor)[0] if large else pixels, large, picture.digest, picture.note)
-
-
-def _check(item: dict | None, max_pixels: int) -> str | None:
-    try:
-        check_header(_source_of(item), max_pixels=max_pixels)
-    except MemoryError:
-        raise
-    except Exception as error:
-        return _describe(item, error)
-    return None
-
-
-def _source_of(item: dict | None) -> bytes | Path:
-    if item is None or (item["bytes"] is None and item["path"] is None):
-        raise ValueError("the row holds no image")
-    return Path(item["path"]) if item["bytes"] is None else item["bytes"]
-
-
-def _describe(item: dict | None, error: Exception) -> str:
-    name = f" ({item['path']})" if item and item["path"] else ""
-    return f"{name} cannot be read: {explain(error)}"
 
 
 def _fit(pixels: np.ndarray, processor: BaseImageProcessor) -> np.ndarray:

@@ -265,7 +265,7 @@ def _read_labels(values: Any) -> list[int | str | bool | None]:
     if len(shape) == 2 and shape[1] != 1:
         raise InputError(f"The labels are {describe(values)}; allowed: N labels. Of one-hot rows, pass argmax(1).")
     values = values.reshape(-1) if len(shape) == 2 else values
-    found = [None if _is_missing(value) or _label(value) == "" else _label(value) for value in values]
+    found = [_label(value) for value in values]
     kinds = {type(value) for value in found if value is not None}
     if kinds == {float} or kinds == {float, int}:  # pandas has whole numbers with gaps as floats
         fractions = [value for value in found if value is not None and not float(value).is_integer()]
@@ -282,7 +282,9 @@ def _read_labels(values: Any) -> list[int | str | bool | None]:
 
 def _label(value: Any) -> Any:
     value = value.item() if getattr(value, "ndim", None) == 0 else value  # of numpy and torch
-    return str(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return str(value) or None
+    return None if _is_missing(value) else value
 
 
 def _is_missing(value: Any) -> bool:

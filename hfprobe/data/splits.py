@@ -18,11 +18,12 @@ from hfprobe.data.arguments import DataArguments
 from hfprobe.data.cache import source_key
 from hfprobe.data.classes import choose_classes, keep_classes
 from hfprobe.data.columns import NO_LABEL, image_paths, join_files, label_numbers
-from hfprobe.data.decoding import decode_images, find_unreadable, is_decoded
+from hfprobe.data.decoding import decode_images, is_decoded
 from hfprobe.data.division import Part, divide
 from hfprobe.data.drawing import stratified_subset
 from hfprobe.data.image_statistics import HEADERS, header_sizes
 from hfprobe.data.pictures import MAX_PIXELS
+from hfprobe.data.reading import find_unreadable
 from hfprobe.data.sources import Source, load_source
 from hfprobe.data.split_names import standard_name
 from hfprobe.data.store import ImageSplit
