@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from hfprobe.config.arguments import RunArguments
 from hfprobe.config.run import make_run
+from hfprobe.config.values import check_value, one_line_errors
 from hfprobe.data import splits
-from hfprobe.data.arguments import DEFAULT_DATASET, IDENTITY
+from hfprobe.data.arguments import DEFAULT_DATASET, IDENTITY, DataArguments
+from hfprobe.data.memory import read_memory
 from hfprobe.data.splits import Images
 from hfprobe.evaluation import comparison
 from hfprobe.evaluation.comparable import make_comparable, name_results
@@ -30,13 +33,17 @@ from hfprobe.trained_model import Model
 from hfprobe.training.output_folder import check_places
 from hfprobe.training.run_training import run_training
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from datasets import Dataset, DatasetDict
+
 # Settings of `train` that say which images these are; `load_images` has set them.
 IMAGE_SETTINGS = ("dataset", "classes", "max_train_samples", "max_eval_samples", "split_seed", *IDENTITY)
 
 
 @quiet_bars()
 def load_images(
-    dataset: str | Path = DEFAULT_DATASET,
+    dataset: str | Path | Dataset | DatasetDict | pd.DataFrame | tuple[Any, Any] = DEFAULT_DATASET,
     *,
     classes: Sequence[str] | None = None,
     max_train_samples: int | None = None,
@@ -50,26 +57,38 @@ def load_images(
     test. Nothing is decoded yet: each model asks for the images at its own resolution.
 
     Args:
-        dataset: hub id, or local folder or file: one folder per class, CSV, parquet, save_to_disk, or zip.
+        dataset: hub id, or local folder or file: one folder per class, CSV, parquet, save_to_disk, or zip. Or images in
+            memory: a Dataset or a DatasetDict; a DataFrame with a column of images (paths, bytes, PIL images or uint8
+            arrays) and one of labels, found as in a CSV file; or a tuple (images, labels), with images as a uint8 array
+            or tensor of shape (N, H, W, 3) or (N, H, W), a tensor of shape (N, 3, H, W), or a list, and N labels.
         classes: to keep, in the order of the label numbers; None: all of them, and of CIFAR-10 the five of the default
             task.
         max_train_samples, max_eval_samples: at most this many images, stratified; None: all.
         seed: of the splits that are drawn, and of subsets.
         settings: what `hfprobe train --help` lists about the dataset: dataset_config, train_split, validation_split,
-            test_split, image_column, label_column, group_column, group_by, group_regex, skip_unreadable.
+            test_split, image_column, label_column, split_column, group_column, group_by, group_regex, skip_unreadable,
+            max_pixels.
 
     Raises:
-        InputError: no such dataset or class; a class with too few images.
+        InputError: no such dataset or class; a class with too few images; images in memory that cannot be used.
     """
     unknown = [name for name in settings if name not in IDENTITY]
     if unknown:
         raise InputError(f"Unknown setting '{shorten(unknown[0])}' of images. Allowed: {', '.join(IDENTITY)}.")
-    limits: dict[str, Any] = {"max_train_samples": max_train_samples, "max_eval_samples": max_eval_samples}
+    in_memory = not isinstance(dataset, str | os.PathLike)
+    settings["dataset"] = "in memory" if in_memory else dataset
+    settings |= {"max_train_samples": max_train_samples, "max_eval_samples": max_eval_samples}
     if classes is not None:
-        settings["classes"] = list(classes)
+        settings["classes"] = classes if isinstance(classes, str) else list(classes)
     # The checks of the command line, before anything is loaded.
-    data = make_run(dataset=str(dataset), split_seed=seed, **limits, **settings).data
-    return splits.load_images(data, seed=seed)
+    with one_line_errors():
+        seed = check_value("seed", seed, RunArguments)
+        checked = {name: check_value(name, value, DataArguments) for name, value in settings.items()}
+        data = DataArguments(split_seed=seed, **checked)
+    source = None
+    if in_memory:
+        source, data = read_memory(dataset, data)
+    return splits.load_images(data, seed=seed, source=source)
 
 
 def train(model: str, images: Images, *, recipe: str | None = None, **settings: Any) -> Model:

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from datasets import Dataset
 from transformers import BaseImageProcessor, PreTrainedModel
 
+from hfprobe.config.values import check_value
+from hfprobe.data.arguments import DataArguments
+from hfprobe.data.pictures import MAX_PIXELS
 from hfprobe.data.splits import Images
 from hfprobe.evaluation.evaluate import evaluate_images, load_images_of
 from hfprobe.evaluation.predict import PictureLike, predict_pictures
@@ -58,18 +62,21 @@ class Model:
 
     def predict(
         self,
-        pictures: PictureLike | Iterable[PictureLike],
+        pictures: PictureLike | Dataset | Iterable[PictureLike],
         *,
         temperature: bool = False,
         skip_unreadable: bool = False,
+        max_pixels: int = MAX_PIXELS,
     ) -> Predictions:
         """Classify new pictures by the preprocessing that evaluation uses.
 
         Args:
-            pictures: a path, a PIL image or an array of shape (H, W, 3) or (H, W) with uint8 values; or a sequence of
-                these.
+            pictures: a path of a file or a folder, the bytes of a file, an open file, a dict with "bytes" or "path", a
+                PIL image, an array of shape (H, W, 3) or (H, W) or a tensor of shape (3, H, W), (1, H, W), (H, W, 3) or
+                (H, W) with uint8 values; several of these; or a Dataset or its column of images.
             temperature: whether to calibrate the probabilities with the temperature that training fitted.
             skip_unreadable: whether a picture that cannot be read is listed in `Predictions.unreadable`.
+            max_pixels: pictures with more pixels cannot be read. Each takes 4 bytes of memory.
 
         Raises:
             InputError: there is no picture, or a picture cannot be read and is not skipped.
@@ -80,6 +87,7 @@ class Model:
             processor=self.processor,
             temperature=temperature,
             skip_unreadable=skip_unreadable,
+            max_pixels=check_value("max_pixels", max_pixels, DataArguments) or MAX_PIXELS,
         )
 
     @quiet_bars()

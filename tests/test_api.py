@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import re
@@ -6,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import numpy as np
+import pandas as pd
 import PIL.Image
 import pytest
+import torch
 
 import hfprobe
 from helpers.images import draw_images
@@ -112,7 +116,7 @@ def test_predict_evaluate_the_command_and_a_pipeline_give_the_same_probabilities
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert [row["path"] for row in rows] == [str(path) for path in paths]
     for row, shares in zip(rows, by_path.probabilities, strict=True):
-        found = {row[f"label{end}"]: row[f"probability{end}"] for end in ("", "_2", "_3")}
+        found = {row[f"predicted_label{end}"]: row[f"probability{end}"] for end in ("", "_2", "_3")}
         np.testing.assert_allclose([found[label] for label in model.labels], shares, atol=1e-6)
 
 
@@ -144,21 +148,146 @@ def test_a_picture_in_memory_is_read_like_the_file(cnn, tmp_path):
 @pytest.mark.parametrize(
     ("pictures", "message"),
     [
-        ([], "There is no picture to classify. Allowed: paths, PIL images, or uint8 arrays of shape"),
+        ([], "There is no picture to classify. Allowed: paths, bytes of image files, open files, dicts with"),
         (3, "A picture is an object of type int. Allowed: paths"),
+        ({"a": 1}, "A picture is an object of type dict. Allowed: paths"),
+        (pd.DataFrame({"image": ["a.png"]}), "A picture is an object of type DataFrame. Allowed: paths"),
+        (datasets.DatasetDict(), "A picture is an object of type DatasetDict. Allowed: paths"),
+        (datasets.Dataset.from_dict({"a": [1]}), "The Dataset has no image column; its columns: a. Pass one of them:"),
+        (datasets.Dataset.from_dict({"image": []}), "There is no picture to classify. Allowed: paths"),
         ([None], "'picture 0' cannot be read: it is an object of type NoneType. Allowed: paths"),
         ("missing.png", "'missing.png' cannot be read: No such file or directory. Replace it, or leave it out."),
-        (b"bytes", "'picture 0' cannot be read: it is an object of type int. Allowed: paths"),
-        (np.zeros((4, 4, 3)), "'picture 0' cannot be read: it is an array of shape (4, 4, 3) with float64 values."),
-        (np.zeros((4, 4, 4), np.uint8), "'picture 0' cannot be read: it is an array of shape (4, 4) with uint8 values"),
+        (b"bytes", "'picture 0' cannot be read: not an image. Replace it, or leave it out."),
+        (b"", "'picture 0' cannot be read: the file is empty. Replace it, or leave it out."),
+        ({"bytes": None, "path": "missing.png"}, "'missing.png' cannot be read: No such file or directory."),
+        (
+            io.StringIO("text"),
+            "'picture 0' cannot be read: it is a file that was opened as text; open it with mode 'rb'",
+        ),
+        (np.zeros((4, 4, 3)), "it is an array of shape (4, 4, 3) with float64 values from 0 to 0. Allowed: paths"),
+        (
+            np.zeros((4, 4, 3)),
+            "If its values are from 0 to 1, multiply by 255, round, and convert to uint8. Replace it",
+        ),
+        (torch.ones(3, 4, 4), "it is a tensor of shape (3, 4, 4) with float32 values from 1 to 1. Allowed: paths"),
+        (torch.ones(3, 4, 4).bfloat16(), "it is a tensor of shape (3, 4, 4) with bfloat16 values from 1 to 1. Allowed"),
+        (torch.ones(3, 4, 3, dtype=torch.uint8), "it is a tensor of shape (3, 4, 3) with uint8 values. Allowed: paths"),
+        (
+            torch.ones(3, 4, 3, dtype=torch.uint8),
+            "Its shape does not say which axis has the channels: pass an array of",
+        ),
+        (torch.ones(2, 4, 5, dtype=torch.uint8), "it is a tensor of shape (2, 4, 5) with uint8 values. Allowed: paths"),
+        (np.zeros((3, 4, 5), np.uint8), "Move the channels to the end: array.transpose(1, 2, 0). Replace it"),
+        (np.zeros((4, 4, 4), np.uint8), "it is an array of shape (4, 4, 4) with uint8 values. Allowed: paths"),
+        (np.array("a.png"), "it is an array of shape () with <U5 values. Allowed: paths"),
         ([np.zeros((0, 4), np.uint8)], "'picture 0' cannot be read: it is an array of shape (0, 4) with uint8 values"),
     ],
 )
 def test_what_is_no_picture_is_refused(cnn, pictures, message):
-    if isinstance(pictures, np.ndarray) and pictures.shape == (4, 4, 4):
-        message = "'picture 0' cannot be read: it is an array of shape (4, 4, 4) with uint8 values. Allowed: paths"
     with pytest.raises(hfprobe.InputError, match=re.escape(message)):
         cnn.predict(pictures)
+
+
+def test_pictures_of_every_kind_are_the_same_picture(cnn, tmp_path):
+    pixels = draw_images(1, classes=1, size=40)[0][0]
+    PIL.Image.fromarray(pixels).save(tmp_path / "a.png")
+    content, tensor = (tmp_path / "a.png").read_bytes(), torch.from_numpy(pixels)
+    rows = datasets.Dataset.from_dict({"img": [{"bytes": content, "path": "b.png"}, {"bytes": content, "path": None}]})
+    images = rows.cast_column("img", datasets.Image())
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "c.png").write_bytes(content)
+    written = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(written, format="PNG")
+    expected = cnn.predict(pixels).probabilities[0]
+    one, two = ["picture 0"], ["picture 0", "picture 1"]
+    for pictures, names in (
+        (content, one),
+        (bytearray(content), one),
+        ([content, content], two),
+        (written, one),
+        ({"bytes": content, "path": "b.png"}, ["b.png"]),
+        ([{"path": str(tmp_path / "a.png")}], [str(tmp_path / "a.png")]),
+        (tensor, one),
+        (tensor.permute(2, 0, 1), one),
+        (torch.stack([tensor] * 2), two),
+        (torch.stack([tensor] * 2).permute(0, 3, 1, 2), two),
+        (images, ["b.png", "picture 1"]),
+        (images["img"], ["b.png", "picture 1"]),
+        (images.with_format("torch"), ["b.png", "picture 1"]),
+        (images[1]["img"], one),
+        (pd.Series([content]), one),
+        (tmp_path, [str(tmp_path / "a.png"), str(tmp_path / "more" / "c.png")]),
+        ([content, str(tmp_path / "more")], ["picture 0", str(tmp_path / "more" / "c.png")]),
+    ):
+        found = cnn.predict(pictures)
+        assert found.names == names
+        np.testing.assert_allclose(found.probabilities, np.stack([expected] * len(names)), atol=1e-6)
+
+
+def test_the_images_of_a_dataset_are_read_when_they_are_needed(cnn, monkeypatch):
+    content = io.BytesIO()
+    PIL.Image.new("RGB", (8, 8)).save(content, format="PNG")
+    rows = datasets.Dataset.from_dict({"image": [{"bytes": content.getvalue(), "path": None}] * 3 + [None]})
+    monkeypatch.setattr("datasets.Image.decode_example", lambda *_, **__: pytest.fail("datasets decoded an image"))
+    found = cnn.predict(rows.cast_column("image", datasets.Image()), skip_unreadable=True)
+    assert found.names == ["picture 0", "picture 1", "picture 2"]
+    assert list(found.unreadable) == ["picture 3"]
+
+
+def test_larger_pictures_than_a_limit_are_refused(cnn):
+    content = io.BytesIO()
+    PIL.Image.new("RGB", (30, 20)).save(content, format="PNG")
+    with pytest.raises(hfprobe.InputError, match=r"it has 600 pixels; allowed: at most 599 \(--max_pixels sets it\)"):
+        cnn.predict(content, max_pixels=599)
+    assert len(cnn.predict(content, max_pixels=600)) == 1
+    with pytest.raises(hfprobe.InputError, match="max_pixels is '9'; allowed: a whole number"):
+        cnn.predict(content, max_pixels="9")
+
+
+def test_images_are_loaded_whatever_the_precision_of_the_environment(dataset_folder, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    assert len(hfprobe.load_images(dataset_folder).class_names) == 5
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_train_samples": "60"}, "max_train_samples is '60'; allowed: a whole number, or none."),
+        ({"max_train_samples": 0}, "--max_train_samples is 0; allowed: 1 to 1,000,000,000."),
+        ({"max_pixels": 0}, "--max_pixels is 0; allowed: 1 to 10,000,000,000 (each takes 4 bytes of memory)."),
+        ({"skip_unreadable": "yes"}, "skip_unreadable is 'yes'; allowed: true or false."),
+        ({"group_by": "colour"}, "group_by is 'colour'; allowed: folder, prefix, or none."),
+        ({"seed": 0.5}, "seed is 0.5; allowed: a whole number."),
+        ({"seed": None}, "seed is None; allowed: a whole number."),
+        ({"seed": -1}, "--split_seed is -1; allowed: 0 to 4,294,967,295"),
+        ({"classes": "cat"}, "classes is 'cat'; allowed: a list of texts"),
+        ({"classes": ["cat"]}, "--classes names only cat; allowed: two classes or more."),
+        ({"epochs": 3}, "Unknown setting 'epochs' of images. Allowed: dataset_config, train_split"),
+    ],
+)
+def test_settings_of_images_are_checked(dataset_folder, settings, message):
+    with pytest.raises(hfprobe.InputError, match=re.escape(message)):
+        hfprobe.load_images(dataset_folder, **settings)
+
+
+def test_a_model_of_images_in_memory_keeps_their_name_and_asks_for_them(home):
+    pixels, labels = draw_images(60, classes=3)
+    images = hfprobe.load_images((pixels, labels), seed=1)
+    name = images.arguments.dataset.replace(":", "-")
+    model = hfprobe.train("cnn", images, max_steps=2, batch_size=8, **QUICK)
+    assert model.name == f"hfprobe/simple-cnn-{name}"
+    assert json.loads(Path(f"runs/{name}-cnn-fast-seed42/run.json").read_text())["config"]["data"]["split_seed"] == 1
+    assert "\ndatasets:" not in (model.folder / "README.md").read_text()
+    assert model.evaluate().metrics["n"] == 12
+    loaded = hfprobe.load(model.name)
+    expected = (
+        f"The images '{images.arguments.dataset}' were passed by a Python program and are not kept. Pass them again"
+    )
+    with pytest.raises(hfprobe.InputError, match=expected):
+        loaded.evaluate()
+    again = hfprobe.load_images((pixels, labels), seed=1)
+    np.testing.assert_array_equal(loaded.evaluate(again).probabilities, model.evaluate().probabilities)
 
 
 def test_a_file_that_is_no_picture_is_named(cnn, tmp_path):

@@ -6,8 +6,9 @@ import argparse
 from dataclasses import fields
 from typing import Any, get_type_hints
 
-from hfprobe.cli.parser import Parser
+from hfprobe.cli.parser import Parser, number_in
 from hfprobe.data.arguments import IDENTITY, DataArguments
+from hfprobe.system.ranges import RANGES
 
 NAMES = ("dataset", "classes", *IDENTITY)
 
@@ -25,6 +26,8 @@ def add_data_flags(parser: Parser, *, default: str) -> None:
             how: dict[str, Any] = {"nargs": "+"} if field.name == "classes" else {}
             if hints[field.name] is bool:
                 how = {"action": "store_true"}
+            elif field.name in RANGES:
+                how = {"type": number_in(RANGES[field.name])}
             elif field.name == "group_by":
                 how = {"choices": ["folder", "prefix"]}
             if field.name == "dataset":

@@ -160,6 +160,7 @@ def evaluate(arguments: argparse.Namespace) -> EvalResult:
         **read_data_flags(arguments),
         max_eval_samples=arguments.max_eval_samples,
         whole=arguments.split == "all",
+        split=arguments.split,
     )
     check_places(arguments.report_dir, flag="--report_dir", dataset=images.arguments.dataset)
     result = evaluate_images(

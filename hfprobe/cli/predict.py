@@ -19,7 +19,6 @@ import logging
 import os
 import shutil
 import sys
-import warnings
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -30,7 +29,7 @@ from hfprobe.system.errors import DISK_FULL, CheckFailedError, InputError, short
 from hfprobe.system.machine import quiet_libraries
 from hfprobe.system.markdown import printable
 from hfprobe.system.process import command
-from hfprobe.system.ranges import Range
+from hfprobe.system.ranges import PIXELS, Range
 from hfprobe.system.text_width import cut_text, text_width
 
 if TYPE_CHECKING:  # slow to import
@@ -76,6 +75,12 @@ def make_parser() -> Parser:
         help="calibrate the probabilities by the temperature that was fitted on the validation images",
     )
     parser.add_argument(
+        "--max_pixels",
+        type=number_in(PIXELS),
+        help="read pictures of at most this many pixels, each of which takes 4 bytes of memory; default: 178,956,970, "
+        "the limit of Pillow",
+    )
+    parser.add_argument(
         "--output", type=Path, metavar="FILE", help=f"write all rows; the ending decides: {', '.join(TABLE_ENDINGS)}"
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of thumbnails, grouped by answer")
@@ -90,7 +95,6 @@ def main() -> None:
     check_file(arguments.output, flag="--output", endings=TABLE_ENDINGS)
     check_file(arguments.html, flag="--html", endings=PAGE_ENDINGS)
     quiet_libraries()
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # of large pictures and unusual metadata, one for each file
     from hfprobe.data.picture_files import STANDARD_INPUT, find_pictures
     from hfprobe.hub.local import resolve_model
 
@@ -107,14 +111,21 @@ def main() -> None:
             if os.path.realpath(file) in map(os.path.realpath, same_ending):
                 raise InputError(f"{flag} '{shorten(file)}' is one of the files to classify. Pass another path.")
 
+    from hfprobe.data.pictures import MAX_PIXELS
     from hfprobe.evaluation.predict import predict_pictures
     from hfprobe.models.loading import load_model
     from hfprobe.reporting.contact_sheet import write_contact_sheet
     from hfprobe.reporting.predictions import write_predictions
 
     model, processor = load_model(folder)
+    max_pixels = arguments.max_pixels or MAX_PIXELS
     predictions = predict_pictures(
-        paths, model=model, processor=processor, temperature=arguments.temperature, skip_unreadable=True
+        paths,
+        model=model,
+        processor=processor,
+        temperature=arguments.temperature,
+        skip_unreadable=True,
+        max_pixels=max_pixels,
     )
     print_predictions(predictions, top=arguments.top, threshold=arguments.threshold)
     if arguments.output is not None:
@@ -122,7 +133,8 @@ def main() -> None:
         logger.info("Predictions: %s", arguments.output)
     if arguments.html is not None:
         shown = {key: getattr(arguments, key) for key in ("threshold", "temperature")}
-        write_contact_sheet(arguments.html, predictions, model=name, top=max(2, arguments.top), **shown)
+        shown |= {"model": name, "top": max(2, arguments.top), "max_pixels": max_pixels}
+        write_contact_sheet(arguments.html, predictions, **shown)
         logger.info("Contact sheet: %s (open it in a browser)", arguments.html)
     report_unreadable(predictions.unreadable, total=len(paths))
 

@@ -17,13 +17,15 @@ CROP_SIDE = 32
 SMALL_SIDE = 48
 LONGEST_NAME = 255  # bytes: the limit of file systems
 DEFAULT_DATASET = "uoft-cs/cifar10"
+# Begins the name of images that a Python program passed; no hub id begins so. Digits of a hash of them follow.
+IN_MEMORY = "memory:"
 DEFAULT_CLASSES = ["airplane", "automobile", "bird", "cat", "dog"]
 
 # Settings that, beside the dataset and its classes, say which images these are.
 IDENTITY = (
     *("dataset_config", "train_split", "validation_split", "test_split", "image_column", "label_column"),
     "split_column",
-    *("group_column", "group_by", "group_regex", "skip_unreadable"),
+    *("group_column", "group_by", "group_regex", "skip_unreadable", "max_pixels"),
 )
 
 
@@ -110,6 +112,13 @@ class DataArguments:
     )
     skip_unreadable: bool = field(
         default=False, metadata={"help": "Leave out images that cannot be read, instead of refusing the dataset."}
+    )
+    max_pixels: int | None = field(
+        default=None,
+        metadata={
+            "help": "Read images of at most this many pixels, each of which takes 4 bytes of memory; larger images "
+            "count as unreadable. Default: 178,956,970, the limit of Pillow."
+        },
     )
     max_train_samples: int | None = field(
         default=None, metadata={"help": "Train on at most this many images, stratified by class. Default: all."}

@@ -62,17 +62,23 @@ def _stamp(path: str) -> tuple[object, ...]:
     return file_stamp(path)[: 3 if any(Path(path).is_relative_to(cache) for cache in caches) else None]
 
 
-def source_key(rows: Dataset) -> str:
+def source_key(rows: Dataset, *, image_column: str | None = None, in_memory: bool = False) -> str:
     """64 hex digits that change when a file behind the `image` column changes.
 
     An image file that cannot be accessed has a stamp too: decoding names it.
+
+    Args:
+        image_column: what the column `image` was called in the files, which may hold several columns of images.
+        in_memory: whether a program passed the rows. They may be any rows of their files, or have none: the fingerprint
+            says which. (That of a dataset that was loaded from files also depends on how it was loaded.)
 
     Raises:
         InputError: a file of the dataset itself cannot be accessed.
     """
     column = rows.data.column("image")
+    parts: list[object] = [rows._fingerprint] if in_memory or not rows.cache_files else []
     try:
-        parts: list[object] = [_stamp(entry["filename"]) for entry in rows.cache_files]
+        parts += [_stamp(entry["filename"]) for entry in rows.cache_files]
     except OSError as error:
         raise InputError(f"'{error.filename}' cannot be read: {error.strerror}. Restore or remove it.") from error
     paths = pc.filter(pc.struct_field(column, "path"), pc.is_null(pc.struct_field(column, "bytes")))
@@ -81,5 +87,4 @@ def source_key(rows: Dataset) -> str:
             parts.append(_stamp(text_to_path(path)))
         except OSError as error:
             parts.append((path, error.errno))
-    # A dataset without files, held in memory only, has a fingerprint of its content.
-    return hashlib.sha256(repr(parts or rows._fingerprint).encode()).hexdigest()
+    return hashlib.sha256(repr([image_column, *parts]).encode()).hexdigest()

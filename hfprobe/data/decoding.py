@@ -7,27 +7,23 @@ import json
 import logging
 import os
 import shutil
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import PIL.Image
 import torch
 from datasets import Dataset
 
 from hfprobe.data import cache
 from hfprobe.data.columns import image_paths, label_numbers
-from hfprobe.data.file_names import text_to_path
-from hfprobe.data.pictures import DIGEST_BYTES, read_picture
+from hfprobe.data.pictures import DIGEST_BYTES, MAX_PIXELS, pixel_limit, read_picture
+from hfprobe.data.reading import describe_error, in_chunks, in_threads, row_numbers, source_of
 from hfprobe.data.store import ImageSplit
 from hfprobe.data.transforms import describe_geometry, fit_images, input_size
-from hfprobe.system.errors import first_line
 from hfprobe.system.files import create_array, staging_folder
-from hfprobe.system.machine import count_cores
 from hfprobe.system.progress import show_progress
 
 if TYPE_CHECKING:  # slow to import
@@ -37,13 +33,24 @@ logger = logging.getLogger(__name__)
 
 FITTED_AT_ONCE = 100  # images
 RECORD_FILE = "record.json"
-# A thread decodes this many images, or this many bytes of them, before it takes the next ones.
-CHUNK, CHUNK_BYTES = 100, 2**24
-CHUNK_OF_FILES = 8
+
+
+def is_decoded(
+    rows: Dataset, *, split: str, processor: BaseImageProcessor, source_key: str, max_pixels: int = MAX_PIXELS
+) -> bool:
+    """Whether the cache holds what `decode_images` would return for these arguments."""
+    places = _places(rows, split=split, processor=processor, source_key=source_key, max_pixels=max_pixels)
+    return any(_serves(place, processor) for place in places)
 
 
 def decode_images(
-    rows: Dataset, *, part: str, split: str, processor: BaseImageProcessor, source_key: str
+    rows: Dataset,
+    *,
+    part: str,
+    split: str,
+    processor: BaseImageProcessor,
+    source_key: str,
+    max_pixels: int = MAX_PIXELS,
 ) -> ImageSplit:
     """Decode every image of `rows` into the cache; a second call reads the cache.
 
@@ -57,16 +64,15 @@ def decode_images(
         split: split of the source, for messages.
         processor: image processor of the model.
         source_key: text that changes when a source file changes.
+        max_pixels: images with more pixels cannot be read.
 
     Raises:
         InputError, MachineError: the cache cannot be written.
     """
     labels = label_numbers(rows)
-    index = np.asarray(rows.with_format("numpy")["index"][:], dtype=np.int64)
-    key = hashlib.sha256(f"{source_key} {split} ".encode() + index.tobytes()).hexdigest()[:32]
-    geometry = hashlib.sha256(describe_geometry(processor).encode()).hexdigest()[:16]
-    folder = cache.cache_folder() / "decoded"
-    original, fitted = folder / key, folder / f"{key}-{geometry}"
+    index = row_numbers(rows)
+    original, fitted = _places(rows, split=split, processor=processor, source_key=source_key, max_pixels=max_pixels)
+    folder = original.parent
     kept = next((place for place in (original, fitted) if _serves(place, processor)), None)
     was_kept = kept is not None
     if kept is None:
@@ -77,7 +83,7 @@ def decode_images(
                 work.mkdir()
                 writer = _Writer(work, count=len(rows), processor=processor)
                 with show_progress(total=len(rows), desc=f"Decoding {part} images", unit="image") as progress:
-                    for found in _decode_all(rows, processor=processor):
+                    for found in _decode_all(rows, processor=processor, max_pixels=max_pixels):
                         writer.add(found)
                         progress.update()
                 writer.finish()
@@ -96,10 +102,12 @@ def decode_images(
         logger.info("%s (%d of %d %s images).", note, count, len(index), part)
     # Records of earlier versions have no such entry: they are of images that could all be read.
     lost = {int(position): reason for position, reason in record.get("unreadable", {}).items()}
-    if was_kept and any(isinstance(_decode(rows[position]["image"], processor), _Decoded) for position in lost):
+    if was_kept and lost and _can_read_one(rows.select(lost), processor=processor, max_pixels=max_pixels):
         # Then the reason was not in the file: too many open files, or no decoder for its format.
         shutil.rmtree(kept)
-        return decode_images(rows, part=part, split=split, processor=processor, source_key=source_key)
+        return decode_images(
+            rows, part=part, split=split, processor=processor, source_key=source_key, max_pixels=max_pixels
+        )
     readable = np.setdiff1d(np.arange(len(index)), list(lost))
     paths = image_paths(rows)
     return ImageSplit(
@@ -111,6 +119,17 @@ def decode_images(
         files=tuple(paths[position] or "" for position in readable) if any(paths) else (),
         unreadable=tuple(f"image {index[position]} of split '{split}'{reason}" for position, reason in lost.items()),
     )
+
+
+def _places(
+    rows: Dataset, *, split: str, processor: BaseImageProcessor, source_key: str, max_pixels: int
+) -> tuple[Path, Path]:
+    """The folders of the cache for images as they are, and for images that are fitted to the model."""
+    index = row_numbers(rows)
+    key = hashlib.sha256(f"{source_key} {split} {max_pixels} ".encode() + index.tobytes()).hexdigest()[:32]
+    geometry = hashlib.sha256(describe_geometry(processor).encode()).hexdigest()[:16]
+    folder = cache.cache_folder() / "decoded"
+    return folder / key, folder / f"{key}-{geometry}"
 
 
 def _serves(place: Path, processor: BaseImageProcessor) -> bool:
@@ -131,51 +150,30 @@ class _Decoded:
     note: str | None
 
 
-def _decode_all(rows: Dataset, *, processor: BaseImageProcessor) -> Iterator[_Decoded | str]:
-    """Each image in order, or why it cannot be read, from as many threads as there are cores.
+def _decode_all(rows: Dataset, *, processor: BaseImageProcessor, max_pixels: int) -> Iterator[_Decoded | str]:
+    """Each image in order, or why it cannot be read."""
 
-    Pillow and torch hold no lock while they decode and resize. Few chunks wait at any time, so memory stays flat.
-    """
-    PIL.Image.init()  # loads the decoders; not in two threads at once
-    workers = count_cores()
-    waiting: deque[Future[list[_Decoded | str]]] = deque()
-    pool = ThreadPoolExecutor(workers)
+    def decode(items: list[dict | None]) -> list[_Decoded | str]:
+        return [_decode(item, processor, max_pixels) for item in items]
+
+    with pixel_limit(max_pixels):
+        yield from in_threads(decode, in_chunks(rows))
+
+
+def _can_read_one(rows: Dataset, *, processor: BaseImageProcessor, max_pixels: int) -> bool:
+    found = _decode_all(rows, processor=processor, max_pixels=max_pixels)
+    return any(isinstance(one, _Decoded) for one in found)
+
+
+def _decode(item: dict | None, processor: BaseImageProcessor, max_pixels: int) -> _Decoded | str:
     try:
-        for items in _chunks(rows):
-            waiting.append(pool.submit(lambda items: [_decode(item, processor) for item in items], items))
-            if len(waiting) > 2 * workers:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _chunks(rows: Dataset) -> Iterator[list[dict | None]]:
-    """The items of the column `image`, several at a time: five times as fast as row by row."""
-    first = next(iter(rows.take(1)))["image"] if len(rows) else None
-    if first is not None and first["bytes"] is None:
-        size = CHUNK_OF_FILES
-    else:
-        size = min(CHUNK, max(1, CHUNK_BYTES * rows.data.num_rows // max(1, rows.data.nbytes)))
-    for batch in rows.iter(batch_size=size):
-        yield batch["image"]
-
-
-def _decode(item: dict | None, processor: BaseImageProcessor) -> _Decoded | str:
-    name = f" ({item['path']})" if item and item["path"] else ""
-    try:
-        if item is None or (item["bytes"] is None and item["path"] is None):
-            raise ValueError("the row holds no image")
-        picture = read_picture(
-            Path(text_to_path(item["path"])).read_bytes() if item["bytes"] is None else item["bytes"]
-        )
+        source = source_of(item)
+        content = source if isinstance(source, bytes) else source.read_bytes()
+        picture = read_picture(content, max_pixels=max_pixels)
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises many types of errors for a damaged file
-        reason = "not an image" if isinstance(error, PIL.UnidentifiedImageError) else first_line(error)
-        reason = getattr(error, "strerror", None) or reason  # of a file that is missing or forbidden
-        return f"{name} cannot be read: {reason}"
+        return describe_error(item, error)
     pixels = np.asarray(picture.image)
     large = pixels.shape[0] * pixels.shape[1] > input_size(processor) ** 2
     return _Decoded(_fit(pixels[None], processor)[0] if large else pixels, large, picture.digest, picture.note)

@@ -11,6 +11,7 @@ import PIL.Image
 
 from hfprobe.data.file_kinds import register_heic
 from hfprobe.data.file_names import text_to_path
+from hfprobe.data.pictures import MAX_PIXELS, pixel_limit
 
 if TYPE_CHECKING:  # slow to import
     from datasets import Dataset
@@ -33,14 +34,15 @@ def header_sizes(rows: Dataset) -> list[tuple[int, int]]:
     register_heic()
     chosen = np.unique(np.linspace(0, len(rows) - 1, num=min(HEADERS, len(rows))).astype(int))
     sizes = []
-    for row in rows.select(chosen).select_columns("image"):
-        item = row["image"]
-        try:
-            file = text_to_path(item["path"]) if item["bytes"] is None else BytesIO(item["bytes"])
-            with PIL.Image.open(file) as image:
-                sizes.append(image.size)
-        except Exception:  # Pillow raises many types of errors for a damaged file, and a row may hold no image
-            continue
+    with pixel_limit(MAX_PIXELS):
+        for row in rows.select(chosen).select_columns("image"):
+            item = row["image"]
+            try:
+                file = text_to_path(item["path"]) if item["bytes"] is None else BytesIO(item["bytes"])
+                with PIL.Image.open(file) as image:
+                    sizes.append(image.size)
+            except Exception:  # Pillow raises many types of errors for a damaged file, and a row may hold no image
+                continue
     return sizes
 
 

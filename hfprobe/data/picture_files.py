@@ -15,6 +15,7 @@ import PIL.Image
 
 from hfprobe.data.file_kinds import SYSTEM, SYSTEM_FOLDERS, is_system_folder, warn_of_folder, why_left_out
 from hfprobe.data.file_names import escape
+from hfprobe.data.pictures import MAX_PIXELS, pixel_limit
 from hfprobe.system.errors import InputError, shorten
 
 logger = logging.getLogger(__name__)
@@ -160,7 +161,8 @@ def _listed(content: bytes) -> Iterator[str]:
         InputError: the content is a picture.
     """
     try:
-        PIL.Image.open(BytesIO(content)).close()
+        with pixel_limit(MAX_PIXELS):
+            PIL.Image.open(BytesIO(content)).close()
     except Exception:  # as it should be: a list of paths is no picture
         pass
     else:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import math
+import re
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +19,10 @@ import PIL.Image
 import PIL.ImageOps
 
 from hfprobe.data.file_kinds import register_heic
+from hfprobe.system.errors import first_line
 
+# Largest image in pixels unless --max_pixels says otherwise: Pillow's own limit. Decoded, it takes 0.7 GB.
+MAX_PIXELS = 178_956_970
 # Lossless formats: the decoded pixels identify such an image, whatever its compression. For other formats, decoders may
 # differ by a grey level between versions, so the bytes of the file identify the image.
 LOSSLESS = {"PNG", "BMP", "PPM", "GIF"}
@@ -40,24 +49,102 @@ class Picture:
     note: str | None = None
 
 
-def read_picture(content: bytes) -> Picture:
+@contextmanager
+def pixel_limit(max_pixels: int) -> Iterator[None]:
+    """Let Pillow open images of up to `max_pixels` pixels inside, and log no warnings of its own.
+
+    Pillow has one limit for the whole process, so it is that of the largest of all contexts that are open, in whatever
+    threads. It is restored at the end. `read_picture` and `check_header` apply the limit of each call.
+    """
+    with _limit_lock:
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # for good: filters are not those of one thread
+        if not _limits:
+            _pillow_limit[:] = [PIL.Image.MAX_IMAGE_PIXELS]
+        _limits.append(max_pixels)
+        _set_pillow_limit()
+    try:
+        yield
+    finally:
+        with _limit_lock:
+            _limits.remove(max_pixels)
+            _set_pillow_limit()
+
+
+_limit_lock = threading.Lock()
+_limits: list[int] = []  # of the contexts that are open
+_pillow_limit: list[int | None] = []  # what it was before the first of them
+
+
+def _set_pillow_limit() -> None:
+    # Pillow refuses images of more than twice its limit.
+    before = _pillow_limit[0]
+    needed = [math.ceil(limit / 2) for limit in _limits]
+    PIL.Image.MAX_IMAGE_PIXELS = None if before is None else max(before, *needed, 0)
+
+
+def read_picture(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
     """Decode the first frame of an image file, rotated by its EXIF orientation, with transparent pixels on white.
 
     Args:
         content: the bytes of the file.
+        max_pixels: largest image in pixels. More than MAX_PIXELS need a `pixel_limit` around the call.
 
     Raises:
-        ValueError: the range of the values is unknown, or the mode cannot be converted to RGB.
-        Exception: any error that Pillow raises for a file that it cannot read.
+        ValueError: what `check_header` refuses, or the mode cannot be converted to RGB.
+        Exception: any error that Pillow raises for a file that it cannot read; `explain` puts it into words.
     """
-    register_heic()
-    with PIL.Image.open(BytesIO(content)) as image:
+    with _open(content, max_pixels) as image:
         kind = image.format
-        if kind == "EPS":
-            raise ValueError("it is EPS, which Pillow reads by running another program; export it as PNG")
         rgb, note = _upright_rgb(image)
     digest = hashlib.sha256(f"{rgb.size}".encode() + rgb.tobytes() if kind in LOSSLESS else content).digest()
     return Picture(rgb, digest[:DIGEST_BYTES], note)
+
+
+def check_header(source: bytes | str | Path, *, max_pixels: int = MAX_PIXELS) -> None:
+    """Raise what `read_picture` raises for an image file, as far as its header shows it; no pixel is decoded.
+
+    Args:
+        source: the bytes of the file, or its path.
+        max_pixels: see `read_picture`.
+
+    Raises:
+        ValueError: the file is empty, has more pixels than `max_pixels`, is EPS, or its values have no stated range.
+        Exception: any error that Pillow raises for a file that it cannot identify.
+    """
+    with _open(source, max_pixels) as image:
+        if image.mode in ("I", "F") and image.format not in ("PNG", "PPM"):
+            _stated_range(image.mode, getattr(image, "tag_v2", {}))
+
+
+def explain(error: Exception) -> str:
+    """Why an image cannot be read, without a final period, from what `read_picture` or the file system raised."""
+    if isinstance(error, PIL.UnidentifiedImageError):
+        return "not an image"
+    return getattr(error, "strerror", None) or first_line(error)  # of a file that is missing or forbidden
+
+
+def _open(source: bytes | str | Path, max_pixels: int) -> PIL.Image.Image:
+    """An image whose header has been read and checked."""
+    register_heic()
+    if source == b"" or (not isinstance(source, bytes) and Path(source).stat().st_size == 0):
+        raise ValueError("the file is empty")
+    try:
+        image = PIL.Image.open(BytesIO(source) if isinstance(source, bytes) else source)
+    except PIL.Image.DecompressionBombError as error:
+        raise _too_large(int(re.findall(r"\d+", str(error))[0]), max_pixels) from error
+    try:
+        if image.width * image.height > max_pixels:
+            raise _too_large(image.width * image.height, max_pixels)
+        if image.format == "EPS":
+            raise ValueError("it is EPS, which Pillow reads by running another program; export it as PNG")
+    except ValueError:
+        image.close()
+        raise
+    return image
+
+
+def _too_large(pixels: int, max_pixels: int) -> ValueError:
+    return ValueError(f"it has {pixels:,} pixels; allowed: at most {max_pixels:,} (--max_pixels sets it)")
 
 
 def convert_picture(image: PIL.Image.Image) -> PIL.Image.Image:

@@ -12,7 +12,7 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict
 
 from hfprobe.data import cifar10_mirror, hub_datasets
-from hfprobe.data.arguments import DEFAULT_DATASET, DataArguments
+from hfprobe.data.arguments import DEFAULT_DATASET, IN_MEMORY, DataArguments
 from hfprobe.data.columns import standard_splits
 from hfprobe.data.folders import load_local
 from hfprobe.hub import client as hub_client
@@ -30,11 +30,13 @@ class Source:
             `--group_column`, `group`. Of a whole source: every split, under its own name.
         description: where they come from.
         left_out: reason -> names of what was left out.
+        content: a hash of images that a program passed; "" of others.
     """
 
     splits: dict[str, Dataset]
     description: str
     left_out: dict[str, list[str]] = field(default_factory=dict)
+    content: str = ""
 
 
 def load_source(data: DataArguments, *, whole: bool = False) -> Source:
@@ -59,6 +61,11 @@ def load_source(data: DataArguments, *, whole: bool = False) -> Source:
         kind = "folder" if Path(dataset).is_dir() else "file"
         labels = f" (labels: {'; '.join(found.labels)})" if found.labels else ""
         source = Source(found.splits, f"local {kind} {dataset}{labels}", found.left_out)
+    elif dataset.startswith(IN_MEMORY):
+        raise InputError(
+            f"The images '{shorten(dataset)}' were passed by a Python program and are not kept. Pass them again: "
+            "hfprobe.load_images(...), then images= of evaluate; or pass a dataset as --dataset."
+        )
     elif dataset.startswith((".", "/", "~")) or dataset.count("/") > 1:
         raise InputError(f"--dataset '{dataset}' is not a folder or a file. Pass a hub id or a path that exists.")
     else:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from hfprobe.data.arguments import DataArguments
 from hfprobe.system.errors import InputError, shorten
+from hfprobe.system.process import command
 
 # Names of splits and of split folders, in any capitals.
 SPLIT_NAMES = {
@@ -22,6 +23,14 @@ _WORD = re.compile(f"{_BESIDES}({'|'.join(_MEANINGS)})?{_BESIDES}")
 # Beginnings of words and words of splits in other names, such as `trainval`, `Testdaten` and `holdout`.
 _BEGINNINGS = {"train": "train", "valid": "validation", "test": "test"}
 _OTHER_WORDS = _MEANINGS | {"trn": "train", "eval": "test", "evaluation": "test", "holdout": "test", "tst": "test"}
+
+
+class NoTrainingSplitError(InputError):
+    """None of the splits of a dataset is known to be the training split; `found` are those whose meaning is known."""
+
+    def __init__(self, message: str, *, found: Mapping[str, str]):
+        super().__init__(message)
+        self.found = found
 
 
 def standard_name(name: str, data: DataArguments) -> str | None:
@@ -81,7 +90,8 @@ def choose_splits(names: Iterable[str], data: DataArguments, *, whole: bool = Fa
         whole: choose every split, under its own name.
 
     Raises:
-        InputError: a split that a flag names does not exist; two names for one split; no split can be told to be train.
+        InputError: a split that a flag names does not exist; two names for one split.
+        NoTrainingSplitError: no split can be told to be train.
     """
     names = list(names)
     if whole:
@@ -107,9 +117,10 @@ def choose_splits(names: Iterable[str], data: DataArguments, *, whole: bool = Fa
     if not found and len(names) == 1:
         return {"train": names[0]}
     if "train" not in found:
-        raise InputError(
+        raise NoTrainingSplitError(
             f"Dataset '{shorten(data.dataset)}' has no training split; its splits: {listed}. Pass --train_split with "
-            "the name of one."
+            f"the name of one. To evaluate a model on all of its images: {command('eval')} --split all.",
+            found=found,
         )
     return {split: found[split] for split in SPLIT_NAMES if split in found}
 

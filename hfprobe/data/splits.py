@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePath
@@ -19,15 +19,19 @@ from hfprobe.data.arguments import DataArguments
 from hfprobe.data.cache import source_key
 from hfprobe.data.classes import choose_classes, keep_classes, set_aside_unlabelled
 from hfprobe.data.columns import image_paths, join_files, label_numbers
-from hfprobe.data.decoding import decode_images
+from hfprobe.data.decoding import decode_images, is_decoded
 from hfprobe.data.division import Part, divide
 from hfprobe.data.drawing import stratified_subset
 from hfprobe.data.duplicates import describe_identical
-from hfprobe.data.image_statistics import header_sizes
-from hfprobe.data.sources import load_source
+from hfprobe.data.image_statistics import HEADERS, header_sizes
+from hfprobe.data.pictures import MAX_PIXELS
+from hfprobe.data.reading import find_unreadable
+from hfprobe.data.sources import Source, load_source
+from hfprobe.data.split_names import standard_name
 from hfprobe.data.store import ImageSplit
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.html import render_table
+from hfprobe.system.progress import show_progress
 
 if TYPE_CHECKING:  # slow to import
     from transformers import BaseImageProcessor
@@ -37,6 +41,8 @@ logger = logging.getLogger(__name__)
 CLASSES_LISTED = 12
 NAMED_AT_MOST = 5
 UNREADABLE_NAMED = 20
+# Of more than FEW images with fewer pixels than SMALL on average, decoding takes hardly longer than reading headers.
+FEW, SMALL = 1_000, 128 * 128
 
 
 @dataclass(frozen=True)
@@ -174,12 +180,19 @@ class Images:
             InputError: images cannot be read, and `skip_unreadable` is off; the message names them.
             InputError, MachineError: the decoded images cannot be written to the cache.
         """
-        decoded = {}
-        for name in names:
-            origin = self.origins[name]
-            decoded[name] = decode_images(
-                self.parts[name], part=name, split=origin, processor=processor, source_key=self.source_keys[origin]
-            )
+        how: dict[str, dict[str, Any]] = {
+            name: {
+                "split": origin,
+                "source_key": self.source_keys[origin],
+                "max_pixels": self.arguments.max_pixels or MAX_PIXELS,
+            }
+            for name, origin in self.origins.items()
+        }
+        new = [name for name in names if not is_decoded(self.parts[name], processor=processor, **how[name])]
+        if new:
+            # A training refuses what would stop the evaluation after it.
+            self._check_headers([*new, *(["test"] if "train" in new and "test" not in names else [])])
+        decoded = {name: decode_images(self.parts[name], part=name, processor=processor, **how[name]) for name in names}
         unreadable = [name_zip(text, self.arguments.dataset) for part in decoded.values() for text in part.unreadable]
         if unreadable:
             self._check_readable(decoded, unreadable)
@@ -196,13 +209,37 @@ class Images:
             summary["rows_digest"] = self.rows_digest
         return Splits(class_names=self.class_names, source=self.source, summary=summary, **decoded)
 
+    def _check_headers(self, names: Iterable[str]) -> None:
+        """Refuse images whose headers show that they cannot be read, before time is spent on decoding the others.
+
+        With `skip_unreadable`, decoding leaves them out.
+
+        Raises:
+            InputError: there are some; the message names them.
+        """
+        parts = {name: self.parts[name] for name in names}
+        total = sum(map(len, parts.values()))
+        looked_at = min(HEADERS, len(next(iter(self.parts.values()))))
+        small = len(self.sizes) == looked_at and np.prod(self.sizes, axis=1).mean() < SMALL
+        if self.arguments.skip_unreadable or (total > FEW and small):
+            return
+        limit = self.arguments.max_pixels or MAX_PIXELS
+        unreadable = []
+        with show_progress(total=total, desc="Checking images", unit="image", inner=True) as progress:
+            for name, rows in parts.items():
+                for text in find_unreadable(rows, split=self.origins[name], max_pixels=limit):
+                    unreadable += [] if text is None else [text]
+                    progress.update()
+        if unreadable:
+            self._check_readable({}, unreadable)
+
     def _check_readable(self, decoded: Mapping[str, ImageSplit], unreadable: list[str]) -> None:
         """Refuse images that cannot be read, or with `skip_unreadable` log them.
 
         Raises:
             InputError: it is off; or a class of the training images has no other image.
         """
-        named = "; ".join(unreadable[:UNREADABLE_NAMED])
+        named = name_zip("; ".join(unreadable[:UNREADABLE_NAMED]), self.arguments.dataset)
         more = len(unreadable) - UNREADABLE_NAMED
         named += f"; and {more:,} more" if more > 0 else ""
         if not self.arguments.skip_unreadable:
@@ -217,13 +254,22 @@ class Images:
                 raise InputError(f"No {name} image of class {lost} can be read. Replace them, or leave the class out.")
 
 
-def load_images(data: DataArguments, *, seed: int, whole: bool = False, of_model: bool = False) -> Images:
+def load_images(
+    data: DataArguments,
+    *,
+    seed: int,
+    whole: bool | str = False,
+    of_model: bool = False,
+    source: Source | None = None,
+) -> Images:
     """Load a dataset, choose its classes, split it and take subsets; nothing is decoded. What was found is logged.
 
     Args:
         seed: seed of the splits that are drawn, and of the subsets.
-        whole: make one part, `all`, of the images of all splits, to evaluate a model on all of them.
+        whole: make one part, `all`, of the images of all splits, to evaluate a model on all of them. Or the meaning of
+            a split, such as `test`, which becomes the only part.
         of_model: see `hfprobe.data.classes.choose_classes`.
+        source: of the images; None: what `data` says.
 
     Returns:
         The parts `train`, `validation` and `test`; with the defaults, 4,000 / 1,000 / 1,000 images per class. A split
@@ -232,21 +278,25 @@ def load_images(data: DataArguments, *, seed: int, whole: bool = False, of_model
     Raises:
         InputError: a dataset or class does not exist; a class has too few images.
     """
-    source = load_source(data, whole=whole)
-    labelled, unlabelled = set_aside_unlabelled(source.splits, data, whole=whole)
+    source = source or load_source(data, whole=bool(whole))
+    labelled, unlabelled = set_aside_unlabelled(source.splits, data, whole=bool(whole))
+    only = whole if isinstance(whole, str) else "all"
+    if whole:
+        labelled = {name: rows for name, rows in labelled.items() if only in ("all", standard_name(name, data))}
     if not labelled:
         raise InputError(
             f"Dataset '{shorten(data.dataset)}' has no images with labels. Put them into one folder per class."
         )
-    splits = {"all": join_files(list(labelled.values()))} if whole else labelled
-    classes, others = choose_classes(splits, data, whole=whole, of_model=of_model)
+    splits = {only: join_files(list(labelled.values()))} if whole else labelled
+    classes, others = choose_classes(splits, data, whole=bool(whole), of_model=of_model)
     left_out: dict[str, list[str]] = {}
     for reason, names in (*source.left_out.items(), *unlabelled.items(), *others.items()):
         left_out.setdefault(reason, []).extend(names)
     undecoded = {split: rows.cast_column("image", Image(decode=False)) for split, rows in splits.items()}
     kept = {split: keep_classes(rows, classes=classes, split=split) for split, rows in undecoded.items()}
     if whole:
-        parts, division = {"all": Part(kept["all"], "all")}, "The images of all splits are evaluated."
+        evaluated = "all splits" if only == "all" else f"the {only} split"
+        parts, division = {only: Part(kept[only], only)}, f"The images of {evaluated} are evaluated."
     else:
         parts, division = divide(kept, data, seed=seed)
     for name, part in parts.items():
@@ -259,13 +309,16 @@ def load_images(data: DataArguments, *, seed: int, whole: bool = False, of_model
         source=source.description,
         parts={name: part.rows for name, part in parts.items()},
         origins={name: part.origin for name, part in parts.items()},
-        source_keys={split: source_key(rows) for split, rows in undecoded.items()},
+        source_keys={
+            split: source_key(rows, image_column=data.image_column, in_memory=bool(source.content))
+            for split, rows in undecoded.items()
+        },
         arguments=data,
         seed=seed,
         division=division,
         left_out=left_out,
         identical=describe_identical(kept, data),
-        rows_digest=_digest_rows(next(iter(kept.values()))),
+        rows_digest=_digest_rows(next(iter(kept.values())), content=source.content),
     )
     logger.info("%s", images.describe())
     for sentence in images.identical:
@@ -273,7 +326,11 @@ def load_images(data: DataArguments, *, seed: int, whole: bool = False, of_model
     return images
 
 
-def _digest_rows(rows: Dataset) -> str:
-    """SHA-256 of the labels and of the names of the files, without their folders: a dataset may be moved."""
+def _digest_rows(rows: Dataset, *, content: str) -> str:
+    """SHA-256 of the labels and of the names of the files, without their folders: a dataset may be moved.
+
+    Args:
+        content: a hash of images without files.
+    """
     names = "\0".join(PurePath(path or "").name for path in image_paths(rows))
-    return hashlib.sha256(label_numbers(rows).tobytes() + names.encode(errors="surrogatepass")).hexdigest()
+    return hashlib.sha256(label_numbers(rows).tobytes() + (names + content).encode(errors="surrogatepass")).hexdigest()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import shlex
 import time
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,8 @@ import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from hfprobe.data.arguments import IDENTITY, DataArguments, same_dataset
+from hfprobe.data.file_kinds import walk_files, why_left_out
+from hfprobe.data.split_names import NoTrainingSplitError, standard_name
 from hfprobe.data.splits import Images, Splits, load_images
 from hfprobe.data.transforms import input_size
 from hfprobe.evaluation.costs import describe_network
@@ -19,7 +24,10 @@ from hfprobe.evaluation.results import EvalResult
 from hfprobe.models import class_names_of, family_of
 from hfprobe.system import provenance
 from hfprobe.system.errors import InputError, shorten
+from hfprobe.system.process import command
 from hfprobe.system.progress import show_progress
+
+logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 64
 
@@ -162,6 +170,7 @@ def load_images_of(
     classes: list[str] | None = None,
     max_eval_samples: int | None = None,
     whole: bool = False,
+    split: str = "test",
     **settings: Any,
 ) -> Images:
     """The images that a model was trained and validated on, and its test images, in the same split.
@@ -170,6 +179,7 @@ def load_images_of(
         dataset, classes: in place of the model's own; the split is drawn with the model's seed.
         max_eval_samples: at most this many images of validation and test, stratified.
         whole: all images of a dataset as one part, `all`.
+        split: that is evaluated. Another dataset than the model's own needs no training split.
         settings: other fields of DataArguments, in place of the model's own.
 
     Raises:
@@ -192,7 +202,24 @@ def load_images_of(
         **known | {name: value for name, value in settings.items() if value},
     )
     seed = run.get("split_seed", run.get("seed", 42))
-    images = load_images(data, seed=seed, whole=whole, of_model=chosen is None)
+    try:
+        try:
+            images = load_images(data, seed=seed, whole=whole, of_model=chosen is None)
+        except NoTrainingSplitError as error:
+            if is_own or split not in error.found:
+                raise
+            images = load_images(data, seed=seed, whole=split, of_model=chosen is None)
+    except InputError as error:
+        if is_own or not _has_loose_images(data):
+            raise
+        remedy = f"To classify images without labels: {command('predict')} {shlex.quote(data.dataset)}"
+        raise InputError(f"{error} {remedy}") from error
+    if not is_own and not whole and split == "test" and "test" not in images.source_keys:
+        logger.warning(
+            "'%s' has no test split, so its test images are a fifth of its images. To evaluate all of them, pass "
+            "--split all.",
+            shorten(data.dataset),
+        )
     if not whole and is_own and run.get("rows_digest") not in (None, images.rows_digest):
         raise InputError(
             f"The images of '{shorten(own)}' have changed since this model was trained. Its test images were drawn "
@@ -200,6 +227,19 @@ def load_images_of(
             "folder of new ones: --dataset <folder> --split all."
         )
     return images
+
+
+def _has_loose_images(data: DataArguments) -> bool:
+    """Whether a dataset is a folder whose images are in no class folder, directly or in folders of splits."""
+    place = Path(data.dataset)
+    if not place.is_dir():
+        return False
+    files = (file.parent for file in walk_files(place) if why_left_out(file.name) is None)
+    folders = set(files)
+    return bool(folders) and all(
+        folder == place or (folder.parent == place and standard_name(folder.name, data) is not None)
+        for folder in folders
+    )
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

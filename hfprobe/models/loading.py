@@ -23,7 +23,7 @@ TEMPERATURES = (0.001, 1000)  # allowed range; training fits values from 0.05 to
 # Values that a run stores in the config of its model and that an evaluation reads: their types, and their description.
 COUNT, NUMBER, TEXT = ((int,), "a whole number from 0 on"), ((int, float), "a number from 0 on"), ((str,), "text")
 RUN_VALUES: dict[str, tuple[tuple[type, ...], str]] = {
-    **dict.fromkeys(("seed", "split_seed"), COUNT),
+    **dict.fromkeys(("seed", "split_seed", "max_pixels"), COUNT),
     **dict.fromkeys(("epochs", "best_epoch", "seconds"), NUMBER),
     **dict.fromkeys(("dataset", "recipe", "data_fingerprint"), TEXT),
 }

@@ -6,13 +6,14 @@ import base64
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hfprobe.data.pictures import read_picture
+from hfprobe.data.pictures import MAX_PIXELS, pixel_limit, read_picture
 from hfprobe.evaluation.predictions import Predictions
 from hfprobe.reporting.report import make_environment
 from hfprobe.system.files import write_beside
@@ -38,7 +39,14 @@ class Group:
 
 
 def write_contact_sheet(
-    path: Path, predictions: Predictions, *, model: str, top: int, threshold: float, temperature: bool
+    path: Path,
+    predictions: Predictions,
+    *,
+    model: str,
+    top: int,
+    threshold: float,
+    temperature: bool,
+    max_pixels: int = MAX_PIXELS,
 ) -> None:
     """Write a page that needs no other file, atomically.
 
@@ -50,6 +58,7 @@ def write_contact_sheet(
         top: so many of the most probable classes are named under each picture.
         threshold: probability, in [0, 1], below which a prediction counts as not sure.
         temperature: whether the probabilities are calibrated.
+        max_pixels: largest picture in pixels, as for the predictions.
 
     Raises:
         OSError: the page cannot be written; an earlier one is intact.
@@ -60,12 +69,14 @@ def write_contact_sheet(
     with (
         ThreadPoolExecutor(count_cores()) as threads,
         show_progress(total=sum(map(len, shown)), desc="Drawing thumbnails", unit="image") as progress,
+        pixel_limit(max_pixels),
     ):
+        draw = partial(draw_thumbnail, max_pixels=max_pixels)
         sections = []
         for group, positions in zip(groups, shown, strict=True):
             pictures = []
             names = [predictions.names[position] for position in positions]
-            for name, position, thumbnail in zip(names, positions, threads.map(draw_thumbnail, names), strict=True):
+            for name, position, thumbnail in zip(names, positions, threads.map(draw, names), strict=True):
                 pictures.append({"path": name, "name": Path(name).name, "top": ranked[position], **thumbnail})
                 progress.update()
             shares = predictions.confidences[group.positions]
@@ -110,10 +121,10 @@ def choose_shown(groups: Sequence[Group]) -> list[np.ndarray]:
     return [group.positions[:count] for group, count in zip(groups, counts, strict=True)]
 
 
-def draw_thumbnail(path: str) -> dict[str, Any]:
+def draw_thumbnail(path: str, *, max_pixels: int = MAX_PIXELS) -> dict[str, Any]:
     """A picture as the data URI of a small JPEG, with its size; `image` is None where it cannot be read any more."""
     try:
-        image = read_picture(Path(path).read_bytes()).image
+        image = read_picture(Path(path).read_bytes(), max_pixels=max_pixels).image
     except Exception:  # the file was changed since it was classified, or was a pipe
         return {"image": None, "width": 0, "height": 0}
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))

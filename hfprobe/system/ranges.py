@@ -40,6 +40,7 @@ SEED = Range(0, 2**32 - 1, reason="numpy takes no other seeds")
 SEEDS = Range(1, 100, reason="each is a whole run; start more with another --seed")
 IMAGES = Range(1, 10**9)
 BATCH = Range(1, 10**6)
+PIXELS = Range(1, 10**10, reason="each takes 4 bytes of memory")
 STEPS = Range(0, 10**9, without=(0,))
 RATE = Range(0, 1000, without=(0,))
 SHARE = Range(0, 1, without=(1,))
@@ -49,6 +50,7 @@ RANGES = {
     **dict.fromkeys(("seed", "data_seed", "split_seed"), SEED),
     "seeds": SEEDS,
     **dict.fromkeys(("max_train_samples", "max_eval_samples"), IMAGES),
+    "max_pixels": PIXELS,
     **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), BATCH),
     **dict.fromkeys(("gradient_accumulation_steps", "eval_accumulation_steps"), BATCH),
     "num_train_epochs": Range(0, 10**6, without=(0,)),

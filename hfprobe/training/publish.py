@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 
 from hfprobe.config.run import RunConfig
-from hfprobe.data.arguments import same_dataset
+from hfprobe.data.arguments import IN_MEMORY, same_dataset
 from hfprobe.data.splits import Splits
 from hfprobe.evaluation.imbalance import METRIC_NAMES, leading_metrics
 from hfprobe.hub import local as hub
@@ -57,7 +57,8 @@ def push_best(
     card = record | {
         "summary": (inspect.getmodule(family).__doc__ or "").strip(),
         "dataset": config.data.dataset,
-        "local_dataset": Path(config.data.dataset).exists(),  # the hub refuses a card that lists it under `datasets`
+        # The hub refuses a card that lists it under `datasets`.
+        "local_dataset": config.data.dataset.startswith(IN_MEMORY) or Path(config.data.dataset).exists(),
         "settings": {name: effective["training"][name] for name in CARD_SETTINGS if name in effective["training"]}
         | {"effective_batch_size": config.effective_batch_size, "penalty": trainer.model.config.run.get("penalty")}
         | {name: effective["data"][name] for name in AUGMENTATION if name in effective["data"]}

@@ -140,6 +140,16 @@ def test_bad_files_are_named_at_the_end_and_the_others_classified(run, photos):
     ]
 
 
+def test_larger_pictures_than_a_limit_are_named_and_those_of_a_higher_one_classified(run, photos):
+    PIL.Image.new("RGB", (300, 200)).save(photos / "large.png")
+    lines, said = run("photos", "--max_pixels", 60000)
+    assert len(lines) == 7
+    assert "Could not be read" not in said
+    lines, said = run("photos", "--max_pixels", 59999)
+    assert len(lines) == 6
+    assert "photos/large.png: it has 60,000 pixels; allowed: at most 59,999 (--max_pixels sets it)" in said
+
+
 def test_no_readable_file_fails_after_its_rows_are_written(run, photos):
     (photos / "bad.png").write_text("no picture")
     lines, said = run("photos/bad.png", "--output", "out.jsonl", "--html", "sheet.html", code=1)

@@ -4,6 +4,7 @@
 import errno
 import os
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -25,7 +26,9 @@ from helpers.picture_kinds import (
     write_folder,
     write_parquet,
 )
+from hfprobe.data.arguments import DataArguments
 from hfprobe.data.pictures import read_picture
+from hfprobe.data.splits import load_images
 from hfprobe.data.store import ImageBatches
 from hfprobe.evaluation.evaluate import evaluate_model
 from hfprobe.models import build_model, find_family
@@ -96,7 +99,9 @@ def test_each_file_is_read_once_and_not_again_by_the_next_call(published, tmp_pa
     processor = load_model(published)[1]
     folder = write_folder(tmp_path / "photos", {str(n): encode(grey(40 + n, 50), "PNG") for n in range(4)})
     read = []
-    monkeypatch.setattr("hfprobe.data.decoding.read_picture", lambda content: read.append(1) or read_picture(content))
+    monkeypatch.setattr(
+        "hfprobe.data.decoding.read_picture", lambda content, **limit: read.append(1) or read_picture(content, **limit)
+    )
     for _ in range(2):
         decode_test(folder, processor=processor)
         assert len(read) == 2 * 4
@@ -107,11 +112,11 @@ def test_two_processes_may_decode_the_same_images_at_once(tmp_path, monkeypatch)
     folder = write_folder(tmp_path / "photos", {"a": encode(grey(40, 50), "PNG")})
     found = []
 
-    def read(content):
+    def read(content, **limit):
         monkeypatch.undo()
         monkeypatch.setattr("hfprobe.data.cache.cache_folder", lambda: tmp_path / "cache")
         found.append(decode_test(folder, processor=processor).test.images)  # the other one is done first
-        return read_picture(content)
+        return read_picture(content, **limit)
 
     monkeypatch.setattr("hfprobe.data.cache.cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr("hfprobe.data.decoding.read_picture", read)
@@ -170,6 +175,49 @@ def test_all_unreadable_images_are_named_at_once_and_can_be_skipped(tmp_path, ca
     assert "Left out 3 images: image " in caplog.text
 
 
+def test_headers_of_all_parts_are_checked_before_anything_is_decoded_and_once(tmp_path, monkeypatch):
+    photos = write_pictures(tmp_path / "photos", count=10)
+    splits = load(photos)
+    test = Path(splits.test.files[0])
+    good = test.read_bytes()
+    processor = build_model("cnn", labels=CLASSES, options=find_family("cnn").recipe_options(image_size=64))[1]
+
+    def decode(*names, **settings):
+        images = load_images(DataArguments(dataset=str(photos), **settings), seed=0)
+        return images.decode(*names, processor=processor)
+
+    for content, reason in ((b"", "the file is empty"), (encode(grey(9000, 9), "PNG"), "it has 81,000 pixels")):
+        with monkeypatch.context() as patch:
+            patch.setattr("PIL.ImageFile.ImageFile.load", lambda image: pytest.fail("an image was decoded"))
+            test.write_bytes(content)
+            with pytest.raises(InputError, match=f"^Image .* of split 'train' \\({test}\\) cannot be read: {reason}"):
+                decode("train", "validation", max_pixels=80_000)
+    assert len(decode("train", max_pixels=81_000).train) == len(splits.train)
+    assert len(decode("train", "test", max_pixels=80_000, skip_unreadable=True).test) == len(splits.test) - 1
+    test.write_bytes(good)
+    decode("train", "validation")
+    monkeypatch.setattr("hfprobe.data.splits.find_unreadable", lambda *_, **__: pytest.fail("headers were read again"))
+    decode("train", "validation")
+
+
+def test_many_small_images_are_decoded_without_a_look_at_their_headers(tmp_path, monkeypatch):
+    photos = write_pictures(tmp_path / "photos", count=10)
+    monkeypatch.setattr("hfprobe.data.splits.FEW", 10)
+    with monkeypatch.context() as patch:
+        patch.setattr("hfprobe.data.splits.find_unreadable", lambda *_, **__: pytest.fail("headers were read"))
+        load(photos)
+    (photos / "cat" / "003.png").write_bytes(b"not a picture")
+    with pytest.raises(InputError, match=r"cannot be read: not an image\. Replace or remove it, or pass --skip_unread"):
+        load(photos)
+
+
+def test_an_image_above_a_lower_limit_is_not_taken_from_the_cache(tmp_path):
+    photos = write_pictures(tmp_path / "photos", count=10)
+    load(photos)
+    with pytest.raises(InputError, match=r"^20 images: .* cannot be read: it has 1,024 pixels; allowed: at most 1,000"):
+        load(photos, max_pixels=1000)
+
+
 def test_a_class_whose_images_are_all_unreadable_is_named(tmp_path):
     photos = write_pictures(tmp_path / "photos", count=10)
     for file in (photos / "dog").iterdir():
@@ -183,7 +231,7 @@ def test_a_class_whose_images_are_all_unreadable_is_named(tmp_path):
 def test_a_file_that_could_not_be_read_is_tried_again_by_the_next_call(tmp_path, monkeypatch):
     photos = write_pictures(tmp_path / "photos", count=10)
 
-    def refuse(content):
+    def refuse(content, **limit):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     with monkeypatch.context() as patch:

@@ -229,5 +229,34 @@ def test_files_that_were_swapped_are_a_change_of_the_dataset(tmp_path):
 def test_folders_without_labels_have_nothing_to_evaluate(tmp_path):
     (tmp_path / "test").mkdir()
     PIL.Image.new("RGB", (32, 32)).save(tmp_path / "test" / "1.png")
-    with pytest.raises(InputError, match=r"has no images with labels. Put them into one folder per class."):
-        load_images_of(cat_model()[0], dataset=str(tmp_path), whole=True)
+    for whole in (True, False):
+        expected = f"Put them into one folder per class. To classify images without labels: hfprobe predict {tmp_path}"
+        with pytest.raises(InputError, match=f"has no images with labels. {re.escape(expected)}$"):
+            load_images_of(cat_model()[0], dataset=str(tmp_path), whole=whole)
+    expected = f"holds 1 image in no class folder.*To classify images without labels: hfprobe predict {tmp_path}/test$"
+    with pytest.raises(InputError, match=expected):
+        load_images_of(cat_model()[0], dataset=str(tmp_path / "test"))
+
+
+@pytest.mark.parametrize("others", [[], ["validation"]])
+def test_a_dataset_with_a_test_split_and_no_training_split_is_evaluated_whole(tmp_path, others):
+    for split in ["test", *others]:
+        write_folder(tmp_path / "new" / split, ["cat", "dog"], count=6)
+    model = cat_model(labels=["cat", "dog", "horse"])[0]
+    images = load_images_of(model, dataset=str(tmp_path / "new"))
+    assert images.counts() == {"test": [6, 6, 0]}
+    assert images.division == "The images of the test split are evaluated."
+    model.config.run = {"dataset": str(tmp_path / "new")}
+    with pytest.raises(InputError, match=r"has no training split; its splits: .*test"):
+        load_images_of(model)
+    with pytest.raises(InputError, match=r"To evaluate a model on all of its images: hfprobe eval --split all\.$"):
+        load_images(DataArguments(dataset=str(tmp_path / "new")), seed=0)
+
+
+def test_a_drawn_test_split_of_another_dataset_is_told(tmp_path, caplog):
+    model = cat_model(labels=["cat", "dog"])[0]
+    folder = str(write_folder(tmp_path / "new", ["cat", "dog"]))
+    load_images_of(model, dataset=folder, whole=True)
+    assert "--split all" not in caplog.text
+    load_images_of(model, dataset=folder)
+    assert f"'{folder}' has no test split, so its test images are a fifth of its images." in caplog.text
