@@ -132,9 +132,13 @@ def rewrite_report(arguments: argparse.Namespace) -> EvalResult:
     """Write the report in `report_dir` again, from the results that were saved there."""
     from hfprobe.evaluation.results import EvalResult
     from hfprobe.reporting import write_report
+    from hfprobe.training.output_folder import check_places
 
+    result = EvalResult.load(arguments.report_dir)
+    for dataset in result.datasets:
+        check_places(arguments.report_dir, flag="--report_dir", dataset=dataset)
     write_report(arguments.report_dir)
-    return EvalResult.load(arguments.report_dir)
+    return result
 
 
 def evaluate(arguments: argparse.Namespace) -> EvalResult:
@@ -147,7 +151,7 @@ def evaluate(arguments: argparse.Namespace) -> EvalResult:
     if arguments.report_dir is None:
         arguments.report_dir = Path("reports") / name_report(arguments.model, dataset=arguments.dataset)
     require_writable(arguments.report_dir, flag="--report_dir")
-    check_places(arguments.report_dir, flag="--report_dir", models=[folder])
+    check_places(arguments.report_dir, flag="--report_dir", dataset=arguments.dataset, models=[folder])
 
     from hfprobe.evaluation.evaluate import evaluate_images, load_images_of
     from hfprobe.models.loading import load_model
@@ -161,7 +165,6 @@ def evaluate(arguments: argparse.Namespace) -> EvalResult:
         max_eval_samples=arguments.max_eval_samples,
         whole=arguments.split == "all",
     )
-    check_places(arguments.report_dir, flag="--report_dir", dataset=images.arguments.dataset)
     result = evaluate_images(
         model=model,
         processor=processor,

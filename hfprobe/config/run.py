@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +111,7 @@ class RunConfig:
         training = self.training.to_dict() | {"precision": self.training.recorded_precision}
         del training["hub_token"]
         groups = {
-            "data": asdict(self.data) | {"split_seed": self.split_seed},
+            "data": asdict(self.data) | {"split_seed": self.split_seed, "dataset": self.data.recorded_dataset},
             "model": asdict(self.model),
             "training": training,
         }
@@ -148,6 +149,9 @@ class RunConfig:
                 differs = value not in (default, [default]) and bool(value or default) and name not in DERIVED
                 if field.init and name not in (*settings, *handled) and (differs or name in self.passed):
                     settings[name] = value
+        # A file for `--config` may be read from another folder.
+        places = {"dataset": self.data.recorded_dataset, "hub_dir": os.path.abspath(arguments.hub_dir)}
+        settings |= {name: value for name, value in places.items() if name in settings}
         return json.loads(json.dumps(settings))
 
 

@@ -6,7 +6,7 @@ import glob
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -37,16 +37,9 @@ def find_pictures(places: Iterable[str], *, read_input: bytes | None = None) -> 
         InputError: no place; a place that does not exist, or a pattern without a match; no picture in all of them.
     """
     places = list(places)
-    if not places:
-        raise InputError(f"There is no picture to classify. {ALLOWED}")
     search = _Search()
-    for place in places:
-        if place == STANDARD_INPUT:
-            for path in _listed(read_input or b""):
-                search.add(path)
-        else:
-            for path in [place] if os.path.lexists(place) else _expand(place):
-                search.add(path)
+    for path in expand_places(places, read_input=read_input):
+        search.add(path)
     if search.left_out:
         told = "; ".join(f"{count:,} {reason}" for reason, count in search.left_out.most_common())
         logger.info(
@@ -57,6 +50,23 @@ def find_pictures(places: Iterable[str], *, read_input: bytes | None = None) -> 
     if not search.paths:
         raise InputError(f"There is no picture in {shorten(', '.join(map(repr, places)))}. {ALLOWED}")
     return search.paths
+
+
+def expand_places(places: Sequence[str], *, read_input: bytes | None = None) -> list[str]:
+    """The files and folders that `places` stand for, see `find_pictures`; the folders are not searched.
+
+    Raises:
+        InputError: no place; a place that does not exist, or a pattern without a match.
+    """
+    if not places:
+        raise InputError(f"There is no picture to classify. {ALLOWED}")
+    found: list[str] = []
+    for place in places:
+        if place == STANDARD_INPUT:
+            found += _listed(read_input or b"")
+        else:
+            found += [place] if os.path.lexists(place) else _expand(place)
+    return found
 
 
 class _Search:

@@ -8,20 +8,20 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from datasets import Dataset, Image
 
-from hfprobe.data.arguments import DataArguments
+from hfprobe.data.arguments import DEFAULT_DATASET, DataArguments
 from hfprobe.data.cache import source_key
 from hfprobe.data.classes import choose_classes, keep_classes
-from hfprobe.data.columns import NO_LABEL, image_paths, join_files, label_numbers
+from hfprobe.data.columns import NO_LABEL, join_files, label_numbers
 from hfprobe.data.decoding import decode_images
 from hfprobe.data.division import Part, divide
 from hfprobe.data.drawing import stratified_subset
 from hfprobe.data.image_statistics import header_sizes
+from hfprobe.data.membership import describe_part
 from hfprobe.data.sources import load_source
 from hfprobe.data.store import ImageSplit
 from hfprobe.system.errors import InputError, shorten
@@ -97,7 +97,7 @@ class Images:
         seed: of the splits that were drawn.
         division: sentences that say which parts the dataset has and how the others were drawn.
         left_out: reason -> names of files, splits and rows that were left out.
-        rows_digest: of the labels and file names of the training split before anything was drawn from it.
+        membership: part -> `hfprobe.data.membership.describe_part` of it, before subsets were taken.
     """
 
     class_names: list[str]
@@ -109,7 +109,7 @@ class Images:
     seed: int
     division: str
     left_out: dict[str, list[str]]
-    rows_digest: str
+    membership: dict[str, dict[str, Any]]
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
@@ -186,9 +186,8 @@ class Images:
             "division": self.division,
             "left_out": left_out,
             "image_counts": self.counts() | counts,
+            "membership": self.membership,
         }
-        if "test" not in self.source_keys:  # the test images were drawn from these
-            summary["rows_digest"] = self.rows_digest
         return Splits(class_names=self.class_names, source=self.source, summary=summary, **decoded)
 
     def _check_readable(self, decoded: Mapping[str, ImageSplit], unreadable: list[str]) -> None:
@@ -239,6 +238,9 @@ def load_images(data: DataArguments, *, seed: int, whole: bool = False) -> Image
         parts, division = {"all": Part(kept["all"], "all")}, "The images of all splits are evaluated."
     else:
         parts, division = divide(kept, data, seed=seed)
+    # The copies of the default dataset encode the same pixels in different ways.
+    described = {"by_number": data.dataset == DEFAULT_DATASET}
+    membership = {name: describe_part(part.rows, own=part.origin == name, **described) for name, part in parts.items()}
     for name, part in parts.items():
         limit = data.max_train_samples if name == "train" else data.max_eval_samples
         if limit is not None:
@@ -254,16 +256,10 @@ def load_images(data: DataArguments, *, seed: int, whole: bool = False) -> Image
         seed=seed,
         division=division,
         left_out=source.left_out | others | _unlabelled(splits),
-        rows_digest=_digest_rows(next(iter(kept.values()))),
+        membership=membership,
     )
     logger.info("%s", images.describe())
     return images
-
-
-def _digest_rows(rows: Dataset) -> str:
-    """SHA-256 of the labels and of the names of the files, without their folders: a dataset may be moved."""
-    names = "\0".join(PurePath(path or "").name for path in image_paths(rows))
-    return hashlib.sha256(label_numbers(rows).tobytes() + names.encode(errors="surrogatepass")).hexdigest()
 
 
 def _unlabelled(splits: Mapping[str, Dataset]) -> dict[str, list[str]]:

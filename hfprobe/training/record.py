@@ -33,7 +33,7 @@ def describe_run(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -
         "config": config.to_dict(),
         "class_names": splits.class_names,
         "source": splits.source,
-        **{name: splits.summary[name] for name in ("division", "left_out") if name in splits.summary},
+        **{name: splits.summary[name] for name in ("division", "left_out", "membership") if name in splits.summary},
         "data_fingerprint": splits.fingerprint,
         **({"class_weights": weights} if weights else {}),
         "images": {name: len(splits.part(name)) for name in ("train", "validation")},
