@@ -95,7 +95,7 @@ def test_seeds_are_trained_in_turn_and_finished_ones_skipped(fails, dataset_fold
     assert said.count("finished before") == 2
     summary = json.loads((tmp_path / "runs" / "small-cnn-fast-seeds.json").read_text())
     assert (summary["n"], summary["seeds"]) == (3, [42, 43, 44])
-    records = [json.loads((tmp_path / folder / "run.json").read_text()) for folder in summary["folders"]]
+    records = [json.loads((tmp_path / "runs" / folder / "run.json").read_text()) for folder in summary["folders"]]
     values = [record["result"]["metrics"]["accuracy"] for record in records]
     assert summary["validation_accuracy"]["values"] == values
     assert summary["validation_accuracy"]["mean"] == pytest.approx(np.mean(values))

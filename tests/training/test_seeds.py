@@ -22,10 +22,11 @@ def test_seeds_from_python_are_announced_in_turn_and_summarised(dataset_folder, 
 def test_the_summary_leads_with_macro_f1_if_classes_are_unequal(dataset_folder, tmp_path, monkeypatch):
     metrics = {"accuracy": 0.9, "macro_f1": 0.7, "balanced_accuracy": 0.8}
     result = {"metrics": metrics, "images_per_class": [90, 10], "seconds": 1.0}
-    monkeypatch.setattr("hfprobe.training.seeds.read_record", lambda folder: {"result": result})
+    record = {"result": result, "pushed": {"model": "hfprobe/small", "revision": "0" * 40, "hub_dir": "../hub"}}
+    monkeypatch.setattr("hfprobe.training.seeds.read_record", lambda folder: record)
     runs = [small_config(dataset_folder, tmp_path, seed=seed) for seed in (1, 2)]
-    summary = summarize_seeds(runs)
+    summary = summarize_seeds(runs, folder=tmp_path)
     assert summary["leading"] == ["macro_f1", "balanced_accuracy", "accuracy"]
     assert summary["validation_balanced_accuracy"]["values"] == [0.8, 0.8]
     del result["images_per_class"], metrics["balanced_accuracy"]  # of an earlier version
-    assert summarize_seeds(runs)["leading"] == ["accuracy", "macro_f1"]
+    assert summarize_seeds(runs, folder=tmp_path)["leading"] == ["accuracy", "macro_f1"]
