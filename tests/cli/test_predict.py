@@ -295,7 +295,6 @@ def test_nothing_is_written_into_the_dataset_of_the_run(run, photos, tmp_path, d
 
 @pytest.mark.parametrize("place", ["photos", "photos/", ".", "phot*", "-"])
 def test_nothing_is_written_into_a_folder_that_is_being_classified(run, photos, monkeypatch, place):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"photos\n")))
     named = {"phot*": "photos", "-": "photos"}.get(place, place)
     for flag, file in (("--output", "photos/a.csv"), ("--html", "photos/a.html")):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"photos\n")))
