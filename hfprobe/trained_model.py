@@ -133,7 +133,7 @@ class Model:
         folder = Path(folder)
         require_writable(folder, flag="folder")
         trained = getattr(self.model.config, "run", {}).get("dataset")
-        for dataset in (trained, self.images and self.images.arguments.dataset):
+        for dataset in (trained, self.images.arguments.dataset if self.images else None):
             check_places(folder, flag="folder", dataset=dataset)
         if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file():
             raise InputError(f"'{shorten(folder)}' holds files that are not a model. Pass a new or an empty folder.")

@@ -162,23 +162,23 @@ def check_places(
     outside = f"Results would be mixed with other files: pass {flag} with a path outside it."
     written = Path(folder).parent if is_file else folder  # a link in place of the file would be replaced
     for known in [dataset, *(read_run(model).get("dataset") for model in models)]:
-        for place in find_places(known):
+        for number, place in enumerate(find_places(known)):  # the first is the dataset itself
             named = f"the dataset '{known}'"
             if _holds(folder, place):
                 raise InputError(f"{flag} '{folder}' is or holds {named}. {own}")
             if _holds(place, written):
-                inside = named if place == Path(known) else f"'{place}', which holds images of {named}"
+                inside = f"'{place}', which holds images of {named}" if number else named
                 raise InputError(f"{flag} '{folder}' lies inside {inside}. {outside}")
-    for place in classified:
-        if _holds(place, written):
-            raise InputError(f"{flag} '{folder}' lies inside '{place}', whose images are being classified. {outside}")
+    for searched in classified:
+        if _holds(searched, written):
+            raise InputError(f"{flag} '{folder}' is inside '{searched}', whose images are being classified. {outside}")
     for model in models:
         if _holds(model, written):
             raise InputError(f"{flag} '{folder}' is or lies inside the model folder '{model}'. {own}")
     if hub_dir is not None:
-        for name, place in (("the hub folder", hub_dir), ("the working directory", ".")):
-            if _holds(folder, place):
-                raise InputError(f"{flag} '{folder}' is or holds {name} '{place}'. {own}")
+        for name, needed in (("the hub folder", hub_dir), ("the working directory", ".")):
+            if _holds(folder, needed):
+                raise InputError(f"{flag} '{folder}' is or holds {name} '{needed}'. {own}")
 
 
 def _holds(outer: str | Path, inner: str | Path) -> bool:

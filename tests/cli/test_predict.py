@@ -299,7 +299,7 @@ def test_nothing_is_written_into_a_folder_that_is_being_classified(run, photos, 
     for flag, file in (("--output", "photos/a.csv"), ("--html", "photos/a.html")):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"photos\n")))
         assert run(place, flag, file, code=2)[1] == (
-            f"error: {flag} '{file}' lies inside '{named}', whose images are being classified. Results would be mixed "
+            f"error: {flag} '{file}' is inside '{named}', whose images are being classified. Results would be mixed "
             f"with other files: pass {flag} with a path outside it."
         )
     run("photos/*.png", "--output", "photos/a.csv", "--html", "photos/a.html")  # files that are named are no folder
