@@ -36,7 +36,7 @@ def find_changes(run: dict[str, Any], images: Images, *, split: str) -> str:
     is_own = split != "all" and (same_dataset(dataset, own) or is_moved(dataset, own))
     if is_own and found["own"] != was["own"]:
         raise InputError(
-            f"The {split} images of '{shorten(own)}' were {_origin(was)} when this model was trained, and today they "
+            f"The {split} images of '{shorten(dataset)}' were {_origin(was)} when this model was trained, and today they "
             f"are {_origin(found)}, so some of them may have been training images. Restore the dataset, or {REMEDY}."
         )
     total = add_up(now.values())
@@ -47,8 +47,8 @@ def find_changes(run: dict[str, Any], images: Images, *, split: str) -> str:
             f"of the {split} images may have been training images. Divide them as then, "
             f"with seed {' '.join([str(run.get('split_seed')), *told])}, or {REMEDY}."
         )
-    for parts in (parts for count in range(1, 4) for parts in combinations(before, count)):
-        if set(parts) & set(SEEN) and total == add_up(before[name] for name in parts):
+    for parts in (parts for count in range(1, 4) for parts in combinations(before, count) if set(parts) & set(SEEN)):
+        if add_up(before[name] for name in parts) in (total, found["digest"]):
             raise InputError(
                 f"The images of '{shorten(dataset)}' are those that this model was trained with ({', '.join(parts)}). "
                 f"To evaluate it, {REMEDY}."
@@ -57,7 +57,7 @@ def find_changes(run: dict[str, Any], images: Images, *, split: str) -> str:
         return ""
     if not found["own"]:
         raise InputError(
-            f"The images of '{shorten(own)}' have changed since this model was trained. Its {split} images were drawn "
+            f"The images of '{shorten(dataset)}' have changed since this model was trained. Its {split} images were drawn "
             f"from them, so some of today's {split} images may have been training images. Restore the images, or "
             f"{REMEDY}."
         )
@@ -67,7 +67,7 @@ def find_changes(run: dict[str, Any], images: Images, *, split: str) -> str:
     others = [name for name in SEEN if name != split]
     if add_up(before[name] for name in others) != add_up(now[name] for name in others):
         raise InputError(
-            f"The training images of '{shorten(own)}' have changed since this model was trained, and so has its "
+            f"The training images of '{shorten(dataset)}' have changed since this model was trained, and so has its "
             f"{split} split ({difference}): training images may have been moved into it. Restore the images, or "
             f"{REMEDY}."
         )

@@ -13,8 +13,8 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from hfprobe.data.store import ImageBatches, ImageSplit
 from hfprobe.data.transforms import input_size
 from hfprobe.evaluation.evaluate import BATCH_SIZE, load_images_of
-from hfprobe.evaluation.membership import find_changes
 from hfprobe.evaluation.measurements import make_step, noise
+from hfprobe.evaluation.membership import find_changes
 from hfprobe.evaluation.statistics import compare_paired
 from hfprobe.system.errors import InputError, MachineError, first_line
 from hfprobe.system.precision import LEAST_GAIN

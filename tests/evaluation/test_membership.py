@@ -146,7 +146,8 @@ def test_drawn_test_images_of_a_dataset_that_changed_are_refused(drawn, tmp_path
     refused(model, expected)
     place = drawn.rename(tmp_path / "elsewhere").rename(tmp_path / "a")
     (tmp_path / "b").mkdir()
-    refused(model, expected, dataset=str(place.rename(tmp_path / "b" / "photos")))  # moved, and changed
+    moved = place.rename(tmp_path / "b" / "photos")
+    refused(model, expected.replace(str(drawn), str(moved)), dataset=str(moved))
     assert changes(model, dataset=str(write_pictures(tmp_path / "new", first=50)), split="all") == ""
 
 
@@ -177,6 +178,9 @@ def test_the_training_images_are_recognised_as_a_dataset_of_their_own(own, tmp_p
     assert changes(model, dataset=str(own / "test"), split="all") == ""
     copy = shutil.copytree(own, tmp_path / "whole")
     refused(model, f"The images of '{copy}' are those that this", dataset=str(copy), split="all")
+    shutil.rmtree(own / "test")
+    shutil.copytree(own / "validation", own / "test")
+    refused(model, f"The images of '{own}' are those that this model was trained with (validation). To")
 
 
 def test_a_dataset_that_is_gone_is_named(drawn, tmp_path):
