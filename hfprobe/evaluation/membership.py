@@ -33,33 +33,20 @@ def find_changes(run: dict[str, Any], images: Images, *, split: str) -> str:
     if found["digest"] == was["digest"]:
         return ""
     dataset, own = images.arguments.dataset, run.get("dataset", "")
+    named = f"images of '{shorten(dataset)}'"
     is_own = split != "all" and (same_dataset(dataset, own) or is_moved(dataset, own))
     if is_own and found["own"] != was["own"]:
         raise InputError(
-            f"The {split} images of '{shorten(dataset)}' were {_origin(was)} when this model was trained, and today they "
-            f"are {_origin(found)}, so some of them may have been training images. Restore the dataset, or {REMEDY}."
+            f"The {split} {named} were {_origin(was)} when this model was trained, and today they are "
+            f"{_origin(found)}, so some of them may have been training images. Restore the dataset, or {REMEDY}."
         )
-    total = add_up(now.values())
-    if split != "all" and total == add_up(before.values()):
-        told = [f"--{name} {run[name]}" for name in IDENTITY if name in run]
-        raise InputError(
-            f"The images of '{shorten(dataset)}' are divided in another way than when this model was trained, so some "
-            f"of the {split} images may have been training images. Divide them as then, "
-            f"with seed {' '.join([str(run.get('split_seed')), *told])}, or {REMEDY}."
-        )
-    for parts in (parts for count in range(1, 4) for parts in combinations(before, count) if set(parts) & set(SEEN)):
-        if add_up(before[name] for name in parts) in (total, found["digest"]):
-            raise InputError(
-                f"The images of '{shorten(dataset)}' are those that this model was trained with ({', '.join(parts)}). "
-                f"To evaluate it, {REMEDY}."
-            )
+    _refuse_parts(run, images, split=split, named=named)
     if not is_own:
         return ""
     if not found["own"]:
         raise InputError(
-            f"The images of '{shorten(dataset)}' have changed since this model was trained. Its {split} images were drawn "
-            f"from them, so some of today's {split} images may have been training images. Restore the images, or "
-            f"{REMEDY}."
+            f"The {named} have changed since this model was trained. Its {split} images were drawn from them, so some "
+            f"of today's {split} images may have been training images. Restore the images, or {REMEDY}."
         )
     difference = f"{was['images']:,} images then, {found['images']:,} now"
     if was["images"] == found["images"]:
@@ -67,11 +54,29 @@ def find_changes(run: dict[str, Any], images: Images, *, split: str) -> str:
     others = [name for name in SEEN if name != split]
     if add_up(before[name] for name in others) != add_up(now[name] for name in others):
         raise InputError(
-            f"The training images of '{shorten(dataset)}' have changed since this model was trained, and so has its "
-            f"{split} split ({difference}): training images may have been moved into it. Restore the images, or "
-            f"{REMEDY}."
+            f"The training {named} have changed since this model was trained, and so has its {split} split "
+            f"({difference}): training images may have been moved into it. Restore the images, or {REMEDY}."
         )
     return f"The {split} split has changed since training: {difference}."
+
+
+def _refuse_parts(run: dict[str, Any], images: Images, *, split: str, named: str) -> None:
+    """Raise InputError for images that are those of the training, or some parts of them, divided in another way."""
+    before, now = run["membership"], images.membership
+    total = add_up(now.values())
+    if split != "all" and total == add_up(before.values()):
+        how = " ".join(
+            [f"seed {run.get('split_seed')}", *(f"--{name} {run[name]}" for name in IDENTITY if name in run)]
+        )
+        raise InputError(
+            f"The {named} are divided in another way than when this model was trained, so some of the {split} images "
+            f"may have been training images. Divide them as then, with {how}, or {REMEDY}."
+        )
+    for parts in (parts for count in range(1, 4) for parts in combinations(before, count) if set(parts) & set(SEEN)):
+        if add_up(before[name] for name in parts) in (total, now[split]["digest"]):
+            raise InputError(
+                f"The {named} are those that this model was trained with ({', '.join(parts)}). To evaluate it, {REMEDY}."
+            )
 
 
 def _origin(part: dict[str, Any]) -> str:
