@@ -75,7 +75,7 @@ def _refuse_parts(run: dict[str, Any], images: Images, *, split: str, named: str
     for parts in (parts for count in range(1, 4) for parts in combinations(before, count) if set(parts) & set(SEEN)):
         if add_up(before[name] for name in parts) in (total, now[split]["digest"]):
             raise InputError(
-                f"The {named} are those that this model was trained with ({', '.join(parts)}). To evaluate it, {REMEDY}."
+                f"The {named} are those of this model's training ({', '.join(parts)}). To evaluate it, {REMEDY}."
             )
 
 

@@ -170,17 +170,17 @@ def test_the_training_images_are_recognised_as_a_dataset_of_their_own(own, tmp_p
         for split in ("all", "test"):
             refused(
                 model,
-                f"The images of '{place}' are those that this model was trained with (train). To evaluate it, pass",
+                f"The images of '{place}' are those of this model's training (train). To evaluate it, pass",
                 dataset=str(place),
                 split=split,
             )
     refused(model, f"The images of '{own}/validation' are", dataset=str(own / "validation"), split="all")
     assert changes(model, dataset=str(own / "test"), split="all") == ""
     copy = shutil.copytree(own, tmp_path / "whole")
-    refused(model, f"The images of '{copy}' are those that this", dataset=str(copy), split="all")
+    refused(model, f"The images of '{copy}' are those of this", dataset=str(copy), split="all")
     shutil.rmtree(own / "test")
     shutil.copytree(own / "validation", own / "test")
-    refused(model, f"The images of '{own}' are those that this model was trained with (validation). To")
+    refused(model, f"The images of '{own}' are those of this model's training (validation). To")
 
 
 def test_a_dataset_that_is_gone_is_named(drawn, tmp_path):
