@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -149,9 +148,8 @@ class RunConfig:
                 differs = value not in (default, [default]) and bool(value or default) and name not in DERIVED
                 if field.init and name not in (*settings, *handled) and (differs or name in self.passed):
                     settings[name] = value
-        # A file for `--config` may be read from another folder.
-        places = {"dataset": self.data.recorded_dataset, "hub_dir": os.path.abspath(arguments.hub_dir)}
-        settings |= {name: value for name, value in places.items() if name in settings}
+        if "dataset" in settings:
+            settings["dataset"] = self.data.recorded_dataset
         return json.loads(json.dumps(settings))
 
 
