@@ -188,12 +188,12 @@ def save_report(result: EvalResult | Comparison, folder: str | Path) -> Path:
         The page, report.html or comparison.html.
 
     Raises:
-        InputError: the folder cannot be written, or is that of the dataset.
+        InputError: the folder cannot be written, or is or lies in that of a dataset.
         MachineError: the disk is full.
     """
     folder = Path(folder)
     require_writable(folder, flag="folder")
-    if isinstance(result, Comparison):
-        return save_comparison(result, folder)
-    check_places(folder, flag="folder", dataset=result.provenance.get("run_dataset"))
-    return save_evaluation(result, folder)
+    results = result.results.values() if isinstance(result, Comparison) else [result]
+    for dataset in [dataset for one in results for dataset in one.datasets]:
+        check_places(folder, flag="folder", dataset=dataset)
+    return save_comparison(result, folder) if isinstance(result, Comparison) else save_evaluation(result, folder)

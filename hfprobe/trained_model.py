@@ -23,6 +23,7 @@ from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.files import replace_together, require_writable
 from hfprobe.system.machine import quiet_bars
 from hfprobe.system.model_files import CONFIG_FILE
+from hfprobe.training.output_folder import check_places
 
 
 @dataclass(frozen=True, repr=False)
@@ -134,11 +135,14 @@ class Model:
             The folder.
 
         Raises:
-            InputError: the folder cannot be written, or holds other files.
+            InputError: the folder cannot be written, holds other files, or is or lies in that of the dataset.
             MachineError: the disk is full.
         """
         folder = Path(folder)
         require_writable(folder, flag="folder")
+        trained = getattr(self.model.config, "run", {}).get("dataset")
+        for dataset in (trained, self.images.arguments.dataset if self.images else None):
+            check_places(folder, flag="folder", dataset=dataset)
         if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file():
             raise InputError(f"'{shorten(folder)}' holds files that are not a model. Pass a new or an empty folder.")
         with replace_together(folder, last=CONFIG_FILE) as staging:

@@ -402,6 +402,23 @@ def test_reports_of_evaluations_and_comparisons(cnn, probe, tmp_path):
 
 
 @pytest.mark.hostile
+def test_nothing_is_written_into_the_dataset(cnn, dataset_folder):
+    result, folder = cnn.evaluate(), dataset_folder / "report"
+    loaded = hfprobe.load("simple-cnn-small")  # which knows the dataset by its config only
+    compared = hfprobe.compare(result, result)
+    message = re.escape(f"folder '{folder}' lies inside the dataset '{dataset_folder}'. Results would be mixed with")
+    for write in (
+        lambda: hfprobe.save_report(result, folder),
+        lambda: hfprobe.save_report(compared, folder),
+        lambda: cnn.save(folder),
+        lambda: loaded.save(folder),
+    ):
+        with pytest.raises(hfprobe.InputError, match=message):
+            write()
+    assert not folder.exists()
+
+
+@pytest.mark.hostile
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

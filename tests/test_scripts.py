@@ -1,5 +1,6 @@
 """The commands as a user types them."""
 
+import dataclasses
 import json
 import os
 import runpy
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.models import save_model
+from helpers.picture_folders import write_pictures
 from helpers.results import make_result
 
 ROOT = Path(__file__).parent.parent
@@ -95,7 +98,7 @@ def test_seeds_are_trained_in_turn_and_finished_ones_skipped(fails, dataset_fold
     assert said.count("finished before") == 2
     summary = json.loads((tmp_path / "runs" / "small-cnn-fast-seeds.json").read_text())
     assert (summary["n"], summary["seeds"]) == (3, [42, 43, 44])
-    records = [json.loads((tmp_path / folder / "run.json").read_text()) for folder in summary["folders"]]
+    records = [json.loads((tmp_path / "runs" / folder / "run.json").read_text()) for folder in summary["folders"]]
     values = [record["result"]["metrics"]["accuracy"] for record in records]
     assert summary["validation_accuracy"]["values"] == values
     assert summary["validation_accuracy"]["mean"] == pytest.approx(np.mean(values))
@@ -169,6 +172,34 @@ def test_compare(succeeds, fails, tmp_path):
         "comparison.json", "comparison.md", "comparison.html",
     }  # fmt: skip
     assert fails("compare.py", tmp_path / "a").startswith("1 report folder cannot be compared; allowed: two or more")
+
+
+def test_no_report_is_written_into_a_dataset(fails, tmp_path):
+    photos = write_pictures(tmp_path / "photos", count=1)
+    model = save_model(tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    config["run"]["dataset"] = str(photos)
+    (model / "config.json").write_text(json.dumps(config))
+    other = {"run_dataset": "uoft-cs/cifar10", "dataset": str(photos)}  # evaluated on it
+    for seed, (name, known) in enumerate({"a": {"run_dataset": str(photos)}, "b": other, "photos/c": other}.items()):
+        result = make_result(seed=seed)
+        dataclasses.replace(result, provenance=result.provenance | known).save(tmp_path / name)
+    make_result(seed=3).save(tmp_path / "d")
+    place = ["--report_dir", "photos/c"]
+    for dataset, command in (
+        (photos, ["eval.py", "--model", "model"]),
+        ("photos/cat", ["eval.py", "--model", "model", "--dataset", "photos/cat", "--report_dir", "photos/cat/r"]),
+        (photos, ["eval.py", "--report_only"]),
+        (photos, ["profile_models.py", "model"]),
+        (photos, ["compare.py", "a", "d"]),
+        (photos, ["compare.py", "d", "b"]),
+        ("photos", ["label_efficiency.py", "--dataset", "photos"]),
+        ("photos", ["train.py", "--dataset", "photos", "--output_dir", "photos/c"]),
+        ("photos", ["train.py", "--dataset", "photos", "--output_dir", "photos/c", "--seeds", 2]),
+        ("photos", ["train.py", "--dataset", "photos", "--hub_dir", "photos/c"]),
+    ):
+        message = fails(*command, *([] if "train.py" in command or "photos/cat/r" in command else place))
+        assert f"' lies inside the dataset '{dataset}'. Results would be mixed with other files: pass --" in message
 
 
 @pytest.mark.parametrize(

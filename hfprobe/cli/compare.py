@@ -38,8 +38,11 @@ def main() -> None:
     from hfprobe.evaluation.costs import load_profile
     from hfprobe.evaluation.verdict import Comparison
     from hfprobe.reporting import save_comparison
+    from hfprobe.training.output_folder import check_places
 
     results = load_comparable(arguments.folders)
+    for dataset in [dataset for result in results.values() for dataset in result.datasets]:
+        check_places(arguments.report_dir, flag="--report_dir", dataset=dataset)
     profile = None if arguments.profile is None else load_profile(arguments.profile)
     page = save_comparison(Comparison(results, compare(results, profile=profile)), arguments.report_dir)
     print("\n" + page.with_suffix(".md").read_text(encoding="utf-8").split("\n\n")[1])

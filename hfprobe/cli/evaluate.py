@@ -55,7 +55,7 @@ def make_parser() -> Parser:
         type=Path,
         help="output folder; default: reports/<name of the model>, followed by that of another --dataset",
     )
-    parser.add_argument("--hub_dir", default="hub", help="local hub folder; default: hub")
+    parser.add_argument("--hub_dir", help="local hub folder; default: hub, or with --seeds that of the runs")
     add_data_flags(parser, default="the dataset of the training run")
     parser.add_argument(
         "--tta", action="store_true", help="average the probabilities of each image and its mirror image"
@@ -78,6 +78,7 @@ def main() -> None:
     if arguments.seeds is not None:
         evaluate_seeds(arguments)
         return
+    arguments.hub_dir = arguments.hub_dir or "hub"
     if arguments.report_only:
         if arguments.report_dir is None:
             raise InputError("--report_only needs --report_dir. Pass the folder of an evaluation.")
@@ -103,19 +104,25 @@ def main() -> None:
 
 
 def evaluate_seeds(arguments: argparse.Namespace) -> None:
-    """Evaluate the best epoch of each run, write a report for each, then print the mean and deviation over all runs."""
+    """Evaluate the model that each run pushed, write a report for each, and print the mean and deviation over all."""
     if arguments.model is not None or arguments.report_only:
         raise InputError("--seeds cannot be combined with --model or --report_only. Leave them out.")
     from hfprobe.evaluation.imbalance import METRIC_NAMES, upper_first
     from hfprobe.evaluation.statistics import summarize_values
+    from hfprobe.hub.local import resolve_model
     from hfprobe.system.files import write_json
-    from hfprobe.training.seeds import best_epochs
+    from hfprobe.training.output_folder import check_places
+    from hfprobe.training.seeds import pushed_models
 
-    runs = best_epochs(arguments.seeds)
+    hub = arguments.hub_dir
+    runs = {seed: (model, hub or own) for seed, (model, own) in pushed_models(arguments.seeds).items()}
     folder = arguments.report_dir or Path("reports") / arguments.seeds.stem
+    models = [resolve_model(model=model, hub_dir=hub_dir) for model, hub_dir in runs.values()]  # before the first
+    check_places(folder, flag="--report_dir", dataset=arguments.dataset, models=models)
     found, leading = [], []
-    for seed, model in runs.items():
-        one = argparse.Namespace(**vars(arguments) | {"model": str(model), "report_dir": folder / f"seed{seed}"})
+    for seed, (model, hub_dir) in runs.items():
+        own = {"model": model, "hub_dir": hub_dir, "report_dir": folder / f"seed{seed}"}
+        one = argparse.Namespace(**vars(arguments) | own)
         result = evaluate(one)
         found.append(result.metrics)
         leading = result.leading
@@ -132,9 +139,13 @@ def rewrite_report(arguments: argparse.Namespace) -> EvalResult:
     """Write the report in `report_dir` again, from the results that were saved there."""
     from hfprobe.evaluation.results import EvalResult
     from hfprobe.reporting import write_report
+    from hfprobe.training.output_folder import check_places
 
+    result = EvalResult.load(arguments.report_dir)
+    for dataset in result.datasets:
+        check_places(arguments.report_dir, flag="--report_dir", dataset=dataset)
     write_report(arguments.report_dir)
-    return EvalResult.load(arguments.report_dir)
+    return result
 
 
 def evaluate(arguments: argparse.Namespace) -> EvalResult:
@@ -147,7 +158,7 @@ def evaluate(arguments: argparse.Namespace) -> EvalResult:
     if arguments.report_dir is None:
         arguments.report_dir = Path("reports") / name_report(arguments.model, dataset=arguments.dataset)
     require_writable(arguments.report_dir, flag="--report_dir")
-    check_places(arguments.report_dir, flag="--report_dir", models=[folder])
+    check_places(arguments.report_dir, flag="--report_dir", dataset=arguments.dataset, models=[folder])
 
     from hfprobe.evaluation.evaluate import evaluate_images, load_images_of
     from hfprobe.models.loading import load_model
@@ -162,7 +173,6 @@ def evaluate(arguments: argparse.Namespace) -> EvalResult:
         whole=arguments.split == "all",
         split=arguments.split,
     )
-    check_places(arguments.report_dir, flag="--report_dir", dataset=images.arguments.dataset)
     result = evaluate_images(
         model=model,
         processor=processor,

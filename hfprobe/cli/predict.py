@@ -95,7 +95,7 @@ def main() -> None:
     check_file(arguments.output, flag="--output", endings=TABLE_ENDINGS)
     check_file(arguments.html, flag="--html", endings=PAGE_ENDINGS)
     quiet_libraries()
-    from hfprobe.data.picture_files import STANDARD_INPUT, find_pictures
+    from hfprobe.data.picture_files import STANDARD_INPUT, expand_places, find_pictures
     from hfprobe.hub.local import resolve_model
 
     listed = sys.stdin.buffer.read() if STANDARD_INPUT in arguments.pictures else None
@@ -104,9 +104,10 @@ def main() -> None:
     folder = resolve_model(model=name, hub_dir=arguments.hub_dir)
     from hfprobe.training.output_folder import check_places
 
+    classified = [place for place in expand_places(arguments.pictures, read_input=listed) if os.path.isdir(place)]
     for flag, file in (("--output", arguments.output), ("--html", arguments.html)):
         if file is not None:
-            check_places(file.parent, flag=flag, models=[folder])
+            check_places(file, flag=flag, models=[folder], is_file=True, classified=classified)
             same_ending = (path for path in paths if path.lower().endswith(file.suffix.lower()))
             if os.path.realpath(file) in map(os.path.realpath, same_ending):
                 raise InputError(f"{flag} '{shorten(file)}' is one of the files to classify. Pass another path.")

@@ -125,7 +125,7 @@ class RunConfig:
         training = self.training.to_dict() | {"precision": self.training.recorded_precision}
         del training["hub_token"]
         groups = {
-            "data": asdict(self.data) | {"split_seed": self.split_seed},
+            "data": asdict(self.data) | {"split_seed": self.split_seed, "dataset": self.data.recorded_dataset},
             "model": asdict(self.model),
             "training": training,
         }
@@ -165,6 +165,8 @@ class RunConfig:
                 differs = value not in (default, [default]) and bool(value or default) and name not in DERIVED
                 if field.init and name not in (*settings, *handled) and (differs or name in self.passed):
                     settings[name] = value
+        if "dataset" in settings:
+            settings["dataset"] = self.data.recorded_dataset
         return json.loads(json.dumps(settings))
 
 

@@ -34,6 +34,12 @@ def same_dataset(one: str, other: str) -> bool:
     return one == other or (os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other))
 
 
+def is_moved(dataset: str, recorded: str) -> bool:
+    """Whether a local dataset that a record names is gone, and this one has its name."""
+    names = [os.path.basename(os.path.abspath(place)) for place in (dataset, recorded)]
+    return os.path.isabs(recorded) and not os.path.exists(recorded) and names[0] == names[1]
+
+
 @dataclass
 class DataArguments:
     """Which images, which classes, how many, and how they are augmented."""
@@ -203,6 +209,11 @@ class DataArguments:
                 f"--group_regex '{shorten(self.group_regex)}' matches an empty text, so it names no group. Pass an "
                 "expression that matches a part of the paths, such as '/(clip[0-9]+)'."
             )
+
+    @property
+    def recorded_dataset(self) -> str:
+        """The dataset as records name it: the absolute path of a local one, which is the same from every folder."""
+        return os.path.abspath(self.dataset) if os.path.exists(self.dataset) else self.dataset
 
     def identity(self) -> dict[str, Any]:
         """The settings beside the dataset that an evaluation needs to find the same images, as far as they are set."""

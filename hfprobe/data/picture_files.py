@@ -6,7 +6,7 @@ import glob
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -44,28 +44,20 @@ def find_pictures(places: Iterable[str], *, read_input: bytes | None = None) -> 
             all of them.
     """
     places = list(places)
-    if not places:
-        raise InputError(f"There is no picture to classify. {ALLOWED}")
-    if all(place.lower().endswith(ARCHIVE_ENDINGS) and os.path.isfile(place) for place in places):
+    if places and all(place.lower().endswith(ARCHIVE_ENDINGS) and os.path.isfile(place) for place in places):
         raise InputError(f"'{shorten(escape(places[0]))}' is an archive. Unpack it, and pass its folder. {ALLOWED}")
     search = _Search()
-    for place in places:
-        if place == STANDARD_INPUT:
-            for path in _listed(read_input or b""):
-                search.add(path)
-        elif os.path.lexists(place):
+    for place, path in _expand_each(places, read_input=read_input):
+        folder = None
+        if place != STANDARD_INPUT and not os.path.lexists(place):
+            folder = _system_folder(path, pattern=place)
+        elif place == path and len(places) > 1 and os.path.isdir(place):  # a shell may have expanded *
             name = os.path.basename(os.path.normpath(place))
-            if len(places) > 1 and name.casefold() in SYSTEM_FOLDERS and os.path.isdir(place):  # a shell expanded *
-                search.skipped[place] = None
-            else:
-                search.add(place)
+            folder = place if name.casefold() in SYSTEM_FOLDERS else None
+        if folder is None:
+            search.add(path)
         else:
-            for path in _expand(place):
-                folder = _system_folder(path, pattern=place)
-                if folder is None:
-                    search.add(path)
-                else:
-                    search.skipped[folder] = None
+            search.skipped[folder] = None
     if search.skipped:
         named = ", ".join(shorten(escape(folder)) for folder in islice(search.skipped, NAMED_AT_MOST))
         more = f" and {len(search.skipped) - NAMED_AT_MOST:,} more" if len(search.skipped) > NAMED_AT_MOST else ""
@@ -80,6 +72,27 @@ def find_pictures(places: Iterable[str], *, read_input: bytes | None = None) -> 
     if not search.paths:
         raise InputError(f"There is no picture in {shorten(', '.join(map(repr, places)))}. {ALLOWED}")
     return search.paths
+
+
+def expand_places(places: Sequence[str], *, read_input: bytes | None = None) -> list[str]:
+    """The files and folders that `places` stand for, see `find_pictures`; the folders are not searched.
+
+    Raises:
+        InputError: no place; a place that does not exist, or a pattern without a match.
+    """
+    return [path for _, path in _expand_each(places, read_input=read_input)]
+
+
+def _expand_each(places: Sequence[str], *, read_input: bytes | None) -> Iterator[tuple[str, str]]:
+    """Each place with each of the paths that it stands for."""
+    if not places:
+        raise InputError(f"There is no picture to classify. {ALLOWED}")
+    for place in places:
+        if place == STANDARD_INPUT:
+            found: Iterable[str] = _listed(read_input or b"")
+        else:
+            found = [place] if os.path.lexists(place) else _expand(place)
+        yield from ((place, path) for path in found)
 
 
 class _Search:

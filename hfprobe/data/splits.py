@@ -8,22 +8,22 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from datasets import Dataset, Image
 
 from hfprobe.data.archives import name_zip
-from hfprobe.data.arguments import DataArguments
+from hfprobe.data.arguments import DEFAULT_DATASET, DataArguments
 from hfprobe.data.cache import source_key
 from hfprobe.data.classes import choose_classes, keep_classes, set_aside_unlabelled
-from hfprobe.data.columns import image_paths, join_files, label_numbers
+from hfprobe.data.columns import join_files, label_numbers
 from hfprobe.data.decoding import decode_images, is_decoded
 from hfprobe.data.division import Part, divide
 from hfprobe.data.drawing import stratified_subset
 from hfprobe.data.duplicates import describe_identical
 from hfprobe.data.image_statistics import HEADERS, header_sizes
+from hfprobe.data.membership import describe_part
 from hfprobe.data.pictures import MAX_PIXELS
 from hfprobe.data.reading import find_unreadable
 from hfprobe.data.sources import Source, load_source
@@ -106,7 +106,7 @@ class Images:
         division: sentences that say which parts the dataset has and how the others were drawn.
         left_out: reason -> names of files, splits and rows that were left out.
         identical: sentences about images whose files are identical, from `hfprobe.data.duplicates`.
-        rows_digest: of the labels and file names of the training split before anything was drawn from it.
+        membership: part -> `hfprobe.data.membership.describe_part` of it, before subsets were taken.
     """
 
     class_names: list[str]
@@ -119,7 +119,7 @@ class Images:
     division: str
     left_out: dict[str, list[str]]
     identical: list[str]
-    rows_digest: str
+    membership: dict[str, dict[str, Any]]
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
@@ -204,9 +204,8 @@ class Images:
             "left_out": left_out,
             "identical_images": self.identical,
             "image_counts": self.counts() | counts,
+            "membership": self.membership,
         }
-        if "test" not in self.source_keys:  # the test images were drawn from these
-            summary["rows_digest"] = self.rows_digest
         return Splits(class_names=self.class_names, source=self.source, summary=summary, **decoded)
 
     def _check_headers(self, names: Iterable[str]) -> None:
@@ -299,6 +298,9 @@ def load_images(
         parts, division = {only: Part(kept[only], only)}, f"The images of {evaluated} are evaluated."
     else:
         parts, division = divide(kept, data, seed=seed)
+    # The copies of the default dataset encode the same pixels in different ways.
+    described = {"by_number": data.dataset == DEFAULT_DATASET}
+    membership = {name: describe_part(part.rows, own=part.origin == name, **described) for name, part in parts.items()}
     for name, part in parts.items():
         limit = data.max_train_samples if name == "train" else data.max_eval_samples
         if limit is not None:
@@ -318,19 +320,9 @@ def load_images(
         division=division,
         left_out=left_out,
         identical=describe_identical(kept, data),
-        rows_digest=_digest_rows(next(iter(kept.values())), content=source.content),
+        membership=membership,
     )
     logger.info("%s", images.describe())
     for sentence in images.identical:
         logger.warning("%s", sentence)
     return images
-
-
-def _digest_rows(rows: Dataset, *, content: str) -> str:
-    """SHA-256 of the labels and of the names of the files, without their folders: a dataset may be moved.
-
-    Args:
-        content: a hash of images without files.
-    """
-    names = "\0".join(PurePath(path or "").name for path in image_paths(rows))
-    return hashlib.sha256(label_numbers(rows).tobytes() + (names + content).encode(errors="surrogatepass")).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import time
 from io import BytesIO
@@ -14,12 +15,13 @@ import PIL.Image
 import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from hfprobe.data.arguments import IDENTITY, DataArguments, same_dataset
+from hfprobe.data.arguments import IDENTITY, DataArguments, is_moved, same_dataset
 from hfprobe.data.file_kinds import walk_files, why_left_out
 from hfprobe.data.split_names import NoTrainingSplitError, standard_name
 from hfprobe.data.splits import Images, Splits, load_images
 from hfprobe.data.transforms import input_size
 from hfprobe.evaluation.costs import describe_network
+from hfprobe.evaluation.membership import find_changes
 from hfprobe.evaluation.results import EvalResult
 from hfprobe.models import class_names_of, family_of
 from hfprobe.system import provenance
@@ -50,15 +52,20 @@ def evaluate_images(
         split, temperature, tta: see `evaluate_model`.
 
     Raises:
-        InputError: see `evaluate_model`.
+        InputError: see `evaluate_model` and `find_changes`.
     """
     run = getattr(model.config, "run", {})
+    changes = find_changes(run, images, split=split)
+    if changes:
+        logger.warning("%s", changes)
+    identity = {"model": name, "model_revision": revision, "dataset": images.arguments.recorded_dataset}
+    identity |= {"split_changes": changes} if changes else {}
     return evaluate_model(
         model=model,
         processor=processor,
         splits=images.decode(split, processor=processor),
         split=split,
-        identity={"model": name, "model_revision": revision} | {f"run_{key}": run[key] for key in run},
+        identity=identity | {f"run_{key}": run[key] for key in run if key != "membership"},
         temperature=temperature,
         tta=tta,
     )
@@ -183,11 +190,16 @@ def load_images_of(
         settings: other fields of DataArguments, in place of the model's own.
 
     Raises:
-        InputError: no such dataset or class; the test images were drawn from a dataset that has changed since.
+        InputError: no such dataset or class.
     """
     run = getattr(model.config, "run", {})
     own = run.get("dataset", DataArguments.dataset)
-    is_own = dataset is None or same_dataset(dataset, own)
+    if dataset is None and os.path.isabs(own) and not os.path.exists(own):
+        raise InputError(
+            f"The dataset of this model, '{shorten(own)}', does not exist any more. If it was moved, pass its new "
+            "place: --dataset <folder>."
+        )
+    is_own = dataset is None or same_dataset(dataset, own) or (not whole and is_moved(dataset, own))
     if whole and is_own:
         raise InputError(
             "--split all evaluates every image of a dataset, and this model was trained on some of its own. Pass "
@@ -219,12 +231,6 @@ def load_images_of(
             "'%s' has no test split, so its test images are a fifth of its images. To evaluate all of them, pass "
             "--split all.",
             shorten(data.dataset),
-        )
-    if not whole and is_own and run.get("rows_digest") not in (None, images.rows_digest):
-        raise InputError(
-            f"The images of '{shorten(own)}' have changed since this model was trained. Its test images were drawn "
-            "from them, so some of today's test images may have been training images. Restore the images, or pass a "
-            "folder of new ones: --dataset <folder> --split all."
         )
     return images
 

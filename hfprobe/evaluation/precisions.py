@@ -14,6 +14,7 @@ from hfprobe.data.store import ImageBatches, ImageSplit
 from hfprobe.data.transforms import input_size
 from hfprobe.evaluation.evaluate import BATCH_SIZE, load_images_of
 from hfprobe.evaluation.measurements import make_step, noise
+from hfprobe.evaluation.membership import find_changes
 from hfprobe.evaluation.paired import compare_paired
 from hfprobe.system.errors import InputError, MachineError, first_line
 from hfprobe.system.precision import LEAST_GAIN
@@ -73,6 +74,7 @@ def _load_validation(model: PreTrainedModel, processor: BaseImageProcessor) -> I
     if not getattr(model.config, "run", None):
         raise InputError("The model does not say what it was trained on.")
     images = load_images_of(model, max_eval_samples=ANSWERS)
+    find_changes(model.config.run, images, split="validation")
     return images.decode("validation", processor=processor).part("validation")
 
 

@@ -84,6 +84,11 @@ class EvalResult:
         return np.bincount(self.labels, minlength=len(self.class_names))
 
     @property
+    def datasets(self) -> list[str]:
+        """The datasets of the training run and of the evaluated images, as far as they are recorded."""
+        return [self.provenance[key] for key in ("run_dataset", "dataset") if key in self.provenance]
+
+    @property
     def leading(self) -> list[str]:
         """The metrics that come first; with unequal classes, macro-F1 and balanced accuracy."""
         return leading_metrics(self.images_per_class)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hfprobe.hub.revision import Revision
+from hfprobe.hub.revision import Revision, published_content
 from hfprobe.system.errors import FORBIDDEN, InputError, MachineError
 
 logger = logging.getLogger(__name__)
@@ -280,6 +280,8 @@ def _explain_upload(error: Exception, arguments: Any, *, what: str) -> Trouble:
 def upload_revision(revision: Revision, *, repository: str, arguments: Any) -> str:
     """Upload exactly the files of a local revision in one commit; returns their address on the hub.
 
+    Of a local dataset, only the name of its folder is uploaded.
+
     Args:
         repository: hub id returned by `check_upload`.
         arguments: RunArguments, of which `hub_private_repo`, `hub_revision` and `hub_token` are used.
@@ -301,7 +303,7 @@ def upload_revision(revision: Revision, *, repository: str, arguments: Any) -> s
             # Not `upload_folder`, which may split a folder into several commits: the upload must be atomic.
             api.create_commit(
                 repository,
-                [CommitOperationAdd(file.name, str(file)) for file in files],
+                [CommitOperationAdd(file.name, published_content(file)) for file in files],
                 commit_message=f"{revision.name}@{revision.commit[:12]}",
                 revision=arguments.hub_revision,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import sha256
+from hfprobe.system.model_files import CONFIG_FILE, read_run
 
 
 @dataclass(frozen=True)
@@ -63,3 +65,16 @@ def _read_checksums(file: Path) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return {name: checksum for checksum, name in lines}
+
+
+def published_content(file: Path) -> str | bytes:
+    """The path of a file to upload; of a config, its content without the folders above a local dataset.
+
+    They are needed on this machine only, and the home folder in them tells the name of the user.
+    """
+    dataset = read_run(file.parent).get("dataset") if file.name == CONFIG_FILE else None
+    if dataset is None or not os.path.isabs(dataset):
+        return str(file)
+    config = json.loads(file.read_text())
+    config["run"]["dataset"] = os.path.basename(dataset)
+    return f"{json.dumps(config, indent=2, sort_keys=True)}\n".encode()

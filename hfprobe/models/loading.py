@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, BaseImageProcessor, PretrainedConfig, PreTrainedModel
 
+from hfprobe.data.membership import is_membership
 from hfprobe.models import check_preprocessing, family_of, register_models
 from hfprobe.system.errors import InputError, first_line
 from hfprobe.system.model_files import CONFIG_FILE, PROCESSOR_FILE, WEIGHTS_FILE
@@ -90,6 +91,9 @@ def check_run(run: Any) -> None:
         value = run.get(name, types[0]())
         if type(value) not in types or (allowed != TEXT[1] and not 0 <= value < 2**63):
             raise ValueError(f"run.{name} is {shortened(value)}; allowed: {allowed}")
+    if "membership" in run and not is_membership(run["membership"]):
+        found = shortened(run["membership"])
+        raise ValueError(f"run.membership is {found}; allowed: own, images and digest of train, validation and test")
 
 
 def load_weights(config: PretrainedConfig, folder: Path) -> PreTrainedModel:

@@ -6,13 +6,14 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from hfprobe.data.places import find_places
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import locked
-from hfprobe.system.model_files import CONFIG_FILE
+from hfprobe.system.model_files import CONFIG_FILE, read_run
 from hfprobe.training.checkpoints import MANIFEST_FILE, STAGING, STATE_FILE
 
 logger = logging.getLogger(__name__)
@@ -140,31 +141,44 @@ def check_places(
     dataset: str | None = None,
     models: Sequence[Path] = (),
     hub_dir: str | Path | None = None,
+    is_file: bool = False,
+    classified: Iterable[str] = (),
 ) -> None:
-    """Refuse a folder for results in which pictures, models or other work of the user lie.
+    """Refuse a place for results in which images, models or other work of the user lie.
 
     Args:
-        flag: that sets the folder, for the message.
-        dataset: hub id or local folder.
-        models: model folders. The folder may not lie inside one: an evaluation refuses unknown files there.
+        folder: or a file, with `is_file`, whose folder may hold what a folder of results may not.
+        flag: that sets the place, for the message.
+        dataset: hub id or local folder or file.
+        models: model folders. The place may not lie inside one, because an evaluation refuses unknown files there, nor
+            in the dataset that the model was trained on.
         hub_dir: if passed, the folder may hold neither it nor the working directory.
+        classified: folders whose images are being classified.
 
     Raises:
-        InputError: the folder is or holds one of them, or lies inside the dataset or a model.
+        InputError: the place is or holds one of them, or lies inside a dataset, a model or a folder of `classified`.
     """
-    remedy = f"Results would be mixed with other files: pass {flag} with a folder of its own."
-    if dataset is not None and os.path.exists(dataset):  # False for what can be no path
-        if _holds(folder, dataset):
-            raise InputError(f"{flag} '{folder}' is or holds the dataset '{dataset}'. {remedy}")
-        if _holds(dataset, folder):
-            raise InputError(f"{flag} '{folder}' lies inside the dataset '{dataset}'. {remedy}")
-    for model in models:
-        if _holds(model, folder):
-            raise InputError(f"{flag} '{folder}' is or lies inside the model folder '{model}'. {remedy}")
-    if hub_dir is not None:
-        for name, place in (("the hub folder", hub_dir), ("the working directory", ".")):
+    own = f"Results would be mixed with other files: pass {flag} with a {'file' if is_file else 'folder'} of its own."
+    outside = f"Results would be mixed with other files: pass {flag} with a path outside it."
+    written = Path(folder).parent if is_file else folder  # a link in place of the file would be replaced
+    for known in [dataset, *(read_run(model).get("dataset") for model in models)]:
+        for number, place in enumerate(find_places(known)):  # the first is the dataset itself
+            named = f"the dataset '{known}'"
             if _holds(folder, place):
-                raise InputError(f"{flag} '{folder}' is or holds {name} '{place}'. {remedy}")
+                raise InputError(f"{flag} '{folder}' is or holds {named}. {own}")
+            if _holds(place, written):
+                inside = f"'{place}', which holds images of {named}" if number else named
+                raise InputError(f"{flag} '{folder}' lies inside {inside}. {outside}")
+    for searched in classified:
+        if _holds(searched, written):
+            raise InputError(f"{flag} '{folder}' is inside '{searched}', whose images are being classified. {outside}")
+    for model in models:
+        if _holds(model, written):
+            raise InputError(f"{flag} '{folder}' is or lies inside the model folder '{model}'. {own}")
+    if hub_dir is not None:
+        for name, needed in (("the hub folder", hub_dir), ("the working directory", ".")):
+            if _holds(folder, needed):
+                raise InputError(f"{flag} '{folder}' is or holds {name} '{needed}'. {own}")
 
 
 def _holds(outer: str | Path, inner: str | Path) -> bool:

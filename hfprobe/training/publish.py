@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import json
 import logging
-from pathlib import Path
+import os
 
 from hfprobe.config.run import RunConfig
 from hfprobe.data.arguments import IN_MEMORY, same_dataset
@@ -14,7 +13,7 @@ from hfprobe.evaluation.imbalance import METRIC_NAMES, leading_metrics
 from hfprobe.hub import local as hub
 from hfprobe.models import find_family
 from hfprobe.models.base import AUGMENTATION
-from hfprobe.system.model_files import CONFIG_FILE
+from hfprobe.system.model_files import read_run
 from hfprobe.training.record import describe_run
 from hfprobe.training.run import RunResult
 from hfprobe.training.trainer import ProbeTrainer
@@ -52,13 +51,16 @@ def push_best(
         repository: the hub id that the revision is uploaded to afterwards; the card names it.
     """
     family = find_family(config.training.model)
-    effective = config.to_dict()
+    effective, dataset = config.to_dict(), config.data.dataset
+    is_folder = os.path.exists(dataset)
+    name = os.path.basename(os.path.abspath(dataset)) if is_folder else dataset  # not the folders of the user
     record = describe_run(config=config, model=trainer.model, splits=splits, accelerator=trainer.described_accelerator)
     card = record | {
         "summary": (inspect.getmodule(family).__doc__ or "").strip(),
-        "dataset": config.data.dataset,
+        "dataset": name,
         # The hub refuses a card that lists it under `datasets`.
-        "local_dataset": config.data.dataset.startswith(IN_MEMORY) or Path(config.data.dataset).exists(),
+        "local_dataset": is_folder or dataset.startswith(IN_MEMORY),
+        "source": splits.source.replace(dataset, name) if is_folder else splits.source,
         "settings": {name: effective["training"][name] for name in CARD_SETTINGS if name in effective["training"]}
         | {"effective_batch_size": config.effective_batch_size, "penalty": trainer.model.config.run.get("penalty")}
         | {name: effective["data"][name] for name in AUGMENTATION if name in effective["data"]}
@@ -91,11 +93,8 @@ def say_other_dataset(config: RunConfig) -> None:
     newest = next((revision for revision in revisions if revision.is_main), None)
     if newest is None:
         return
-    try:
-        dataset = json.loads((newest.path / CONFIG_FILE).read_text())["run"]["dataset"]
-    except (OSError, ValueError, KeyError, TypeError):  # damaged, or not of a run
-        return
-    if not same_dataset(dataset, config.data.dataset):
+    dataset = read_run(newest.path).get("dataset")
+    if dataset is not None and not same_dataset(dataset, config.data.dataset):
         logger.warning(
             "The newest %s so far was trained on '%s'. It stays as %s@%s. To keep the models of two datasets apart, "
             "rename one of the folders, or pass --hub_dir.",

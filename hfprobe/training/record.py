@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from hfprobe.config.run import RunConfig
 from hfprobe.models import find_family
 from hfprobe.system import provenance
 from hfprobe.system.errors import InputError
+from hfprobe.system.files import write_json
 from hfprobe.system.precision import PRECISIONS
 from hfprobe.training.output_folder import RUN_FILE
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:  # slow to import
 # What a record must hold to be compared; early versions of hfprobe wrote only a part of it.
 NEEDED = ("model", "config", "class_names", "data_fingerprint", "processes", "effective_batch_size")
 # What is recorded of how the images were divided.
-SUMMARIZED = ("division", "left_out", "identical_images")
+SUMMARIZED = ("division", "left_out", "identical_images", "membership")
 
 
 def describe_accelerator(accelerator: Accelerator) -> dict[str, Any]:
@@ -72,12 +74,28 @@ def describe_run(
     }
 
 
-def read_result(folder: str | Path) -> dict[str, Any] | None:
-    """The result in the run.json of a run folder; None where the run has not ended."""
+def read_result(folder: str | Path, entry: str = "result") -> dict[str, Any] | None:
+    """The result in the run.json of a run folder; None where the run has not ended.
+
+    Args:
+        entry: `result`, or `pushed`, see `record_push`.
+    """
     try:
-        return json.loads((Path(folder) / RUN_FILE).read_text()).get("result")
+        return json.loads((Path(folder) / RUN_FILE).read_text()).get(entry)
     except (OSError, ValueError, AttributeError):
         return None
+
+
+def record_push(folder: Path, *, name: str, commit: str, hub_dir: str) -> None:
+    """Add to run.json what the run pushed; the hub folder as a path from the run folder: both may be moved together."""
+    record = json.loads((folder / RUN_FILE).read_text())
+    pushed = {"model": name, "revision": commit, "hub_dir": path_from(folder, hub_dir)}
+    write_json(folder / RUN_FILE, record | {"pushed": pushed})
+
+
+def path_from(folder: str | Path, place: str | Path) -> str:
+    """The path of a place from a folder, without links, which have other folders above them."""
+    return os.path.relpath(os.path.realpath(place), os.path.realpath(folder))
 
 
 def find_precision(settings: dict[str, Any]) -> str:

@@ -75,6 +75,7 @@ def run_training(config: RunConfig, *, images: Images | None = None) -> Finished
     from hfprobe.models import build_model
     from hfprobe.training.assembly import build_trainer
     from hfprobe.training.publish import push_best
+    from hfprobe.training.record import record_push
     from hfprobe.training.run import train
 
     use_every_core()
@@ -89,9 +90,10 @@ def run_training(config: RunConfig, *, images: Images | None = None) -> Finished
     with claimed(config.training) as output_dir:
         trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
         result = train(trainer, config=config, splits=splits)
-    if not is_main_process():
-        return None
-    revision = push_best(trainer, config=config, splits=splits, result=result, repository=repository)
+        if not is_main_process():
+            return None
+        revision = push_best(trainer, config=config, splits=splits, result=result, repository=repository)
+        record_push(output_dir, name=revision.name, commit=revision.commit, hub_dir=config.training.hub_dir)
     uploaded = None
     if repository is not None:
         # Before the upload: where it fails, no FinishedRun is returned.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,7 @@ from hfprobe.config.run import RunConfig
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.files import write_json
 from hfprobe.system.process import command, is_main_process
-from hfprobe.training.checkpoints import STATE_FILE
-from hfprobe.training.output_folder import MODEL_FOLDER
-from hfprobe.training.record import read_record
+from hfprobe.training.record import path_from, read_record, read_result
 from hfprobe.training.run_folder import check_output_dir, holds_run, is_finished
 from hfprobe.training.run_training import FinishedRun, run_training
 
@@ -60,7 +59,7 @@ def train_seeds(
     for config in runs:  # all of them before the first is trained
         arguments = config.training
         arguments.resume = arguments.resume and holds_run(arguments.output_dir)
-        if not arguments.overwrite and is_finished(config):
+        if not arguments.overwrite and is_finished(config) and read_result(arguments.output_dir, "pushed"):
             finished.append(config)
         else:
             check_output_dir(config)
@@ -71,20 +70,26 @@ def train_seeds(
         del run  # its model is not kept in memory while the next one is trained
     if not is_main_process():
         return None
-    summary = summarize_seeds(runs)
     first = runs[0].training
-    name = name_run(first.model, first.recipe, dataset=runs[0].data.dataset)
-    path = Path(first.output_dir).parent / f"{name}-seeds.json"
+    folder = Path(first.output_dir).parent
+    summary = summarize_seeds(runs, folder=folder)
+    path = folder / f"{name_run(first.model, first.recipe, dataset=runs[0].data.dataset)}-seeds.json"
     write_json(path, summary)
     return FinishedSeeds(summary, path)
 
 
-def summarize_seeds(runs: list[RunConfig]) -> dict[str, Any]:
-    """Mean, standard deviation (of a sample: n - 1) and values over finished runs that differ in their seed."""
+def summarize_seeds(runs: list[RunConfig], *, folder: Path) -> dict[str, Any]:
+    """Mean, standard deviation (of a sample: n - 1) and values over finished runs that differ in their seed.
+
+    Args:
+        folder: of the file that will hold the summary; its paths are relative to it, as runs and hub may be moved.
+    """
     from hfprobe.evaluation.imbalance import METRIC_NAMES, leading_metrics  # slow to import
     from hfprobe.evaluation.statistics import summarize_values
 
-    results = [read_record(Path(run.training.output_dir))["result"] for run in runs]
+    folders = [Path(run.training.output_dir) for run in runs]
+    records = [read_record(run) for run in folders]
+    results = [record["result"] for record in records]
     known = [name for name in METRIC_NAMES if all(name in result["metrics"] for result in results)]  # earlier versions
     values = {f"validation_{name}": [result["metrics"][name] for result in results] for name in known}
     values["seconds"] = [result["seconds"] for result in results]
@@ -93,30 +98,33 @@ def summarize_seeds(runs: list[RunConfig]) -> dict[str, Any]:
         "recipe": runs[0].training.recipe,
         "n": len(runs),
         "seeds": [run.training.seed for run in runs],
-        "folders": [run.training.output_dir for run in runs],
+        "folders": [path_from(folder, run) for run in folders],
+        "models": [
+            pushed | {"hub_dir": path_from(folder, run / pushed["hub_dir"])}
+            for run, pushed in zip(folders, (record["pushed"] for record in records), strict=True)
+        ],
         "leading": [name for name in leading_metrics(results[0].get("images_per_class", [1])) if name in known],
         **{name: summarize_values(found) for name, found in values.items()},
     }
 
 
-def best_epochs(file: Path) -> dict[int, Path]:
-    """Seed -> folder of the weights with the best validation result, for each run of a summary.
+def pushed_models(file: Path) -> dict[int, tuple[str, str]]:
+    """Seed -> name with revision, and hub folder, of the model that each run of a summary pushed.
 
     Raises:
-        InputError: the file was not written by `train_seeds`, or it names a run that does not exist.
+        InputError: the file was not written by `train_seeds`.
     """
-    found = {}
     try:
         summary = json.loads(file.read_text())
-        for seed, run in zip(summary["seeds"], summary["folders"], strict=True):
-            state = Path(run) / STATE_FILE
-            if state.is_file():
-                found[seed] = Path(run) / Path(json.loads(state.read_text())["best_model_checkpoint"]).name
-            else:
-                found[seed] = Path(run) / MODEL_FOLDER  # an exact head has no checkpoints
+        return {
+            int(seed): (
+                f"{pushed['model']}@{pushed['revision'][:12]}",
+                os.path.normpath(file.resolve().parent / pushed["hub_dir"]),
+            )
+            for seed, pushed in zip(summary["seeds"], summary["models"], strict=True)
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"'{shorten(file)}' is not a summary that {command('train')} --seeds wrote: {shorten(repr(error))}. "
             "Pass the file that it printed."
         ) from error
-    return found

@@ -270,8 +270,49 @@ def test_what_cannot_be_done_is_refused_before_the_work(run, photos, arguments, 
 
 def test_nothing_is_written_into_the_folder_of_the_model(run, photos, tmp_path):
     folder = save_model(tmp_path / "model")
-    message = f"error: --html '{folder}' is or lies inside the model folder '{folder}'."
+    message = f"error: --html '{folder}/a.html' is or lies inside the model folder '{folder}'."
     assert message in run("photos", "--model", folder, "--html", folder / "a.html", code=2)[1]
+
+
+@pytest.mark.parametrize("dataset", ["photos", "table.csv", "data.parquet"])
+@pytest.mark.parametrize("link", [False, True])
+def test_nothing_is_written_into_the_dataset_of_the_run(run, photos, tmp_path, dataset, link):
+    """A table of predictions among the images would be read as labels by the next training."""
+    Path("table.csv").write_text("file,label\nphotos/1.png,cat\n")
+    Path("data.parquet").touch()
+    folder = save_model(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["run"]["dataset"] = str(tmp_path / dataset)
+    (folder / "config.json").write_text(json.dumps(config))
+    (photos / "old").mkdir()
+    Path("link").symlink_to(photos / "old")
+    inside = "link" if link else "photos/old/../old"
+    wrong = {
+        "photos": [f"{inside}/a.csv", f"{inside}/a.html", "photos/a.jsonl"],
+        "table.csv": [f"{inside}/a.csv", "photos/a.html", "table.csv"],
+        "data.parquet": ["data.parquet"],
+    }
+    before = sorted(tmp_path.rglob("*"))
+    for file in wrong[dataset]:
+        flag = "--html" if file.endswith("html") else "--output"
+        said = run("photos/1.png", "--model", folder, flag, file, code=2)[1]
+        assert said.startswith(f"error: {flag} '{file}' ")
+        assert f"the dataset '{tmp_path / dataset}'" in said
+        assert f" Results would be mixed with other files: pass {flag} with a " in said
+    assert sorted(tmp_path.rglob("*")) == before
+    run("photos", "--model", folder, "--output", "a.csv", "--html", "a.html")
+
+
+@pytest.mark.parametrize("place", ["photos", "photos/", ".", "phot*", "-"])
+def test_nothing_is_written_into_a_folder_that_is_being_classified(run, photos, monkeypatch, place):
+    named = {"phot*": "photos", "-": "photos"}.get(place, place)
+    for flag, file in (("--output", "photos/a.csv"), ("--html", "photos/a.html")):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"photos\n")))
+        assert run(place, flag, file, code=2)[1] == (
+            f"error: {flag} '{file}' is inside '{named}', whose images are being classified. Results would be mixed "
+            f"with other files: pass {flag} with a path outside it."
+        )
+    run("photos/*.png", "--output", "photos/a.csv", "--html", "photos/a.html")  # files that are named are no folder
 
 
 def test_a_file_to_classify_is_not_overwritten(run, photos):

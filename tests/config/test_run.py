@@ -277,3 +277,21 @@ def test_the_settings_of_a_run_repeat_its_precision_as_it_was_passed(flags, monk
     settings = make_run(**flags).to_settings()
     assert {name: settings[name] for name in ("bf16", "precision") if name in settings} == flags
     assert make_run(**settings).training.recorded_precision == ("fp32" if flags == {"precision": "fp32"} else "bf16")
+
+
+def test_places_in_records_mean_the_same_from_every_folder(tmp_path, monkeypatch):
+    for folder in ("photos", "hub", "random"):  # the last two are also words of --backbone_weights
+        (tmp_path / folder).mkdir()
+    (tmp_path / "weights.pth").touch()
+    monkeypatch.chdir(tmp_path)
+    config = make_run(dataset="photos/../photos/", model="probe", backbone_weights="weights.pth")
+    expected = {"dataset": f"{tmp_path}/photos", "backbone_weights": f"{tmp_path}/weights.pth"}
+    assert expected.items() <= config.to_settings().items()
+    assert config.to_dict()["data"]["dataset"] == f"{tmp_path}/photos"
+    monkeypatch.chdir("/")
+    again = make_run(**config.to_settings())
+    assert again.to_dict()["data"] == config.to_dict()["data"]
+    assert (again.hub_name, again.default_output_dir) == (config.hub_name, config.default_output_dir)
+    for word in ("hub", "random"):
+        assert make_run(model="probe", backbone_weights=word).model.backbone_weights == word
+    assert make_run(dataset="owner/photos").to_settings()["dataset"] == "owner/photos"

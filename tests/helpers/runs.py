@@ -44,7 +44,8 @@ def interrupted_run(dataset_folder, folder, **values):
 
 
 def assert_same_run(one, other):
-    assert (asdict(one.data) | {"split_seed": one.split_seed}) == asdict(other.data)
+    repeated = {"split_seed": one.split_seed, "dataset": one.data.recorded_dataset}
+    assert (asdict(one.data) | repeated) == asdict(other.data)
     assert one.model == other.model
     for name in {field.name for field in fields(one.training)} - set(NOT_REPEATED):
         assert getattr(one.training, name) == getattr(other.training, name), name

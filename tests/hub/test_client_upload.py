@@ -185,7 +185,10 @@ def test_push_to_hub_uploads_the_local_revision_and_resume_retries_a_failed_uplo
     there = server.repositories["models"]["someone/small-cnn-fast-seed42"]
     local = snapshot_files(tmp_path / "hub")
     assert {Path(name).suffix for name in local} <= hub.PUBLISHED
+    # The folder of the dataset, which may name the user, stays here.
+    local["config.json"] = local["config.json"].replace(str(dataset_folder).encode(), b"small")
     assert there.branches["main"] == local
+    assert not [name for name, content in local.items() if str(dataset_folder).encode() in content]
     assert [sorted(commit) for commit in there.commits] == [sorted(local)]
     assert server.requests.count(("POST", "/api/repos/create")) == 2  # by the two uploads, not by Trainer
     assert b'model="someone/small-cnn-fast-seed42"' in local["README.md"]

@@ -45,6 +45,14 @@ def test_page_shows_the_metrics_and_loads_no_other_file(report):
     assert all(attrs["alt"] for attrs in pictures)
 
 
+def test_a_change_of_the_split_since_training_is_said_once_at_the_top(tmp_path):
+    said = "The test split has changed since training: 80 images then, 60 now."
+    result = make_result()
+    dataclasses.replace(result, provenance=result.provenance | {"split_changes": said}).save(tmp_path)
+    page = write_report(tmp_path).read_text()
+    assert page.split("<header>")[1].split("</header>")[0].count(f"<strong>{said}</strong>") == page.count(said) == 1
+
+
 def test_headings_are_in_the_language_of_the_field(report):
     headings = re.findall(r"<h2 id=.*?>(.*?)</h2>", (report / "report.html").read_text())
     assert headings == [

@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import re
 import signal
@@ -291,3 +292,25 @@ def test_a_report_is_kept_out_of_the_folder_of_a_model(tmp_path, place):
     with pytest.raises(InputError, match=re.escape(expected)):
         check_places(tmp_path / place, flag="--report_dir", models=[tmp_path / "model"])
     check_places(tmp_path / "report", flag="--report_dir", models=[tmp_path / "model"])
+
+
+@pytest.mark.parametrize("run", [[], {}, {"dataset": 3}, {"dataset": ["photos"]}])
+def test_a_damaged_config_names_no_dataset(tmp_path, run):
+    fill(tmp_path, ["model/config.json"])
+    (tmp_path / "model" / "config.json").write_text(json.dumps({"run": run}))
+    check_places(tmp_path / "report", flag="--report_dir", models=[tmp_path / "model"])
+
+
+def test_a_report_of_a_model_is_kept_out_of_the_dataset_of_its_run(tmp_path):
+    fill(tmp_path, ["model/config.json", "photos/cat/1.jpg"])
+    dataset = str(tmp_path / "photos")
+    (tmp_path / "model" / "config.json").write_text(json.dumps({"run": {"dataset": dataset}}))
+    for place, found in (("photos/a/b", "lies inside"), ("photos", "is or holds"), (".", "is or holds")):
+        expected = f"--report_dir '{tmp_path / place}' {found} the dataset '{dataset}'. Results would be mixed"
+        with pytest.raises(InputError, match=re.escape(expected)):
+            check_places(tmp_path / place, flag="--report_dir", models=[tmp_path / "model"])
+    (tmp_path / "photos" / "dog").symlink_to(tmp_path / "dogs")
+    fill(tmp_path, ["dogs/1.jpg"])
+    expected = f"lies inside '{dataset}/dog', which holds images of the dataset '{dataset}'. Results would"
+    with pytest.raises(InputError, match=re.escape(expected)):
+        check_places(tmp_path / "dogs" / "report", flag="--report_dir", models=[tmp_path / "model"])

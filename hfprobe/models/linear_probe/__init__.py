@@ -5,6 +5,7 @@ With ViT-Tiny and five labels, it has 5,525,381 parameters, of which 965 are tra
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:  # slow to import
     from hfprobe.data.store import ImageSplit
     from hfprobe.models.linear_probe.modeling import LinearProbe, LinearProbeImageProcessor
 
+KEYWORDS = ("hub", "random")  # values of --backbone_weights that are no files
 RECIPES: dict[str, dict[str, Any]] = {
     # One pass over the images, then a convex problem is solved; the values below `head` are used by --head sgd only.
     "fast": {
@@ -93,6 +95,8 @@ class LinearProbeOptions:
 
             # Here, so that every record of the run has the backbone that was taken.
             self.backbone, self.backbone_weights = choose_backbone()
+        if self.backbone_weights not in KEYWORDS and os.path.isfile(self.backbone_weights):
+            self.backbone_weights = os.path.abspath(self.backbone_weights)  # records are read from other folders too
         if not 1 <= self.views <= 100:
             raise ValueError(f"--views is {self.views}; allowed: 1 to 100 (each is a pass over the training images).")
         if self.feature_cache == "off" and self.head == "exact":
