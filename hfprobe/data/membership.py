@@ -72,7 +72,7 @@ def _names_and_sizes(rows: Dataset) -> list[str]:
     ]
     nameless = [position for position, name in enumerate(paths) if not name]
     if nameless:
-        contents = (row["image"]["bytes"] for row in rows.select(nameless).select_columns("image"))
+        contents = ((row["image"] or {}).get("bytes") for row in rows.select(nameless).select_columns("image"))
         for position, content in zip(nameless, contents, strict=True):
             found[position] = hashlib.blake2b(content or b"", digest_size=BITS // 8).hexdigest()
     return found

@@ -153,11 +153,11 @@ def test_drawn_test_images_of_a_dataset_that_changed_are_refused(drawn, tmp_path
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_images_that_are_divided_in_another_way_are_refused(drawn, split):
-    model, _ = trained(drawn, group_by="prefix")
+    model, _ = trained(drawn, group_regex="[0-9][.]png")
     images = load_images(DataArguments(dataset=str(drawn)), seed=4)
     expected = (
         f"The images of '{drawn}' are divided in another way than when this model was trained, so some of the {split} "
-        f"images may have been training images. Divide them as then, with seed 3 --group_by prefix, or {REMEDY}"
+        f"images may have been training images. Divide them as then, with seed 3 --group_regex [0-9][.]png, or {REMEDY}"
     )
     with pytest.raises(InputError, match=re.escape(expected)):
         find_changes(model.config.run, images, split=split)
