@@ -30,7 +30,7 @@ from side_by_side import (
 )
 from train_step import LABELS, make_trainer
 
-from hfprobe.data.store import ImageSplit
+from hfprobe.data.pixels.store import ImageSplit
 from hfprobe.models import build_model, find_family
 from hfprobe.system.machine import keep_freed_memory, quiet_libraries, use_every_core
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from side_by_side import describe_machine, describe_ratio, draw_split, image_by_image, make_parser, measure
 
-from hfprobe.data.store import ImageBatches
+from hfprobe.data.pixels.store import ImageBatches
 from hfprobe.models import build_model, find_family
 from hfprobe.system.machine import keep_freed_memory
 

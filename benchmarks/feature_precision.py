@@ -18,10 +18,10 @@ import torch
 from side_by_side import describe_machine
 
 from hfprobe import load_images
-from hfprobe.evaluation.paired import compare_paired, mcnemar_exact
 from hfprobe.models import build_model, find_family
 from hfprobe.models.linear_probe.features import FeatureSplit, extract_features
 from hfprobe.models.linear_probe.head import Head, solve_head
+from hfprobe.statistics.paired import compare_paired, mcnemar_exact
 from hfprobe.system.machine import keep_freed_memory, quiet_libraries, use_every_core
 
 

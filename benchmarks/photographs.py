@@ -19,7 +19,7 @@ from side_by_side import describe_machine, describe_ratio, make_parser, measure
 
 from hfprobe.data import cache
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.splits import load_images
+from hfprobe.data.splits.images import load_images
 from hfprobe.models import build_model, find_family
 from hfprobe.system.machine import count_cores
 

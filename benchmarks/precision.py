@@ -20,12 +20,12 @@ from side_by_side import describe_machine, describe_ratio, draw_split, make_pars
 from train_step import LABELS, make_trainer
 
 from hfprobe.data import cache
-from hfprobe.data.store import ImageSplit
-from hfprobe.evaluation.measurements import make_step, noise, synchronize
+from hfprobe.data.pixels.store import ImageSplit
 from hfprobe.models import build_model, find_family
 from hfprobe.models.linear_probe.features import extract_features
 from hfprobe.system.machine import keep_freed_memory, quiet_libraries, use_every_core
 from hfprobe.system.precision import find_faster
+from hfprobe.tasks.profile.timing import make_step, noise, synchronize
 
 BATCH_SIZE = 128
 Ways = dict[str, Callable[[], object]]

@@ -21,8 +21,8 @@ import torch
 from side_by_side import describe_machine, describe_ratio, draw_split, make_parser, measure
 
 from hfprobe.data import cache
-from hfprobe.data.store import ImageBatches, ImageSplit
-from hfprobe.data.transforms import fit_images, normalize
+from hfprobe.data.pixels.store import ImageBatches, ImageSplit
+from hfprobe.data.pixels.transforms import fit_images, normalize
 from hfprobe.models import build_model, find_family
 from hfprobe.models.linear_probe.features import CPU_BATCH_SIZE, GPU_BATCH_SIZE, extract_features
 from hfprobe.models.linear_probe.head import install_head, solve_head

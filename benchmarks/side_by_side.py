@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torchvision.transforms import v2
 
-from hfprobe.data.store import ImageSplit
+from hfprobe.data.pixels.store import ImageSplit
 from hfprobe.system import provenance
 from hfprobe.system.machine import MALLOC_MMAP_MAX, MALLOC_TRIM_THRESHOLD
 

@@ -31,7 +31,7 @@ WAYS = {
 # Prints the seconds and ends the run.
 FIRST_STEP = """
 import os, runpy, sys, time
-import hfprobe.data.splits, hfprobe.models.simple_cnn.modeling
+import hfprobe.data.splits.images, hfprobe.models.simple_cnn.modeling
 from hfprobe.training.trainer import ProbeTrainer
 
 step = ProbeTrainer.training_step

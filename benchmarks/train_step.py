@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from side_by_side import describe_machine, describe_ratio, draw_split, make_parser, measure
 
-from hfprobe.config.run import make_run
-from hfprobe.data.splits import Splits
-from hfprobe.data.store import ImageSplit
+from hfprobe.data.pixels.store import ImageSplit
+from hfprobe.data.splits.images import Splits
 from hfprobe.models import build_model, find_family
+from hfprobe.settings.run_config import make_run
 from hfprobe.system.machine import keep_freed_memory, quiet_libraries, use_every_core
 from hfprobe.training.assembly import build_trainer
 from hfprobe.training.callbacks import EpochLines

@@ -19,20 +19,20 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from hfprobe.api import Model, compare, evaluate, load, load_images, save_report, train
-    from hfprobe.data.splits import Images
-    from hfprobe.evaluation.predictions import Predictions
-    from hfprobe.evaluation.results import EvalResult
-    from hfprobe.evaluation.verdict import Comparison
+    from hfprobe.data.splits.images import Images
     from hfprobe.system.errors import CheckFailedError, InputError, MachineError
+    from hfprobe.tasks.compare.result import Comparison
+    from hfprobe.tasks.evaluate.result import EvalResult
+    from hfprobe.tasks.predict.result import Predictions
 
 # Public name -> the module that has it.
 _HOMES = {
     **dict.fromkeys(("compare", "evaluate", "load", "load_images", "save_report", "train"), "hfprobe.api"),
     "Model": "hfprobe.trained_model",
-    "Comparison": "hfprobe.evaluation.verdict",
-    "Images": "hfprobe.data.splits",
-    "Predictions": "hfprobe.evaluation.predictions",
-    "EvalResult": "hfprobe.evaluation.results",
+    "Comparison": "hfprobe.tasks.compare.result",
+    "Images": "hfprobe.data.splits.images",
+    "Predictions": "hfprobe.tasks.predict.result",
+    "EvalResult": "hfprobe.tasks.evaluate.result",
     **dict.fromkeys(("CheckFailedError", "InputError", "MachineError"), "hfprobe.system.errors"),
 }
 

@@ -11,27 +11,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hfprobe.config.arguments import RunArguments
-from hfprobe.config.run import make_run
-from hfprobe.config.values import check_value, one_line_errors
-from hfprobe.data import splits
 from hfprobe.data.arguments import DEFAULT_DATASET, IDENTITY, DataArguments
 from hfprobe.data.memory import read_memory
-from hfprobe.data.splits import Images
-from hfprobe.evaluation import comparison
-from hfprobe.evaluation.comparable import make_comparable, name_results
-from hfprobe.evaluation.costs import load_profile
-from hfprobe.evaluation.results import EvalResult
-from hfprobe.evaluation.verdict import Comparison
+from hfprobe.data.splits import images as splits
+from hfprobe.data.splits.images import Images
 from hfprobe.hub.local import resolve_model
+from hfprobe.models.costs import load_profile
 from hfprobe.models.loading import load_model
-from hfprobe.reporting import save_comparison, save_evaluation
+from hfprobe.settings.arguments import RunArguments
+from hfprobe.settings.run_config import make_run
+from hfprobe.settings.values import check_value, one_line_errors
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.files import require_writable
 from hfprobe.system.machine import quiet_bars
+from hfprobe.tasks.compare import measure as comparison
+from hfprobe.tasks.compare.comparable import make_comparable, name_results
+from hfprobe.tasks.compare.page import save_comparison
+from hfprobe.tasks.compare.result import Comparison
+from hfprobe.tasks.evaluate.page import save_evaluation
+from hfprobe.tasks.evaluate.result import EvalResult
 from hfprobe.trained_model import Model
-from hfprobe.training.output_folder import check_places
-from hfprobe.training.run_training import run_training
+from hfprobe.training.run_files import check_places
+from hfprobe.training.start import run_training
 
 if TYPE_CHECKING:
     import pandas as pd

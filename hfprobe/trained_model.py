@@ -10,20 +10,20 @@ from typing import Literal
 from datasets import Dataset
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from hfprobe.config.values import check_value
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.pictures import MAX_PIXELS
-from hfprobe.data.splits import Images
-from hfprobe.evaluation.evaluate import evaluate_images, load_images_of
-from hfprobe.evaluation.predict import PictureLike, predict_pictures
-from hfprobe.evaluation.predictions import Predictions
-from hfprobe.evaluation.results import EvalResult
+from hfprobe.data.pixels.pictures import MAX_PIXELS
+from hfprobe.data.splits.images import Images
 from hfprobe.models import class_names_of
+from hfprobe.settings.values import check_value
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.files import replace_together, require_writable
 from hfprobe.system.machine import quiet_bars
 from hfprobe.system.model_files import CONFIG_FILE
-from hfprobe.training.output_folder import check_places
+from hfprobe.tasks.evaluate.measure import evaluate_images, load_images_of
+from hfprobe.tasks.evaluate.result import EvalResult
+from hfprobe.tasks.predict.measure import PictureLike, predict_pictures
+from hfprobe.tasks.predict.result import Predictions
+from hfprobe.training.run_files import check_places
 
 
 @dataclass(frozen=True, repr=False)

@@ -2,7 +2,7 @@
 
 import hfprobe.cli.interruptible  # noqa: F401
 from hfprobe.cli.command import run_command
-from hfprobe.cli.predict import main
+from hfprobe.tasks.predict.cli import main
 
 if __name__ == "__main__":
     run_command(main)

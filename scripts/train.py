@@ -2,7 +2,7 @@
 
 import hfprobe.cli.interruptible  # noqa: F401
 from hfprobe.cli.command import run_command
-from hfprobe.cli.train import main
+from hfprobe.tasks.train.cli import main
 
 if __name__ == "__main__":
     run_command(main)

@@ -91,7 +91,7 @@ def test_predict_evaluate_the_command_and_a_pipeline_give_the_same_probabilities
 ):
     from transformers import pipeline
 
-    from hfprobe.cli.predict import main
+    from hfprobe.tasks.predict.cli import main
 
     model = request.getfixturevalue(model)
     result = model.evaluate()

@@ -18,9 +18,9 @@ from helpers.images import load_splits, make_dataset
 from helpers.models import save_model
 from helpers.runs import small_run
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.columns import standard_columns
-from hfprobe.data.decoding import decode_images
-from hfprobe.data.splits import keep_classes
+from hfprobe.data.pixels.decoding import decode_images
+from hfprobe.data.sources.columns import standard_columns
+from hfprobe.data.splits.images import keep_classes
 from hfprobe.models import build_model, find_family
 from hfprobe.models.loading import load_model
 from hfprobe.system.errors import InputError

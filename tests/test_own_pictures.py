@@ -14,7 +14,7 @@ import pytest
 from sklearn.datasets import load_digits, load_sample_image
 
 from hfprobe.cli import main as console
-from hfprobe.data.file_kinds import PICTURE_ENDINGS
+from hfprobe.data.sources.file_kinds import PICTURE_ENDINGS
 
 PROBE = ["--backbone", "test_byobnet", "--backbone_weights", "random"]
 
@@ -49,8 +49,8 @@ def write_photographs(folder):
 def run(tmp_path, monkeypatch, capsys):
     """Run a console command in this process, in an empty folder; its standard output."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("hfprobe.data.file_kinds.readable_endings", lambda: PICTURE_ENDINGS)  # no HEIC
-    monkeypatch.setattr("hfprobe.training.label_efficiency.LEAST_STEPS", 4)
+    monkeypatch.setattr("hfprobe.data.sources.file_kinds.readable_endings", lambda: PICTURE_ENDINGS)  # no HEIC
+    monkeypatch.setattr("hfprobe.tasks.label_efficiency.measure.LEAST_STEPS", 4)
 
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["hfprobe", *map(str, words)])

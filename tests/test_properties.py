@@ -13,12 +13,12 @@ from helpers.flags import PARSERS, attempt, fields_of, values_for
 from helpers.images import CLASSES, load_splits
 from helpers.runs import assert_same_run
 from hfprobe.cli.run_flags import parse_run, parse_runs
-from hfprobe.config.files import write_config_file
-from hfprobe.config.schedules import BY_METRIC
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.classes import keep_classes
-from hfprobe.data.drawing import draw_part, stratified_subset
+from hfprobe.data.splits.classes import keep_classes
+from hfprobe.data.splits.drawing import draw_part, stratified_subset
 from hfprobe.models import build_model, find_family
+from hfprobe.settings.files import write_config_file
+from hfprobe.settings.schedules import BY_METRIC
 from hfprobe.training.refusals import setting_up
 from hfprobe.training.trainer import ProbeTrainer
 

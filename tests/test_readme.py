@@ -36,7 +36,7 @@ def test_python_block(tmp_path, monkeypatch, dataset_folder, capsys):
 
 @pytest.mark.parametrize("command", commands())
 def test_the_command_is_accepted(command, monkeypatch, tmp_path):
-    from hfprobe.cli.main import COMMANDS, find  # here: its import changes what Ctrl-C does
+    from hfprobe.cli.main import COMMANDS, find
 
     words = shlex.split(command, comments=True)
     at = next(number for number, word in enumerate(words) if word.startswith("scripts/") or word == "hfprobe")

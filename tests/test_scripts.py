@@ -29,7 +29,7 @@ def run(*command, cwd=ROOT):
 
 
 def test_each_script_is_a_door_to_the_command_of_the_same_name():
-    from hfprobe.cli.main import COMMANDS  # here: its import changes what Ctrl-C does
+    from hfprobe.cli.main import COMMANDS
 
     doors = {"profile": "profile_models.py"}
     assert sorted(doors.get(name, f"{name.replace('-', '_')}.py") for name in COMMANDS) == SCRIPTS

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hfprobe.cli import label_efficiency
 from hfprobe.models import available_models
+from hfprobe.tasks.label_efficiency import cli as label_efficiency
 
 ROOT = Path(__file__).parent.parent
 

@@ -15,23 +15,23 @@ from hfprobe.system.process import command
 
 # Command -> its module, which has a `main`, and the first line of its docstring.
 COMMANDS = {
-    "train": ("hfprobe.cli.train", "Train a model and push its best epoch to the local hub folder."),
-    "eval": ("hfprobe.cli.evaluate", "Evaluate a model and write a report."),
-    "predict": ("hfprobe.cli.predict", "Classify new pictures with a trained model."),
+    "train": ("hfprobe.tasks.train.cli", "Train a model and push its best epoch to the local hub folder."),
+    "eval": ("hfprobe.tasks.evaluate.cli", "Evaluate a model and write a report."),
+    "predict": ("hfprobe.tasks.predict.cli", "Classify new pictures with a trained model."),
     "compare": (
-        "hfprobe.cli.compare",
+        "hfprobe.tasks.compare.cli",
         "Compare two or more models on the same images and write one page with the results.",
     ),
     "profile": (
-        "hfprobe.cli.profile",
+        "hfprobe.tasks.profile.cli",
         "Measure throughput, latency, memory, multiply-accumulates and operators of models.",
     ),
     "label-efficiency": (
-        "hfprobe.cli.label_efficiency",
+        "hfprobe.tasks.label_efficiency.cli",
         "Measure accuracy against training images per class, for a CNN from scratch and for a linear probe.",
     ),
     "sanity-check": (
-        "hfprobe.cli.sanity_check",
+        "hfprobe.tasks.sanity_check.cli",
         "Overfit one batch of 32 images: a model that cannot do this has a bug, and the exit code is 1.",
     ),
 }

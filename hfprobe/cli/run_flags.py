@@ -11,11 +11,11 @@ from typing import Any
 from transformers import HfArgumentParser
 
 from hfprobe.cli.parser import OneLineErrors, Parser, warn_about_repeated
-from hfprobe.config.arguments import SHORT_NAMES
-from hfprobe.config.files import read_config_file
-from hfprobe.config.run import CHOICES, RunConfig, build_run, starting_values
-from hfprobe.config.values import groups_of, one_line_errors
 from hfprobe.models import find_family
+from hfprobe.settings.arguments import SHORT_NAMES
+from hfprobe.settings.files import read_config_file
+from hfprobe.settings.run_config import CHOICES, RunConfig, build_run, starting_values
+from hfprobe.settings.values import groups_of, one_line_errors
 from hfprobe.system.process import command, is_main_process
 
 

@@ -221,7 +221,7 @@ class DataArguments:
 
     @property
     def augmentation(self) -> dict[str, Any] | None:
-        """Keyword arguments of `hfprobe.data.transforms.crop_and_flip`; None without augmentation."""
+        """Keyword arguments of `hfprobe.data.pixels.transforms.crop_and_flip`; None without augmentation."""
         crop = self.crop or "shift"
         values = {"crop": crop, "shift": self.crop_shift, "padding": self.crop_padding, "flips": self.flips}
         return values if self.augment else None

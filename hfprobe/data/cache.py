@@ -10,7 +10,7 @@ import datasets
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from hfprobe.data.file_names import text_to_path
+from hfprobe.data.sources.file_names import text_to_path
 from hfprobe.system.errors import FORBIDDEN, CommandError, InputError, MachineError
 
 

@@ -20,13 +20,13 @@ import torch
 from datasets import Dataset, DatasetDict, Features, Image, Value
 
 from hfprobe.data.arguments import IN_MEMORY, DataArguments
-from hfprobe.data.columns import find_column, no_column, standard_splits
-from hfprobe.data.named_images import check_repeats, make_splits, read_rows
-from hfprobe.data.pictures import convert_picture, explain, pixel_limit
-from hfprobe.data.sources import Source
-from hfprobe.data.split_columns import split_by_column
-from hfprobe.data.table_folders import OWN_OUTPUT
-from hfprobe.data.tables import Table, is_own_output
+from hfprobe.data.pixels.pictures import convert_picture, explain, pixel_limit
+from hfprobe.data.sources.columns import find_column, no_column, standard_splits
+from hfprobe.data.sources.named_images import check_repeats, make_splits, read_rows
+from hfprobe.data.sources.source import Source
+from hfprobe.data.sources.split_columns import split_by_column
+from hfprobe.data.sources.table_folders import OWN_OUTPUT
+from hfprobe.data.sources.tables import Table, is_own_output
 from hfprobe.system.errors import InputError, shorten
 
 IMAGE_KINDS = (

@@ -20,8 +20,8 @@ if TYPE_CHECKING:  # slow to import
     import torch
     from transformers import BaseImageProcessor, PreTrainedModel
 
-    from hfprobe.data.splits import Images
-    from hfprobe.data.store import ImageBatches, ImageSplit
+    from hfprobe.data.pixels.store import ImageBatches, ImageSplit
+    from hfprobe.data.splits.images import Images
 
 # Settings of an image processor that change the input of a model.
 PREPROCESSING = (
@@ -167,11 +167,11 @@ class ModelFamily(Generic[ModelT, OptionsT]):
             name: name of the split in progress bars and log lines, such as "test images".
             options: the options of the run; None in an evaluation.
             train: whether the inputs are used for training, and therefore augmented.
-            augmentation: keyword arguments of `hfprobe.data.transforms.crop_and_flip`; None: no augmentation.
+            augmentation: keyword arguments of `hfprobe.data.pixels.transforms.crop_and_flip`; None: no augmentation.
             seed: seed of the augmentation.
             mirror: whether every image is mirrored.
         """
-        from hfprobe.data.store import ImageBatches
+        from hfprobe.data.pixels.store import ImageBatches
 
         return ImageBatches(
             split, processor=processor, augment=augmentation if train else None, seed=seed, mirror=mirror

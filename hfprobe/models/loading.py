@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, BaseImageProcessor, PretrainedConfig, PreTrainedModel
 
-from hfprobe.data.membership import is_membership
+from hfprobe.data.splits.membership import is_membership
 from hfprobe.models import check_preprocessing, family_of, register_models
 from hfprobe.system.errors import InputError, first_line
 from hfprobe.system.model_files import CONFIG_FILE, PROCESSOR_FILE, WEIGHTS_FILE

@@ -13,23 +13,23 @@ from transformers.integrations import TensorBoardCallback
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_callback import PrinterCallback
 
-from hfprobe.config.class_weights import find_class_weights, weights_in_loss
-from hfprobe.config.run import RunConfig
 from hfprobe.data.arguments import DEFAULT_DATASET
-from hfprobe.data.image_statistics import channel_statistics
-from hfprobe.data.splits import Splits
-from hfprobe.data.store import ImageBatches
-from hfprobe.evaluation.imbalance import are_unequal, describe_sizes
-from hfprobe.evaluation.metrics import compute_metrics
+from hfprobe.data.pixels.image_statistics import channel_statistics
+from hfprobe.data.pixels.store import ImageBatches
+from hfprobe.data.splits.images import Splits
 from hfprobe.models import check_processor, find_family
 from hfprobe.models.base import Inputs
+from hfprobe.settings.class_weights import find_class_weights, weights_in_loss
+from hfprobe.settings.run_config import RunConfig
+from hfprobe.statistics.imbalance import are_unequal, describe_sizes
 from hfprobe.system.errors import refuse
 from hfprobe.system.progress import has_bars
 from hfprobe.training.callbacks import Curves, EarlyStopping, EpochLines, Histograms, Profiler, SetEpoch, StepBar
-from hfprobe.training.output_folder import PROFILE_FOLDER, TENSORBOARD_FOLDER
+from hfprobe.training.metrics import compute_metrics
 from hfprobe.training.precision import settle_precision
 from hfprobe.training.preflight import find_shortages
-from hfprobe.training.run_folder import check_same_run, holds_run
+from hfprobe.training.resume import check_same_run, holds_run
+from hfprobe.training.run_files import PROFILE_FOLDER, TENSORBOARD_FOLDER
 from hfprobe.training.trainer import ProbeTrainer, identity
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from hfprobe.config.arguments import RunArguments
+from hfprobe.settings.arguments import RunArguments
 from hfprobe.system.errors import InputError, find_shortage, first_line
 from hfprobe.system.files import sha256, sync
 from hfprobe.system.model_files import WEIGHTS_FILE

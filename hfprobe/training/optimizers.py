@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hfprobe.config.arguments import RunArguments
+from hfprobe.settings.arguments import RunArguments
 
 # Of the quintic Newton-Schulz iteration (Jordan et al., "Muon", 2024): singular values end between 0.7 and 1.2.
 NEWTON_SCHULZ = [(3.4445, -4.7750, 2.0315)]

@@ -12,19 +12,12 @@ import torch
 from accelerate.utils import broadcast_object_list
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from hfprobe.config.run import RunConfig
-from hfprobe.data.transforms import input_size
+from hfprobe.data.pixels.transforms import input_size
 from hfprobe.models import find_family
-from hfprobe.system.precision import (
-    EMULATION,
-    LEAST_GAIN,
-    PRECISIONS,
-    Precision,
-    find_faster,
-    measure_speedup,
-)
-from hfprobe.training.output_folder import RUN_FILE
+from hfprobe.settings.run_config import RunConfig
+from hfprobe.system.precision import EMULATION, LEAST_GAIN, PRECISIONS, Precision, find_faster, measure_speedup
 from hfprobe.training.record import find_precision, read_record
+from hfprobe.training.run_files import RUN_FILE
 
 logger = logging.getLogger(__name__)
 

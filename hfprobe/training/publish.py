@@ -6,16 +6,16 @@ import inspect
 import logging
 import os
 
-from hfprobe.config.run import RunConfig
 from hfprobe.data.arguments import IN_MEMORY, same_dataset
-from hfprobe.data.splits import Splits
-from hfprobe.evaluation.imbalance import METRIC_NAMES, leading_metrics
+from hfprobe.data.splits.images import Splits
 from hfprobe.hub import local as hub
 from hfprobe.models import find_family
 from hfprobe.models.base import AUGMENTATION
+from hfprobe.settings.run_config import RunConfig
+from hfprobe.statistics.imbalance import METRIC_NAMES, leading_metrics
 from hfprobe.system.model_files import read_run
+from hfprobe.training.fit import RunResult
 from hfprobe.training.record import describe_run
-from hfprobe.training.run import RunResult
 from hfprobe.training.trainer import ProbeTrainer
 
 logger = logging.getLogger(__name__)

@@ -7,19 +7,19 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfprobe.config.run import RunConfig
 from hfprobe.models import find_family
+from hfprobe.settings.run_config import RunConfig
 from hfprobe.system import provenance
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import write_json
 from hfprobe.system.precision import PRECISIONS
-from hfprobe.training.output_folder import RUN_FILE
+from hfprobe.training.run_files import RUN_FILE
 
 if TYPE_CHECKING:  # slow to import
     from accelerate import Accelerator
     from transformers import PreTrainedModel
 
-    from hfprobe.data.splits import Splits
+    from hfprobe.data.splits.images import Splits
 
 # What a record must hold to be compared; early versions of hfprobe wrote only a part of it.
 NEEDED = ("model", "config", "class_names", "data_fingerprint", "processes", "effective_batch_size")

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfprobe.config.names import name_run
-from hfprobe.config.run import RunConfig
+from hfprobe.settings.names import name_run
+from hfprobe.settings.run_config import RunConfig
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.files import write_json
 from hfprobe.system.process import command, is_main_process
 from hfprobe.training.record import path_from, read_record, read_result
-from hfprobe.training.run_folder import check_output_dir, holds_run, is_finished
-from hfprobe.training.run_training import FinishedRun, run_training
+from hfprobe.training.resume import check_output_dir, holds_run, is_finished
+from hfprobe.training.start import FinishedRun, run_training
 
 if TYPE_CHECKING:
-    from hfprobe.data.splits import Images
+    from hfprobe.data.splits.images import Images
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def summarize_seeds(runs: list[RunConfig], *, folder: Path) -> dict[str, Any]:
     Args:
         folder: of the file that will hold the summary; its paths are relative to it, as runs and hub may be moved.
     """
-    from hfprobe.evaluation.imbalance import METRIC_NAMES, leading_metrics  # slow to import
-    from hfprobe.evaluation.statistics import summarize_values
+    from hfprobe.statistics.imbalance import METRIC_NAMES, leading_metrics
+    from hfprobe.statistics.intervals import summarize_values
 
     folders = [Path(run.training.output_dir) for run in runs]
     records = [read_record(run) for run in folders]

@@ -19,8 +19,8 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
 from transformers.training_args import HubStrategy, TrainingArguments
 
-from hfprobe.config.arguments import RunArguments
-from hfprobe.config.schedules import check_rates, warn_about_warmup
+from hfprobe.settings.arguments import RunArguments
+from hfprobe.settings.schedules import check_rates, warn_about_warmup
 from hfprobe.system.errors import CheckFailedError, MachineError
 from hfprobe.system.files import write_json
 from hfprobe.training import checkpoints

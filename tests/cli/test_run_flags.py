@@ -8,7 +8,7 @@ import pytest
 
 from helpers.flags import CASES, PARSERS, attempt, values_for
 from hfprobe.cli.run_flags import parse_runs
-from hfprobe.config.run import build_run
+from hfprobe.settings.run_config import build_run
 from hfprobe.system.errors import InputError
 
 

@@ -103,7 +103,7 @@ def test_cached_parquet_files_are_read_without_writing(dataset_folder, tmp_path,
     for path in place.rglob("*"):
         path.chmod(path.stat().st_mode & 0o555)  # as for a cache that several people share
     monkeypatch.setattr(datasets, "load_dataset", refuse_writing)
-    monkeypatch.setattr("hfprobe.data.decoding.staging_folder", refuse_writing)
+    monkeypatch.setattr("hfprobe.data.pixels.decoding.staging_folder", refuse_writing)
     assert load_splits(data, seed=1).fingerprint == first.fingerprint
     save = datasets.load_from_disk(dataset_folder)["train"].select(range(50))
     save.to_parquet(tmp_path / "data" / "train.parquet")

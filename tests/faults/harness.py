@@ -77,7 +77,7 @@ POINTS = [
     Point("in a save, before old ones go", "SimpleCNN", "hfprobe.training.checkpoints:delete_old", 3),
     Point("in a save, while old ones go", "SimpleCNN", "hfprobe.training.checkpoints:shutil.rmtree", 4),
     Point("after the last step", "SimpleCNN", f"{TRAINER}._finalize_training", 1),
-    Point("before the result is written", "SimpleCNN", "hfprobe.training.run:fit_temperature", 1),
+    Point("before the result is written", "SimpleCNN", "hfprobe.training.fit:fit_temperature", 1),
     Point("during the push", "SimpleCNN", "hfprobe.hub.local:sync", 3),
     Point("during the push, before main moves", "SimpleCNN", "hfprobe.hub.local:os.rename", 1),
     Point(
@@ -200,8 +200,8 @@ def difference(folder: Path, expected: dict) -> str | None:
 
 def prepare() -> None:
     """The imports that every run shares; no tensor is made, because threads do not survive a fork."""
-    import hfprobe.data.splits
-    import hfprobe.evaluation.evaluate
+    import hfprobe.data.splits.images
+    import hfprobe.tasks.evaluate.measure
     import hfprobe.training.assembly
     import hfprobe.training.publish  # noqa: F401
     from hfprobe.models import register_models

@@ -98,7 +98,7 @@ def test_a_run_that_had_stopped_early_says_so(laboratory):
 from harness import KINDS
 KINDS["impatient"] = ["--model", "cnn", "--epochs", "99", "--patience", "2", "--lr", "1e-9"]
 KINDS["impatient"] += ["--muon_learning_rate", "1e-9"]
-print(lab.try_point(Point("", "impatient", "hfprobe.training.run:fit_temperature")))
+print(lab.try_point(Point("", "impatient", "hfprobe.training.fit:fit_temperature")))
 print([line for line in lab.log().splitlines() if "early" in line])
 """)
     assert found[0] == "None"
@@ -136,11 +136,11 @@ for name in names:
             ["--model", "simple-cnn-data", "--report_dir", "out"],
             ["metrics.json", "predictions.parquet", "mistakes.parquet", "report.html", "per_class_metrics.csv"],
             [
-                ("hfprobe.data.store:_read", 20),
-                ("hfprobe.data.store:os.rename", 1),
+                ("hfprobe.data.pixels.store:_read", 20),
+                ("hfprobe.data.pixels.store:os.rename", 1),
                 ("hfprobe.models.simple_cnn.modeling:SimpleCNN.forward", 1),
-                ("hfprobe.evaluation.results:pq.write_table", 2),
-                ("hfprobe.reporting.report:_write_per_class", 1),
+                ("hfprobe.tasks.evaluate.result:pq.write_table", 2),
+                ("hfprobe.tasks.evaluate.page:_write_per_class", 1),
                 ("hfprobe.system.files:sync", 3),
                 ("hfprobe.system.files:os.replace", 2),
                 ("hfprobe.system.files:os.replace", 6),
@@ -151,10 +151,10 @@ for name in names:
             ["--shots", "2", "4", "--seeds", "1", *PROBE[2:], "--report_dir", "out"],
             ["label_efficiency.json", "label_efficiency.md", "label_efficiency.png"],
             [
-                ("hfprobe.data.store:_read", 20),
+                ("hfprobe.data.pixels.store:_read", 20),
                 ("hfprobe.models.linear_probe.modeling:LinearProbe.extract_features", 3),
                 (f"{TRAINER}.training_step", 5),
-                ("hfprobe.training.label_efficiency:_measure", 2),
+                ("hfprobe.tasks.label_efficiency.measure:_measure", 2),
                 ("hfprobe.models.linear_probe.head:minimise_cross_entropy", 4),
                 # Of all calls: three splits of features, four points, two files of the page.
                 ("hfprobe.system.files:os.replace", 5),
@@ -166,9 +166,9 @@ for name in names:
             ["simple-cnn-data", "--rounds", "5", "--batch_sizes", "1", "--report_dir", "out"],
             ["profile.json", "profile.md", "throughput.png", "trace-simple-cnn-data.json"],
             [
-                ("hfprobe.evaluation.profiling:peak_memory", 1),
-                ("hfprobe.evaluation.measurements:_timed", 20),
-                ("hfprobe.evaluation.profiling:profile_operators", 1),
+                ("hfprobe.tasks.profile.measure:peak_memory", 1),
+                ("hfprobe.tasks.profile.timing:_timed", 20),
+                ("hfprobe.tasks.profile.measure:profile_operators", 1),
                 ("hfprobe.system.files:os.replace", 1),
                 ("hfprobe.system.files:os.replace", 2),
             ],
@@ -179,9 +179,9 @@ def test_a_command_that_is_stopped_and_typed_again(laboratory, script, flags, re
     """It leaves no part of a result, continues where it can, and ends with the results of one that was not stopped."""
     found = laboratory(f"""
 import json
-import hfprobe.training.label_efficiency
+import hfprobe.tasks.label_efficiency.measure
 from harness import run, strike
-hfprobe.training.label_efficiency.LEAST_STEPS = 1
+hfprobe.tasks.label_efficiency.measure.LEAST_STEPS = 1
 def interrupt(): os.kill(os.getpid(), signal.SIGINT)
 script, flags, results, functions = {script!r}, {flags!r}, {results!r}, {functions!r}
 if script == "label_efficiency.py": flags += ["--dataset", str(lab.dataset)]

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save
 
 from helpers.images import make_dataset
-from hfprobe.data import cifar10_mirror
 from hfprobe.data.arguments import DEFAULT_DATASET, DataArguments
-from hfprobe.data.columns import standard_columns
+from hfprobe.data.sources import cifar10_mirror
+from hfprobe.data.sources.columns import standard_columns
 from hfprobe.models.linear_probe.backbones import load_backbone_weights
 
 BACKBONE = "test_vit.r160_in1k"

@@ -4,7 +4,7 @@ import datasets
 import numpy as np
 import PIL.Image
 
-from hfprobe.data.splits import load_images
+from hfprobe.data.splits.images import load_images
 from hfprobe.models import build_model, find_family
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "dog"]

@@ -7,8 +7,8 @@ import PIL.Image
 
 from helpers.images import load_splits
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.columns import image_paths
-from hfprobe.data.splits import load_images
+from hfprobe.data.sources.columns import image_paths
+from hfprobe.data.splits.images import load_images
 
 NAMES = ["cat", "dog"]
 

@@ -8,7 +8,7 @@ import PIL.Image
 import PIL.ImageOps
 
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.splits import load_images
+from hfprobe.data.splits.images import load_images
 
 CLASSES = ["cat", "dog"]
 SIZES = {"smaller": (20, 20), "larger": (96, 96), "wide": (200, 60), "tall": (61, 150), "odd": (67, 90)}

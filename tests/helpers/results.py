@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from hfprobe.evaluation.results import EvalResult
+from hfprobe.tasks.evaluate.result import EvalResult
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63606060000000040001f61738550000"

@@ -6,10 +6,10 @@ import pytest
 from transformers import set_seed
 
 from helpers.images import CLASSES, load_splits
-from hfprobe.config.run import NOT_REPEATED, make_run
 from hfprobe.models import build_model
+from hfprobe.settings.run_config import NOT_REPEATED, make_run
 from hfprobe.training.assembly import build_trainer
-from hfprobe.training.run import train
+from hfprobe.training.fit import train
 from hfprobe.training.trainer import ProbeTrainer
 
 

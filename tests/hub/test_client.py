@@ -22,7 +22,7 @@ from helpers.hub_content import (
 from helpers.hub_server import HubServer
 from helpers.images import CLASSES
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.sources import load_source
+from hfprobe.data.sources.source import load_source
 from hfprobe.system.errors import InputError
 
 ROOT = Path(__file__).parents[2]

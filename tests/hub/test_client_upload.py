@@ -8,9 +8,9 @@ import pytest
 from helpers.hub_content import LOG_IN, go_offline, logged, snapshot_files
 from helpers.hub_server import make_user
 from helpers.models import cat_model
-from hfprobe.config.run import make_run
 from hfprobe.hub import client as hub_client
 from hfprobe.hub import local as hub
+from hfprobe.settings.run_config import make_run
 from hfprobe.system.errors import InputError, MachineError
 
 ROOT = Path(__file__).parents[2]
@@ -196,7 +196,7 @@ def test_push_to_hub_uploads_the_local_revision_and_resume_retries_a_failed_uplo
 
 
 def test_train_checks_the_upload_permission_before_any_image_is_loaded(server, train, monkeypatch):
-    monkeypatch.setattr("hfprobe.data.splits.load_images", lambda *_, **__: pytest.fail("images were loaded"))
+    monkeypatch.setattr("hfprobe.data.splits.images.load_images", lambda *_, **__: pytest.fail("images were loaded"))
     code, _, error = train("--push_to_hub")
     assert code == 2
     assert error == f"error: {REFUSED}no token was found. Log in with `hf auth login`, or set HF_TOKEN. {INSTEAD}"

@@ -12,12 +12,12 @@ import torch
 
 from helpers.images import CLASSES, draw_images
 from helpers.models import PROBE
-from hfprobe.config.arguments import RunArguments
-from hfprobe.config.run import make_run
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.store import ImageBatches, ImageSplit
+from hfprobe.data.pixels.store import ImageBatches, ImageSplit
 from hfprobe.models import available_models, build_model, check_processor, families, family_of, find_family
 from hfprobe.models.loading import load_model
+from hfprobe.settings.arguments import RunArguments
+from hfprobe.settings.run_config import make_run
 from hfprobe.system.errors import InputError
 
 SMALL = {"probe": PROBE}  # options with which a model is built fast and offline

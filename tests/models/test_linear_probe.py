@@ -7,14 +7,14 @@ import torch
 from helpers.features import blobs
 from helpers.images import CLASSES, load_splits
 from hfprobe.cli.run_flags import parse_run
-from hfprobe.config.run import make_run
 from hfprobe.models import build_model, find_family
 from hfprobe.models.linear_probe.features import FeatureBatches
 from hfprobe.models.loading import load_model
+from hfprobe.settings.run_config import make_run
 from hfprobe.system.errors import InputError
 from hfprobe.training import assembly
 from hfprobe.training.assembly import build_trainer
-from hfprobe.training.run import train
+from hfprobe.training.fit import train
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def test_a_run_records_the_frozen_backbone(dataset_folder, tmp_path):
 
 
 def test_run_logs_that_the_temperature_stays_at_one(dataset_folder, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("hfprobe.training.run.fit_temperature", lambda **_: 1.0)
-    with caplog.at_level("INFO", logger="hfprobe.training.run"):
+    monkeypatch.setattr("hfprobe.training.fit.fit_temperature", lambda **_: 1.0)
+    with caplog.at_level("INFO", logger="hfprobe.training.fit"):
         trainer, _ = run_probe(dataset_folder, tmp_path)
     assert trainer.model.config.calibration_temperature == 1
     assert "The calibration temperature stays at 1: the validation images determine no other." in caplog.messages

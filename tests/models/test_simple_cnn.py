@@ -6,9 +6,9 @@ import torch
 from transformers import AutoModelForImageClassification
 
 from helpers.images import CLASSES
-from hfprobe.config.run import make_run
-from hfprobe.data.transforms import fit_images
+from hfprobe.data.pixels.transforms import fit_images
 from hfprobe.models import build_model, find_family
+from hfprobe.settings.run_config import make_run
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from helpers.results import make_result
-from hfprobe.evaluation.results import METRICS_FILE, EvalResult
-from hfprobe.reporting import save_evaluation, write_report
 from hfprobe.system.errors import InputError, MachineError
 from hfprobe.system.files import locked, replace_together, require_writable, staging_folder
+from hfprobe.tasks.evaluate.page import save_evaluation, write_report
+from hfprobe.tasks.evaluate.result import METRICS_FILE, EvalResult
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 

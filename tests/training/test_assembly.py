@@ -8,16 +8,16 @@ import torch
 from helpers.images import CLASSES, load_splits, make_unequal_dataset
 from helpers.models import PROBE
 from helpers.runs import interrupted_run, small_run
-from hfprobe.config.files import read_config_file
-from hfprobe.config.run import make_run
 from hfprobe.data.arguments import DEFAULT_DATASET
-from hfprobe.data.store import ImageBatches
+from hfprobe.data.pixels.store import ImageBatches
 from hfprobe.models import build_model, find_family
 from hfprobe.models.simple_cnn.modeling import CIFAR10_MEAN
+from hfprobe.settings.files import read_config_file
+from hfprobe.settings.run_config import make_run
 from hfprobe.system.errors import InputError
 from hfprobe.training.assembly import adapt, build_trainer
-from hfprobe.training.run import train
-from hfprobe.training.run_folder import check_output_dir
+from hfprobe.training.fit import train
+from hfprobe.training.resume import check_output_dir
 
 
 @pytest.mark.usefixtures("whole_network")

@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import TrainerControl, TrainerState
 
 from helpers.runs import interrupted_run, small_run
-from hfprobe.config.run import make_run
+from hfprobe.settings.run_config import make_run
 from hfprobe.system.errors import StoppedError
 from hfprobe.training.callbacks import EarlyStopping, StopOnSignal
 from hfprobe.training.trainer import ProbeTrainer

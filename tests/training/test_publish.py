@@ -6,12 +6,12 @@ from transformers import set_seed
 
 from helpers.images import CLASSES, load_splits
 from helpers.runs import small_config
-from hfprobe.config.run import make_run
 from hfprobe.models import build_model
+from hfprobe.settings.run_config import make_run
 from hfprobe.training.assembly import build_trainer
+from hfprobe.training.fit import train
 from hfprobe.training.publish import push_best
-from hfprobe.training.run import train
-from hfprobe.training.run_training import run_training
+from hfprobe.training.start import run_training
 
 
 @pytest.mark.parametrize(

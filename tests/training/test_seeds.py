@@ -6,11 +6,11 @@ import pytest
 
 from helpers.picture_folders import write_pictures
 from helpers.runs import small_config
-from hfprobe.cli import evaluate
-from hfprobe.config.run import make_run
+from hfprobe.settings.run_config import make_run
 from hfprobe.system.errors import InputError
-from hfprobe.training.run_training import run_training
+from hfprobe.tasks.evaluate import cli as evaluate
 from hfprobe.training.seeds import summarize_seeds, train_seeds
+from hfprobe.training.start import run_training
 
 
 def test_seeds_from_python_are_announced_in_turn_and_summarised(dataset_folder, tmp_path):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # slow to import
     import torch
     from transformers import BaseImageProcessor
 
-    from hfprobe.data.store import ImageSplit
+    from hfprobe.data.pixels.store import ImageSplit
     from hfprobe.models.linear_probe.modeling import LinearProbe, LinearProbeImageProcessor
 
 KEYWORDS = ("hub", "random")  # values of --backbone_weights that are no files

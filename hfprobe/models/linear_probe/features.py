@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from hfprobe.data import cache
-from hfprobe.data.store import ImageBatches, ImageSplit
+from hfprobe.data.pixels.store import ImageBatches, ImageSplit
 from hfprobe.system.files import create_array, sha256
 from hfprobe.system.progress import show_progress
 from hfprobe.system.provenance import versions

@@ -15,8 +15,8 @@ from hfprobe.system.ranges import Range
 if TYPE_CHECKING:  # slow to import
     from transformers import ViTImageProcessor
 
-    from hfprobe.data.splits import Images
-    from hfprobe.data.store import ImageBatches
+    from hfprobe.data.pixels.store import ImageBatches
+    from hfprobe.data.splits.images import Images
     from hfprobe.models.simple_cnn.modeling import SimpleCNN
 
 IMAGES_FOR_FILTERS = 1000  # of 32 x 32 pixels; fewer if they are larger

@@ -7,12 +7,7 @@ from safetensors.torch import save_file
 
 from helpers.hub_content import BACKBONE, WEIGHTS, go_offline, load_weights, logged
 from helpers.models import SMALL, build_probe, refused
-from hfprobe.models.linear_probe.backbones import (
-    RANDOM,
-    current_name,
-    inspect_backbone,
-    load_backbone_weights,
-)
+from hfprobe.models.linear_probe.backbones import RANDOM, current_name, inspect_backbone, load_backbone_weights
 from hfprobe.system.errors import InputError
 
 

@@ -7,7 +7,7 @@ import torch
 
 from helpers.images import draw_images
 from hfprobe.data import cache
-from hfprobe.data.store import ImageSplit
+from hfprobe.data.pixels.store import ImageSplit
 from hfprobe.models import build_model, find_family
 from hfprobe.models.linear_probe import features
 from hfprobe.models.linear_probe.features import View, extract_features

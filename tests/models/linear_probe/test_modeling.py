@@ -13,7 +13,7 @@ from transformers import AutoModelForImageClassification
 
 from helpers.models import SMALL, build_probe
 from helpers.processes import in_a_process_without_hfprobe
-from hfprobe.data.transforms import fit_images, normalize
+from hfprobe.data.pixels.transforms import fit_images, normalize
 from hfprobe.models import check_processor, family_of
 from hfprobe.models.linear_probe import modeling
 from hfprobe.models.loading import load_model

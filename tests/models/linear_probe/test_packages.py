@@ -9,10 +9,7 @@ from helpers.hub_content import BACKBONE, WEIGHTS, go_offline, load_weights, log
 from helpers.models import SMALL, build_probe, refused
 from hfprobe.cli.run_flags import parse_run
 from hfprobe.models.linear_probe import backbones
-from hfprobe.models.linear_probe.backbones import (
-    choose_backbone,
-    load_backbone_weights,
-)
+from hfprobe.models.linear_probe.backbones import choose_backbone, load_backbone_weights
 from hfprobe.models.linear_probe.packages import PACKAGES, is_installed
 
 PIXELS = {"tf_efficientnet_lite0": 224, "tf_efficientnet_lite1": 240, "tf_efficientnet_lite2": 260}

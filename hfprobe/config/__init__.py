@@ -1,1 +1,0 @@
-"""What a run is, before it starts: dataclasses, recipes, checks."""

@@ -1,0 +1,101 @@
+"""The images of rows, read several at a time by as many threads as there are cores; and what their headers show."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import PIL.Image
+from datasets import Dataset
+
+from hfprobe.data.pixels.pictures import MAX_PIXELS, check_header, explain, pixel_limit
+from hfprobe.data.sources.file_names import text_to_path
+from hfprobe.system.machine import count_cores
+
+T = TypeVar("T")
+
+# A thread reads this many images, or this many bytes of them, before it takes the next ones.
+CHUNK, CHUNK_BYTES = 100, 2**24
+CHUNK_OF_FILES = 8
+
+
+def find_unreadable(rows: Dataset, *, split: str, max_pixels: int = MAX_PIXELS) -> Iterator[str | None]:
+    """For each image in order, None, or a sentence that says why its header shows that it cannot be read.
+
+    Nothing is decoded, so that the images that would stop a training are found in seconds. The sentences are those of
+    `ImageSplit.unreadable`.
+
+    Args:
+        rows: columns `image` (undecoded) and `index`.
+        split, max_pixels: see `decode_images`.
+    """
+
+    def check(items: list[dict | None]) -> list[str | None]:
+        return [_check(item, max_pixels) for item in items]
+
+    with pixel_limit(max_pixels):
+        for position, found in zip(row_numbers(rows), in_threads(check, in_chunks(rows)), strict=True):
+            yield found and f"image {position} of split '{split}'{found}"
+
+
+def row_numbers(rows: Dataset) -> np.ndarray:
+    """The column `index` as (N,) int64."""
+    return rows.select_columns("index").with_format("arrow")["index"][:].to_numpy().astype(np.int64)
+
+
+def in_threads(work: Callable[[list[dict | None]], list[T]], chunks: Iterator[list[dict | None]]) -> Iterator[T]:
+    """What `work` returns for each item in order, from as many threads as there are cores.
+
+    Pillow and torch hold no lock while they decode and resize. Few chunks wait at any time, so memory stays flat.
+    """
+    PIL.Image.init()  # loads the decoders; not in two threads at once
+    workers = count_cores()
+    waiting: deque[Future[list[T]]] = deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for items in chunks:
+            waiting.append(pool.submit(work, items))
+            if len(waiting) > 2 * workers:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def in_chunks(rows: Dataset) -> Iterator[list[dict | None]]:
+    """The items of the column `image`, several at a time: five times as fast as row by row."""
+    first = next(iter(rows.take(1)))["image"] if len(rows) else None
+    if first is not None and first["bytes"] is None:
+        size = CHUNK_OF_FILES
+    else:
+        size = min(CHUNK, max(1, CHUNK_BYTES * rows.data.num_rows // max(1, rows.data.nbytes)))
+    for batch in rows.iter(batch_size=size):
+        yield batch["image"]
+
+
+def _check(item: dict | None, max_pixels: int) -> str | None:
+    try:
+        check_header(source_of(item), max_pixels=max_pixels)
+    except MemoryError:
+        raise
+    except Exception as error:
+        return describe_error(item, error)
+    return None
+
+
+def source_of(item: dict | None) -> bytes | Path:
+    """The bytes of an image file, or its path; ValueError for a row without an image."""
+    if item is None or (item["bytes"] is None and item["path"] is None):
+        raise ValueError("the row holds no image")
+    return Path(text_to_path(item["path"])) if item["bytes"] is None else item["bytes"]
+
+
+def describe_error(item: dict | None, error: Exception) -> str:
+    """The end of a sentence of `ImageSplit.unreadable`: the path, and why the image cannot be read."""
+    name = f" ({item['path']})" if item and item["path"] else ""
+    return f"{name} cannot be read: {explain(error)}"

@@ -1,0 +1,147 @@
+"""Local folders and files: one folder per class, CSV, parquet, save_to_disk, or a zip file of any of these.
+
+A split consists of exactly the images in its own folder or files; names of subfolders never change the split. The
+builders of `datasets` search for words such as train and test at any depth of a path, so files are listed here instead.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+from datasets import Dataset
+
+from hfprobe.data.arguments import DataArguments
+from hfprobe.data.sources.archives import name_zip, unpack
+from hfprobe.data.sources.class_folders import (
+    add_left_out,
+    describe_contents,
+    find_inside,
+    has_images,
+    list_loose,
+    read_class_folders,
+    read_split_folders,
+    subfolders,
+)
+from hfprobe.data.sources.columns import standard_splits
+from hfprobe.data.sources.file_kinds import is_system_folder
+from hfprobe.data.sources.split_names import standard_name
+from hfprobe.data.sources.table_folders import Found, find_tables, load_table, load_tables
+from hfprobe.data.sources.tables import TABLE_ENDINGS
+from hfprobe.system.errors import InputError, shorten
+
+logger = logging.getLogger(__name__)
+
+ALLOWED = (
+    "one folder of images per class, with or without train/ and test/ above them; a CSV file with the columns file and "
+    "label; parquet files; a save_to_disk folder; a zip file of any of these"
+)
+
+
+def load_local(place: Path, data: DataArguments, *, whole: bool = False) -> Found:
+    """The splits of a local folder or file.
+
+    Args:
+        whole: see `hfprobe.data.sources.split_names.choose_splits`.
+
+    Raises:
+        InputError: there is no dataset, or it cannot be read.
+        MachineError: the cache has no free space.
+    """
+    if place.is_file():
+        ending = place.suffix.lower()
+        if ending == ".zip":
+            return _load_zip(place, data, whole=whole)
+        if ending in TABLE_ENDINGS:
+            return load_table(place, data, whole=whole)
+        raise InputError(f"--dataset '{shorten(place)}' is a file of another kind. Allowed: {ALLOWED}.")
+    if _is_saved(place):
+        return _load_saved(place, data, whole=whole)
+    return _load_folder(place, data, whole=whole)
+
+
+def _load_zip(file: Path, data: DataArguments, *, whole: bool) -> Found:
+    """The dataset in a zip file. If all of its files are in one folder, it stands for that folder."""
+    top = unpack(file)
+    inside = [found for found in top.iterdir() if not is_system_folder(found.name)]
+    is_only = len(inside) == 1 and inside[0].is_dir() and inside[0].name not in (data.classes or ())
+    folder = inside[0] if is_only else top
+    try:
+        found = load_local(folder, data, whole=whole)
+    except InputError as error:
+        raise InputError(name_zip(str(error), file)) from error
+    if folder != top:
+        add_left_out(found.left_out, list_loose(top))
+    return found
+
+
+def _load_folder(folder: Path, data: DataArguments, *, whole: bool) -> Found:
+    """The dataset that tables describe, those at the top and in split folders; otherwise the class folders."""
+    places = [place for place in subfolders(folder) if place.name not in (data.classes or ())]
+    split_folders = [place for place in places if standard_name(place.name, data)]
+    classes = _class_folders(folder, split_folders, data)
+    tables = find_tables(folder, split_folders, data, classes=classes)
+
+    def read_classes() -> Found | None:
+        found = read_split_folders(folder, data, whole=whole) or read_class_folders(folder, data, whole=whole)
+        return None if found is None else Found(*found)
+
+    described = load_tables(tables, data, classes=classes, read_classes=read_classes, whole=whole)
+    found = described or _read_only_folder(folder, data, whole=whole) or read_classes()
+    if found is None:
+        raise InputError(f"Dataset folder '{shorten(folder)}' {describe_contents(folder)}. Allowed: {ALLOWED}.")
+    if not found.labels and data.split_column is not None:
+        raise InputError(f"--split_column applies to tables, and '{shorten(folder)}' has class folders. Leave it out.")
+    explained = {name for names in tables.left_out.values() for name in names}
+    others = {reason: [name for name in names if name not in explained] for reason, names in found.left_out.items()}
+    return found._replace(left_out=tables.left_out | {reason: names for reason, names in others.items() if names})
+
+
+def _class_folders(folder: Path, split_folders: Sequence[Path], data: DataArguments) -> list[str]:
+    """The names of the class folders; empty where no place has two or more folders with images.
+
+    A single folder, such as `images`, is a place for the images that a table names.
+    """
+    for place in (folder, *split_folders):
+        below = [found for found in subfolders(place, data.classes or ()) if found not in split_folders]
+        names = [found.name for found in below if has_images(found)]
+        if len(names) > 1:
+            return names
+    return []
+
+
+def _read_only_folder(folder: Path, data: DataArguments, *, whole: bool) -> Found | None:
+    """The dataset in the only folder of a folder, as an archive has it: `photos/photos/<class>/`."""
+    classes = data.classes or ()
+    inside = find_inside(folder, classes, data)
+    if inside is None:
+        places = subfolders(folder)
+        if len(places) != 1 or places[0].name in classes or not _holds_table(places[0]):
+            return None
+        inside = places[0]
+    logger.info("The dataset is in '%s'.", name_zip(str(inside), data.dataset))
+    found = load_local(inside, data, whole=whole)
+    add_left_out(found.left_out, list_loose(folder))
+    return found
+
+
+def _holds_table(folder: Path) -> bool:
+    names = next(os.walk(folder), ("", [], []))[2]  # none of a folder that cannot be listed
+    endings = {os.path.splitext(name)[1].lower() for name in names}
+    return _is_saved(folder) or not endings.isdisjoint(TABLE_ENDINGS)
+
+
+def _is_saved(folder: Path) -> bool:
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+
+
+def _load_saved(folder: Path, data: DataArguments, *, whole: bool) -> Found:
+    try:
+        saved = datasets.load_from_disk(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"Dataset folder '{folder}' is damaged: {error}. Save it again.") from error
+    splits = {"train": saved} if isinstance(saved, Dataset) else saved
+    return Found(*standard_splits(splits, data=data, whole=whole))

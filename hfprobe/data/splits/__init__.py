@@ -1,0 +1,1 @@
+"""From rows to the parts train, validation and test."""

@@ -1,0 +1,84 @@
+"""Whether the images of an evaluation are those that the training of the model kept apart."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+from hfprobe.data.arguments import IDENTITY, is_moved, same_dataset
+from hfprobe.data.splits.images import Images
+from hfprobe.data.splits.membership import add_up
+from hfprobe.system.errors import InputError, shorten
+
+SEEN = ("train", "validation")
+REMEDY = "pass a folder of images that it has not seen: --dataset <folder> --split all"
+
+
+def find_changes(run: dict[str, Any], images: Images, *, split: str) -> str:
+    """What has changed in a split since the training of a model: a sentence; "" for nothing.
+
+    Of a dataset other than the model's own nothing is known, unless it consists of parts of it.
+
+    Args:
+        run: what the config of the model says of its training.
+        split: the part of `images` that is to be evaluated.
+
+    Raises:
+        InputError: there are images among them that the model was trained or selected on, or there may be.
+    """
+    before, now = run.get("membership"), images.membership
+    if not before:  # not a model of a run
+        return ""
+    was, found = before.get(split, before["test"]), now[split]
+    if found["digest"] == was["digest"]:
+        return ""
+    dataset, own = images.arguments.dataset, run.get("dataset", "")
+    named = f"images of '{shorten(dataset)}'"
+    is_own = split != "all" and (same_dataset(dataset, own) or is_moved(dataset, own))
+    if is_own and found["own"] != was["own"]:
+        raise InputError(
+            f"The {split} {named} were {_origin(was)} when this model was trained, and today they are "
+            f"{_origin(found)}, so some of them may have been training images. Restore the dataset, or {REMEDY}."
+        )
+    _refuse_parts(run, images, split=split, named=named)
+    if not is_own:
+        return ""
+    if not found["own"]:
+        raise InputError(
+            f"The {named} have changed since this model was trained. Its {split} images were drawn from them, so some "
+            f"of today's {split} images may have been training images. Restore the images, or {REMEDY}."
+        )
+    difference = f"{was['images']:,} images then, {found['images']:,} now"
+    if was["images"] == found["images"]:
+        difference += ", with other files or labels"
+    others = [name for name in SEEN if name != split]
+    if add_up(before[name] for name in others) != add_up(now[name] for name in others):
+        raise InputError(
+            f"The training {named} have changed since this model was trained, and so has its {split} split "
+            f"({difference}): training images may have been moved into it. Restore the images, or {REMEDY}."
+        )
+    return f"The {split} split has changed since training: {difference}."
+
+
+def _refuse_parts(run: dict[str, Any], images: Images, *, split: str, named: str) -> None:
+    """Raise InputError for images that are those of the training, or some parts of them, divided in another way."""
+    before, now = run["membership"], images.membership
+    total = add_up(now.values())
+    if split != "all" and total == add_up(before.values()):
+        how = " ".join(
+            [f"seed {run.get('split_seed')}", *(f"--{name} {run[name]}" for name in IDENTITY if name in run)]
+        )
+        raise InputError(
+            f"The {named} are divided in another way than when this model was trained, so some of the {split} images "
+            f"may have been training images. Divide them as then, with {how}, or {REMEDY}."
+        )
+    for parts in (parts for count in range(1, 4) for parts in combinations(before, count) if set(parts) & set(SEEN)):
+        if add_up(before[name] for name in parts) in (total, now[split]["digest"]):
+            raise InputError(
+                f"The {named} are those of this model's training ({', '.join(parts)}). To evaluate it, {REMEDY}."
+            )
+
+
+def _origin(part: dict[str, Any]) -> str:
+    origin = "a split of the dataset" if part["own"] else "drawn from its training images"
+    return f"{origin} ({part['images']:,} images)"

@@ -1,0 +1,85 @@
+"""Which images a part of a dataset has, as a digest that can be compared and added up; nothing is decoded."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow.compute as pc
+from datasets import Dataset
+
+from hfprobe.data.sources.columns import image_paths, label_numbers, normalize_name
+from hfprobe.data.splits.division import PARTS
+
+BITS = 128
+
+
+def describe_part(rows: Dataset, *, own: bool, by_number: bool) -> dict[str, Any]:
+    """What a run records of a part, JSON-able: `own`, `images` (their number) and `digest`.
+
+    The digest is the sum of a digest of each image, so it does not depend on their order, and the digest of several
+    parts together is the sum of theirs. An image counts by its class, the name of its file without the folder, because
+    a dataset may be moved, and its size in bytes; without a name, by a digest of its bytes.
+
+    Args:
+        rows: with the columns `image` (undecoded), `label` and `index`.
+        own: whether the dataset has this part as a split; otherwise it was drawn.
+        by_number: count images by class and row number instead, because copies of the dataset differ in their bytes.
+    """
+    names = rows.features["label"].names
+    details = rows["index"][:] if by_number else _names_and_sizes(rows)
+    total = 0
+    for label, detail in zip(label_numbers(rows), details, strict=True):
+        text = f"{names[label]}\0{detail}".encode(errors="surrogatepass")
+        total += int.from_bytes(hashlib.blake2b(text, digest_size=BITS // 8).digest(), "big")
+    return {"own": own, "images": len(rows), "digest": _hex(total)}
+
+
+def is_membership(value: Any) -> bool:
+    """Whether a value holds what `describe_part` returns of train, validation and test."""
+    types = {"own": bool, "images": int, "digest": str}
+    parts = list(value.values()) if isinstance(value, dict) and value.keys() == set(PARTS) else [None]
+    return all(
+        isinstance(part, dict)
+        and all(type(part.get(name)) is kind for name, kind in types.items())
+        and re.fullmatch(f"[0-9a-f]{{{BITS // 4}}}", part["digest"])
+        for part in parts
+    )
+
+
+def add_up(parts: Iterable[dict[str, Any]]) -> str:
+    """The digest of several parts together."""
+    return _hex(sum(int(part["digest"], 16) for part in parts))
+
+
+def _hex(total: int) -> str:
+    return f"{total % 2**BITS:0{BITS // 4}x}"
+
+
+def _names_and_sizes(rows: Dataset) -> list[str]:
+    """What tells an image: the name of its file and its size; of an image without a name, a digest of its bytes."""
+    paths = [os.path.basename(path or "") for path in image_paths(rows)]
+    flat = rows.select_columns("image").flatten()
+    lengths = pc.binary_length(flat.data.column("image.bytes"))  # from the offsets: no image is read
+    if flat._indices is not None:
+        lengths = lengths.take(flat._indices.column(0))
+    found = [
+        f"{normalize_name(name)}\0{_size(path) if length is None else length}"
+        for path, name, length in zip(image_paths(rows), paths, lengths.to_pylist(), strict=True)
+    ]
+    nameless = [position for position, name in enumerate(paths) if not name]
+    if nameless:
+        contents = ((row["image"] or {}).get("bytes") for row in rows.select(nameless).select_columns("image"))
+        for position, content in zip(nameless, contents, strict=True):
+            found[position] = hashlib.blake2b(content or b"", digest_size=BITS // 8).hexdigest()
+    return found
+
+
+def _size(path: str | None) -> int:
+    try:
+        return os.stat(path or "").st_size
+    except OSError:  # decoding names it
+        return -1

@@ -1,1 +1,0 @@
-"""From predictions to figures: results, metrics, statistics, comparison, profile."""

@@ -1,0 +1,1 @@
+"""Intervals, paired tests, imbalance and calibration; numpy and scipy only."""

@@ -1,0 +1,212 @@
+"""Write the report of one evaluation from the files that `EvalResult.save` wrote."""
+
+from __future__ import annotations
+
+import base64
+import csv
+from io import BytesIO
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import PIL.Image
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from sklearn.metrics import classification_report
+
+from hfprobe.pages.figures import MOST_CLASSES_WITH_NUMBERS, draw_confusion_matrix
+from hfprobe.statistics.imbalance import (
+    METRIC_NAMES,
+    UNEQUAL,
+    are_unequal,
+    describe_sizes,
+    explain_baseline,
+    upper_first,
+)
+from hfprobe.system.files import replace_together
+from hfprobe.system.markdown import make_markdown_environment, printable
+from hfprobe.system.provenance import describe_hardware
+from hfprobe.tasks.evaluate.result import METRICS_FILE, EvalResult
+
+GALLERY_SIZE = 24
+# The last four signs are the full-width forms that Chinese, Japanese and Korean keyboards produce.
+FORMULA_STARTS = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20", "'")
+CONFUSED_PAIRS, PICTURES_A_PAIR = 4, 6
+# With fewer images per class, intervals of macro-F1 can be too narrow (hfprobe.statistics.intervals.draw_scores).
+FEW_IMAGES = 5
+
+
+def save_evaluation(result: EvalResult, folder: str | Path) -> Path:
+    """Write the files of an evaluation and of its report into `folder`, all of them or none.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        MachineError: the disk is full. What the folder contained before is intact.
+    """
+    with replace_together(Path(folder), last=METRICS_FILE) as staging:
+        result.save(staging)
+        write_report(staging)
+    return Path(folder) / "report.html"
+
+
+def write_report(folder: str | Path) -> Path:
+    """Write per_class_metrics.csv, classification_report.txt, confusion_matrix.png and report.html.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        InputError: the folder contains no evaluation, or a damaged one.
+        MachineError: the disk is full. A report that the folder contained before is intact.
+    """
+    folder = Path(folder)
+    result = EvalResult.load(folder)
+    metrics = result.metrics
+    matrix = draw_confusion_matrix(
+        metrics["confusion_matrix"],
+        class_names=result.class_names,
+        title=f"{printable(result.provenance['model'])} on {result.provenance['split']}\n"
+        f"{METRIC_NAMES[result.leading[0]]} {metrics[result.leading[0]]:.2%} (n = {metrics['n']:,})",
+    )
+    occurring = np.union1d(result.labels, result.predictions)  # the classes of the macro averages
+    text = classification_report(
+        result.labels,
+        result.predictions,
+        labels=occurring,
+        target_names=[printable(result.class_names[number]) for number in occurring],
+        digits=4,
+        zero_division=0,
+    )
+    page = (
+        make_environment(markdown=False)
+        .get_template("report.html.j2")
+        .render(
+            result=result,
+            metrics=metrics,
+            provenance=result.provenance,
+            confusion=_confusion_rows(metrics["confusion_matrix"]),
+            leading=result.leading,
+            unequal=describe_sizes(result.images_per_class) if are_unequal(result.images_per_class) else None,
+            unequal_factor=UNEQUAL,
+            metric_names=METRIC_NAMES,
+            not_better=explain_baseline(metrics, metrics["baseline"], result.leading),
+            cells_are_readable=len(result.class_names) <= MOST_CLASSES_WITH_NUMBERS,
+            matrix_image=_data_uri(matrix),
+            gallery=_worst_mistakes(result),
+            pairs=_confused_pairs(result),
+            mistakes=len(result.mistakes),
+            guessing_nll=np.log(len(result.class_names)),
+            without_images=[name for name, scores in metrics["per_class"].items() if scores["support"] == 0],
+            few_images=FEW_IMAGES,
+            with_few_images=sum(0 < scores["support"] < FEW_IMAGES for scores in metrics["per_class"].values()),
+        )
+    )
+    with replace_together(folder, last="report.html") as staging:
+        (staging / "confusion_matrix.png").write_bytes(matrix)
+        _write_per_class(staging / "per_class_metrics.csv", metrics["per_class"])
+        (staging / "classification_report.txt").write_text(text, encoding="utf-8")
+        (staging / "report.html").write_text(page, encoding="utf-8")
+    return folder / "report.html"
+
+
+def make_environment(*, markdown: bool) -> Environment:
+    """A Jinja environment with this package's templates; it escapes every value for Markdown or for HTML."""
+    loader = PackageLoader("hfprobe.reporting")
+    if markdown:
+        environment = make_markdown_environment(loader)
+    else:
+        environment = Environment(
+            loader=loader,
+            autoescape=True,
+            finalize=lambda value: printable(value) if type(value) is str else value,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            undefined=StrictUndefined,
+        )
+    environment.filters["percent"] = lambda share, digits=2: (
+        "\u2013" if share is None else f"{100 * share:.{digits}f}\u00a0%"
+    )
+    environment.filters["points"] = lambda difference: "\u2013" if difference is None else f"{100 * difference:+.2f}"
+    environment.filters["upper_first"] = upper_first
+    environment.filters["machine"] = describe_hardware
+    return environment
+
+
+def _write_per_class(path: Path, per_class: dict[str, dict[str, float | None]]) -> None:
+    """Write one row per class; a score that is not defined is an empty cell. docs/reports.md says how to read the file.
+
+    A spreadsheet runs a cell that begins with one of FORMULA_STARTS as a formula, quoted or not (OWASP, "CSV
+    Injection"), so an apostrophe is added in front of such a name. It is also added to a name that begins with an
+    apostrophe, so that removing one apostrophe restores every name exactly. Numbers are written unchanged.
+    """
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["class", "precision", "recall", "f1", "support"])
+        for name, scores in per_class.items():
+            found = [scores[key] for key in ("precision", "recall", "f1")]
+            shares = ["" if score is None else round(score, 6) for score in found]
+            writer.writerow(["'" * name.startswith(FORMULA_STARTS) + name, *shares, scores["support"]])
+
+
+def _confusion_rows(matrix: list[list[int]]) -> list[list[tuple[int, float]]]:
+    """The cells of a confusion matrix, each as its count and its share of the row."""
+    return [[(count, count / max(1, sum(row))) for count in row] for row in matrix]
+
+
+def _worst_mistakes(result: EvalResult) -> list[dict[str, Any]]:
+    """The GALLERY_SIZE most confident mistakes, the most confident first."""
+    return pictures_of(result, _mistakes(result)[:GALLERY_SIZE])
+
+
+def _confused_pairs(result: EvalResult) -> list[dict[str, Any]]:
+    """The CONFUSED_PAIRS most confused pairs of classes, each with its most confident mistakes.
+
+    Mistakes in both directions are counted together.
+    """
+    mistakes = _mistakes(result)
+    pairs = np.sort(np.stack([result.labels[mistakes], result.predictions[mistakes]], axis=1), axis=1)
+    kinds, counts = np.unique(pairs, axis=0, return_counts=True)
+    most = np.argsort(-counts, kind="stable")[:CONFUSED_PAIRS]
+    return [
+        {
+            "names": [result.class_names[number] for number in kinds[kind]],
+            "count": int(counts[kind]),
+            "share": float(counts[kind] / np.isin(result.labels, kinds[kind]).sum()),
+            "pictures": pictures_of(result, mistakes[(pairs == kinds[kind]).all(axis=1)][:PICTURES_A_PAIR]),
+        }
+        for kind in most
+    ]
+
+
+def _mistakes(result: EvalResult) -> np.ndarray:
+    """Positions of the wrong predictions, the most confident first."""
+    wrong = np.flatnonzero(result.predictions != result.labels)
+    return wrong[np.argsort(-result.probabilities.max(axis=1)[wrong], kind="stable")]
+
+
+def pictures_of(result: EvalResult, positions: np.ndarray) -> list[dict[str, Any]]:
+    """The values that a gallery shows for the misclassified images at these positions."""
+    pictures = []
+    for position in positions:
+        index = int(result.index[position])
+        png = result.mistakes[index]
+        file = result.files[position] if result.files else ""
+        width, height = PIL.Image.open(BytesIO(png)).size
+        pictures.append(
+            {
+                # The folder of an image is usually its class.
+                "name": "/".join(PurePath(file).parts[-2:]) or f"image {index}",
+                "true": result.class_names[result.labels[position]],
+                "predicted": result.class_names[result.predictions[position]],
+                "confidence": float(result.probabilities[position].max()),
+                "image": _data_uri(png),
+                "width": width,
+                "height": height,
+            }
+        )
+    return pictures
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -1,0 +1,223 @@
+"""Accuracy against the number of labelled images: where a probe is ahead of a network trained from scratch."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import BaseImageProcessor, PreTrainedModel, set_seed
+
+from hfprobe.data.pixels.store import ImageBatches
+from hfprobe.data.sources.columns import label_numbers
+from hfprobe.data.splits.drawing import DRAWN_SHARE
+from hfprobe.data.splits.images import Images, Splits
+from hfprobe.models import build_model, find_family
+from hfprobe.models.base import Inputs
+from hfprobe.settings.run_config import RunConfig, make_run
+from hfprobe.system import provenance
+from hfprobe.system.errors import InputError
+from hfprobe.system.files import write_json
+from hfprobe.system.progress import show_progress
+from hfprobe.tasks.evaluate.result import POINTS_FILE
+from hfprobe.training.assembly import adapt, assemble_trainer, make_inputs
+from hfprobe.training.callbacks import EpochLines, StopOnSignal
+from hfprobe.training.fit import fit
+from hfprobe.training.precision import settle_precision
+from hfprobe.training.resume import EARLIER
+
+# Few images make one batch per epoch. At least so many steps are taken: the weights would hardly change otherwise.
+LEAST_STEPS = 300
+
+
+def measure_label_efficiency(
+    *, models: dict[str, dict[str, Any]], images: Images, shots: list[int], seeds: list[int], folder: Path
+) -> dict[str, Any]:
+    """Accuracy on the test images of each model at each number of training images per class and each seed.
+
+    Each seed draws its own images (those of more shots include those of fewer), initial weights and augmentation, all
+    within one split into train and validation. A model is trained by its first recipe, and its last weights are taken.
+    It gets a quarter as many validation images as training images, as in the whole split. A model that is solved in
+    closed form is built once for all seeds, and so are its inputs. Points that the folder holds already are not
+    measured again; each new point is saved at once.
+
+    Args:
+        models: name of a model -> values for `make_run` that differ from its first recipe.
+        shots: training images per class.
+
+    Returns:
+        The content of `label_efficiency.json`: `setting`, `points` (`model`, `shots`, `seed`, `accuracy`, `n`,
+        `seconds`), `hardware`, `versions`.
+
+    Raises:
+        InputError: more shots than a class has images; the folder holds points of another setting.
+    """
+    fewest = min(np.bincount(label_numbers(images.parts["train"])))
+    if max(shots) > fewest:
+        raise InputError(
+            f"--shots is {max(shots)}; allowed: at most {fewest:,}, the training images of the smallest class."
+        )
+    models = {find_family(name).name: values for name, values in models.items()}
+    dataset = images.arguments.dataset
+    settled = {
+        name: make_run(model=name, dataset=dataset, **values).for_images(images) for name, values in models.items()
+    }
+    options = {name: config.model for name, config in settled.items()}
+    splits = {}
+    for name in models:
+        model, processor = build_model(name, labels=images.class_names, options=options[name])
+        settle_precision(settled[name], model=model, processor=processor)
+        splits[name] = images.decode("train", "validation", "test", processor=processor)
+    setting: dict[str, Any] = {
+        "class_names": images.class_names,
+        "data_fingerprint": next(iter(splits.values())).fingerprint,  # that of all: they differ in resolution alone
+        "options": {name: vars(value) | _mixed_precision(settled[name]) for name, value in options.items()},
+    }
+    points = _read_points(folder, setting)
+    content: dict[str, Any] = {
+        "setting": setting,
+        "points": points,
+        "hardware": provenance.hardware(),
+        "versions": provenance.versions(),
+    }
+    done = {(point["model"], point["shots"], point["seed"]) for point in content["points"]}
+    wanted = [(name, count, seed) for count in sorted(set(shots)) for name in models for seed in seeds]
+    missing = [key for key in wanted if key not in done]
+    classes = len(images.class_names)
+    solved = {  # once for all seeds, with the same result as for one seed alone
+        name: _prepare(
+            _make_config(models[name], settled[name], count=min(shots), classes=classes, seed=0, folder=str(folder)),
+            splits[name],
+        )
+        for name in {name for name, _, _ in missing}
+        if find_family(name).is_solved(options[name])
+    }
+    known = len(wanted) - len(missing)
+    with show_progress(total=len(wanted), initial=known, desc="Label efficiency", unit="point") as progress:
+        for name, count, seed in missing:
+            progress.set_postfix_str(f"{name}, {count} per class, seed {seed}")
+            start = time.perf_counter()
+            with tempfile.TemporaryDirectory() as run_folder:
+                how: dict[str, Any] = {"classes": classes, "seed": seed, "folder": run_folder}
+                config = _make_config(models[name], settled[name], count=count, **how)
+                prepared = solved.get(name) or _prepare(config, splits[name])
+                accuracy = _measure(prepared, config=config, splits=splits[name], count=count)
+            content["points"].append(
+                {
+                    "model": name,
+                    "shots": count,
+                    "seed": seed,
+                    "accuracy": accuracy,
+                    "n": len(splits[name].part("test")),
+                    "seconds": round(time.perf_counter() - start, 1),
+                }
+            )
+            write_json(folder / POINTS_FILE, content)
+            progress.update()
+    return content
+
+
+def _mixed_precision(settled: RunConfig) -> dict[str, str]:
+    """The precision of a run as a setting; float32 is none, as in files of earlier versions."""
+    precision = settled.training.precision
+    return {} if precision in (None, "fp32") else {"precision": precision}
+
+
+def _read_points(folder: Path, setting: dict[str, Any]) -> list[dict[str, Any]]:
+    """The points that a folder holds; options of models that are not asked for this time are added to `setting`."""
+    path = folder / POINTS_FILE
+    if not path.exists():
+        return []
+    try:
+        content = json.loads(path.read_text())
+        found, points = content["setting"], content["points"]
+        measured = {point["model"] for point in points}
+        others = {name: value for name, value in found["options"].items() if name not in setting["options"]}
+        for name in setting["options"].keys() & found["options"].keys():
+            added = {key: value for key, value in EARLIER.items() if key in setting["options"][name]}
+            found["options"][name] = added | found["options"][name]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"'{path}' is damaged. Delete it, or pass another --report_dir.") from error
+    # A model without points may have any options.
+    found["options"] |= {name: value for name, value in setting["options"].items() if name not in measured}
+    setting["options"] |= others
+    if found != json.loads(json.dumps(setting)):
+        differing = next(key for key in setting if found.get(key) != setting[key])
+        raise InputError(
+            f"'{path}' contains points with other settings: its {differing} is {found.get(differing)}, but "
+            f"{setting[differing]} was requested. Pass another --report_dir."
+        )
+    return points
+
+
+def _positions(labels: np.ndarray, *, count: int, seed: int) -> np.ndarray:
+    """Positions of `count` images of each class."""
+    drawn = np.random.default_rng(seed).permutation(len(labels))
+    return np.sort(np.concatenate([drawn[labels[drawn] == number][:count] for number in np.unique(labels)]))
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A model before it is fitted, and the inputs of each part of the split."""
+
+    model: PreTrainedModel
+    processor: BaseImageProcessor
+    inputs: dict[str, Inputs]
+
+
+def _prepare(config: RunConfig, splits: Splits) -> _Prepared:
+    set_seed(config.training.seed)
+    model, processor = build_model(config.training.model, labels=splits.class_names, options=config.model)
+    train, validation = make_inputs(config=config, model=model, processor=processor, splits=splits)
+    test = find_family(config.training.model).inputs(
+        model, processor, splits.part("test"), name="test images", options=config.model
+    )
+    return _Prepared(model, processor, {"train": train, "validation": validation, "test": test})
+
+
+def _make_config(
+    values: dict[str, Any], settled: RunConfig, *, count: int, classes: int, seed: int, folder: str
+) -> RunConfig:
+    """The first recipe's run with `count` training images per class, to its end.
+
+    Args:
+        values: what differs from the recipe.
+        settled: the run with these values, for its settings of images and model.
+    """
+    values = {name: value for name, value in values.items() if name != "precision"} | _mixed_precision(settled)
+    values |= {"model": settled.training.model, "seed": seed, "output_dir": folder}
+    values |= {"report_to": "none", "disable_tqdm": True}
+    recipe = replace(make_run(**values), data=settled.data, model=settled.model)
+    if find_family(recipe.training.model).is_solved(recipe.model):
+        return recipe
+    steps = math.ceil(count * classes / recipe.training.per_device_train_batch_size)
+    epochs = max(recipe.training.num_train_epochs, math.ceil(LEAST_STEPS / steps))
+    # The last weights are taken: nothing is chosen, so nothing is evaluated or saved on the way.
+    never: dict[str, Any] = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+    return replace(make_run(**values, **never, num_train_epochs=epochs), data=settled.data, model=settled.model)
+
+
+def _measure(prepared: _Prepared, *, config: RunConfig, splits: Splits, count: int) -> float:
+    """Test accuracy after fitting a model to `count` training images per class."""
+    seed, model, processor = config.training.seed, prepared.model, prepared.processor
+    held_out = math.ceil(count * DRAWN_SHARE / (1 - DRAWN_SHARE))
+    images = splits.part("train")
+    train = _positions(images.labels, count=count, seed=seed)
+    validation = _positions(splits.part("validation").labels, count=held_out, seed=seed)
+    adapt(config=config, model=model, images=ImageBatches(images.take(train), processor=processor))
+    trainer = assemble_trainer(
+        config=config,
+        model=model,
+        processor=processor,
+        train=prepared.inputs["train"].take(train),
+        validation=prepared.inputs["validation"].take(validation),
+    )
+    trainer.remove_callback(EpochLines)
+    trainer.remove_callback(StopOnSignal)  # an interrupted point is measured again, not continued
+    fit(trainer, config=config)
+    return trainer.predict(prepared.inputs["test"]).metrics["test_accuracy"]

@@ -1,0 +1,249 @@
+"""Classify new pictures with a trained model.
+
+    hfprobe predict photos/ *.jpg                                # the only model in the hub folder
+    hfprobe predict photos/ --model simple-cnn --top 3 --output predictions.csv --html sheet.html
+    find photos -name '*.jpg' -print0 | hfprobe predict - --model simple-cnn --temperature
+
+Folders are searched with their subfolders; hidden files and folders of thumbnails or deleted files are skipped. On a
+terminal a table of at most 40 pictures and the count of each class are printed; elsewhere one line per picture, with
+tabs between path, label, probability, "sure" or "not sure", and the label and probability of each further class of
+--top.
+
+Exit code: 0 if at least one picture was classified, although others could not be read; 1 if none could be read; 2 for a
+wrong flag, a place that does not exist or a folder without pictures; 3 if disk or memory ran out.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hfprobe.cli.parser import Parser, number_in, warn_about_repeated
+from hfprobe.system.errors import DISK_FULL, CheckFailedError, InputError, shorten
+from hfprobe.system.machine import quiet_libraries
+from hfprobe.system.markdown import printable
+from hfprobe.system.process import command
+from hfprobe.system.ranges import PIXELS, Range
+from hfprobe.system.text_width import cut_text, text_width
+
+if TYPE_CHECKING:  # slow to import
+    from hfprobe.tasks.predict.result import Predictions
+
+logger = logging.getLogger(__name__)
+
+TABLE_ENDINGS, PAGE_ENDINGS = (".csv", ".jsonl", ".parquet"), (".html", ".htm")
+# A terminal shows so many rows and classes; so many unreadable files are named.
+MOST_ROWS, MOST_CLASSES, MOST_UNREADABLE = 40, 10, 20
+NOT_SURE = "not sure"
+# Between the columns of a table; the least width of the column of paths; the greatest width of a label.
+GAP, LEAST_PATH, LONGEST_LABEL = "  ", 16, 24
+
+
+def make_parser() -> Parser:
+    parser = Parser(prog=command("predict"), description=__doc__)
+    parser.add_argument(
+        "pictures",
+        nargs="*",
+        metavar="PICTURE",
+        help="folder, file or quoted pattern such as 'photos/**/*.jpg'; - reads paths from standard input, one per "
+        "line or each ended by a null byte",
+    )
+    parser.add_argument(
+        "--model",
+        help="model folder, or name in the hub folder, such as simple-cnn or simple-cnn@<revision>; default: the only "
+        "model in the hub folder",
+    )
+    parser.add_argument("--hub_dir", default="hub", help="local hub folder; default: hub")
+    parser.add_argument(
+        "--top", type=number_in(Range(1, 1000)), default=1, help="so many of the most probable classes; default: 1"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=number_in(Range(0, 1), kind=float),
+        default=0.5,
+        help="a picture whose most probable class has a lower probability is 'not sure'; default: 0.5",
+    )
+    parser.add_argument(
+        "--temperature",
+        action="store_true",
+        help="calibrate the probabilities by the temperature that was fitted on the validation images",
+    )
+    parser.add_argument(
+        "--max_pixels",
+        type=number_in(PIXELS),
+        help="read pictures of at most this many pixels, each of which takes 4 bytes of memory; default: 178,956,970, "
+        "the limit of Pillow",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help=f"write all rows; the ending decides: {', '.join(TABLE_ENDINGS)}"
+    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of thumbnails, grouped by answer")
+    return parser
+
+
+def main() -> None:
+    parser = make_parser()
+    arguments, remaining = parser.parse_known_intermixed_args()  # pictures may stand on both sides of a flag
+    parser.refuse_unknown(remaining)
+    warn_about_repeated(parser, sys.argv[1:])
+    check_file(arguments.output, flag="--output", endings=TABLE_ENDINGS)
+    check_file(arguments.html, flag="--html", endings=PAGE_ENDINGS)
+    quiet_libraries()
+    from hfprobe.data.pixels.picture_files import STANDARD_INPUT, expand_places, find_pictures
+    from hfprobe.hub.local import resolve_model
+
+    listed = sys.stdin.buffer.read() if STANDARD_INPUT in arguments.pictures else None
+    paths = find_pictures(arguments.pictures, read_input=listed)
+    name = arguments.model or only_model(arguments.hub_dir)
+    folder = resolve_model(model=name, hub_dir=arguments.hub_dir)
+    from hfprobe.training.run_files import check_places
+
+    classified = [place for place in expand_places(arguments.pictures, read_input=listed) if os.path.isdir(place)]
+    for flag, file in (("--output", arguments.output), ("--html", arguments.html)):
+        if file is not None:
+            check_places(file, flag=flag, models=[folder], is_file=True, classified=classified)
+            same_ending = (path for path in paths if path.lower().endswith(file.suffix.lower()))
+            if os.path.realpath(file) in map(os.path.realpath, same_ending):
+                raise InputError(f"{flag} '{shorten(file)}' is one of the files to classify. Pass another path.")
+
+    from hfprobe.data.pixels.pictures import MAX_PIXELS
+    from hfprobe.models.loading import load_model
+    from hfprobe.tasks.predict.measure import predict_pictures
+    from hfprobe.tasks.predict.page import write_contact_sheet
+    from hfprobe.tasks.predict.table import write_predictions
+
+    model, processor = load_model(folder)
+    max_pixels = arguments.max_pixels or MAX_PIXELS
+    predictions = predict_pictures(
+        paths,
+        model=model,
+        processor=processor,
+        temperature=arguments.temperature,
+        skip_unreadable=True,
+        max_pixels=max_pixels,
+    )
+    print_predictions(predictions, top=arguments.top, threshold=arguments.threshold)
+    if arguments.output is not None:
+        write_predictions(arguments.output, predictions, top=arguments.top, threshold=arguments.threshold)
+        logger.info("Predictions: %s", arguments.output)
+    if arguments.html is not None:
+        shown = {key: getattr(arguments, key) for key in ("threshold", "temperature")}
+        shown |= {"model": name, "top": max(2, arguments.top), "max_pixels": max_pixels}
+        write_contact_sheet(arguments.html, predictions, **shown)
+        logger.info("Contact sheet: %s (open it in a browser)", arguments.html)
+    report_unreadable(predictions.unreadable, total=len(paths))
+
+
+def check_file(file: Path | None, *, flag: str, endings: tuple[str, ...]) -> None:
+    """Refuse a file that cannot be written, before anything slow happens.
+
+    Raises:
+        InputError: another ending; a folder of that name; no parent folder, or one that cannot be written to.
+    """
+    if file is None:
+        return
+    if file.suffix.lower() not in endings:
+        raise InputError(f"{flag} '{shorten(file)}' has an unknown ending; allowed: {', '.join(endings)}.")
+    if os.path.isdir(file):  # False for a name too long, for which Path.is_dir raises
+        raise InputError(f"{flag} '{shorten(file)}' is a folder. Pass the path of a file.")
+    if not os.path.isdir(file.parent):
+        raise InputError(
+            f"{flag} '{shorten(file)}' cannot be written: there is no folder '{shorten(file.parent)}'. Create it, or "
+            "pass another path."
+        )
+    trial = file.with_name(f".{file.name}.part")  # as long as the name that `write_beside` uses
+    try:
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise
+        raise InputError(f"{flag} '{shorten(file)}' cannot be written: {error.strerror}. Pass another path.") from error
+
+
+def only_model(hub_dir: str) -> str:
+    """The name of the only model in the hub folder.
+
+    Raises:
+        InputError: it has none, or several.
+    """
+    from hfprobe.hub.local import list_models
+
+    found = list_models(hub_dir)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InputError(
+            f"--model is missing, and the hub folder '{hub_dir}' has: {', '.join(found)}. Pass one of them."
+        )
+    raise InputError(
+        f"--model is missing, and the hub folder '{hub_dir}' has no model. Pass a model folder, or train one: "
+        f"{command('train')} --model cnn"
+    )
+
+
+def print_predictions(predictions: Predictions, *, top: int, threshold: float) -> None:
+    """A table with a heading on a terminal; otherwise one line per picture, with tabs between the values."""
+    sure = predictions.is_sure(threshold)
+    rows = zip(predictions.names, sure, predictions.top(top), strict=True)
+    if not sys.stdout.isatty():
+        for path, is_sure, [first, *others] in rows:
+            values = [path, first[0], f"{first[1]:.4f}", "sure" if is_sure else NOT_SURE]
+            values += [value for label, share in others for value in (label, f"{share:.4f}")]
+            print("\t".join(map(printable, values)))
+        return
+    table = [
+        [
+            path,
+            *(cut_text(label, LONGEST_LABEL), f"{share:.1%}", "" if is_sure else NOT_SURE),
+            *(f"{cut_text(label, LONGEST_LABEL)} {share:.1%}" for label, share in others),
+        ]
+        for path, is_sure, [(label, share), *others] in islice(rows, MOST_ROWS)
+    ]
+    if table:
+        head = ["picture", "label", "probability", "", *["next"] * (len(table[0]) - 4)]
+        print(format_table([head, *table], width=shutil.get_terminal_size().columns))
+    if len(predictions) > MOST_ROWS:
+        print(
+            f"These are the first {MOST_ROWS} of {len(predictions):,} pictures; --output FILE.csv writes all of them."
+        )
+    if len(predictions) > 1:
+        answers = [label if is_sure else NOT_SURE for label, is_sure in zip(predictions.labels, sure, strict=True)]
+        counts = Counter(answers).most_common()
+        told = [f"{printable(answer)} {count:,}" for answer, count in counts[:MOST_CLASSES]]
+        more = f" and {len(counts) - MOST_CLASSES:,} more classes" if len(counts) > MOST_CLASSES else ""
+        print(f"{len(predictions):,} pictures: {', '.join(told)}{more}.")
+
+
+def format_table(rows: list[list[str]], *, width: int) -> str:
+    """Aligned columns; the first one, of paths, is shortened so that a line fits into `width` columns."""
+    lines = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(text_width, cells)) for cells in zip(*lines, strict=True)]
+    widths[0] = max(LEAST_PATH, min(widths[0], width - sum(widths[1:]) - len(GAP) * len(widths[1:])))
+    cut = [[cut_text(path, widths[0]), *others] for path, *others in lines]
+    return "\n".join(
+        GAP.join(cell + " " * (wide - text_width(cell)) for cell, wide in zip(row, widths, strict=True)).rstrip()
+        for row in cut
+    )
+
+
+def report_unreadable(unreadable: dict[str, str], *, total: int) -> None:
+    """Name the files that could not be read on stderr.
+
+    Raises:
+        CheckFailedError: no picture was read.
+    """
+    for path, reason in islice(unreadable.items(), MOST_UNREADABLE):
+        logger.warning("Could not be read: %s: %s", printable(path), printable(reason))
+    if len(unreadable) > MOST_UNREADABLE:
+        logger.warning("... and %s more. --output lists all of them.", f"{len(unreadable) - MOST_UNREADABLE:,}")
+    if len(unreadable) == total:
+        raise CheckFailedError(f"None of the {total:,} files could be read. Pass pictures such as JPEG or PNG files.")
+    if unreadable:
+        logger.warning("%s of %s files could not be read.", f"{len(unreadable):,}", f"{total:,}")

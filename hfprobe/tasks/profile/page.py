@@ -1,0 +1,69 @@
+"""Write the tables and bar charts of a profile from profile.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hfprobe.models.costs import load_profile
+from hfprobe.pages.figures import draw_bars, draw_shares, shorten_names
+from hfprobe.system.files import replace_together
+from hfprobe.tasks.evaluate.page import make_environment
+
+
+def write_profile(folder: str | Path) -> Path:
+    """Write profile.md, throughput.png, latency.png, memory.png and operators.png; return the path of profile.md.
+
+    Raises:
+        InputError: the folder contains no profile, or a damaged one.
+    """
+    folder = Path(folder)
+    profile = load_profile(folder)
+    models = profile["models"]
+    short = dict(zip(models, shorten_names(models), strict=True))
+    latency, upper = (
+        {
+            name: {f"batch of {size}": batch["latency_ms"][key] for size, batch in model["batches"].items()}
+            for name, model in models.items()
+        }
+        for key in ("p50", "p95")
+    )
+    pictures = {
+        "throughput.png": draw_bars(
+            {
+                name: {f"batch of {size}": batch["throughput"]["median"] for size, batch in model["batches"].items()}
+                for name, model in models.items()
+            },
+            title="Throughput (median)",
+            unit="images/s",
+        ),
+        "latency.png": draw_bars(
+            latency, upper=upper, title="Latency (bar: p50, line: up to p95)", unit="ms per batch"
+        ),
+        "memory.png": draw_bars(
+            {
+                name: ({"peak memory\n(MB)": model["peak_memory_bytes"] / 1e6} if model["peak_memory_bytes"] else {})
+                | {
+                    "weights on\ndisk (MB)": model["disk_bytes"] / 1e6,
+                    "MACs per image\n(millions)": model["macs"] / 1e6,
+                    "parameters\n(millions)": model["network"]["parameters"] / 1e6,
+                }
+                for name, model in models.items()
+            },
+            title="Memory and size",
+            unit="MB, millions",
+        ),
+        "operators.png": draw_shares(
+            {
+                f"{short[name]}, {what}": {kind: shares[what] for kind, shares in model["operators"]["kinds"].items()}
+                for what in ("time", "memory")
+                for name, model in models.items()
+            },
+            title="Time and memory by kind of operator",
+        ),
+    }
+    text = make_environment(markdown=True).get_template("profile.md.j2").render(profile=profile, models=models)
+    with replace_together(folder, last="profile.md") as staging:
+        for name, picture in pictures.items():
+            (staging / name).write_bytes(picture)
+        (staging / "profile.md").write_text(text, encoding="utf-8")
+    return folder / "profile.md"

@@ -1,0 +1,1 @@
+"""Can the model overfit one batch?"""

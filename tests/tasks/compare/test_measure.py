@@ -1,0 +1,252 @@
+import dataclasses
+import json
+import re
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from helpers.images import CLASSES, load_splits
+from helpers.results import planted, without_images
+from hfprobe.data.arguments import DataArguments
+from hfprobe.statistics import intervals as statistics
+from hfprobe.statistics import paired
+from hfprobe.statistics.paired import compare_paired
+from hfprobe.system.errors import InputError
+from hfprobe.tasks.compare.comparable import load_comparable
+from hfprobe.tasks.compare.measure import compare, save_comparison
+
+
+def saved(tmp_path, **results):
+    for name, result in results.items():
+        result.save(tmp_path / name)
+    return [tmp_path / name for name in results]
+
+
+ONCE = "Each model was trained once; another seed may change its scores by more than other images would."
+
+
+def test_comparison_of_a_model_with_itself_shows_no_difference():
+    comparison = compare({"one": planted(0.8), "same": planted(0.8)})
+    (pair,) = comparison["pairs"]
+    for difference in pair["differences"].values():
+        assert difference["p"] == difference["adjusted_p"] == 1
+    # Not 0 to 0: 600 images without a disagreement leave 0.64 points to either side (Tango, 1998).
+    assert comparison["verdict"] == [
+        "The accuracies of one and same do not differ significantly on these 600 images: +0.00 points, 95 % interval "
+        "-0.64 to +0.64, exact McNemar p = 1.0000.",
+        ONCE,
+    ]
+    low, high = pair["differences"]["macro_f1"]["interval"]
+    assert -0.01 < low < 0 < high < 0.01
+
+
+def disagreeing(only_first, only_second, n=50):
+    """Two models, each alone right about so many images."""
+    base = planted(1, count=n)
+    wrong = (base.probabilities.argmax(axis=1) + 1) % 3
+    answers = [np.where(chosen, wrong, base.labels) for chosen in (
+        np.arange(n) < only_second, (np.arange(n) >= only_second) & (np.arange(n) < only_second + only_first)
+    )]  # fmt: skip
+    return [dataclasses.replace(base, probabilities=np.eye(3, dtype=np.float32)[answer]) for answer in answers]
+
+
+def test_verdict_explains_an_interval_without_zero_if_the_test_shows_no_difference():
+    one, other = disagreeing(0, 5)
+    assert compare({"one": one, "other": other})["verdict"][0] == (
+        "The accuracies of one and other do not differ significantly on these 50 images: +10.00 points, 95 % interval "
+        "+2.15 to +21.36, exact McNemar p = 0.0625. The interval excludes 0, but it is an approximation. The exact "
+        "test decides, because its error rate holds for any number of images."
+    )
+    one, other = disagreeing(0, 6)
+    verdict = compare({"one": one, "other": other, "third": one})["verdict"][0]
+    assert verdict.endswith(
+        "exact McNemar p = 0.0938 after Holm's correction for 3 pairs. The interval excludes 0, but it is not "
+        "corrected for 3 pairs. The test is corrected, and it decides."
+    )
+
+
+def test_comparison_accepts_a_split_without_images_of_a_class():
+    results = {"a": without_images(planted(0.9, seed=1), of=2), "b": without_images(planted(0.8, seed=2), of=2)}
+    never = results["b"].probabilities.copy()
+    never[:, 2] = 0  # calls nothing an owl
+    results["c"] = dataclasses.replace(results["b"], probabilities=never)
+    comparison = json.loads(json.dumps(compare(results), allow_nan=False))
+    undefined = dict.fromkeys(("precision", "recall", "f1"))
+    assert comparison["models"]["c"]["per_class"]["owl"] == undefined | {"support": 0}
+    differences = [pair["per_class"]["owl"] for pair in comparison["pairs"]]
+    assert differences == [dict.fromkeys(undefined, 0), undefined, undefined]
+    for pair in comparison["pairs"]:
+        gain = [results[pair[which]].metrics["macro_f1"] for which in ("second", "first")]
+        low, high = pair["differences"]["macro_f1"]["interval"]
+        assert low <= pair["differences"]["macro_f1"]["value"] == gain[0] - gain[1] <= high
+
+
+@pytest.mark.parametrize("order", [("good", "bad"), ("bad", "good")])
+def test_a_planted_better_model_is_found_in_either_order(order):
+    models = {"good": planted(0.95, seed=1), "bad": planted(0.8, seed=2)}
+    comparison = compare({name: models[name] for name in order})
+    (pair,) = comparison["pairs"]
+    low, high = pair["differences"]["accuracy"]["interval"]
+    assert low > 0 if order[1] == "good" else high < 0
+    found = re.fullmatch(
+        r"good is more accurate than bad by ([\d.]+) points on these 600 images \(95 % interval ([\d.]+) to ([\d.]+), "
+        r"exact McNemar p < 0.0001\).",
+        comparison["verdict"][0],
+    )
+    value, least, most = map(float, found.groups())
+    assert 0 < least < value < most
+    accuracies = [models[name].metrics["accuracy"] for name in ("good", "bad")]
+    assert value == pytest.approx(100 * (accuracies[0] - accuracies[1]), abs=0.006)
+
+
+def test_interval_of_a_difference_equals_the_paired_bootstrap_of_scipy():
+    one, other = planted(0.9, seed=1), planted(0.85, seed=2)
+    found = compare_paired(labels=one.labels, predictions=(one.predictions, other.predictions))
+    gain = (other.predictions == other.labels).astype(float) - (one.predictions == one.labels)
+    expected = stats.bootstrap((gain,), np.mean, n_resamples=10_000, method="percentile", rng=1).confidence_interval
+    assert found["accuracy"]["value"] == pytest.approx(gain.mean())
+    np.testing.assert_allclose(found["accuracy"]["interval"], expected, atol=0.003)
+    difference = other.metrics["macro_f1"] - one.metrics["macro_f1"]
+    assert found["macro_f1"]["value"] == pytest.approx(difference)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "balanced_accuracy"])
+def test_several_pairs_are_corrected_after_holm(metric):
+    results = {"a": planted(0.9, seed=1), "b": planted(0.86, seed=2), "c": planted(0.8, seed=3)}
+    comparison = compare(results)
+    assert comparison["tests"] == {
+        "accuracy": "exact McNemar", "macro_f1": "randomization test", "balanced_accuracy": "randomization test",
+        "correction": "Holm", "pairs": 3, "significance": 0.05,
+    }  # fmt: skip
+    pairs = sorted((pair["differences"][metric] for pair in comparison["pairs"]), key=lambda found: found["p"])
+    raw = [found["p"] for found in pairs]
+    expected = [3 * raw[0], max(3 * raw[0], 2 * raw[1]), max(3 * raw[0], 2 * raw[1], raw[2])]
+    assert [found["adjusted_p"] for found in pairs] == pytest.approx(np.minimum(expected, 1))
+    *sentences, last = comparison["verdict"]
+    assert all("after Holm's correction for 3 pairs" in sentence for sentence in sentences)
+    assert last == ONCE
+
+
+def test_rate_of_false_differences_is_within_the_significance_level(monkeypatch):
+    monkeypatch.setattr(statistics, "RESAMPLES", 1)
+    monkeypatch.setattr(paired, "SWAPS", 1)
+    called = 0
+    for seed in range(40):
+        pair = compare({"a": planted(0.8, seed=2 * seed), "b": planted(0.8, seed=2 * seed + 1)})["pairs"][0]
+        called += pair["differences"]["accuracy"]["adjusted_p"] < 0.05
+    assert called <= 7  # 2 expected; a binomial count exceeds 7 once in 1,000 times
+
+
+def test_the_keys_are_stable(tmp_path):
+    comparison = compare({"a": planted(0.9), "b": planted(0.8)})
+    content = json.loads(save_comparison(comparison, tmp_path / "new").read_text())
+    assert content == comparison
+    assert set(content) == {
+        "class_names", "split", "split_fingerprint", "n", "leading", "models", "pairs", "tests", "profile",
+        "verdict",
+    }  # fmt: skip
+    assert set(content["models"]["a"]) == {
+        "accuracy", "macro_precision", "macro_recall", "macro_f1", "balanced_accuracy", "intervals", "baseline",
+        "per_class", "nll", "brier", "ece",
+        "revision", "recipe", "seed", "epochs", "best_epoch", "training_seconds", "parameters", "trainable_parameters",
+        "backbone", "backbone_weights", "temperature", "test_time_augmentation", "evaluation_seconds", "hardware",
+        "versions", "cost",
+    }  # fmt: skip
+    assert set(content["pairs"][0]) == {
+        "first", "second", "only_first_right", "only_second_right", "both_right", "neither_right",
+        "differences", "per_class",
+    }  # fmt: skip
+    pair = content["pairs"][0]
+    assert sum(pair[f"{who}_right"] for who in ("both", "neither", "only_first", "only_second")) == content["n"]
+
+
+def test_names_are_those_of_the_models_or_else_of_the_folders(tmp_path):
+    named = dataclasses.replace(planted(0.8), provenance=planted(0.8).provenance | {"model": "hfprobe/other"})
+    assert list(load_comparable(saved(tmp_path, a=planted(0.9), b=named))) == ["simple-cnn", "other"]
+    pinned = dataclasses.replace(planted(0.8), provenance=planted(0.8).provenance | {"model": "hfprobe/third@0123abc"})
+    assert list(load_comparable(saved(tmp_path, a=planted(0.9), e=pinned))) == ["simple-cnn", "third"]
+    assert list(load_comparable(saved(tmp_path, c=planted(0.9), d=planted(0.8)))) == ["c", "d"]
+
+
+def renumbered(result, class_names):
+    """The same evaluation by a model whose classes are in another order."""
+    order = [result.class_names.index(name) for name in class_names]
+    return dataclasses.replace(
+        result,
+        class_names=class_names,
+        labels=np.argsort(order)[result.labels],
+        probabilities=result.probabilities[:, order],
+        provenance=result.provenance | {"split_fingerprint": "e" * 64},
+    )
+
+
+def test_classes_in_another_order_give_the_same_comparison_to_the_last_digit(tmp_path):
+    def evaluated(right, seed):
+        result = planted(right, seed=seed)
+        noise = np.random.default_rng(seed).random(result.probabilities.shape).astype(np.float32) / 1000
+        return dataclasses.replace(
+            result,
+            probabilities=result.probabilities + noise,
+            provenance=result.provenance | {"pictures_fingerprint": "d" * 64, "model": f"model-{seed}"},
+        )
+
+    one, other = evaluated(0.9, 1), evaluated(0.8, 2)
+    expected = compare(load_comparable(saved(tmp_path, one=one, other=other)))
+    for number, names in enumerate((["dog", "owl", "cat"], ["owl", "cat", "dog"], ["owl", "dog", "cat"])):
+        changed = saved(tmp_path, **{f"changed{number}": renumbered(other, names)})
+        results = load_comparable([tmp_path / "one", *changed])
+        assert compare(results) == expected
+        np.testing.assert_array_equal(results["model-2"].predictions, other.predictions)
+        np.testing.assert_array_equal(results["model-2"].labels, other.labels)
+
+
+def test_classes_in_another_order_are_compared_on_the_same_pictures_only(tmp_path):
+    one = planted(0.9, seed=1)
+    for name, fingerprints in {"none": [None, None], "other": ["a", "b"]}.items():
+        told = [{} if value is None else {"pictures_fingerprint": value} for value in fingerprints]
+        first = dataclasses.replace(one, provenance=one.provenance | told[0])
+        second = renumbered(dataclasses.replace(one, provenance=one.provenance | told[1]), ["owl", "cat", "dog"])
+        folders = saved(tmp_path, **{f"{name}-first": first, f"{name}-second": second})
+        with pytest.raises(InputError, match="cannot be compared, their images differ: fingerprint eeeeeeeeeeee and"):
+            load_comparable(folders)
+
+
+def test_the_fingerprint_of_pictures_does_not_depend_on_the_order_of_the_classes(dataset_folder):
+    one, other, fewer = (
+        load_splits(DataArguments(dataset=str(dataset_folder), classes=classes), seed=1).test
+        for classes in (CLASSES, CLASSES[::-1], CLASSES[:3])
+    )
+    assert one.pictures_fingerprint == other.pictures_fingerprint != fewer.pictures_fingerprint
+    assert one.fingerprint != other.fingerprint
+    np.testing.assert_array_equal(one.index, other.index)
+
+
+def test_evaluations_that_cannot_be_compared_are_refused(tmp_path):
+    base = planted(0.8)
+    others = {
+        "split": (
+            dataclasses.replace(base, provenance=base.provenance | {"split": "validation"}),
+            "their splits differ: validation and test. Evaluate both on the same: ",
+        ),
+        "classes": (
+            dataclasses.replace(base, class_names=["cat", "dog", "cow"]),
+            "their classes differ: cat, dog, cow and cat, dog, owl. ",
+        ),
+        "count": (planted(0.8, count=300), "their numbers of images differ: 300 and 600. "),
+        "images": (
+            dataclasses.replace(base, provenance=base.provenance | {"split_fingerprint": "abc"}),
+            "their images differ: fingerprint abc and fingerprint ffffffffffff. ",
+        ),
+    }
+    (folder,) = saved(tmp_path, base=base)
+    for name, (other, message) in others.items():
+        (second,) = saved(tmp_path, **{name: other})
+        with pytest.raises(InputError, match=re.escape(f"'{second}' and '{folder}' cannot be compared, {message}")):
+            load_comparable([folder, second])
+    with pytest.raises(InputError, match=re.escape("1 report folder cannot be compared; allowed: two or more")):
+        load_comparable([folder])
+    with pytest.raises(InputError, match=re.escape("A report folder is named twice. Pass each folder once.")):
+        load_comparable([folder, folder])
+    with pytest.raises(InputError, match=re.escape("holds no evaluation")):
+        load_comparable([folder, tmp_path])

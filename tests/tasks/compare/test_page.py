@@ -1,0 +1,146 @@
+import dataclasses
+import re
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from helpers.names import AWFUL_MODELS, AWFUL_NAMES, letters, rows, shown, texts
+from helpers.pages import Page, section_of, title_after_sorting
+from helpers.results import make_result, network_of, profile_of
+from hfprobe.system.markdown import printable
+from hfprobe.tasks.compare.measure import compare, save_comparison
+from hfprobe.tasks.compare.page import write_comparison
+
+
+@pytest.fixture
+def compared(tmp_path):
+    """Three models with their costs: (results, comparison, page)."""
+    results = {name: make_result(seed=seed, count=300) for seed, name in enumerate(("one", "two & co", "three"))}
+    networks = {name: (1000 * number, float(number)) for number, name in enumerate(results, start=1)}
+    for name, result in results.items():
+        result.provenance.update(parameters=networks[name][0], network=network_of(networks[name][0]))
+    comparison = compare(results, profile=profile_of(**networks))
+    save_comparison(comparison, tmp_path)
+    return results, comparison, write_comparison(tmp_path, results)
+
+
+def test_the_costs_are_on_the_page_and_in_the_table(compared):
+    _, comparison, page = compared
+    text, markdown = Page(page.read_text()).text, page.with_suffix(".md").read_text()
+    for number, name in enumerate(comparison["models"], start=1):
+        speed = f"{1000 * 64 / (40 * number):,.0f}"
+        assert f"{speed} images/s" in text
+        assert f"| {name} | {speed} | " in markdown
+    for kind in ("convolution", *comparison["models"]):
+        assert f"| {kind} |" in markdown
+
+
+def test_the_page_says_that_memory_was_not_measured(tmp_path):
+    results = {name: make_result() for name in ("one", "two")}
+    for result in results.values():
+        result.provenance.update(parameters=1000, network=network_of(1000), run_seconds=10.0)
+    profile = profile_of(network=(1000, 1.0))
+    profile["models"]["network"]["peak_memory_bytes"] = None  # on systems without /proc
+    save_comparison(compare(results, profile=profile), tmp_path)
+    page = write_comparison(tmp_path, results)
+    cells = re.findall(r'<td data-value="0">(.*?)</td>', section_of(page, "costs"))
+    assert cells == ["not measured"] * 2
+    assert page.with_suffix(".md").read_text().count("| not measured |") == 2
+
+
+def test_pareto_optimal_models_are_filled_marks(compared):
+    results, comparison, page = compared
+    accuracy = [result.metrics["accuracy"] for result in results.values()]  # of the quickest first
+    expected = sum(value <= max(accuracy[:number], default=-1) for number, value in enumerate(accuracy))
+    text = page.read_text()
+    assert len(re.findall(r"<circle [^>]*class=\"beaten\"", text)) == expected
+    places = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', text)]
+    assert places == sorted(places)
+    assert len(places) == len(comparison["models"])
+
+
+def test_the_axis_of_accuracy_ends_at_100_percent(tmp_path):
+    results = {name: make_result() for name in ("one", "two")}
+    for name, result in results.items():
+        perfect = dataclasses.replace(result, probabilities=np.eye(3, dtype=np.float32)[result.labels], mistakes={})
+        perfect.provenance.update(parameters=1, network=network_of(1))
+        results[name] = perfect
+    save_comparison(compare(results, profile=profile_of(network=(1, 1.0))), tmp_path)
+    marks = re.findall(r'text-anchor="end">([\d.]+) %</text>', write_comparison(tmp_path, results).read_text())
+    assert max(map(float, marks)) == 100
+
+
+def test_names_of_models_of_the_same_accuracy_are_below_each_other(tmp_path):
+    results = {name: make_result() for name in ("one", "two", "three")}
+    for number, result in enumerate(results.values(), start=1):
+        result.provenance.update(parameters=number, network=network_of(number))
+    save_comparison(compare(results, profile=profile_of(one=(1, 1.0), two=(2, 1.5), three=(3, 1.2))), tmp_path)
+    text = write_comparison(tmp_path, results).read_text()
+    heights = sorted(float(y) for y in re.findall(r'<text x="[^"]*" y="([^"]*)" text-anchor="\w+" class="name">', text))
+    assert len(heights) == 3
+    assert all(below - above >= 5 for above, below in pairwise(heights))
+
+
+def test_a_browser_loads_the_comparison_without_errors_and_sorts_its_table(compared):
+    results, _, page = compared
+    order = sorted(results, key=lambda name: -results[name].metrics["accuracy"])
+    expected = ",".join(order).replace("&", "&amp;")
+    assert title_after_sorting(page, column=1) == f"sorted {expected} 0 0"
+
+
+def test_the_comparison_shows_its_metrics_and_the_images_that_only_one_model_classifies_correctly(tmp_path):
+    results = {name: make_result(seed=seed, count=300) for seed, name in enumerate(("one", "two & co"))}
+    comparison = compare(results)
+    save_comparison(comparison, tmp_path)
+    text = Page(write_comparison(tmp_path, results).read_text()).text
+    markdown = (tmp_path / "comparison.md").read_text()
+    for said in comparison["verdict"]:
+        assert said in text
+        assert said in markdown
+    for name, model in comparison["models"].items():
+        for written in (text, markdown):
+            assert name in written
+            assert f"{100 * model['accuracy']:.2f}\u00a0%" in written
+    pair = comparison["pairs"][0]
+    for name, count in (("one", pair["only_first_right"]), ("two & co", pair["only_second_right"])):
+        assert f"Images that only {name} classifies correctly ({count})" in text
+
+
+@pytest.fixture(scope="module")
+def awful(tmp_path_factory):
+    """A comparison with its costs, of two models and many classes, all with markup in their names."""
+    folder = tmp_path_factory.mktemp("awful")
+    results = {name: make_result(AWFUL_NAMES, seed=seed, count=200) for seed, name in enumerate(AWFUL_MODELS)}
+    for number, result in enumerate(results.values(), start=1):
+        size = 1000 * number
+        result.provenance.update(parameters=size, network=network_of(size), run_seconds=10.0 * number)
+    profile = profile_of(**{name: (1000 * number, float(number)) for number, name in enumerate(AWFUL_MODELS, start=1)})
+    save_comparison(compare(results, profile=profile), folder)
+    write_comparison(folder, results)
+    return folder
+
+
+def test_names_with_markup_are_text_in_every_cell_of_a_comparison(awful):
+    markdown = (awful / "comparison.md").read_text()
+    table = [[letters(cell) for cell in row] for row in rows(markdown)]
+    names = [shown(name) for name in AWFUL_NAMES]
+    first, second = map(shown, AWFUL_MODELS)
+    assert [row[0] for row in table] == [
+        "model", first, second, "model", first, second, "shareoftime", "convolution", first, second,
+        "differencein", "accuracy", "macro-F1", "class", *names,
+    ]  # fmt: skip
+    assert table[6] == ["shareoftime", first, second]
+    assert table[13] == ["class", f"F1{first}", f"F1{second}", "differenceinF1,points"]
+    others = "".join(letters(text) for text in texts(markdown))  # fails where one is not text
+    assert f"Comparisonof{first}and{second}" in others
+    assert f"Classes:{','.join(names)}.The95%" in others
+    assert f"{first}took10stotrain" in others
+
+
+def test_names_with_markup_are_text_on_the_page_of_a_comparison(awful):
+    page = Page((awful / "comparison.html").read_text())
+    for name in (*AWFUL_NAMES, *AWFUL_MODELS):
+        assert printable(name) in page.text
+    assert not [tag for tag, _ in page.tags if tag in ("i", "b")]
+    assert "\u202e" not in page.text

@@ -1,0 +1,158 @@
+import dataclasses
+import json
+import re
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from sklearn.metrics import precision_recall_fscore_support
+
+from helpers.results import make_result, without_images
+from hfprobe.system.errors import InputError
+from hfprobe.system.files import write_json
+from hfprobe.tasks.evaluate.result import PROVENANCE_KEYS, EvalResult, summarize_classification
+
+
+def test_saved_result_loads_unchanged(tmp_path):
+    result = make_result()
+    result.save(tmp_path)
+    loaded = EvalResult.load(tmp_path)
+    for name in ("index", "labels", "probabilities", "predictions"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(result, name))
+    assert loaded.class_names == result.class_names
+    assert loaded.mistakes == result.mistakes
+    assert loaded.provenance == result.provenance
+    assert loaded.metrics == result.metrics
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_the_keys_of_metrics_json_are_stable(tmp_path):
+    make_result().save(tmp_path)
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    assert set(content) == {
+        "class_names", "n", "accuracy", "macro_precision", "macro_recall", "macro_f1", "balanced_accuracy", "per_class",
+        "confusion_matrix", "intervals", "baseline", "nll", "brier", "ece", "reliability",
+        "model", "model_revision", "split", "source", "split_fingerprint", "versions", "hardware",
+    }  # fmt: skip
+    assert set(content["per_class"]["cat"]) == {"precision", "recall", "f1", "support"}
+    assert set(content["intervals"]) == {"accuracy", "macro_f1", "balanced_accuracy"}
+    assert set(content["reliability"][0]) == {"confidence", "accuracy", "n"}
+
+
+def test_summary_equals_scikit_learn_whichever_classes_occur():
+    generator = np.random.default_rng(0)
+    labels, predictions = generator.integers(0, 3, 200), generator.integers(0, 4, 200)  # d is predicted alone, e never
+    summary = summarize_classification(labels=labels, predictions=predictions, class_names=list("abcde"))
+    expected = precision_recall_fscore_support(labels, predictions, average="macro", zero_division=0)
+    found = [summary[key] for key in ("macro_precision", "macro_recall", "macro_f1")]
+    assert found == list(expected[:3])
+    assert summary["accuracy"] == (labels == predictions).mean()
+    assert summary["per_class"]["d"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    assert summary["per_class"]["e"] == {"precision": None, "recall": None, "f1": None, "support": 0}
+    matrix = np.array(summary["confusion_matrix"])
+    assert matrix[1, 3] == ((labels == 1) & (predictions == 3)).sum()
+    assert matrix.sum() == summary["n"] == 200
+
+
+def test_a_split_that_lacks_a_class_is_saved_and_loaded(tmp_path):
+    result = without_images(make_result(), of=2)
+    result.save(tmp_path)
+    loaded = EvalResult.load(tmp_path)
+    assert loaded.metrics == result.metrics
+    assert loaded.metrics["per_class"]["owl"]["support"] == 0
+    low, high = loaded.metrics["intervals"]["macro_f1"]
+    assert 0 < low < loaded.metrics["macro_f1"] < high < 1
+
+
+def test_json_never_holds_nan(tmp_path):
+    content = {"loss": float("nan"), "list": [1.5, float("inf"), -np.inf, np.float64("nan")], "name": "NaN", "3": None}
+    write_json(tmp_path / "some.json", content)
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    found = json.loads((tmp_path / "some.json").read_text(), parse_constant=refuse)
+    assert found == {"loss": None, "list": [1.5, None, None, None], "name": "NaN", "3": None}
+
+
+def test_folder_without_an_evaluation_is_an_input_error(tmp_path):
+    expected = (
+        f"'{tmp_path}' holds no evaluation: it has no metrics.json. Make it: "
+        f"hfprobe eval --model <folder or hub name> --report_dir {tmp_path}"
+    )
+    with pytest.raises(InputError, match=re.escape(expected)):
+        EvalResult.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "predictions.parquet", "mistakes.parquet"])
+@pytest.mark.parametrize("damage", ["cut", "empty"])
+def test_damaged_files_are_input_errors(tmp_path, name, damage):
+    make_result().save(tmp_path)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
+    with pytest.raises(InputError, match=re.escape(f"The evaluation in '{tmp_path}' is damaged: ")):
+        EvalResult.load(tmp_path)
+
+
+def test_error_names_a_missing_key(tmp_path):
+    make_result().save(tmp_path)
+    (tmp_path / "metrics.json").write_text("{}")
+    with pytest.raises(InputError, match=re.escape("is damaged: 'class_names' is missing. Make it: ")):
+        EvalResult.load(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["accuracy", "per_class", *PROVENANCE_KEYS])
+def test_entries_that_reports_need_are_required(tmp_path, key):
+    make_result().save(tmp_path)
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    del content[key]
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=re.escape(f"is damaged: '{key}' is missing. Make it: ")):
+        EvalResult.load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '"metrics"'])
+def test_json_that_is_not_an_object_is_an_input_error(tmp_path, text):
+    make_result().save(tmp_path)
+    (tmp_path / "metrics.json").write_text(text)
+    with pytest.raises(InputError, match=re.escape("is damaged: metrics.json holds no JSON object. Make it: ")):
+        EvalResult.load(tmp_path)
+
+
+def test_error_names_a_missing_column(tmp_path):
+    make_result().save(tmp_path)
+    path = tmp_path / "predictions.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["probabilities"]), path)
+    with pytest.raises(InputError, match=re.escape("is damaged: 'probabilities' is missing. Make it: ")):
+        EvalResult.load(tmp_path)
+
+
+def test_interrupted_save_keeps_the_earlier_result(tmp_path, monkeypatch):
+    make_result(seed=0).save(tmp_path)
+
+    def fail(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("hfprobe.tasks.evaluate.result.write_json", fail)
+    with pytest.raises(OSError, match="no space left"):
+        make_result(seed=1).save(tmp_path)
+    assert EvalResult.load(tmp_path).metrics == make_result(seed=0).metrics
+
+
+def test_predictions_of_another_evaluation_are_detected(tmp_path):
+    for seed in (0, 1):
+        make_result(seed=seed).save(tmp_path / str(seed))
+    (tmp_path / "1" / "predictions.parquet").replace(tmp_path / "0" / "predictions.parquet")
+    expected = "is damaged: predictions.parquet and metrics.json are not of the same evaluation. Make it: "
+    with pytest.raises(InputError, match=re.escape(expected)):
+        EvalResult.load(tmp_path / "0")
+
+
+def test_every_mistake_must_have_its_image(tmp_path):
+    result = make_result()
+    first = min(result.mistakes)
+    dataclasses.replace(result, mistakes={key: png for key, png in result.mistakes.items() if key != first}).save(
+        tmp_path
+    )
+    with pytest.raises(InputError, match=re.escape(f"is damaged: mistakes.parquet lacks image {first}. Make it: ")):
+        EvalResult.load(tmp_path)
