@@ -16,7 +16,6 @@ from hfprobe.data.memory import read_memory
 from hfprobe.data.splits import images as splits
 from hfprobe.data.splits.images import Images
 from hfprobe.hub.local import resolve_model
-from hfprobe.models.costs import load_profile
 from hfprobe.models.loading import load_model
 from hfprobe.settings.arguments import RunArguments
 from hfprobe.settings.run_config import make_run
@@ -30,6 +29,7 @@ from hfprobe.tasks.compare.page import save_comparison
 from hfprobe.tasks.compare.result import Comparison
 from hfprobe.tasks.evaluate.page import save_evaluation
 from hfprobe.tasks.evaluate.result import EvalResult
+from hfprobe.tasks.profile.result import load_profile
 from hfprobe.trained_model import Model
 from hfprobe.training.run_files import check_places
 from hfprobe.training.start import run_training

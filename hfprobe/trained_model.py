@@ -14,12 +14,13 @@ from hfprobe.data.arguments import DataArguments
 from hfprobe.data.pixels.pictures import MAX_PIXELS
 from hfprobe.data.splits.images import Images
 from hfprobe.models import class_names_of
+from hfprobe.models.own_images import load_images_of
 from hfprobe.settings.values import check_value
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.files import replace_together, require_writable
 from hfprobe.system.machine import quiet_bars
 from hfprobe.system.model_files import CONFIG_FILE
-from hfprobe.tasks.evaluate.measure import evaluate_images, load_images_of
+from hfprobe.tasks.evaluate.measure import evaluate_images
 from hfprobe.tasks.evaluate.result import EvalResult
 from hfprobe.tasks.predict.measure import PictureLike, predict_pictures
 from hfprobe.tasks.predict.result import Predictions

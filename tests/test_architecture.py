@@ -9,7 +9,7 @@ import pytest
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "hfprobe"
 # Each room may import those before it, and itself; what lies beside the rooms may import every one.
-ROOMS = ["system", "hub", "data", "models", "config", "evaluation", "training", "reporting", "cli"]
+ROOMS = ["system", "statistics", "hub", "data", "models", "settings", "training", "pages", "cli", "tasks"]
 
 
 def imports(path):
@@ -39,8 +39,17 @@ def test_no_imports_form_a_loop():
     list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the loop
 
 
-def test_reporting_names_no_torch():
-    for path in [*(PACKAGE / "reporting").glob("*.py"), PACKAGE / "evaluation" / "results.py"]:
+def test_a_task_uses_of_another_task_its_result_only():
+    for path in PACKAGE.glob("tasks/*/*.py"):
+        for module in imports(path):
+            parts = module.split(".")
+            if parts[:2] == ["hfprobe", "tasks"] and len(parts) > 3:
+                assert parts[2] == path.parent.name or parts[3] == "result", f"{path.relative_to(PACKAGE)}: {module}"
+
+
+def test_results_and_pages_name_no_torch():
+    paths = [path for name in ("result", "page") for path in PACKAGE.glob(f"tasks/*/{name}.py")]
+    for path in [*paths, *PACKAGE.glob("pages/*.py"), *PACKAGE.glob("statistics/*.py")]:
         assert not [module for module in imports(path) if module.split(".")[0] in ("torch", "transformers", "evaluate")]
 
 

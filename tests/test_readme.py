@@ -36,7 +36,7 @@ def test_python_block(tmp_path, monkeypatch, dataset_folder, capsys):
 
 @pytest.mark.parametrize("command", commands())
 def test_the_command_is_accepted(command, monkeypatch, tmp_path):
-    from hfprobe.cli.main import COMMANDS, find
+    from hfprobe.cli.main import find, find_commands
 
     words = shlex.split(command, comments=True)
     at = next(number for number, word in enumerate(words) if word.startswith("scripts/") or word == "hfprobe")
@@ -48,7 +48,7 @@ def test_the_command_is_accepted(command, monkeypatch, tmp_path):
     if "--help" in flags:
         return
     if name != "train":
-        import_module(COMMANDS[name][0]).make_parser().parse_known_args(flags)
+        import_module(f"{find_commands()[name]}.cli").make_parser().parse_known_args(flags)
         return
     if "--config" in flags:
         (tmp_path / "config.yaml").write_text("epochs: 2\n")

@@ -29,16 +29,16 @@ def run(*command, cwd=ROOT):
 
 
 def test_each_script_is_a_door_to_the_command_of_the_same_name():
-    from hfprobe.cli.main import COMMANDS
+    from hfprobe.cli.main import find_commands
 
     doors = {"profile": "profile_models.py"}
-    assert sorted(doors.get(name, f"{name.replace('-', '_')}.py") for name in COMMANDS) == SCRIPTS
-    for name, (module, sentence) in COMMANDS.items():
+    assert sorted(doors.get(name, f"{name.replace('-', '_')}.py") for name in find_commands()) == SCRIPTS
+    for name, package in find_commands().items():
         path = ROOT / "scripts" / doors.get(name, f"{name.replace('-', '_')}.py")
         assert len(path.read_text().splitlines()) <= 10
-        script, module = runpy.run_path(str(path)), import_module(module)
+        script, module = runpy.run_path(str(path)), import_module(f"{package}.cli")
         assert script["main"] is module.main
-        assert script["__doc__"] == module.__doc__.splitlines()[0] == sentence
+        assert script["__doc__"] == module.__doc__.splitlines()[0] == import_module(package).__doc__
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -5,36 +5,23 @@ from __future__ import annotations
 import difflib
 import sys
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import NoReturn
 
 import hfprobe.cli.interruptible
+from hfprobe import tasks
 from hfprobe.cli.command import run_command
 from hfprobe.cli.parser import refuse_unusable
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.process import command
 
-# Command -> its module, which has a `main`, and the first line of its docstring.
-COMMANDS = {
-    "train": ("hfprobe.tasks.train.cli", "Train a model and push its best epoch to the local hub folder."),
-    "eval": ("hfprobe.tasks.evaluate.cli", "Evaluate a model and write a report."),
-    "predict": ("hfprobe.tasks.predict.cli", "Classify new pictures with a trained model."),
-    "compare": (
-        "hfprobe.tasks.compare.cli",
-        "Compare two or more models on the same images and write one page with the results.",
-    ),
-    "profile": (
-        "hfprobe.tasks.profile.cli",
-        "Measure throughput, latency, memory, multiply-accumulates and operators of models.",
-    ),
-    "label-efficiency": (
-        "hfprobe.tasks.label_efficiency.cli",
-        "Measure accuracy against training images per class, for a CNN from scratch and for a linear probe.",
-    ),
-    "sanity-check": (
-        "hfprobe.tasks.sanity_check.cli",
-        "Overfit one batch of 32 images: a model that cannot do this has a bug, and the exit code is 1.",
-    ),
-}
+
+def find_commands() -> dict[str, str]:
+    """Command -> its package: each folder of `hfprobe/tasks`. Its docstring is the sentence of `--help`."""
+    packages = [f"{tasks.__name__}.{module.name}" for module in iter_modules(tasks.__path__) if module.ispkg]
+    return {
+        getattr(import_module(name), "COMMAND", name.rpartition(".")[2].replace("_", "-")): name for name in packages
+    }
 
 
 def main() -> NoReturn:
@@ -52,9 +39,9 @@ def run() -> None:
     elif first == "--version":
         print(f"hfprobe {hfprobe.__version__}")
     else:
-        module, _ = COMMANDS[find(first)]
+        package = find_commands()[find(first)]
         del sys.argv[1]  # each command reads the rest
-        import_module(module).main()
+        import_module(f"{package}.cli").main()
 
 
 def find(name: str) -> str:
@@ -65,11 +52,12 @@ def find(name: str) -> str:
     """
     refuse_unusable([name])
     found = name.replace("_", "-")
-    if found not in COMMANDS:
-        near = difflib.get_close_matches(found, COMMANDS, n=1)
+    commands = find_commands()
+    if found not in commands:
+        near = difflib.get_close_matches(found, commands, n=1)
         remedy = f"Did you mean {near[0]}? " if near else ""
         raise InputError(
-            f"Unknown command '{shorten(name)}'. {remedy}All commands: {', '.join(COMMANDS)}. "
+            f"Unknown command '{shorten(name)}'. {remedy}All commands: {', '.join(commands)}. "
             f"The flags of one: {command('<command>')} --help"
         )
     return found
@@ -77,8 +65,9 @@ def find(name: str) -> str:
 
 def describe() -> str:
     """The text of `hfprobe --help`."""
-    width = max(map(len, COMMANDS))
-    lines = "\n".join(f"  {name:{width}}  {sentence}" for name, (_, sentence) in COMMANDS.items())
+    sentences = {name: import_module(package).__doc__ for name, package in find_commands().items()}
+    width = max(map(len, sentences))
+    lines = "\n".join(f"  {name:{width}}  {sentence}" for name, sentence in sentences.items())
     return (
         f"usage: {command('<command>')} ...\n\n"
         f"commands:\n{lines}\n\n"

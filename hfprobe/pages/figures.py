@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable
 from io import BytesIO
 from itertools import chain
@@ -205,3 +206,8 @@ def _png(figure: Figure) -> bytes:
     with quiet_about_missing_glyphs():
         figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.15)  # a long title widens the figure
     return buffer.getvalue()
+
+
+def data_uri(png: bytes) -> str:
+    """A PNG file as the address of an image in a page."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

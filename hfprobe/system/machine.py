@@ -10,8 +10,12 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from hfprobe.system.process import is_main_process
+
+if TYPE_CHECKING:  # slow to import
+    import torch
 
 # From malloc.h.
 MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_MAX = -1, -4
@@ -109,3 +113,11 @@ def quiet_libraries(*, bars: bool = True) -> None:
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
+
+
+def find_device() -> torch.device:
+    """The accelerator that torch sees, such as a GPU, as training takes it; otherwise the CPU."""
+    import torch
+
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found or torch.device("cpu")

@@ -33,12 +33,14 @@ def call(monkeypatch, capsys, tmp_path):
 
 
 def test_help_lists_each_command_with_the_first_line_of_its_docstring(call):
-    from hfprobe.cli.main import COMMANDS
+    from hfprobe.cli.main import find_commands
 
     code, said, _ = call("--help")
     assert (code, call("-h")) == (0, (0, said, ""))
     lines = [line.split(maxsplit=1) for line in said.split("commands:\n")[1].split("\n\n")[0].splitlines()]
-    assert lines == [[name, import_module(module).__doc__.splitlines()[0]] for name, (module, _) in COMMANDS.items()]
+    assert lines == [
+        [name, import_module(f"{package}.cli").__doc__.splitlines()[0]] for name, package in find_commands().items()
+    ]
     assert call() == (2, "", said)
 
 

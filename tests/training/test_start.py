@@ -11,9 +11,10 @@ from helpers.images import draw_images
 from helpers.runs import small_config
 from hfprobe.data.splits.images import load_images
 from hfprobe.models.loading import load_model
+from hfprobe.models.own_images import load_images_of
 from hfprobe.models.simple_cnn.modeling import CIFAR10_MEAN
 from hfprobe.system.errors import InputError
-from hfprobe.tasks.evaluate.measure import evaluate_model, load_images_of
+from hfprobe.tasks.evaluate.measure import evaluate_model
 from hfprobe.training.start import run_training
 
 

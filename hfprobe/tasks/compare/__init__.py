@@ -1,1 +1,1 @@
-"""Compare evaluations."""
+"""Compare two or more models on the same images and write one page with the results."""

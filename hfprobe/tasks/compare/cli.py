@@ -33,11 +33,11 @@ def main() -> None:
     arguments = make_parser().parse_args()
     require_writable(arguments.report_dir, flag="--report_dir")
 
-    from hfprobe.models.costs import load_profile
     from hfprobe.tasks.compare.comparable import load_comparable
     from hfprobe.tasks.compare.measure import compare
     from hfprobe.tasks.compare.page import save_comparison
     from hfprobe.tasks.compare.result import Comparison
+    from hfprobe.tasks.profile.result import load_profile
     from hfprobe.training.run_files import check_places
 
     results = load_comparable(arguments.folders)

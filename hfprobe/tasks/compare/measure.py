@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from hfprobe.models.costs import PROFILE_KEYS, find_costs, judge_inference
 from hfprobe.statistics.imbalance import are_unequal, describe_sizes
 from hfprobe.statistics.intervals import COVERAGE
 from hfprobe.statistics.paired import adjust_after_holm, compare_paired
 from hfprobe.system.files import write_json
 from hfprobe.tasks.evaluate.result import EvalResult
+from hfprobe.tasks.profile.result import PROFILE_KEYS, find_costs, judge_inference
 
 COMPARISON_FILE = "comparison.json"
 # Significance level. With more than two models, Holm's correction keeps it as the level of all pairs together, for each

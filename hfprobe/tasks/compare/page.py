@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from hfprobe.pages.environment import make_environment
 from hfprobe.statistics.imbalance import METRIC_NAMES
 from hfprobe.system.files import replace_together
 from hfprobe.tasks.compare import measure as comparisons
 from hfprobe.tasks.compare.measure import COMPARISON_FILE
 from hfprobe.tasks.compare.result import Comparison
-from hfprobe.tasks.evaluate.page import make_environment, pictures_of
-from hfprobe.tasks.evaluate.result import EvalResult
+from hfprobe.tasks.evaluate.result import EvalResult, pictures_of
 
 PICTURES_A_SIDE = 12
 LINE = 5  # height of a name in the scatter plot
@@ -68,7 +68,7 @@ def write_comparison(folder: str | Path, results: dict[str, EvalResult]) -> Path
     }
     with replace_together(folder, last="comparison.html") as staging:
         for name, markdown in (("comparison.md", True), ("comparison.html", False)):
-            text = make_environment(markdown=markdown).get_template(f"{name}.j2").render(**values)
+            text = make_environment(__file__, markdown=markdown).get_template(f"{name}.j2").render(**values)
             (staging / name).write_text(text, encoding="utf-8")
     return folder / "comparison.html"
 

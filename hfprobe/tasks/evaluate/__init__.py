@@ -1,1 +1,3 @@
-"""Evaluate a model and write its report."""
+"""Evaluate a model and write a report."""
+
+COMMAND = "eval"

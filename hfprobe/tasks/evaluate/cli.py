@@ -161,7 +161,8 @@ def evaluate(arguments: argparse.Namespace) -> EvalResult:
     check_places(arguments.report_dir, flag="--report_dir", dataset=arguments.dataset, models=[folder])
 
     from hfprobe.models.loading import load_model
-    from hfprobe.tasks.evaluate.measure import evaluate_images, load_images_of
+    from hfprobe.models.own_images import load_images_of
+    from hfprobe.tasks.evaluate.measure import evaluate_images
     from hfprobe.tasks.evaluate.page import save_evaluation
 
     quiet_libraries()

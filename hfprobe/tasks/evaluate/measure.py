@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
-import shlex
 import time
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,23 +12,19 @@ import PIL.Image
 import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from hfprobe.data.arguments import IDENTITY, DataArguments, is_moved, same_dataset
 from hfprobe.data.pixels.transforms import input_size
-from hfprobe.data.sources.file_kinds import walk_files, why_left_out
-from hfprobe.data.sources.split_names import NoTrainingSplitError, standard_name
 from hfprobe.data.splits.changes import find_changes
-from hfprobe.data.splits.images import Images, Splits, load_images
+from hfprobe.data.splits.images import Images, Splits
 from hfprobe.models import class_names_of, family_of
-from hfprobe.models.costs import describe_network
+from hfprobe.models.inference import BATCH_SIZE, calibration_temperature
+from hfprobe.models.network import describe_network
 from hfprobe.system import provenance
-from hfprobe.system.errors import InputError, shorten
-from hfprobe.system.process import command
+from hfprobe.system.errors import InputError
+from hfprobe.system.machine import find_device
 from hfprobe.system.progress import show_progress
 from hfprobe.tasks.evaluate.result import EvalResult
 
 logger = logging.getLogger(__name__)
-
-BATCH_SIZE = 64
 
 
 def evaluate_images(
@@ -150,101 +143,6 @@ def evaluate_model(
             "versions": provenance.versions(),
             "hardware": provenance.hardware(),
         },
-    )
-
-
-def calibration_temperature(model: PreTrainedModel) -> float:
-    """The number above 0 that logits are divided by so that probabilities are calibrated; training fits it.
-
-    Raises:
-        InputError: the model has none.
-    """
-    found = getattr(model.config, "calibration_temperature", None)
-    if found is None:
-        raise InputError("This model has no temperature: it was trained by an older hfprobe. Train it again.")
-    return found
-
-
-def find_device() -> torch.device:
-    """The GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def load_images_of(
-    model: PreTrainedModel,
-    *,
-    dataset: str | None = None,
-    classes: list[str] | None = None,
-    max_eval_samples: int | None = None,
-    whole: bool = False,
-    split: str = "test",
-    **settings: Any,
-) -> Images:
-    """The images that a model was trained and validated on, and its test images, in the same split.
-
-    Args:
-        dataset, classes: in place of the model's own; the split is drawn with the model's seed.
-        max_eval_samples: at most this many images of validation and test, stratified.
-        whole: all images of a dataset as one part, `all`.
-        split: that is evaluated. Another dataset than the model's own needs no training split.
-        settings: other fields of DataArguments, in place of the model's own.
-
-    Raises:
-        InputError: no such dataset or class.
-    """
-    run = getattr(model.config, "run", {})
-    own = run.get("dataset", DataArguments.dataset)
-    if dataset is None and os.path.isabs(own) and not os.path.exists(own):
-        raise InputError(
-            f"The dataset of this model, '{shorten(own)}', does not exist any more. If it was moved, pass its new "
-            "place: --dataset <folder>."
-        )
-    is_own = dataset is None or same_dataset(dataset, own) or (not whole and is_moved(dataset, own))
-    if whole and is_own:
-        raise InputError(
-            "--split all evaluates every image of a dataset, and this model was trained on some of its own. Pass "
-            "--dataset with images that it has not seen."
-        )
-    known = {name: run[name] for name in IDENTITY if name in run} if is_own else {}
-    chosen = classes or (run.get("classes") if is_own else None)  # on purpose, now or for the run
-    data = DataArguments(
-        dataset=dataset or own,
-        classes=chosen or class_names_of(model),
-        max_eval_samples=max_eval_samples,
-        **known | {name: value for name, value in settings.items() if value},
-    )
-    seed = run.get("split_seed", run.get("seed", 42))
-    try:
-        try:
-            images = load_images(data, seed=seed, whole=whole, of_model=chosen is None)
-        except NoTrainingSplitError as error:
-            if is_own or split not in error.found:
-                raise
-            images = load_images(data, seed=seed, whole=split, of_model=chosen is None)
-    except InputError as error:
-        if is_own or not _has_loose_images(data):
-            raise
-        remedy = f"To classify images without labels: {command('predict')} {shlex.quote(data.dataset)}"
-        raise InputError(f"{error} {remedy}") from error
-    if not is_own and not whole and split == "test" and "test" not in images.source_keys:
-        logger.warning(
-            "'%s' has no test split, so its test images are a fifth of its images. To evaluate all of them, pass "
-            "--split all.",
-            shorten(data.dataset),
-        )
-    return images
-
-
-def _has_loose_images(data: DataArguments) -> bool:
-    """Whether a dataset is a folder whose images are in no class folder, directly or in folders of splits."""
-    place = Path(data.dataset)
-    if not place.is_dir():
-        return False
-    files = (file.parent for file in walk_files(place) if why_left_out(file.name) is None)
-    folders = set(files)
-    return bool(folders) and all(
-        folder == place or (folder.parent == place and standard_name(folder.name, data) is not None)
-        for folder in folders
     )
 
 

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-from io import BytesIO
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from sklearn.metrics import classification_report
 
-from hfprobe.pages.figures import MOST_CLASSES_WITH_NUMBERS, draw_confusion_matrix
+from hfprobe.pages.environment import FORMULA_STARTS, make_environment
+from hfprobe.pages.figures import MOST_CLASSES_WITH_NUMBERS, data_uri, draw_confusion_matrix
 from hfprobe.statistics.imbalance import (
     METRIC_NAMES,
     UNEQUAL,
     are_unequal,
     describe_sizes,
     explain_baseline,
-    upper_first,
 )
 from hfprobe.system.files import replace_together
-from hfprobe.system.markdown import make_markdown_environment, printable
-from hfprobe.system.provenance import describe_hardware
-from hfprobe.tasks.evaluate.result import METRICS_FILE, EvalResult
+from hfprobe.system.markdown import printable
+from hfprobe.tasks.evaluate.result import METRICS_FILE, EvalResult, pictures_of
 
 GALLERY_SIZE = 24
-# The last four signs are the full-width forms that Chinese, Japanese and Korean keyboards produce.
-FORMULA_STARTS = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20", "'")
 CONFUSED_PAIRS, PICTURES_A_PAIR = 4, 6
 # With fewer images per class, intervals of macro-F1 can be too narrow (hfprobe.statistics.intervals.draw_scores).
 FEW_IMAGES = 5
@@ -79,7 +72,7 @@ def write_report(folder: str | Path) -> Path:
         zero_division=0,
     )
     page = (
-        make_environment(markdown=False)
+        make_environment(__file__, markdown=False)
         .get_template("report.html.j2")
         .render(
             result=result,
@@ -92,7 +85,7 @@ def write_report(folder: str | Path) -> Path:
             metric_names=METRIC_NAMES,
             not_better=explain_baseline(metrics, metrics["baseline"], result.leading),
             cells_are_readable=len(result.class_names) <= MOST_CLASSES_WITH_NUMBERS,
-            matrix_image=_data_uri(matrix),
+            matrix_image=data_uri(matrix),
             gallery=_worst_mistakes(result),
             pairs=_confused_pairs(result),
             mistakes=len(result.mistakes),
@@ -108,29 +101,6 @@ def write_report(folder: str | Path) -> Path:
         (staging / "classification_report.txt").write_text(text, encoding="utf-8")
         (staging / "report.html").write_text(page, encoding="utf-8")
     return folder / "report.html"
-
-
-def make_environment(*, markdown: bool) -> Environment:
-    """A Jinja environment with this package's templates; it escapes every value for Markdown or for HTML."""
-    loader = PackageLoader("hfprobe.reporting")
-    if markdown:
-        environment = make_markdown_environment(loader)
-    else:
-        environment = Environment(
-            loader=loader,
-            autoescape=True,
-            finalize=lambda value: printable(value) if type(value) is str else value,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            undefined=StrictUndefined,
-        )
-    environment.filters["percent"] = lambda share, digits=2: (
-        "\u2013" if share is None else f"{100 * share:.{digits}f}\u00a0%"
-    )
-    environment.filters["points"] = lambda difference: "\u2013" if difference is None else f"{100 * difference:+.2f}"
-    environment.filters["upper_first"] = upper_first
-    environment.filters["machine"] = describe_hardware
-    return environment
 
 
 def _write_per_class(path: Path, per_class: dict[str, dict[str, float | None]]) -> None:
@@ -183,30 +153,3 @@ def _mistakes(result: EvalResult) -> np.ndarray:
     """Positions of the wrong predictions, the most confident first."""
     wrong = np.flatnonzero(result.predictions != result.labels)
     return wrong[np.argsort(-result.probabilities.max(axis=1)[wrong], kind="stable")]
-
-
-def pictures_of(result: EvalResult, positions: np.ndarray) -> list[dict[str, Any]]:
-    """The values that a gallery shows for the misclassified images at these positions."""
-    pictures = []
-    for position in positions:
-        index = int(result.index[position])
-        png = result.mistakes[index]
-        file = result.files[position] if result.files else ""
-        width, height = PIL.Image.open(BytesIO(png)).size
-        pictures.append(
-            {
-                # The folder of an image is usually its class.
-                "name": "/".join(PurePath(file).parts[-2:]) or f"image {index}",
-                "true": result.class_names[result.labels[position]],
-                "predicted": result.class_names[result.predictions[position]],
-                "confidence": float(result.probabilities[position].max()),
-                "image": _data_uri(png),
-                "width": width,
-                "height": height,
-            }
-        )
-    return pictures
-
-
-def _data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -11,7 +11,7 @@ import shlex
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from hfprobe.pages.figures import data_uri
 from hfprobe.statistics.imbalance import describe_scores, leading_metrics, score_baseline
 from hfprobe.statistics.intervals import calibration, metric_intervals, score_predictions
 from hfprobe.system.errors import InputError, shorten
@@ -30,7 +31,6 @@ from hfprobe.system.process import command
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.parquet"
 MISTAKES_FILE = "mistakes.parquet"
-POINTS_FILE = "label_efficiency.json"
 # Entries of the provenance that reports and comparisons need.
 PROVENANCE_KEYS = ("model", "model_revision", "split", "split_fingerprint", "versions")
 # Metrics that reports of earlier versions lack.
@@ -234,3 +234,26 @@ def summarize_classification(*, labels: np.ndarray, predictions: np.ndarray, cla
         },
         "confusion_matrix": confusion_matrix(labels, predictions, labels=numbers).tolist(),
     }
+
+
+def pictures_of(result: EvalResult, positions: np.ndarray) -> list[dict[str, Any]]:
+    """The values that a gallery shows for the misclassified images at these positions."""
+    pictures = []
+    for position in positions:
+        index = int(result.index[position])
+        png = result.mistakes[index]
+        file = result.files[position] if result.files else ""
+        width, height = PIL.Image.open(BytesIO(png)).size
+        pictures.append(
+            {
+                # The folder of an image is usually its class.
+                "name": "/".join(PurePath(file).parts[-2:]) or f"image {index}",
+                "true": result.class_names[result.labels[position]],
+                "predicted": result.class_names[result.predictions[position]],
+                "confidence": float(result.probabilities[position].max()),
+                "image": data_uri(png),
+                "width": width,
+                "height": height,
+            }
+        )
+    return pictures

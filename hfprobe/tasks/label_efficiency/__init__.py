@@ -1,1 +1,1 @@
-"""Accuracy against the number of labelled images."""
+"""Measure accuracy against training images per class, for a CNN from scratch and for a linear probe."""

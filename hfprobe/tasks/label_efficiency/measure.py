@@ -24,7 +24,7 @@ from hfprobe.system import provenance
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import write_json
 from hfprobe.system.progress import show_progress
-from hfprobe.tasks.evaluate.result import POINTS_FILE
+from hfprobe.tasks.label_efficiency.result import POINTS_FILE
 from hfprobe.training.assembly import adapt, assemble_trainer, make_inputs
 from hfprobe.training.callbacks import EpochLines, StopOnSignal
 from hfprobe.training.fit import fit

@@ -7,11 +7,11 @@ from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
+from hfprobe.pages.environment import make_environment
 from hfprobe.pages.figures import draw_curves
 from hfprobe.statistics.intervals import summarize_values
 from hfprobe.system.files import replace_together
-from hfprobe.tasks.evaluate.page import make_environment
-from hfprobe.tasks.evaluate.result import POINTS_FILE
+from hfprobe.tasks.label_efficiency.result import POINTS_FILE
 
 
 def write_label_efficiency(folder: str | Path) -> Path:
@@ -30,7 +30,7 @@ def write_label_efficiency(folder: str | Path) -> Path:
         scale=100,
     )
     text = (
-        make_environment(markdown=True)
+        make_environment(__file__, markdown=True)
         .get_template("label_efficiency.md.j2")
         .render(
             content=content,

@@ -1,1 +1,1 @@
-"""Classify new images."""
+"""Classify new pictures with a trained model."""

@@ -25,10 +25,10 @@ from hfprobe.data.pixels.pictures import MAX_PIXELS, convert_picture, explain, p
 from hfprobe.data.pixels.transforms import fit_images, normalize
 from hfprobe.data.sources.columns import find_column
 from hfprobe.models import class_names_of
+from hfprobe.models.inference import BATCH_SIZE, calibration_temperature
 from hfprobe.system.errors import InputError, shorten
-from hfprobe.system.machine import count_cores
+from hfprobe.system.machine import count_cores, find_device
 from hfprobe.system.progress import show_progress
-from hfprobe.tasks.evaluate.measure import BATCH_SIZE, calibration_temperature, find_device
 from hfprobe.tasks.predict.result import Predictions
 
 logger = logging.getLogger(__name__)

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from hfprobe.data.pixels.pictures import MAX_PIXELS, pixel_limit, read_picture
+from hfprobe.pages.environment import make_environment
 from hfprobe.system.files import write_beside
 from hfprobe.system.machine import count_cores
 from hfprobe.system.progress import show_progress
-from hfprobe.tasks.evaluate.page import make_environment
 from hfprobe.tasks.predict.result import Predictions
 
 # Thumbnails on a page of a few megabytes, and their longest side in pixels.
@@ -82,7 +82,7 @@ def write_contact_sheet(
             shares = predictions.confidences[group.positions]
             sections.append({"label": group.label, "count": len(shares), "mean": shares.mean(), "pictures": pictures})
     page = (
-        make_environment(markdown=False)
+        make_environment(__file__, markdown=False)
         .get_template("contact_sheet.html.j2")
         .render(
             model=model,

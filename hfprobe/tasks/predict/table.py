@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hfprobe.data.sources.file_names import escape
+from hfprobe.pages.environment import FORMULA_STARTS
 from hfprobe.system.files import write_beside
-from hfprobe.tasks.evaluate.page import FORMULA_STARTS
 from hfprobe.tasks.predict.result import Predictions
 
 

@@ -1,1 +1,1 @@
-"""Measure speed and memory."""
+"""Measure throughput, latency, memory, multiply-accumulates and operators of models."""

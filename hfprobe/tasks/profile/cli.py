@@ -48,10 +48,10 @@ def main() -> None:
     folders = [resolve_model(model=model, hub_dir=arguments.hub_dir) for model in arguments.models]
     check_places(arguments.report_dir, flag="--report_dir", models=folders)
 
-    from hfprobe.models.costs import PROFILE_FILE
     from hfprobe.system.files import replace_together
     from hfprobe.tasks.profile.measure import name_models, profile_models, save_profile
     from hfprobe.tasks.profile.page import write_profile
+    from hfprobe.tasks.profile.result import PROFILE_FILE
 
     named = name_models(arguments.models, folders)
     quiet_libraries()

@@ -11,14 +11,15 @@ import torch
 
 from hfprobe.data.pixels.transforms import input_size
 from hfprobe.models import family_of
-from hfprobe.models.costs import PROFILE_FILE, describe_network
 from hfprobe.models.loading import load_model
+from hfprobe.models.network import describe_network
 from hfprobe.system import provenance
 from hfprobe.system.errors import InputError, MachineError, first_line
 from hfprobe.system.files import write_json
+from hfprobe.system.machine import find_device
 from hfprobe.system.precision import find_faster
-from hfprobe.tasks.evaluate.measure import find_device
 from hfprobe.tasks.profile.precisions import COMPARED, choose_precision, compare_answers
+from hfprobe.tasks.profile.result import PROFILE_FILE
 from hfprobe.tasks.profile.timing import (
     WARMUP_STEPS,
     count_macs,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hfprobe.models.costs import load_profile
+from hfprobe.pages.environment import make_environment
 from hfprobe.pages.figures import draw_bars, draw_shares, shorten_names
 from hfprobe.system.files import replace_together
-from hfprobe.tasks.evaluate.page import make_environment
+from hfprobe.tasks.profile.result import load_profile
 
 
 def write_profile(folder: str | Path) -> Path:
@@ -61,7 +61,9 @@ def write_profile(folder: str | Path) -> Path:
             title="Time and memory by kind of operator",
         ),
     }
-    text = make_environment(markdown=True).get_template("profile.md.j2").render(profile=profile, models=models)
+    text = (
+        make_environment(__file__, markdown=True).get_template("profile.md.j2").render(profile=profile, models=models)
+    )
     with replace_together(folder, last="profile.md") as staging:
         for name, picture in pictures.items():
             (staging / name).write_bytes(picture)

@@ -13,11 +13,12 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from hfprobe.data.pixels.store import ImageBatches, ImageSplit
 from hfprobe.data.pixels.transforms import input_size
 from hfprobe.data.splits.changes import find_changes
+from hfprobe.models.inference import BATCH_SIZE
+from hfprobe.models.own_images import load_images_of
 from hfprobe.statistics.paired import compare_paired
 from hfprobe.system.errors import InputError, MachineError, first_line
 from hfprobe.system.precision import LEAST_GAIN
 from hfprobe.system.progress import show_progress
-from hfprobe.tasks.evaluate.measure import BATCH_SIZE, load_images_of
 from hfprobe.tasks.profile.timing import make_step, noise
 
 logger = logging.getLogger(__name__)

@@ -1,1 +1,1 @@
-"""Train a model."""
+"""Train a model and push its best epoch to the local hub folder."""

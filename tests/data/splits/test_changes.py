@@ -9,8 +9,9 @@ from helpers.picture_folders import NAMES, draw, write_pictures
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.splits.changes import find_changes
 from hfprobe.data.splits.images import load_images
+from hfprobe.models.own_images import load_images_of
 from hfprobe.system.errors import InputError
-from hfprobe.tasks.evaluate.measure import evaluate_images, load_images_of
+from hfprobe.tasks.evaluate.measure import evaluate_images
 
 SPLITS = ("train", "validation", "test")
 REMEDY = "pass a folder of images that it has not seen: --dataset <folder> --split all."

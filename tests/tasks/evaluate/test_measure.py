@@ -12,8 +12,9 @@ from hfprobe.data.arguments import DataArguments
 from hfprobe.data.splits.images import load_images
 from hfprobe.models import build_model, find_family
 from hfprobe.models.loading import load_model
+from hfprobe.models.own_images import load_images_of
 from hfprobe.system.errors import InputError
-from hfprobe.tasks.evaluate.measure import evaluate_model, load_images_of
+from hfprobe.tasks.evaluate.measure import evaluate_model
 
 
 @pytest.fixture

@@ -268,7 +268,7 @@ def test_a_model_without_mistakes(tmp_path):
 
 def test_reporting_never_imports_torch(report):
     code = (
-        f"import sys; from hfprobe.reporting import write_report; write_report({str(report)!r}); "
+        f"import sys; from hfprobe.tasks.evaluate.page import write_report; write_report({str(report)!r}); "
         "print(sys.modules.keys() & {'torch', 'transformers'})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

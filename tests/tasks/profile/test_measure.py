@@ -7,11 +7,11 @@ import textwrap
 import pytest
 
 from hfprobe.models import build_model, find_family
-from hfprobe.models.costs import load_profile
 from hfprobe.system.errors import InputError
 from hfprobe.tasks.profile import measure as profiling
 from hfprobe.tasks.profile.measure import name_models, profile_models, save_profile
 from hfprobe.tasks.profile.page import write_profile
+from hfprobe.tasks.profile.result import load_profile
 
 
 def save_model(folder, *, name="cnn", **options):
@@ -71,7 +71,7 @@ def test_memory_is_measured_after_every_import(profiled):
     script = f"""
         import sys
         from pathlib import Path
-        from hfprobe.evaluation import measurements
+        from hfprobe.tasks.profile import timing as measurements
         modules, status = [], measurements._status
         measurements._status = lambda field: modules.append(set(sys.modules)) or status(field)
         measurements._resident_growth(Path({str(folder / "b")!r}), 64, 1)

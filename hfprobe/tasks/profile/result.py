@@ -2,46 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfprobe.models import family_of
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.process import command
 from hfprobe.tasks.evaluate.result import EvalResult
 
 if TYPE_CHECKING:  # slow to import
-    from transformers import PreTrainedModel
+    pass
 
 PROFILE_FILE = "profile.json"
 # Keys of a profile that say where and how it was measured.
 PROFILE_KEYS = ("device", "memory_of", "hardware", "versions", "load_average", "rounds", "warmup_steps")
-
-
-def describe_network(model: PreTrainedModel, *, side: int) -> dict[str, Any]:
-    """What the cost of a forward pass depends on; it does not depend on the values of the weights.
-
-    Args:
-        side: side of the input in pixels.
-
-    Returns:
-        JSON-able, equal for two models if they run the same network on inputs of one size: `architecture`, `input`
-        (channels, height, width), `classes`, `parameters`, and `tensors`, a digest of the names, shapes and dtypes of
-        all weights and buffers.
-    """
-    tensors = sorted((name, list(value.shape), str(value.dtype)) for name, value in model.state_dict().items())
-    # Without the tag with which timm names the weights: resnet18.a1_in1k is a resnet18.
-    backbone = family_of(model).describe(model).get("backbone", "").partition(".")[0]
-    return {
-        "architecture": backbone or model.config.model_type.removeprefix("hfprobe-"),
-        "input": [3, side, side],
-        "classes": model.config.num_labels,
-        "parameters": model.num_parameters(),
-        "tensors": hashlib.sha256(json.dumps(tensors).encode()).hexdigest(),
-    }
 
 
 def load_profile(folder: Path) -> dict[str, Any]:

@@ -6,10 +6,11 @@ import pytest
 
 from helpers.results import network_of, planted, profile_of
 from hfprobe.models import build_model, find_family
-from hfprobe.models.costs import describe_network, load_profile
+from hfprobe.models.network import describe_network
 from hfprobe.system.errors import InputError
 from hfprobe.tasks.compare.measure import compare, save_comparison
 from hfprobe.tasks.compare.page import write_comparison
+from hfprobe.tasks.profile.result import load_profile
 
 
 def evaluated(**networks):
