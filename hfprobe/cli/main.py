@@ -9,7 +9,6 @@ from pkgutil import iter_modules
 from typing import NoReturn
 
 import hfprobe.cli.interruptible
-from hfprobe import tasks
 from hfprobe.cli.command import run_command
 from hfprobe.cli.parser import refuse_unusable
 from hfprobe.system.errors import InputError, shorten
@@ -18,6 +17,7 @@ from hfprobe.system.process import command
 
 def find_commands() -> dict[str, str]:
     """Command -> its package: each folder of `hfprobe/tasks`. Its docstring is the sentence of `--help`."""
+    tasks = import_module("hfprobe.tasks")
     packages = [f"{tasks.__name__}.{module.name}" for module in iter_modules(tasks.__path__) if module.ispkg]
     return {
         getattr(import_module(name), "COMMAND", name.rpartition(".")[2].replace("_", "-")): name for name in packages

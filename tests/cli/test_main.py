@@ -51,9 +51,9 @@ def test_version(call):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("trian", "Unknown command 'trian'. Did you mean train? All commands: train, eval, "),
-        ("sanity", "Unknown command 'sanity'. Did you mean sanity-check? All commands: train, "),
-        ("--model", "Unknown command '--model'. All commands: train, "),
+        ("trian", "Unknown command 'trian'. Did you mean train? All commands: compare, eval, "),
+        ("sanity", "Unknown command 'sanity'. Did you mean sanity-check? All commands: compare, "),
+        ("--model", "Unknown command '--model'. All commands: compare, "),
         ("", "The first argument has an empty value. "),
         ("x" * 5000, "Unknown command 'xxx"),
     ],
