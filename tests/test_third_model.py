@@ -1,7 +1,6 @@
-"""A third model is one more folder of hfprobe/models: every command takes it, and no other file changes."""
+"""A model of another package, registered as an entry point: every command takes it, and no file of hfprobe changes."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +29,7 @@ class PixelsFamily(ModelFamily):
 
     @property
     def model_class(self):
-        from hfprobe.models.pixels.modeling import Pixels
+        from pixels.modeling import Pixels
 
         return Pixels
 
@@ -98,13 +97,14 @@ for command in commands:
 
 @pytest.mark.slow
 def test_a_third_model_takes_every_command(dataset_folder, tmp_path):
-    source = tmp_path / "source"
-    for folder in ("hfprobe", "scripts"):
-        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    added = source / "hfprobe" / "models" / "pixels"
-    added.mkdir()
+    added = tmp_path / "site" / "pixels"
+    added.mkdir(parents=True)
     (added / "__init__.py").write_text(FAMILY)
     (added / "modeling.py").write_text(MODELING)
+    metadata = added.parent / "pixels-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: pixels\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[hfprobe.models]\npixels = pixels:FAMILY\n")
     data = f"--dataset {dataset_folder}"
     commands = {
         f"sanity_check --model pixels {data} --epochs 300 --lr 0.1": "",
@@ -116,9 +116,9 @@ def test_a_third_model_takes_every_command(dataset_folder, tmp_path):
         f"label_efficiency --models pixels {data} --shots 4 --seeds 1": "| images per class | pixels |",
     }
     done = subprocess.run(
-        [sys.executable, "-c", ALL_IN_TURN, source / "scripts", *commands],
+        [sys.executable, "-c", ALL_IN_TURN, ROOT / "scripts", *commands],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(source), "HF_DATASETS_CACHE": str(tmp_path / "cache")},
+        env=os.environ | {"PYTHONPATH": f"{added.parent}:{ROOT}", "HF_DATASETS_CACHE": str(tmp_path / "cache")},
         capture_output=True,
         text=True,
         check=False,

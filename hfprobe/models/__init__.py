@@ -1,24 +1,51 @@
-"""The models of the command line, one per subfolder; `hfprobe.models.base` defines what a model provides."""
+"""The models of the command line: one per subfolder, and those that other packages register as entry points.
+
+`hfprobe.models.base` defines what a model provides.
+"""
 
 from __future__ import annotations
 
 import importlib
 import json
 import pkgutil
+from functools import cache
+from importlib.metadata import entry_points
 from reprlib import repr as shortened
 from typing import TYPE_CHECKING, Any
 
 from hfprobe.models.base import ModelFamily
-from hfprobe.system.errors import InputError, shorten
+from hfprobe.system.errors import InputError, first_line, shorten
 
 if TYPE_CHECKING:  # slow to import
     from transformers import BaseImageProcessor, PreTrainedModel
 
+ENTRY_POINTS = "hfprobe.models"
+
 
 def families() -> list[ModelFamily]:
-    """All models, sorted by name."""
+    """All models, sorted by name.
+
+    Raises:
+        InputError: a package that registers a model cannot be imported.
+    """
     folders = [module.name for module in pkgutil.iter_modules(__path__) if module.ispkg]
-    return sorted((importlib.import_module(f"{__name__}.{folder}").FAMILY for folder in folders), key=lambda f: f.name)
+    found = [importlib.import_module(f"{__name__}.{folder}").FAMILY for folder in folders]
+    return sorted([*found, *_registered()], key=lambda family: family.name)
+
+
+@cache
+def _registered() -> tuple[ModelFamily, ...]:
+    """The models of other packages: entry points of the group ENTRY_POINTS, each an object such as `pixels:FAMILY`."""
+    found = []
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            found.append(entry.load())
+        except Exception as error:  # whatever the code of another package raises
+            raise InputError(
+                f"The model '{entry.name}' ({entry.value}) cannot be imported: {first_line(error)}. Repair or "
+                "uninstall its package."
+            ) from error
+    return tuple(found)
 
 
 def available_models() -> list[str]:
@@ -37,7 +64,7 @@ def find_family(name: str) -> ModelFamily:
             return family
     raise InputError(
         f"Unknown model '{shorten(name)}'. Available: {', '.join(available_models())}. To add one, write a "
-        "folder of hfprobe/models with an object FAMILY."
+        "folder of hfprobe/models with an object FAMILY, or register it as an entry point."
     )
 
 

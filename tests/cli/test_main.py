@@ -134,3 +134,14 @@ def test_python_m_hfprobe_and_the_entry_point_are_the_console_command(monkeypatc
     name, _, target = setup["options.entry_points"]["console_scripts"].strip().partition(" = ")
     assert name == "hfprobe"
     assert metadata.EntryPoint(name, target, "console_scripts").load() is main
+
+
+def test_a_folder_of_tasks_is_a_command(call, tmp_path, monkeypatch):
+    added = tmp_path / "count_words"
+    added.mkdir()
+    (added / "__init__.py").write_text('"""Count words."""')
+    (added / "cli.py").write_text("import sys\n\ndef main():\n    print(len(sys.argv) - 1, 'words')\n")
+    tasks = import_module("hfprobe.tasks")
+    monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(tmp_path)])
+    assert "  count-words       Count words.\n" in call("--help")[1]
+    assert call("count-words", "one", "two")[1] == "2 words\n"

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from dataclasses import MISSING, fields
+from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 from helpers.images import CLASSES, draw_images
 from helpers.models import PROBE
+from hfprobe import models
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.pixels.store import ImageBatches, ImageSplit
 from hfprobe.models import available_models, build_model, check_processor, families, family_of, find_family
@@ -146,7 +148,17 @@ def test_flags_and_recipes_are_read_without_torch():
 def test_unknown_model_is_an_input_error():
     expected = (
         f"Unknown model 'resnet'. Available: {', '.join(available_models())}. "
-        "To add one, write a folder of hfprobe/models with an object FAMILY."
+        "To add one, write a folder of hfprobe/models with an object FAMILY, or register it as an entry point."
     )
     with pytest.raises(InputError, match=re.escape(expected)):
         build_model("resnet", labels=CLASSES, options=None)
+
+
+def test_a_registered_model_that_cannot_be_imported_is_named(monkeypatch):
+    entry = EntryPoint("pixels", "no_such_package:FAMILY", models.ENTRY_POINTS)
+    monkeypatch.setattr(models, "entry_points", lambda *, group: [entry])
+    models._registered.cache_clear()
+    expected = r"The model 'pixels' \(no_such_package:FAMILY\) cannot be imported: No module named 'no_such_package'. Repair or"
+    with pytest.raises(InputError, match=expected):
+        models.available_models()
+    models._registered.cache_clear()
