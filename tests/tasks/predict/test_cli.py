@@ -18,7 +18,7 @@ from hfprobe.cli.command import run_command
 from hfprobe.hub.local import push_model
 from hfprobe.tasks.predict import cli as predict
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
