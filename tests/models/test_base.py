@@ -158,7 +158,7 @@ def test_a_registered_model_that_cannot_be_imported_is_named(monkeypatch):
     entry = EntryPoint("pixels", "no_such_package:FAMILY", models.ENTRY_POINTS)
     monkeypatch.setattr(models, "entry_points", lambda *, group: [entry])
     models._registered.cache_clear()
-    expected = r"The model 'pixels' \(no_such_package:FAMILY\) cannot be imported: No module named 'no_such_package'. Repair or"
+    expected = r"model 'pixels' \(no_such_package:FAMILY\) cannot be imported: No module named 'no_such_package'. Rep"
     with pytest.raises(InputError, match=expected):
         models.available_models()
     models._registered.cache_clear()
