@@ -1,7 +1,9 @@
 """The files beside the package agree with it."""
 
+import ast
 import configparser
 import re
+import sys
 from pathlib import Path
 
 import yaml
@@ -33,3 +35,19 @@ def test_the_contributing_guide_explains_every_marker():
     markers = re.findall(r'^    "(\w+):', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert len(markers) >= 3
     assert not [marker for marker in markers if f"| `{marker}` |" not in text]
+
+
+def test_setup_declares_what_the_package_imports():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    declared = {re.match(r"[\w-]+", line)[0] for line in setup["options"]["install_requires"].split("\n") if line}
+    imported = set()
+    for path in (ROOT / "hfprobe").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add((node.module or "").partition(".")[0])
+    called = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+    found = {called.get(name, name) for name in imported - set(sys.stdlib_module_names) - {"hfprobe"}}
+    assert found - {"pillow_heif"} == declared  # an extra
