@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -241,15 +242,17 @@ def find_differences(
         differences += _differing(
             "the effective batch size", record["effective_batch_size"], config.effective_batch_size
         )
-    epochs, planned = now["training"].get("num_train_epochs"), _planned_epochs(record, folder)
-    if epochs is not None and epochs < planned:
-        differences += [f"{spell_flag('num_train_epochs')} was {planned:g}, is {epochs:g} (it may only rise)"]
+    epochs, before = now["training"].get("num_train_epochs"), record["config"]["training"].get("num_train_epochs") or 0
+    planned = _planned_epochs(folder)  # by transformers rounded up
+    if epochs is not None and (epochs < before or math.ceil(epochs) < planned):
+        was = max(before, planned if planned > math.ceil(before) else 0)
+        differences += [f"{spell_flag('num_train_epochs')} was {was:g}, is {epochs:g} (it may only rise)"]
     return differences
 
 
-def _planned_epochs(record: dict[str, Any], folder: Path) -> float:
-    """The number of epochs that was set for the run, or for a later attempt to extend it."""
-    planned = [record["config"]["training"].get("num_train_epochs") or 0]
+def _planned_epochs(folder: Path) -> int:
+    """The most epochs that the checkpoints of a run were made for: a later attempt may have extended it."""
+    planned = [0]
     for path in folder.glob(f"checkpoint-*/{checkpoints.STATE_FILE}"):
         try:
             planned.append(json.loads(path.read_text())["num_train_epochs"])
