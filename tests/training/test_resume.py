@@ -283,6 +283,17 @@ def test_epochs_planned_by_a_longer_attempt_count_too(finished, dataset_folder, 
         run(tmp_path / "copy", dataset_folder, resume=True)
 
 
+def test_a_run_of_a_part_of_an_epoch_is_recognised_though_checkpoints_round_it_up(finished, dataset_folder, tmp_path):
+    shutil.copytree(finished, tmp_path / "copy")
+    record = json.loads((tmp_path / "copy" / "run.json").read_text())
+    record["config"]["training"]["num_train_epochs"] = 0.6
+    (tmp_path / "copy" / "run.json").write_text(json.dumps(record))
+    settings = {"output_dir": str(tmp_path / "copy"), "dataset": str(dataset_folder)} | SMALL
+    assert is_finished(make_run(**settings | {"num_train_epochs": 0.6}))
+    with pytest.raises(InputError, match=re.escape("was 0.6, is 0.5 (it may only rise)")):
+        is_finished(make_run(**settings | {"num_train_epochs": 0.5}))
+
+
 def test_a_run_is_finished_for_its_own_settings_only(finished, dataset_folder, tmp_path):
     settings = {"output_dir": str(finished), "dataset": str(dataset_folder)} | SMALL
     assert is_finished(make_run(**settings))
