@@ -12,10 +12,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two processes test at once: more threads would wait for each other
 
 import pytest
+from hypothesis import settings
 
 from hfprobe.system.machine import quiet_libraries
 
 pytest.register_assert_rewrite("helpers")
+settings.register_profile("hfprobe", deadline=None)  # no test depends on a measured time
+settings.load_profile("hfprobe")
 quiet_libraries()
 import_module("hfprobe.training.assembly")
 import_module("hfprobe.training.publish")

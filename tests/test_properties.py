@@ -64,7 +64,7 @@ def flags(draw):
     return argv
 
 
-slow_inputs = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+slow_inputs = settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")

@@ -276,7 +276,7 @@ ANYTHING = st.one_of(
 REMOVED = object()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 @pytest.mark.parametrize("name", ["cnn", "vit"])
 def test_any_damaged_value_is_a_one_line_error_or_has_no_effect(intact, right, name, data, tmp_path):

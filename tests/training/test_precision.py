@@ -238,7 +238,7 @@ def test_auto_is_the_default(dataset_folder, tmp_path, found, said, chosen):
 
 
 def test_bfloat16_that_is_insisted_on_is_a_warning(dataset_folder, tmp_path, monkeypatch, caplog):
-    for module in ("config.arguments", "training.precision"):
+    for module in ("settings.arguments", "training.precision"):
         monkeypatch.setattr(f"hfprobe.{module}.find_faster", lambda device: ("fp32", "no units"))
     with caplog.at_level("INFO", logger="hfprobe"):
         settle(small_config(dataset_folder, tmp_path, bf16=True, precision="bf16"))
