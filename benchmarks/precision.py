@@ -3,8 +3,8 @@
     python benchmarks/precision.py                                  # about ten minutes on two CPU cores
     python benchmarks/precision.py --images 128 --backbones vit_tiny_patch16_224
 
-All weights are random: times do not depend on them. On a machine without units for bfloat16 the table says so, and its
-ratios are below 1.
+All weights are random: times do not depend on them. On a machine without native bfloat16 support, the table says
+so, and its ratios are below 1.
 """
 
 from __future__ import annotations

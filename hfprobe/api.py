@@ -173,7 +173,7 @@ def compare(*results: EvalResult, names: Sequence[str] | None = None, profile: s
         InputError: fewer than two evaluations; evaluations of different images or classes; names that are not distinct.
     """
     if len(results) < 2:
-        raise InputError(f"{len(results)} evaluations cannot be compared; allowed: two or more.")
+        raise InputError(f"compare() needs two or more evaluations; got {len(results)}.")
     called = name_results(results) if names is None else list(names)
     if len(set(called)) != len(results) or len(called) != len(results):
         raise InputError(f"names are {shorten(called)}; allowed: {len(results)} different names.")

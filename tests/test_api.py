@@ -261,7 +261,7 @@ def test_images_are_loaded_whatever_the_precision_of_the_environment(dataset_fol
         ({"seed": 0.5}, "seed is 0.5; allowed: a whole number."),
         ({"seed": None}, "seed is None; allowed: a whole number."),
         ({"seed": -1}, "--split_seed is -1; allowed: 0 to 4,294,967,295"),
-        ({"classes": "cat"}, "classes is 'cat'; allowed: a list of texts"),
+        ({"classes": "cat"}, "classes is 'cat'; allowed: a list of strings"),
         ({"classes": ["cat"]}, "--classes names only cat; allowed: two classes or more."),
         ({"epochs": 3}, "Unknown setting 'epochs' of images. Allowed: dataset_config, train_split"),
     ],
@@ -341,7 +341,7 @@ def test_two_evaluations_of_one_model_get_two_names(cnn):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda result: hfprobe.compare(result), "1 evaluations cannot be compared; allowed: two or more."),
+        (lambda result: hfprobe.compare(result), "compare() needs two or more evaluations; got 1."),
         (lambda result: hfprobe.compare(result, result, names=["a", "a"]), "allowed: 2 different names."),
         (lambda result: hfprobe.compare(result, result, names=["a"]), "allowed: 2 different names."),
         (lambda result: hfprobe.compare(result, result, profile="nowhere"), "'nowhere' holds no profile"),

@@ -30,7 +30,7 @@ SHORT_NAMES = {
 }
 
 # What every recipe starts from: evaluate and save each epoch, keep the best on validation accuracy (on macro-F1 if the
-# classes are unequal, see `hfprobe.training.assembly.choose_metric`).
+# classes are imbalanced, see `hfprobe.training.assembly.choose_metric`).
 HOUSE_DEFAULTS: dict[str, Any] = {
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
@@ -98,15 +98,15 @@ class RunArguments(TrainingArguments):
     muon_momentum: float = field(default=0.6, metadata={"help": "Of the convolutions under --optimizer muon, [0, 1)."})
     seeds: int = field(
         default=1,
-        metadata={"help": "Train so many seeds in turn, from --seed on, each into its own folder, on one split."},
+        metadata={"help": "Number of seeds: trains --seed, --seed + 1, ..., each in its own folder, on one split."},
     )
     vary_split: bool = field(default=False, metadata={"help": "With --seeds: another split for each seed too."})
     precision: Literal["auto", "fp32", "bf16"] | None = field(
         default=None,
         metadata={
             "help": "Of the forward and backward pass; weights, optimizer, losses and evaluations are in float32. "
-            "bf16: bfloat16 autocast. auto: bf16 on a GPU of compute capability 8.0 or newer and on a CPU with units "
-            f"for bfloat16, otherwise fp32. Default: {DEFAULT_PRECISION}. --bf16, --fp16 and mixed_precision in "
+            "bf16: bfloat16 autocast. auto: bf16 on a GPU of compute capability 8.0 or newer and on a CPU with native "
+            f"bfloat16 support, otherwise fp32. Default: {DEFAULT_PRECISION}. --bf16, --fp16 and mixed_precision in "
             "accelerate's configuration win over auto."
         },
     )
@@ -122,7 +122,7 @@ class RunArguments(TrainingArguments):
         default=15, metadata={"help": "Stop after this many evaluations without a better --metric_for_best_model."}
     )
     histogram_epochs: int = field(
-        default=5, metadata={"help": "Histograms of weights and gradients every so many epochs; 0: none."}
+        default=5, metadata={"help": "Number of epochs between histograms of weights and gradients; 0: none."}
     )
     profile: bool = field(
         default=False,
@@ -211,7 +211,7 @@ class RunArguments(TrainingArguments):
             self.refuse_emulation(what, remedy=remedy)
 
     def refuse_emulation(self, what: str, *, remedy: str) -> None:
-        """Raise InputError where the device of this run has no units for bfloat16.
+        """Raise InputError where the device of this run has no native bfloat16 support.
 
         Args:
             what: the setting that asks for bfloat16, as the message names it.
@@ -222,7 +222,7 @@ class RunArguments(TrainingArguments):
         found, reason = find_faster(torch.device("cpu" if on_cpu else torch.accelerator.current_accelerator()))
         if found == "fp32" and on_cpu:
             raise InputError(
-                f"{what} needs a GPU, or a CPU with units for bfloat16; this one has none and takes "
+                f"{what} needs a GPU, or a CPU with native bfloat16 support; this one has none and takes "
                 f"{EMULATION}. {remedy}"
             )
         if found == "fp32":

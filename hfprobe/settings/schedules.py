@@ -68,7 +68,7 @@ def check_schedule(arguments: Any) -> None:
         wanted: Any = type(like) if isinstance(like, str | bool) else int | float
         fits = isinstance(value, wanted) and isinstance(value, bool) == isinstance(like, bool)
         if not fits or (wanted == int | float and not math.isfinite(value)):
-            kind_of = {str: "a text", bool: "true or false"}.get(wanted, "a finite number")
+            kind_of = {str: "a string", bool: "true or false"}.get(wanted, "a finite number")
             found = shorten(json.dumps(value, default=str), 100)
             raise InputError(f"--lr_scheduler_kwargs sets {name} to {found}; allowed: {kind_of}.")
     missing = [name for name, default in settings.items() if default is inspect.Parameter.empty and name not in given]

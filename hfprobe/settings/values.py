@@ -147,15 +147,15 @@ def _fit(value: Any, wanted: Any) -> Any:
 
 
 def _describe(wanted: Any) -> str:
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", NoneType: "none"}
-    words |= {dict: "a table of settings"}
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a string", NoneType: "none"}
+    words |= {dict: "a dict"}
     found = []
     for one in _alternatives(wanted):
         origin = get_origin(one) or one
         if _is_enum(one) or origin is Literal:
             found.append(", ".join(map(str, _choices(one))))
         elif origin is list:
-            found.append("a list of texts, with numbers among them in quotes")
+            found.append("a list of strings, with numbers among them in quotes")
         else:
             found.append(words.get(origin, getattr(origin, "__name__", str(origin))))
     return ", or ".join(sorted(found, key="none".__eq__))

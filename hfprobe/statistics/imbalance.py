@@ -1,4 +1,4 @@
-"""Classes of unequal size: which metrics lead then, and the baseline of a model that always gives the same answer."""
+"""Imbalanced classes: which metrics lead then, and the baseline of a model that always gives the same answer."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import numpy as np
 
 from hfprobe.statistics.intervals import score_predictions
 
-# Classes are unequal if the largest has more than so many times the images of the smallest.
-UNEQUAL = 1.5
+# Classes are imbalanced if the largest has more than so many times the images of the smallest.
+IMBALANCE_FACTOR = 1.5
 METRIC_NAMES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy"}
 
 
-def are_unequal(images_per_class: Sequence[int] | np.ndarray) -> bool:
-    """Whether the largest class has more than UNEQUAL times as many images as the smallest.
+def are_imbalanced(images_per_class: Sequence[int] | np.ndarray) -> bool:
+    """Whether the largest class has more than IMBALANCE_FACTOR times as many images as the smallest.
 
     Accuracy then depends mostly on the largest classes. Classes without images are left out. A difference of one image
     does not count, because every stratified split may leave it.
     """
     counts = np.asarray(images_per_class)
     smallest, largest = counts[counts > 0].min(), counts.max()
-    return bool(largest > max(UNEQUAL * smallest, smallest + 1))
+    return bool(largest > max(IMBALANCE_FACTOR * smallest, smallest + 1))
 
 
 def leading_metrics(images_per_class: Sequence[int] | np.ndarray) -> list[str]:
     """The metrics that reports show first, the most important first."""
-    if are_unequal(images_per_class):
+    if are_imbalanced(images_per_class):
         return ["macro_f1", "balanced_accuracy", "accuracy"]
     return ["accuracy", "macro_f1"]
 
@@ -69,8 +69,8 @@ def summarize_scores(
     leading = leading_metrics(images_per_class)
     scores = upper_first(f"{start}{describe_scores(metrics, leading)}")
     sentences = [f"{scores} (n = {sum(images_per_class):,})."]
-    if are_unequal(images_per_class):
-        sentences.append(f"The classes are unequal ({describe_sizes(images_per_class)}), so macro-F1 comes first.")
+    if are_imbalanced(images_per_class):
+        sentences.append(f"The classes are imbalanced ({describe_sizes(images_per_class)}), so macro-F1 comes first.")
     warning = explain_baseline(metrics, metrics["baseline"], leading)
     return [*sentences, warning] if warning else sentences
 
@@ -83,7 +83,7 @@ def upper_first(text: str) -> str:
 def explain_baseline(metrics: Mapping[str, Any], baseline: Mapping[str, Any], names: Sequence[str]) -> str | None:
     """A sentence for a model that is not better than the baseline; otherwise None.
 
-    It must be better by accuracy, and with unequal classes by macro-F1 and balanced accuracy instead.
+    It must be better by accuracy, and with imbalanced classes by macro-F1 and balanced accuracy instead.
 
     Args:
         names: from `leading_metrics`.

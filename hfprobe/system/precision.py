@@ -68,12 +68,12 @@ def find_faster(device: torch.device) -> tuple[Precision | None, str]:
         return "fp32", f"bf16 is used on a GPU of NVIDIA or AMD and on a CPU, and the device is {device.type}"
     units = has_bf16_units()
     if units is None:
-        return None, "this CPU does not say whether it has units for bfloat16"
+        return None, "this CPU does not say whether it has native bfloat16 support"
     if not units:
-        return "fp32", "this CPU has no units for bfloat16"
+        return "fp32", "this CPU has no native bfloat16 support"
     if torch_uses_units():
-        return "bf16", "this CPU has units for bfloat16, and torch uses them"
-    return None, "this CPU has units for bfloat16, and torch does not use the instructions for them"
+        return "bf16", "this CPU has native bfloat16 support, and torch uses it"
+    return None, "this CPU has native bfloat16 support, and torch does not use it"
 
 
 def measure_speedup(step: Callable[[], object], *, device: torch.device, seconds: float = 1.0) -> float:

@@ -21,7 +21,7 @@ from hfprobe.models import check_processor, find_family
 from hfprobe.models.base import Inputs
 from hfprobe.settings.class_weights import find_class_weights, weights_in_loss
 from hfprobe.settings.run_config import RunConfig
-from hfprobe.statistics.imbalance import are_unequal, describe_sizes
+from hfprobe.statistics.imbalance import are_imbalanced, describe_sizes
 from hfprobe.system.errors import refuse
 from hfprobe.system.progress import has_bars
 from hfprobe.training.callbacks import Curves, EarlyStopping, EpochLines, Histograms, Profiler, SetEpoch, StepBar
@@ -82,15 +82,15 @@ def build_trainer(
 
 
 def choose_metric(config: RunConfig, splits: Splits) -> None:
-    """Let macro-F1 choose the best epoch if the validation images are of unequal classes and no metric was passed."""
+    """Let macro-F1 choose the best epoch if the validation images are imbalanced and no metric was passed."""
     images_per_class, name = splits.images_per_class("validation"), "metric_for_best_model"
     chooses = config.training.eval_strategy.value != "no" and name not in config.passed | config.ignored_settings.keys()
-    if not chooses or not are_unequal(images_per_class):
+    if not chooses or not are_imbalanced(images_per_class):
         return
     config.training.metric_for_best_model = "macro_f1"
     logger.info(
-        "The classes are unequal (validation: %s), so macro-F1 instead of accuracy chooses the best epoch. For another "
-        "metric, pass --metric_for_best_model.",
+        "The classes are imbalanced (validation: %s), so macro-F1 instead of accuracy chooses the best epoch. For "
+        "another metric, pass --metric_for_best_model.",
         describe_sizes(images_per_class),
     )
 

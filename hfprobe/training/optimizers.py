@@ -23,7 +23,7 @@ class Muon(torch.optim.AdamW):
     filters is the relative length of a step. It suits filters that BatchNorm follows, which removes their scale.
 
     Of timm's `muon` only the iteration is used: the optimizer has no filter norm, and it computes in bfloat16 on every
-    device. On a CPU without units for bfloat16, a step on SimpleCNN took 20 times as long (benchmarks/muon.py).
+    device. On a CPU without native bfloat16 support, a step on SimpleCNN took 20 times as long (benchmarks/muon.py).
 
     Args:
         model: its convolutions' weights are filters.

@@ -50,7 +50,7 @@ def settle_precision(config: RunConfig, *, model: PreTrainedModel, processor: Ba
         logger.info("Training in mixed precision: %s.", PRECISIONS[arguments.mixed_precision])
         on_cpu = arguments.device.type == "cpu"
         if arguments.mixed_precision == "bf16" and on_cpu and find_faster(arguments.device)[0] == "fp32":
-            logger.warning("This CPU has no units for bfloat16: training takes %s.", EMULATION)
+            logger.warning("This CPU has no native bfloat16 support: training takes %s.", EMULATION)
     frozen = find_family(arguments.model).frozen_precision
     if frozen is not None and getattr(options, frozen) == "auto" and frozen not in config.ignored_settings:
         found, reason = _choose(frozen, config, model, processor)

@@ -37,7 +37,7 @@ def load_splits(data, *, seed: int):
     return load_images(data, seed=seed).decode("train", "validation", "test", processor=processor)
 
 
-def make_unequal_dataset(**values):
+def make_imbalanced_dataset(**values):
     """`make_dataset` with 80, 40, 20, 20 and 20 training images, and a quarter as many test images."""
     found = make_dataset(train=400, test=100, **values)
     for split, counts in {"train": (80, 40, 20, 20, 20), "test": (20, 10, 5, 5, 5)}.items():

@@ -50,7 +50,7 @@ def without_images(result, *, of):
     )
 
 
-def unequal_result(seed=0, answers=None):
+def imbalanced_result(seed=0, answers=None):
     """Of three classes, with 200, 100 and 20 images. `answers`: the class number that every image gets."""
     result = make_result(count=600, seed=seed)
     kept = np.isin(np.arange(600), [*range(0, 600, 3), *range(1, 300, 3), *range(2, 60, 3)])

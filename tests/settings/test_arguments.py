@@ -11,7 +11,7 @@ def test_bfloat16_needs_hardware_support(monkeypatch):
     monkeypatch.setattr("hfprobe.settings.arguments.has_accelerator", lambda: False)
     monkeypatch.setattr("hfprobe.settings.arguments.find_faster", lambda device: ("fp32", ""))
     message = (
-        "needs a GPU, or a CPU with units for bfloat16; this one has none and takes about 2.5 times as long as in "
+        "needs a GPU, or a CPU with native bfloat16 support; this one has none and takes about 2.5 times as long as in "
         "float32. Pass --"
     )
     insist = "precision fp32, or add --bf16 to train so anyway."
@@ -63,8 +63,8 @@ def test_float16_needs_a_gpu(monkeypatch, flag):
     [
         (
             "bf16",
-            "mixed_precision: bf16 in accelerate's configuration needs a GPU, or a CPU with units for bfloat16; this "
-            "one has none and takes about 2.5 times as long as in float32. Set it to 'no'.",
+            "mixed_precision: bf16 in accelerate's configuration needs a GPU, or a CPU with native bfloat16 support; "
+            "this one has none and takes about 2.5 times as long as in float32. Set it to 'no'.",
         ),
         (
             "fp16",

@@ -89,8 +89,8 @@ def test_a_text_that_looks_like_a_number_or_a_truth_value_is_written_in_quotes(f
         ("config: x.yaml", "'{}': Unknown setting 'config'."),
         ("<<: {seed: 1}", "'{}': Unknown setting '<<'."),
         ("model: resnet", "'{}': Unknown model 'resnet'. Available: cnn, probe."),
-        ("model: [cnn]", "'{}': model is ['cnn']; allowed: a text."),
-        ("recipe: 3", "'{}': recipe is 3; allowed: a text, or none."),
+        ("model: [cnn]", "'{}': model is ['cnn']; allowed: a string."),
+        ("recipe: 3", "'{}': recipe is 3; allowed: a string, or none."),
         ("recipe: slow", "Unknown recipe 'slow' for model 'cnn'."),
         ("model: probe\nhead: svm", "'{}': head is 'svm'; allowed: exact, sgd."),
         ("seed: 1\nlr: 1\nseed: 1", "'{}', line 3: 'seed' is set twice. Write each setting once, as 'epochs: 3'."),
@@ -101,7 +101,7 @@ def test_a_text_that_looks_like_a_number_or_a_truth_value_is_written_in_quotes(f
         ("seed: -1", "--seed is -1; allowed: 0 to 4,294,967,295"),
         ("lr:", "'{}': lr is None; allowed: a number."),
         ("augment: yes", "'{}': augment is 'yes'; allowed: true or false."),
-        ("classes: [0, 1]", "'{}': classes is [0, 1]; allowed: a list of texts, with numbers among them in "
+        ("classes: [0, 1]", "'{}': classes is [0, 1]; allowed: a list of strings, with numbers among them in "
     "quotes, or none."),
         ("run_name: ''", "'{}': run_name has an empty value. Set it to a value, or leave it out."),
         ("", "'{}' holds nothing; allowed: settings, one per line, as 'epochs: 3'."),

@@ -47,25 +47,25 @@ from hfprobe.system.errors import InputError
         ({"augment": "perhaps"}, "augment is 'perhaps'; allowed: true or false."),
         ({"augment": 1}, "augment is 1; allowed: true or false."),
         ({"classes": []}, "--classes names none; allowed: two classes or more."),
-        ({"classes": "cat"}, "classes is 'cat'; allowed: a list of texts, with numbers among them in "
+        ({"classes": "cat"}, "classes is 'cat'; allowed: a list of strings, with numbers among them in "
     "quotes, or none."),
-        ({"classes": [0, 1]}, "classes is [0, 1]; allowed: a list of texts, with numbers among them in "
+        ({"classes": [0, 1]}, "classes is [0, 1]; allowed: a list of strings, with numbers among them in "
     "quotes, or none."),
-        ({"classes": {"cat"}}, "classes is {'cat'}; allowed: a list of texts, with numbers among them in "
+        ({"classes": {"cat"}}, "classes is {'cat'}; allowed: a list of strings, with numbers among them in "
     "quotes, or none."),
         ({"classes": ["cat", ""]}, "classes has an empty value. Set it to a value, or leave it out."),
         ({"output_dir": ""}, "output_dir has an empty value. Set it to a value, or leave it out."),
         ({"output_dir": "caf\udce9"}, "output_dir is 'caf\\udce9', which has a byte that is not UTF-8. Rename the"),
-        ({"output_dir": b"runs"}, "output_dir is b'runs'; allowed: a text, or none."),
-        ({"report_to": 3}, "report_to is 3; allowed: a text, or a list of texts, with numbers among them in quotes, "),
-        ({"lr_scheduler_kwargs": 3}, "lr_scheduler_kwargs is 3; allowed: a table of settings, or a text, or none."),
+        ({"output_dir": b"runs"}, "output_dir is b'runs'; allowed: a string, or none."),
+        ({"report_to": 3}, "report_to is 3; allowed: a string, or a list of strings, with numbers among them in "),
+        ({"lr_scheduler_kwargs": 3}, "lr_scheduler_kwargs is 3; allowed: a dict, or a string, or none."),
         ({"epochs": 0}, "--num_train_epochs/--epochs is 0.0; allowed: more than 0, at most 1,000,000."),
         ({"lr_scale": 0}, "--lr_scale is 0.0; allowed: more than 0, at most 1,000."),
         ({"lr": 1, "learning_rate": 2}, "lr is 1.0 and learning_rate is 2.0: both name one setting. Pass one of them."),
         ({"model": "resnet"}, "Unknown model 'resnet'. Available: cnn"),
-        ({"model": None}, "model is None; allowed: a text."),
+        ({"model": None}, "model is None; allowed: a string."),
         ({"recipe": "slow"}, "Unknown recipe 'slow' for model 'cnn'. Available: fast, reference, best."),
-        ({"recipe": ["fast"]}, "recipe is ['fast']; allowed: a text, or none."),
+        ({"recipe": ["fast"]}, "recipe is ['fast']; allowed: a string, or none."),
         ({"dropout": 1}, "--dropout is 1.0; allowed: 0 <= dropout < 1."),
         ({"debug": "x"}, "The settings cannot be used: x is not a valid DebugOption"),
     ],

@@ -3,15 +3,15 @@ import json
 import numpy as np
 import pytest
 
-from helpers.results import make_result, unequal_result, without_images
-from hfprobe.statistics.imbalance import are_unequal, score_baseline, summarize_scores
+from helpers.results import imbalanced_result, make_result, without_images
+from hfprobe.statistics.imbalance import are_imbalanced, score_baseline, summarize_scores
 from hfprobe.statistics.intervals import score_predictions
 from hfprobe.tasks.compare.measure import compare
 from hfprobe.tasks.evaluate.result import METRICS_FILE, EvalResult
 
 
 @pytest.mark.parametrize(
-    ("counts", "unequal"),
+    ("counts", "imbalanced"),
     [
         ([1000] * 5, False),
         ([10, 15], False),  # 1.5 times as many
@@ -23,13 +23,13 @@ from hfprobe.tasks.evaluate.result import METRICS_FILE, EvalResult
         ([7], False),
     ],
 )
-def test_classes_are_unequal_if_the_largest_has_more_than_one_and_a_half_times_the_images(counts, unequal):
-    assert are_unequal(counts) is unequal
+def test_classes_are_imbalanced_if_the_largest_has_more_than_one_and_a_half_times_the_images(counts, imbalanced):
+    assert are_imbalanced(counts) is imbalanced
 
 
-def test_macro_f1_and_balanced_accuracy_come_first_if_classes_are_unequal():
+def test_macro_f1_and_balanced_accuracy_come_first_if_classes_are_imbalanced():
     assert make_result().leading == ["accuracy", "macro_f1"]
-    result = unequal_result()
+    result = imbalanced_result()
     assert result.images_per_class.tolist() == [200, 100, 20]
     assert result.leading == ["macro_f1", "balanced_accuracy", "accuracy"]
     low, high = result.metrics["intervals"]["macro_f1"]
@@ -40,7 +40,7 @@ def test_macro_f1_and_balanced_accuracy_come_first_if_classes_are_unequal():
 
 
 def test_the_baseline_answers_the_most_frequent_class_of_training():
-    result = unequal_result()
+    result = imbalanced_result()
     result.provenance["run_majority_class"] = "dog"
     assert result.metrics["baseline"] == {
         "class": "dog",
@@ -49,7 +49,7 @@ def test_the_baseline_answers_the_most_frequent_class_of_training():
         "balanced_accuracy": pytest.approx(1 / 3),
     }
     # Models of earlier versions do not record it.
-    assert unequal_result().metrics["baseline"]["class"] == "cat"
+    assert imbalanced_result().metrics["baseline"]["class"] == "cat"
 
 
 def test_a_class_without_test_images_may_be_the_baseline():
@@ -59,14 +59,14 @@ def test_a_class_without_test_images_may_be_the_baseline():
 
 
 def test_the_closing_lines_name_the_baseline_only_if_the_model_is_not_better():
-    result = unequal_result(answers=0)
+    result = imbalanced_result(answers=0)
     closing = summarize_scores(result.metrics, images_per_class=result.images_per_class)
     assert closing[1:] == [
-        "The classes are unequal (20 to 200 images per class), so macro-F1 comes first.",
+        "The classes are imbalanced (20 to 200 images per class), so macro-F1 comes first.",
         "The model is not better than always answering 'cat', the most frequent class: macro-F1 25.64%, balanced "
         "accuracy 33.33%, accuracy 62.50%.",
     ]
-    result = unequal_result()
+    result = imbalanced_result()
     assert len(summarize_scores(result.metrics, images_per_class=result.images_per_class)) == 2
     labels = np.arange(10) % 2
     metrics = score_predictions(labels, labels)
@@ -75,7 +75,7 @@ def test_the_closing_lines_name_the_baseline_only_if_the_model_is_not_better():
     assert found == ["Validation accuracy 100.00%, macro-F1 100.00% (n = 10)."]
 
 
-def test_with_unequal_classes_a_model_must_be_better_by_balanced_accuracy_too():
+def test_with_imbalanced_classes_a_model_must_be_better_by_balanced_accuracy_too():
     labels = np.repeat([0, 1, 2], [20, 5, 5])
     predictions = np.where(np.arange(30) == 7, 1, 0)  # macro-F1 rises: fewer wrong images are said to be of class 0
     predictions[20] = 1
@@ -89,7 +89,7 @@ def test_with_unequal_classes_a_model_must_be_better_by_balanced_accuracy_too():
 
 
 def test_a_report_of_an_earlier_version_gets_the_new_metrics(tmp_path):
-    result = unequal_result()
+    result = imbalanced_result()
     result.save(tmp_path)
     content = json.loads((tmp_path / METRICS_FILE).read_text())
     del content["balanced_accuracy"], content["baseline"], content["intervals"]["balanced_accuracy"]
@@ -97,11 +97,11 @@ def test_a_report_of_an_earlier_version_gets_the_new_metrics(tmp_path):
     assert EvalResult.load(tmp_path).metrics == result.metrics
 
 
-def test_the_verdict_begins_with_macro_f1_if_classes_are_unequal():
-    comparison = compare({"one": unequal_result(), "two": unequal_result(seed=1)})
+def test_the_verdict_begins_with_macro_f1_if_classes_are_imbalanced():
+    comparison = compare({"one": imbalanced_result(), "two": imbalanced_result(seed=1)})
     assert comparison["leading"] == ["macro_f1", "balanced_accuracy", "accuracy"]
     assert comparison["verdict"][0] == (
-        "The classes are unequal (20 to 200 images per class), so macro-F1 comes first."
+        "The classes are imbalanced (20 to 200 images per class), so macro-F1 comes first."
     )
     difference = comparison["pairs"][0]["differences"]["macro_f1"]
     low, high = (100 * bound for bound in difference["interval"])
@@ -111,5 +111,5 @@ def test_the_verdict_begins_with_macro_f1_if_classes_are_unequal():
         f"{difference['p']:.4f}."
     )
     low, high = comparison["pairs"][0]["differences"]["balanced_accuracy"]["interval"]
-    found = [result.metrics["balanced_accuracy"] for result in (unequal_result(), unequal_result(seed=1))]
+    found = [result.metrics["balanced_accuracy"] for result in (imbalanced_result(), imbalanced_result(seed=1))]
     assert low < found[1] - found[0] < high

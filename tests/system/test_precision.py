@@ -12,17 +12,17 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 @pytest.mark.parametrize(
     ("units", "used", "found", "reason"),
     [
-        (True, True, "bf16", "this CPU has units for bfloat16, and torch uses them"),
-        (False, False, "fp32", "this CPU has no units for bfloat16"),
+        (True, True, "bf16", "this CPU has native bfloat16 support, and torch uses it"),
+        (False, False, "fp32", "this CPU has no native bfloat16 support"),
         (
             True,
             False,
             None,
-            "this CPU has units for bfloat16, and torch does not use the instructions for them",
+            "this CPU has native bfloat16 support, and torch does not use it",
         ),
-        (False, True, "fp32", "this CPU has no units for bfloat16"),
-        (None, True, None, "this CPU does not say whether it has units for bfloat16"),
-        (None, False, None, "this CPU does not say whether it has units for bfloat16"),
+        (False, True, "fp32", "this CPU has no native bfloat16 support"),
+        (None, True, None, "this CPU does not say whether it has native bfloat16 support"),
+        (None, False, None, "this CPU does not say whether it has native bfloat16 support"),
     ],
 )
 def test_a_cpu_is_asked_and_so_is_torch(monkeypatch, units, used, found, reason):

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from helpers.images import CLASSES, load_splits, make_unequal_dataset
+from helpers.images import CLASSES, load_splits, make_imbalanced_dataset
 from helpers.models import PROBE
 from helpers.runs import interrupted_run, small_run
 from hfprobe.data.arguments import DEFAULT_DATASET
@@ -61,23 +61,23 @@ def test_a_crop_must_overlap_the_image(dataset_folder, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def unequal_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "unequal"
-    make_unequal_dataset().save_to_disk(folder)
+def imbalanced_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "imbalanced"
+    make_imbalanced_dataset().save_to_disk(folder)
     return folder
 
 
 WEIGHTS = {"airplane": 0.45, "automobile": 0.9, "bird": 1.8, "cat": 1.8, "dog": 1.8}  # balanced
 LINE = (
-    "The classes are unequal (validation: 4 to 16 images per class), so macro-F1 instead of accuracy chooses the best "
-    "epoch. For another metric, pass --metric_for_best_model."
+    "The classes are imbalanced (validation: 4 to 16 images per class), so macro-F1 instead of accuracy chooses the "
+    "best epoch. For another metric, pass --metric_for_best_model."
 )
 
 
 @pytest.mark.slow
-def test_macro_f1_chooses_the_best_epoch_of_unequal_classes_and_is_recorded(unequal_folder, tmp_path, caplog):
+def test_macro_f1_chooses_the_best_epoch_of_imbalanced_classes_and_is_recorded(imbalanced_folder, tmp_path, caplog):
     caplog.set_level(logging.INFO, "hfprobe")
-    trainer, _ = small_run(unequal_folder, tmp_path, num_train_epochs=3, class_weights="balanced")
+    trainer, _ = small_run(imbalanced_folder, tmp_path, num_train_epochs=3, class_weights="balanced")
     assert LINE in caplog.messages
     assert trainer.state.best_metric == max(
         entry["eval_macro_f1"] for entry in trainer.state.log_history if "eval_macro_f1" in entry
@@ -98,9 +98,9 @@ def test_macro_f1_chooses_the_best_epoch_of_unequal_classes_and_is_recorded(uneq
 @pytest.mark.parametrize(
     "values", [{"metric_for_best_model": "accuracy"}, {"eval_strategy": "no", "load_best_model_at_end": False}]
 )
-def test_a_metric_that_was_passed_or_that_chooses_nothing_is_left_alone(unequal_folder, tmp_path, caplog, values):
+def test_a_metric_that_was_passed_or_that_chooses_nothing_is_left_alone(imbalanced_folder, tmp_path, caplog, values):
     caplog.set_level(logging.INFO, "hfprobe")
-    config = make_run(dataset=str(unequal_folder), output_dir=str(tmp_path), use_cpu=True, **values)
+    config = make_run(dataset=str(imbalanced_folder), output_dir=str(tmp_path), use_cpu=True, **values)
     model, processor = build_model("cnn", labels=CLASSES, options=config.model)
     trainer = build_trainer(config=config, model=model, processor=processor, splits=load_splits(config.data, seed=42))
     assert trainer.args.metric_for_best_model == "accuracy"
@@ -111,7 +111,7 @@ def test_equal_classes_keep_accuracy(dataset_folder, tmp_path, caplog):
     caplog.set_level(logging.INFO, "hfprobe")
     trainer, _ = small_run(dataset_folder, tmp_path, num_train_epochs=1)
     assert trainer.args.metric_for_best_model == "accuracy"
-    assert not [line for line in caplog.messages if "unequal" in line]
+    assert not [line for line in caplog.messages if "imbalanced" in line]
     assert trainer.class_weights is None
     assert "class_weights" not in trainer.model.config.run
 
@@ -135,29 +135,29 @@ def test_weights_that_are_all_equal_change_the_weights_of_the_network_hardly_and
 
 
 @pytest.mark.slow
-def test_a_weighted_run_of_unequal_classes_resumes_to_the_bit(unequal_folder, tmp_path):
+def test_a_weighted_run_of_imbalanced_classes_resumes_to_the_bit(imbalanced_folder, tmp_path):
     values = {"num_train_epochs": 3, "class_weights": '{"dog": 3}'}
-    whole, expected = small_run(unequal_folder, tmp_path / "whole", **values)
-    interrupted_run(unequal_folder, tmp_path / "parts", **values)
+    whole, expected = small_run(imbalanced_folder, tmp_path / "whole", **values)
+    interrupted_run(imbalanced_folder, tmp_path / "parts", **values)
     how = {"per_device_train_batch_size": 40, "use_cpu": True, "disable_tqdm": True, "resume": True}
-    check_output_dir(make_run(dataset=str(unequal_folder), output_dir=str(tmp_path / "parts"), **values, **how))
-    resumed, found = small_run(unequal_folder, tmp_path / "parts", resume=True, **values)
+    check_output_dir(make_run(dataset=str(imbalanced_folder), output_dir=str(tmp_path / "parts"), **values, **how))
+    resumed, found = small_run(imbalanced_folder, tmp_path / "parts", resume=True, **values)
     assert found.metrics == expected.metrics
     for mine, theirs in zip(resumed.model.state_dict().values(), whole.model.state_dict().values(), strict=True):
         assert torch.equal(mine, theirs)
     with pytest.raises(InputError, match=r'--class_weights was {"dog": 3.0}, is none'):
-        small_run(unequal_folder, tmp_path / "parts", resume=True, num_train_epochs=3)
+        small_run(imbalanced_folder, tmp_path / "parts", resume=True, num_train_epochs=3)
     with pytest.raises(InputError, match=r"--metric_for_best_model was macro_f1, is accuracy"):
-        small_run(unequal_folder, tmp_path / "parts", resume=True, metric_for_best_model="accuracy", **values)
+        small_run(imbalanced_folder, tmp_path / "parts", resume=True, metric_for_best_model="accuracy", **values)
 
 
 @pytest.mark.slow
-def test_the_weights_reach_the_exact_head(unequal_folder, tmp_path):
+def test_the_weights_reach_the_exact_head(imbalanced_folder, tmp_path):
     values = {"model": "probe", "backbone": "test_byobnet", "backbone_weights": "random", "disable_tqdm": True}
     heads = []
     for weights in ("none", {"cat": 50.0}):
         config = make_run(
-            dataset=str(unequal_folder),
+            dataset=str(imbalanced_folder),
             output_dir=str(tmp_path / str(weights)[:3]),
             class_weights=weights,
             use_cpu=True,

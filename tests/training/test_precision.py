@@ -244,7 +244,7 @@ def test_bfloat16_that_is_insisted_on_is_a_warning(dataset_folder, tmp_path, mon
         settle(small_config(dataset_folder, tmp_path, bf16=True, precision="bf16"))
     assert caplog.messages == [
         "Training in mixed precision: bf16.",
-        "This CPU has no units for bfloat16: training takes about 2.5 times as long as in float32.",
+        "This CPU has no native bfloat16 support: training takes about 2.5 times as long as in float32.",
     ]
 
 

@@ -27,7 +27,7 @@ def test_seeds_from_python_are_announced_in_turn_and_summarised(dataset_folder, 
     assert seeds.summary["seeds"] == [1, 2]
 
 
-def test_the_summary_leads_with_macro_f1_if_classes_are_unequal(dataset_folder, tmp_path, monkeypatch):
+def test_the_summary_leads_with_macro_f1_if_classes_are_imbalanced(dataset_folder, tmp_path, monkeypatch):
     metrics = {"accuracy": 0.9, "macro_f1": 0.7, "balanced_accuracy": 0.8}
     result = {"metrics": metrics, "images_per_class": [90, 10], "seconds": 1.0}
     record = {"result": result, "pushed": {"model": "hfprobe/small", "revision": "0" * 40, "hub_dir": "../hub"}}

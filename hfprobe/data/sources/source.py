@@ -55,7 +55,7 @@ def load_source(data: DataArguments, *, whole: bool = False) -> Source:
     if Path(dataset).exists():
         if data.dataset_config is not None:
             raise InputError(
-                f"--dataset_config is of a hub dataset, and '{shorten(dataset)}' is a local one. Leave it out."
+                f"--dataset_config applies only to Hub datasets, and '{shorten(dataset)}' is a local one. Leave it out."
             )
         found = load_local(Path(dataset), data, whole=whole)
         kind = "folder" if Path(dataset).is_dir() else "file"

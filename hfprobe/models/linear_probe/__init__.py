@@ -82,8 +82,8 @@ class LinearProbeOptions:
         default=DEFAULT_PRECISION,
         metadata={
             "help": "Of the backbone on training images, whose features are cached as float32. bf16: bfloat16 "
-            "autocast. auto: bf16 on a GPU of compute capability 8.0 or newer and on a CPU with units for bfloat16, "
-            "otherwise fp32. Features of validation and test images are always computed in float32."
+            "autocast. auto: bf16 on a GPU of compute capability 8.0 or newer and on a CPU with native bfloat16 "
+            "support, otherwise fp32. Features of validation and test images are always computed in float32."
         },
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hfprobe.statistics.imbalance import are_unequal, describe_sizes
+from hfprobe.statistics.imbalance import are_imbalanced, describe_sizes
 from hfprobe.statistics.intervals import COVERAGE
 from hfprobe.statistics.paired import adjust_after_holm, compare_paired
 from hfprobe.system.files import write_json
@@ -34,7 +34,7 @@ def compare(results: dict[str, EvalResult], *, profile: dict[str, Any] | None = 
 
     Returns:
         `class_names`, `split`, `split_fingerprint`, `n` (number of images); `leading`: the metrics that come first,
-        with unequal classes macro-F1 and balanced accuracy; `models`: metrics, training cost and inference cost of
+        with imbalanced classes macro-F1 and balanced accuracy; `models`: metrics, training cost and inference cost of
         each model; `pairs`: differences (second minus first) of each pair with `interval`, `p` and `adjusted_p`;
         `tests`: the test of each metric, the `correction` of its p-values, `pairs`, the number that they are corrected
         for, and the `significance` level; `profile`: where and how the costs were measured; `verdict`: sentences.
@@ -52,7 +52,7 @@ def compare(results: dict[str, EvalResult], *, profile: dict[str, Any] | None = 
     costs = dict.fromkeys(models) if profile is None else find_costs(results, profile)
     for name, model in models.items():
         model["cost"] = costs[name]
-    leading = ["macro_f1", "accuracy"] if are_unequal(first.images_per_class) else ["accuracy"]
+    leading = ["macro_f1", "accuracy"] if are_imbalanced(first.images_per_class) else ["accuracy"]
     return {
         "class_names": first.class_names,
         "split": first.provenance["split"],
@@ -136,10 +136,10 @@ def _subtract(one: float | None, other: float | None) -> float | None:
 
 
 def _explain_order(images_per_class: np.ndarray) -> list[str]:
-    """A sentence on the metric that comes first, if the classes are unequal."""
-    if not are_unequal(images_per_class):
+    """A sentence on the metric that comes first, if the classes are imbalanced."""
+    if not are_imbalanced(images_per_class):
         return []
-    return [f"The classes are unequal ({describe_sizes(images_per_class)}), so macro-F1 comes first."]
+    return [f"The classes are imbalanced ({describe_sizes(images_per_class)}), so macro-F1 comes first."]
 
 
 def _judge_pair(pair: dict[str, Any], metric: str, *, n: int, of: int) -> str:
@@ -191,7 +191,7 @@ def _explain_disagreement(difference: dict[str, Any], *, of: int, includes_zero:
 def _judge_training(models: dict[str, dict[str, Any]]) -> list[str]:
     """Sentences on the training of the models: the time of two models, if both are known, and the number of seeds."""
     told = {name: model["training_seconds"] for name, model in models.items() if model["training_seconds"]}
-    found = ["Each model was trained once; another seed may change its scores by more than other images would."]
+    found = ["Each model was trained once; variation between seeds may exceed these intervals."]
     if len(models) == len(told) == 2:
         quick, slow = sorted(told, key=lambda name: told[name])
         times = f"{told[slow] / told[quick]:.1f} times as long"

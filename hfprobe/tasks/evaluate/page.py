@@ -12,9 +12,9 @@ from sklearn.metrics import classification_report
 from hfprobe.pages.environment import FORMULA_STARTS, make_environment
 from hfprobe.pages.figures import MOST_CLASSES_WITH_NUMBERS, data_uri, draw_confusion_matrix
 from hfprobe.statistics.imbalance import (
+    IMBALANCE_FACTOR,
     METRIC_NAMES,
-    UNEQUAL,
-    are_unequal,
+    are_imbalanced,
     describe_sizes,
     explain_baseline,
 )
@@ -80,8 +80,8 @@ def write_report(folder: str | Path) -> Path:
             provenance=result.provenance,
             confusion=_confusion_rows(metrics["confusion_matrix"]),
             leading=result.leading,
-            unequal=describe_sizes(result.images_per_class) if are_unequal(result.images_per_class) else None,
-            unequal_factor=UNEQUAL,
+            imbalanced=describe_sizes(result.images_per_class) if are_imbalanced(result.images_per_class) else None,
+            imbalance_factor=IMBALANCE_FACTOR,
             metric_names=METRIC_NAMES,
             not_better=explain_baseline(metrics, metrics["baseline"], result.leading),
             cells_are_readable=len(result.class_names) <= MOST_CLASSES_WITH_NUMBERS,

@@ -90,7 +90,7 @@ class EvalResult:
 
     @property
     def leading(self) -> list[str]:
-        """The metrics that come first; with unequal classes, macro-F1 and balanced accuracy."""
+        """The metrics that come first; with imbalanced classes, macro-F1 and balanced accuracy."""
         return leading_metrics(self.images_per_class)
 
     def _score_baseline(self) -> dict[str, Any]:

@@ -47,10 +47,10 @@ def profile_models(
         trace_dir: existing folder for `trace-<name>.json` of each model, which ui.perfetto.dev opens.
 
     Returns:
-        JSON-able: `models`, by name, each with `bf16` where the device may have units for bfloat16, otherwise None: on
-        its own batches, `batch` in bfloat16, `speedup` over float32, the result of `compare_answers`, and `best`, the
-        precision of `choose_precision`; `device`, `hardware`, `versions`, `load_average` before and after, `rounds`,
-        `warmup_steps`. Latency is in milliseconds per batch, throughput in images/s, memory in bytes.
+        JSON-able: `models`, by name, each with `bf16` where the device may have native bfloat16 support, otherwise
+        None: on its own batches, `batch` in bfloat16, `speedup` over float32, the result of `compare_answers`, and
+        `best`, the precision of `choose_precision`; `device`, `hardware`, `versions`, `load_average` before and after,
+        `rounds`, `warmup_steps`. Latency is in milliseconds per batch, throughput in images/s, memory in bytes.
 
     Raises:
         InputError: a folder does not hold a model.

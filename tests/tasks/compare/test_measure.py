@@ -23,7 +23,7 @@ def saved(tmp_path, **results):
     return [tmp_path / name for name in results]
 
 
-ONCE = "Each model was trained once; another seed may change its scores by more than other images would."
+ONCE = "Each model was trained once; variation between seeds may exceed these intervals."
 
 
 def test_comparison_of_a_model_with_itself_shows_no_difference():

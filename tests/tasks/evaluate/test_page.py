@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 
 from helpers.pages import Page, section_of, title_after_sorting
-from helpers.results import make_result, unequal_result, without_images
+from helpers.results import imbalanced_result, make_result, without_images
 from hfprobe.system.errors import InputError
 from hfprobe.tasks.compare.measure import compare, save_comparison
 from hfprobe.tasks.compare.page import write_comparison
@@ -140,15 +140,15 @@ def test_pages_say_that_a_class_has_no_image(tmp_path):
     assert "| owl | \u2013 | \u2013 | \u2013 |" in (tmp_path / "comparison.md").read_text()
 
 
-def test_pages_lead_with_macro_f1_and_name_the_baseline_if_classes_are_unequal(tmp_path):
-    result = unequal_result()
+def test_pages_lead_with_macro_f1_and_name_the_baseline_if_classes_are_imbalanced(tmp_path):
+    result = imbalanced_result()
     result.provenance.update(parameters=1000, run_majority_class="dog")
     result.save(tmp_path)
     page = Page(write_report(tmp_path).read_text())
     metrics = result.metrics
     assert f"simple-cnn: {100 * metrics['macro_f1']:.2f}\u00a0% test macro-F1" in page.text
     text = " ".join(page.text.split())
-    assert "The classes are unequal: 20 to 200 images per class, and the largest has more than 1.5 times" in text
+    assert "The classes are imbalanced: 20 to 200 images per class, and the largest has more than 1.5 times" in text
     assert "The intervals of macro-F1 and balanced accuracy come from a Bayesian bootstrap" in text
     assert (
         "Baseline: always answering dog, the most frequent class of the training images, gives macro-F1 15.87 %, "
@@ -157,7 +157,7 @@ def test_pages_lead_with_macro_f1_and_name_the_baseline_if_classes_are_unequal(t
     for name in ("macro_f1", "balanced_accuracy", "accuracy"):
         low, high = metrics["intervals"][name]
         assert f"{metrics[name]:.2%}{low:.2%}to{high:.2%}" in text.replace(" ", "")
-    results = {"one": result, "other": unequal_result(seed=1)}
+    results = {"one": result, "other": imbalanced_result(seed=1)}
     save_comparison(compare(results), tmp_path)
     path = write_comparison(tmp_path, results)
     compared = " ".join(Page(path.read_text()).text.split())
