@@ -56,6 +56,8 @@ def read_rows(table: Table, data: DataArguments, *, folder: Path, split: str = "
             "other splits. Rename the table, or remove the column."
         )
     paths = _find_images(table, image, data, folder=folder, splits=splits)
+    if divided is None and not split:
+        splits = _splits_of_folders(paths, labels, data, table=table, folder=folder)
     name = os.path.relpath(table.file, folder)
     return pd.DataFrame(
         {
@@ -68,6 +70,32 @@ def read_rows(table: Table, data: DataArguments, *, folder: Path, split: str = "
         },
         dtype=object,
     )
+
+
+def _splits_of_folders(
+    paths: Sequence[str], labels: Sequence[str], data: DataArguments, *, table: Table, folder: Path
+) -> list[str]:
+    """The split folder that each image lies in, as `train` for `train/1.jpg`; '' if no image lies in one.
+
+    Raises:
+        InputError: only some of the images lie in split folders.
+    """
+    top = os.path.join(folder.absolute(), "")
+    tops = [path.removeprefix(top).partition("/")[0] if path.startswith(top) else "" for path in paths]
+    # A folder that is named like the class of its image may be a class folder: `train` among vehicles.
+    splits = [
+        name if standard_name(name, data) and name not in (label, *(data.classes or ())) else ""
+        for name, label in zip(tops, labels, strict=True)
+    ]
+    if any(splits) and not all(splits):
+        inside = next(path for path, split in zip(paths, splits, strict=True) if split)
+        outside = next(path for path, split in zip(paths, splits, strict=True) if not split)
+        raise InputError(
+            f"'{shorten(table.file)}' names images in split folders ('{shorten(inside.removeprefix(top))}') and "
+            f"outside of them ('{shorten(outside.removeprefix(top))}'), so the splits are unclear. Add a column of splits, or "
+            "name the table after its split."
+        )
+    return splits
 
 
 def describe_labels(table: Table, data: DataArguments, *, folder: Path) -> str:

@@ -128,3 +128,30 @@ def test_labels_that_are_lists_are_refused(tmp_path, rows):
     (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
     with pytest.raises(InputError, match=r"'label' holds lists or objects in '.*metadata.jsonl'; allowed: one column"):
         find(tmp_path)
+
+
+@pytest.mark.parametrize("whole_table", [True, False])
+def test_without_a_column_of_splits_an_image_is_in_the_split_whose_folder_holds_it(tmp_path, rows, whole_table):
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+    named = []
+    for path, name in rows:
+        split = "test" if "-4" in path else "train"
+        (tmp_path / path).rename(tmp_path / split / path)
+        named.append((f"{split}/{path}", name))
+    table = write(tmp_path, named)
+    images = find(table if whole_table else tmp_path)
+    assert set(labels_of(images, "test")) == {"test/cat-4.png", "test/dog-4.png"}
+    draw(99, 0).save(tmp_path / "more.png")
+    write(tmp_path, [*named, ("more.png", "cat")])
+    expected = r"split folders \('train/cat-0.png'\) and outside of them \('more.png'\), so the splits are unclear"
+    with pytest.raises(InputError, match=expected):
+        find(tmp_path)
+
+
+def test_a_class_that_is_named_like_a_split_is_no_split_of_a_table(tmp_path, rows):
+    for path, name in rows:
+        (tmp_path / "all" / ("train" if name == "cat" else "bus")).mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).rename(tmp_path / "all" / ("train" if name == "cat" else "bus") / path)
+    named = [(f"{label}/{path}", label) for path, name in rows for label in ["train" if name == "cat" else "bus"]]
+    assert find(write(tmp_path / "all", named)).class_names == ["bus", "train"]
