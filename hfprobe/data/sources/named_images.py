@@ -92,8 +92,8 @@ def _splits_of_folders(
         outside = next(path for path, split in zip(paths, splits, strict=True) if not split)
         raise InputError(
             f"'{shorten(table.file)}' names images in split folders ('{shorten(inside.removeprefix(top))}') and "
-            f"outside of them ('{shorten(outside.removeprefix(top))}'), so the splits are unclear. Add a column of splits, or "
-            "name the table after its split."
+            f"outside of them ('{shorten(outside.removeprefix(top))}'), so the splits are unclear. Add a column "
+            "of splits, or name the table after its split."
         )
     return splits
 
