@@ -93,7 +93,9 @@ def check_run(run: Any) -> None:
             raise ValueError(f"run.{name} is {shortened(value)}; allowed: {allowed}")
     if "membership" in run and not is_membership(run["membership"]):
         found = shortened(run["membership"])
-        raise ValueError(f"run.membership is {found}; allowed: own, images and digest of train, validation and test")
+        raise ValueError(
+            f"run.membership is {found}; allowed: own, images, digest and sample of train, validation and test"
+        )
 
 
 def load_weights(config: PretrainedConfig, folder: Path) -> PreTrainedModel:

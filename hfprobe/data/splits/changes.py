@@ -40,8 +40,13 @@ def find_changes(run: dict[str, Any], images: Images, *, split: str) -> str:
             f"The {split} {named} were {_origin(was)} when this model was trained, and today they are "
             f"{_origin(found)}, so some of them may have been training images. Restore the dataset, or {REMEDY}."
         )
-    _refuse_parts(run, images, split=split, named=named)
+    # Other images may have the same names and sizes; their content says so. The default dataset has no sample.
+    known = {entry for part in before.values() for entry in part["sample"]}
+    is_known = not known or any(known & set(part["sample"]) for part in now.values())
+    if is_own or is_known:
+        _refuse_parts(run, images, split=split, named=named)
     if not is_own:
+        _refuse_seen(before, found, split=split, dataset=dataset)
         return ""
     if not found["own"]:
         raise InputError(
@@ -77,6 +82,18 @@ def _refuse_parts(run: dict[str, Any], images: Images, *, split: str, named: str
             raise InputError(
                 f"The {named} are those of this model's training ({', '.join(parts)}). To evaluate it, {REMEDY}."
             )
+
+
+def _refuse_seen(before: dict[str, Any], found: dict[str, Any], *, split: str, dataset: str) -> None:
+    """Raise InputError if images of another dataset are among those that the model was trained or selected on."""
+    shared = {name: set(before[name]["sample"]) & set(found["sample"]) for name in SEEN if name != split}
+    count = len(set().union(*shared.values()))
+    if count:
+        parts = ", ".join(name for name, entries in shared.items() if entries)
+        raise InputError(
+            f"At least {count:,} of the {found['images']:,} {'' if split == 'all' else f'{split} '}images of "
+            f"'{shorten(dataset)}' are those of this model's training ({parts}). To evaluate it, {REMEDY}."
+        )
 
 
 def _origin(part: dict[str, Any]) -> str:

@@ -12,17 +12,24 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from hfprobe.data.sources.columns import image_paths, label_numbers, normalize_name
+from hfprobe.data.sources.file_names import text_to_path
 from hfprobe.data.splits.division import PARTS
 
 BITS = 128
+SAMPLED = 512  # images of a part; two samples of parts that share images share some of them
+SAMPLE_BYTES = 2**16  # of the content of a sampled image
 
 
 def describe_part(rows: Dataset, *, own: bool, by_number: bool) -> dict[str, Any]:
-    """What a run records of a part, JSON-able: `own`, `images` (their number) and `digest`.
+    """What a run records of a part, JSON-able: `own`, `images` (their number), `digest` and `sample`.
 
     The digest is the sum of a digest of each image, so it does not depend on their order, and the digest of several
     parts together is the sum of theirs. An image counts by its class, the name of its file without the folder, because
     a dataset may be moved, and its size in bytes; without a name, by a digest of its bytes.
+
+    The sample holds a hash of the name, the size and the beginning of the content of at most SAMPLED images, those with
+    the smallest digests of name and size (a bottom-k sketch, Cohen and Kaplan 2007). Parts with at most SAMPLED images
+    that share an image have a common entry; larger parts have one with a probability that grows with what they share.
 
     Args:
         rows: with the columns `image` (undecoded), `label` and `index`.
@@ -33,9 +40,9 @@ def describe_part(rows: Dataset, *, own: bool, by_number: bool) -> dict[str, Any
     details = rows["index"][:] if by_number else _names_and_sizes(rows)
     total = 0
     for label, detail in zip(label_numbers(rows), details, strict=True):
-        text = f"{names[label]}\0{detail}".encode(errors="surrogatepass")
-        total += int.from_bytes(hashlib.blake2b(text, digest_size=BITS // 8).digest(), "big")
-    return {"own": own, "images": len(rows), "digest": _hex(total)}
+        total += int.from_bytes(_hash(f"{names[label]}\0{detail}", size=BITS // 8), "big")
+    sample = [] if by_number else _sample(rows, details)
+    return {"own": own, "images": len(rows), "digest": _hex(total), "sample": sample}
 
 
 def is_membership(value: Any) -> bool:
@@ -46,6 +53,9 @@ def is_membership(value: Any) -> bool:
         isinstance(part, dict)
         and all(type(part.get(name)) is kind for name, kind in types.items())
         and re.fullmatch(f"[0-9a-f]{{{BITS // 4}}}", part["digest"])
+        and isinstance(part.get("sample"), list)
+        and len(part["sample"]) <= SAMPLED
+        and all(isinstance(entry, str) and re.fullmatch("[0-9a-f]{16}", entry) for entry in part["sample"])
         for part in parts
     )
 
@@ -53,6 +63,29 @@ def is_membership(value: Any) -> bool:
 def add_up(parts: Iterable[dict[str, Any]]) -> str:
     """The digest of several parts together."""
     return _hex(sum(int(part["digest"], 16) for part in parts))
+
+
+def _sample(rows: Dataset, details: list[str]) -> list[str]:
+    ranks = [_hash(detail, size=8) for detail in details]
+    chosen = sorted(range(len(ranks)), key=ranks.__getitem__)[:SAMPLED]
+    images = rows.select(chosen).select_columns("image")
+    entries = (_hash(details[at], _beginning(row["image"]), size=8) for at, row in zip(chosen, images, strict=True))
+    return sorted(entry.hex() for entry in entries)
+
+
+def _beginning(item: dict[str, Any] | None) -> bytes:
+    """The first SAMPLE_BYTES of the file of an image; empty for one that cannot be read: decoding names it."""
+    if item is None or item["bytes"] is not None:
+        return item["bytes"][:SAMPLE_BYTES] if item else b""
+    try:
+        with open(text_to_path(item["path"] or ""), "rb") as file:
+            return file.read(SAMPLE_BYTES)
+    except OSError:
+        return b""
+
+
+def _hash(text: str, content: bytes = b"", *, size: int) -> bytes:
+    return hashlib.blake2b(text.encode(errors="surrogatepass") + content, digest_size=size).digest()
 
 
 def _hex(total: int) -> str:

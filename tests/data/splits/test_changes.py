@@ -9,6 +9,7 @@ from helpers.picture_folders import NAMES, draw, write_pictures
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.splits.changes import find_changes
 from hfprobe.data.splits.images import load_images
+from hfprobe.data.splits.membership import describe_part
 from hfprobe.models.own_images import load_images_of
 from hfprobe.system.errors import InputError
 from hfprobe.tasks.evaluate.measure import evaluate_images
@@ -210,3 +211,42 @@ def test_rows_of_tables_and_of_datasets_without_files_are_compared_too(tmp_path,
     again = load_images(DataArguments(dataset=str(dataset_folder)), seed=2)
     assert images.membership["test"] == again.membership["test"]
     assert images.membership["validation"] != again.membership["validation"]
+
+
+@pytest.mark.parametrize("split", ["test", "all"])
+@pytest.mark.parametrize("change", ["one less", "one more", "other labels"])
+def test_a_changed_copy_of_the_training_images_is_recognised(drawn, tmp_path, split, change):
+    model, _ = trained(drawn)
+    copy = shutil.copytree(drawn, tmp_path / "copy")
+    if change == "one less":
+        (copy / "cat" / "003.png").unlink()
+    elif change == "one more":
+        shutil.copy(copy / "cat" / "003.png", copy / "cat" / "new.png")
+    else:
+        for old, new in (("cat", "x"), ("dog", "cat"), ("x", "dog")):
+            (copy / old).rename(copy / new)
+    with pytest.raises(InputError, match=rf"At least \d+ of the \d+ (test )?images of '{copy}' are those of this"):
+        changes(model, dataset=str(copy), split=split)
+
+
+@pytest.mark.parametrize("split", ["test", "all"])
+def test_other_images_with_the_same_names_and_sizes_are_evaluated(tmp_path, split):
+    for first, name in ((0, "one"), (100, "two")):
+        for label, folder in enumerate(NAMES):
+            (tmp_path / name / folder).mkdir(parents=True)
+            for number in range(10):
+                draw(first + number, label).save(tmp_path / name / folder / f"{label}{number}.bmp")
+    model, _ = trained(tmp_path / "one")
+    assert changes(model, dataset=str(tmp_path / "two"), split=split) == ""
+    copy = shutil.copytree(tmp_path / "one", tmp_path / "copy")
+    refused(model, f"The images of '{copy}'", dataset=str(copy), split="all")
+
+
+def test_the_sample_of_a_part_is_bounded_and_the_same_in_any_order(tmp_path, monkeypatch):
+    monkeypatch.setattr("hfprobe.data.splits.membership.SAMPLED", 5)
+    images = load_images(DataArguments(dataset=str(write_pictures(tmp_path / "photos", count=10))), seed=0)
+    rows = images.parts["train"]
+    how = {"own": False, "by_number": False}
+    assert len(describe_part(rows, **how)["sample"]) == 5
+    assert describe_part(rows, **how) == describe_part(rows.select(range(len(rows))[::-1]), **how)
+    assert describe_part(rows, own=False, by_number=True)["sample"] == []
