@@ -30,7 +30,8 @@ def find_changes(run: dict[str, Any], images: Images, *, split: str) -> str:
     if not before:  # not a model of a run
         return ""
     was, found = before.get(split, before["test"]), now[split]
-    if found["digest"] == was["digest"]:
+    same = found["digest"] == was["digest"]
+    if same and found["sample"] == was["sample"]:
         return ""
     dataset, own = images.arguments.dataset, run.get("dataset", "")
     named = f"images of '{shorten(dataset)}'"
@@ -43,7 +44,7 @@ def find_changes(run: dict[str, Any], images: Images, *, split: str) -> str:
     # Other images may have the same names and sizes; their content says so. The default dataset has no sample.
     known = {entry for part in before.values() for entry in part["sample"]}
     is_known = not known or any(known & set(part["sample"]) for part in now.values())
-    if is_own or is_known:
+    if (is_own or is_known) and not same:
         _refuse_parts(run, images, split=split, named=named)
     if not is_own:
         _refuse_seen(before, found, split=split, dataset=dataset)

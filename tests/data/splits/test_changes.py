@@ -250,3 +250,22 @@ def test_the_sample_of_a_part_is_bounded_and_the_same_in_any_order(tmp_path, mon
     assert len(describe_part(rows, **how)["sample"]) == 5
     assert describe_part(rows, **how) == describe_part(rows.select(range(len(rows))[::-1]), **how)
     assert describe_part(rows, own=False, by_number=True)["sample"] == []
+
+
+@pytest.mark.parametrize("layout", ["drawn", "own"])
+def test_files_that_were_replaced_by_others_of_the_same_name_and_size_are_a_change(tmp_path, layout):
+    for split in ("train", "test") if layout == "own" else ("",):
+        for label, name in enumerate(NAMES):
+            (tmp_path / "photos" / split / name).mkdir(parents=True)
+            for number in range(10):
+                draw(number, label).save(tmp_path / "photos" / split / name / f"{split}{number}.bmp")
+    model, _ = trained(tmp_path / "photos")
+    assert changes(model) == ""
+    for file in (tmp_path / "photos").rglob("*/test*.bmp" if layout == "own" else "*.bmp"):
+        draw(200, 0).save(file)
+    if layout == "own":
+        assert changes(model) == (
+            "The test split has changed since training: 20 images then, 20 now, with other files or labels."
+        )
+    else:
+        refused(model, f"The images of '{tmp_path}/photos' have changed since this model was trained.")
