@@ -38,6 +38,7 @@ SOURCES = (
     "paths and one of labels; or a tuple (images, labels), with images as a uint8 array of shape (N, H, W, 3) or "
     "(N, H, W) or a list, and N labels"
 )
+BY_PEOPLE = "Pass one whose labels were assigned by people."
 CHUNK_BYTES = 2**28  # of images in one Arrow array, which holds less than 2**31
 NAMED_AS = {int: "int64", str: "string", bool: "bool"}
 
@@ -139,6 +140,8 @@ def read_memory(images: Any, data: DataArguments) -> tuple[Source, DataArguments
     unused: dict[str, list[str]] = {}
     if isinstance(images, Dataset | DatasetDict):
         found = {"train": images} if isinstance(images, Dataset) else {str(name): images[name] for name in images}
+        if any(is_own_output(rows.column_names) for rows in found.values()):
+            raise InputError(f"The {type(images).__name__} is a {OWN_OUTPUT}. {BY_PEOPLE}")
         splits = {name: _with_files(rows.with_format(None), data) for name, rows in found.items()}
     elif isinstance(images, pd.DataFrame):
         splits, unused = _read_frame(images, data)
@@ -182,7 +185,7 @@ def _read_frame(table: pd.DataFrame, data: DataArguments) -> tuple[dict[str, Dat
     if twice:
         raise InputError(f"The DataFrame has two columns '{shorten(twice[0])}'. Rename one of them.")
     if is_own_output(columns):
-        raise InputError(f"The DataFrame is a {OWN_OUTPUT}. Pass one whose labels were assigned by people.")
+        raise InputError(f"The DataFrame is a {OWN_OUTPUT}. {BY_PEOPLE}")
     table = table.set_axis(columns, axis=1)
     image, label = (find_column(columns, kind, data) for kind in ("image", "label"))
     if image is None or label is None:

@@ -13,6 +13,7 @@ import torch
 import hfprobe
 from helpers.images import draw_images, make_dataset
 from hfprobe.models import build_model, find_family
+from hfprobe.system.errors import InputError
 
 COUNT = 30
 NAMES = ["cat", "dog", "emu"]
@@ -248,3 +249,9 @@ def test_missing_and_damaged_images_are_named_before_anything_is_decoded(picture
         "image 29 of split 'train' (nowhere.png) cannot be read: No such file or directory",
     ):
         assert text in str(error.value).replace("Image", "image")
+
+
+def test_a_dataset_of_answers_of_a_model_is_refused():
+    rows = datasets.Dataset.from_dict({name: ["x"] for name in ("path", "label", "predicted_label", "probability")})
+    with pytest.raises(InputError, match="The Dataset is a table of hfprobe predict"):
+        hfprobe.load_images(rows)

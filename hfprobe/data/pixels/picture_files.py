@@ -14,7 +14,14 @@ from pathlib import Path
 import PIL.Image
 
 from hfprobe.data.pixels.pictures import MAX_PIXELS, pixel_limit
-from hfprobe.data.sources.file_kinds import SYSTEM, SYSTEM_FOLDERS, is_system_folder, warn_of_folder, why_left_out
+from hfprobe.data.sources.file_kinds import (
+    ARCHIVE_ENDINGS,
+    SYSTEM,
+    SYSTEM_FOLDERS,
+    is_system_folder,
+    warn_of_folder,
+    why_left_out,
+)
 from hfprobe.data.sources.file_names import escape
 from hfprobe.system.errors import InputError, shorten
 
@@ -22,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 STANDARD_INPUT = "-"
 NAMED_AT_MOST = 5
-ARCHIVE_ENDINGS = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 ALLOWED = "Allowed: folders, files, patterns such as 'photos/*.jpg', and - for a list of paths on standard input."
 
 

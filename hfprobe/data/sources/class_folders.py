@@ -12,10 +12,15 @@ from hfprobe.data.arguments import DataArguments
 from hfprobe.data.sources.file_kinds import SYSTEM, WORDS, is_system_folder, walk_files, why_left_out
 from hfprobe.data.sources.file_names import escape, path_to_text
 from hfprobe.data.sources.labels import normalize_name
-from hfprobe.data.sources.split_names import SPLIT_NAMES, choose_splits, look_like_splits, standard_name
+from hfprobe.data.sources.split_names import SPLIT_NAMES, choose_splits, look_like_splits, standard_name, usual_meaning
 from hfprobe.system.errors import InputError, shorten
 
 logger = logging.getLogger(__name__)
+
+
+class OneClassError(InputError):
+    """A folder holds images of one class only."""
+
 
 # Reason -> what is left out.
 LeftOut = dict[str, list[str]]
@@ -86,7 +91,7 @@ def read_class_folders(folder: Path, data: DataArguments, *, whole: bool) -> tup
         only = next(place for place in subfolders(folder, names) if normalize_name(place.name) == names[0])
         below = [place.name for place in subfolders(only) if has_images(place)]
         hint = f" If {shorten(', '.join(below))} are the classes, pass --dataset '{only}'." if below else ""
-        raise InputError(
+        raise OneClassError(
             f"'{shorten(folder)}' holds images of one class, {names[0]}; allowed: two or more, each in a folder.{hint}"
         )
     return {"train": rows}, left_out
@@ -202,7 +207,7 @@ def _read_classes(folder: Path, data: DataArguments) -> tuple[Dataset | None, Le
     skipped: list[Path] = []
     inside: list[set[str]] = []  # of each class: the folders directly in it that hold images, '' for the class folder
     for place in subfolders(folder, classes):
-        before, inner = len(paths), set()
+        before, inner, reasons = len(paths), set(), set()
         for file in walk_files(place, skipped):
             reason = why_left_out(file.name)
             if reason is None:
@@ -210,9 +215,16 @@ def _read_classes(folder: Path, data: DataArguments) -> tuple[Dataset | None, Le
                 labels.append(normalize_name(place.name))
                 inner.add(str(file)[len(str(place)) + 1 :].rpartition("/")[0].partition("/")[0])
             elif reason:
+                reasons.add(reason)
                 left_out.setdefault(reason, []).append(escape(str(file.relative_to(folder))))
         if len(paths) == before:
             left_out.setdefault("folder without images", []).append(escape(place.name))
+            if reasons:
+                logger.warning(
+                    "The folder '%s' is no class, because it holds no image that can be read: %s.",
+                    shorten(escape(place.name)),
+                    "; ".join(sorted(reasons)),
+                )
         elif escape(place.name) != place.name:
             raise InputError(
                 f"The name of the class folder '{escape(place.name)}' in '{shorten(folder)}' is not UTF-8. Rename it, "
@@ -227,6 +239,7 @@ def _read_classes(folder: Path, data: DataArguments) -> tuple[Dataset | None, Le
     add_left_out(left_out, list_loose(folder, classes))
     names = sorted(set(labels))
     if not set(names) & set(classes):  # otherwise a user, or a model, says what the classes are
+        _refuse_splits_inside(folder, set().union(*inside) - {""})
         alike = inside[0] if all(inner == inside[0] for inner in inside) and len(inside[0] - {""}) > 1 else set()
         _check_names(folder, names, sorted(alike - {""}), data)
     numbers = {name: number for number, name in enumerate(names)}
@@ -235,6 +248,17 @@ def _read_classes(folder: Path, data: DataArguments) -> tuple[Dataset | None, Le
         features=Features(image=Image(), label=ClassLabel(names=names)),
     )
     return rows, left_out
+
+
+def _refuse_splits_inside(folder: Path, names: Collection[str]) -> None:
+    """Raise InputError if the folders in class folders are splits, as in `cat/train/1.jpg`."""
+    means = {usual_meaning(name) for name in names}
+    if None not in means and len(means) > 1:
+        raise InputError(
+            f"The class folders in '{shorten(folder)}' hold folders that are named like splits: "
+            f"{shorten(', '.join(sorted(names)))}. If they are splits, move them above the class folders, as in "
+            "train/cat; to use all images of a class together, pass the classes as --classes."
+        )
 
 
 def _check_names(folder: Path, names: list[str], alike: list[str], data: DataArguments) -> None:

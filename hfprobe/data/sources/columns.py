@@ -168,13 +168,13 @@ def find_column(columns: Iterable[str], kind: str, data: DataArguments) -> str |
     return next((by_name[name] for name in usual if name in by_name), None)
 
 
-def no_column(kind: str, columns: Iterable[str], data: DataArguments) -> InputError:
-    """The error for a dataset without a column."""
+def no_column(kind: str, columns: Iterable[str], data: DataArguments, *, where: str | None = None) -> InputError:
+    """The error for a dataset, or another place, without a column."""
     told = getattr(data, f"{kind}_column")
     lacks = f"no {kind} column" if told is None else f"no column '{shorten(told)}'"
+    place = where or f"Dataset '{shorten(data.dataset)}'"
     return InputError(
-        f"Dataset '{shorten(data.dataset)}' has {lacks}; its columns: {shorten(', '.join(columns))}. Pass one of them "
-        f"as --{kind}_column."
+        f"{place} has {lacks}; its columns: {shorten(', '.join(columns))}. Pass one of them as --{kind}_column."
     )
 
 

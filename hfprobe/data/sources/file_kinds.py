@@ -31,6 +31,7 @@ SYSTEM_FOLDERS = WORDS | {
     *("~snapshot", "__pycache__"),
 }
 SYSTEM = "folder of thumbnails, deleted files or another program"
+ARCHIVE_ENDINGS = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 OTHER_ENDINGS = {".eps", ".ps", ".svg", ".jxl", ".mpg", ".mpeg", ".mov", ".mp4", ".avi", ".pdf"}
 
 
@@ -67,6 +68,8 @@ def why_left_out(name: str) -> str | None:
         return "this version of Pillow cannot read AVIF (pip install --upgrade pillow)"
     if ending in RAW_ENDINGS:
         return "raw files of a camera cannot be read (export them as JPEG or PNG)"
+    if ending in ARCHIVE_ENDINGS:
+        return "archives in a folder are not read (unpack them)"
     return "cannot be read as an image (export it as JPEG or PNG)" if ending in OTHER_ENDINGS else "not an image"
 
 

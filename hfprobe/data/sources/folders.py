@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from datasets import Dataset
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.sources.archives import name_zip, unpack
 from hfprobe.data.sources.class_folders import (
+    OneClassError,
     add_left_out,
     describe_contents,
     find_inside,
@@ -29,7 +31,7 @@ from hfprobe.data.sources.class_folders import (
 from hfprobe.data.sources.columns import standard_splits
 from hfprobe.data.sources.file_kinds import is_system_folder
 from hfprobe.data.sources.split_names import standard_name
-from hfprobe.data.sources.table_folders import Found, find_tables, load_table, load_tables
+from hfprobe.data.sources.table_folders import Found, describe_lacking, find_tables, load_table, load_tables
 from hfprobe.data.sources.tables import TABLE_ENDINGS
 from hfprobe.system.errors import InputError, shorten
 
@@ -72,7 +74,9 @@ def _load_zip(file: Path, data: DataArguments, *, whole: bool) -> Found:
     try:
         found = load_local(folder, data, whole=whole)
     except InputError as error:
-        raise InputError(name_zip(str(error), file)) from error
+        text = name_zip(str(error), file)
+        names_inside = re.search(rf"--dataset '?{re.escape(str(file))}/", text)
+        raise InputError(text + " Unpack the zip file first." * bool(names_inside)) from error
     if folder != top:
         add_left_out(found.left_out, list_loose(top))
     return found
@@ -90,11 +94,22 @@ def _load_folder(folder: Path, data: DataArguments, *, whole: bool) -> Found:
         return None if found is None else Found(*found)
 
     described = load_tables(tables, data, classes=classes, read_classes=read_classes, whole=whole)
-    found = described or _read_only_folder(folder, data, whole=whole) or read_classes()
+    found = described or _read_only_folder(folder, data, whole=whole)
     if found is None:
-        raise InputError(f"Dataset folder '{shorten(folder)}' {describe_contents(folder)}. Allowed: {ALLOWED}.")
-    if not found.labels and data.split_column is not None:
-        raise InputError(f"--split_column applies to tables, and '{shorten(folder)}' has class folders. Leave it out.")
+        try:
+            found = read_classes()
+        except OneClassError as error:  # the only folder may hold the images of a table
+            if not tables.lacking:
+                raise
+            raise InputError(f"{error} {describe_lacking(*tables.lacking[0], data)}") from error
+        if found is None:
+            raise InputError(f"Dataset folder '{shorten(folder)}' {describe_contents(folder)}. Allowed: {ALLOWED}.")
+        for flag in ("split_column", "group_column"):
+            if getattr(data, flag) is not None:
+                instead = " Or group images by their paths, with --group_by or --group_regex." * (flag[0] == "g")
+                raise InputError(
+                    f"--{flag} applies to tables, and '{shorten(folder)}' has class folders. Leave it out.{instead}"
+                )
     explained = {name for names in tables.left_out.values() for name in names}
     others = {reason: [name for name in names if name not in explained] for reason, names in found.left_out.items()}
     return found._replace(left_out=tables.left_out | {reason: names for reason, names in others.items() if names})

@@ -14,9 +14,10 @@ from datasets import ClassLabel
 from hfprobe.system.errors import InputError
 
 NO_LABEL = -1
-# Texts that stand for no label: what pandas writes for a missing value, and the question mark of the UCI tables.
+# Texts that stand for no label: what pandas writes for a missing value, the question mark of the UCI tables, and errors
+# of spreadsheets, in English and German.
 # Words such as "none" and "NA" may be classes: a wafer without a defect, a continent.
-MISSING_TEXTS = ("", "?", "nan", "NaN", "<NA>")
+MISSING_TEXTS = ("", "?", "nan", "NaN", "<NA>", "#N/A", "#NV", "#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NULL!")
 # A whole number as text, without leading zeros: "007" is a name.
 WHOLE_NUMBER = r"^-?(0|[1-9][0-9]{0,8})(\.0+)?$"
 

@@ -13,7 +13,7 @@ from hfprobe.data.arguments import DataArguments
 from hfprobe.data.sources.columns import find_column, no_column, standard_columns
 from hfprobe.data.sources.file_kinds import walk_files, why_left_out
 from hfprobe.data.sources.file_names import escape, path_to_text
-from hfprobe.data.sources.split_columns import split_by_column
+from hfprobe.data.sources.split_columns import split_by_column, split_of_flag
 from hfprobe.data.sources.split_names import standard_name
 from hfprobe.data.sources.tables import Table, read_table
 from hfprobe.system.errors import InputError, shorten
@@ -45,9 +45,9 @@ def read_rows(table: Table, data: DataArguments, *, folder: Path, split: str = "
         InputError: a column is missing; images do not exist; the rows cannot be divided.
     """
     image, labels, label_column = _choose_columns(table, data)
-    others = {
-        name: cells for name, cells in table.columns.items() if name not in (image, label_column, data.group_column)
-    }
+    classes = _one_hot(table, without=(image, data.group_column)) if label_column is None else {}
+    taken = {image, label_column, data.group_column, *classes}
+    others = {name: cells for name, cells in table.columns.items() if name not in taken}
     divided = split_by_column(others, data, what=f"'{shorten(table.file)}'", whole=whole)
     splits = [split] * len(table) if divided is None else divided[1]
     if divided and split and standard_name(split, data) not in {standard_name(name, data) for name in splits}:
@@ -57,7 +57,7 @@ def read_rows(table: Table, data: DataArguments, *, folder: Path, split: str = "
         )
     paths = _find_images(table, image, data, folder=folder, splits=splits)
     if divided is None and not split:
-        splits = _splits_of_folders(paths, labels, data, table=table, folder=folder)
+        splits = _splits_of_folders(paths, labels, data, table=table, folder=folder, whole=whole)
     name = os.path.relpath(table.file, folder)
     return pd.DataFrame(
         {
@@ -73,21 +73,23 @@ def read_rows(table: Table, data: DataArguments, *, folder: Path, split: str = "
 
 
 def _splits_of_folders(
-    paths: Sequence[str], labels: Sequence[str], data: DataArguments, *, table: Table, folder: Path
+    paths: Sequence[str], labels: Sequence[str], data: DataArguments, *, table: Table, folder: Path, whole: bool
 ) -> list[str]:
-    """The split folder that each image lies in, as `train` for `train/1.jpg`; '' if no image lies in one.
+    """The split folder that each image lies in, as `train` for `images/train/1.jpg`; '' if no image lies in one.
 
     Raises:
-        InputError: only some of the images lie in split folders.
+        InputError: only some of the images lie in split folders, and the splits are not evaluated together.
     """
+    paths = [os.path.normpath(path) for path in paths]
     top = os.path.join(folder.absolute(), "")
-    tops = [path.removeprefix(top).partition("/")[0] if path.startswith(top) else "" for path in paths]
+    if not all(path.startswith(top) for path in paths):  # what all of the folders share says nothing of splits
+        top = os.path.join(os.path.commonpath([os.path.dirname(path) for path in paths]), "")
     # A folder that is named like the class of its image may be a class folder: `train` among vehicles.
     splits = [
-        name if standard_name(name, data) and name not in (label, *(data.classes or ())) else ""
-        for name, label in zip(tops, labels, strict=True)
+        next((part for part in parts if standard_name(part, data) and part not in (label, *(data.classes or ()))), "")
+        for parts, label in zip((path.removeprefix(top).split("/")[:-1] for path in paths), labels, strict=True)
     ]
-    if any(splits) and not all(splits):
+    if any(splits) and not all(splits) and not whole:
         inside = next(path for path, split in zip(paths, splits, strict=True) if split)
         outside = next(path for path, split in zip(paths, splits, strict=True) if not split)
         raise InputError(
@@ -148,14 +150,21 @@ def _choose_columns(table: Table, data: DataArguments) -> tuple[str, list[str], 
 
 
 def _one_hot(table: Table, *, without: Iterable[str | None]) -> dict[str, list[str]]:
-    """The columns of 0 and 1, one per class, if each row has a single 1 in them; else empty."""
+    """The columns of 0 and 1, one per class, if each row has a single 1 in them; else empty.
+
+    Columns such as `is_valid` and `test` are classes only if those of other names are not enough for that.
+    """
     columns = {
         name: cells
         for name, cells in table.columns.items()
         if name not in without and {"0", "1"} >= {cell.removesuffix(".0") for cell in cells}
     }
-    single = all(len(list(_marked(columns, row))) == 1 for row in zip(*columns.values(), strict=True))
-    return columns if len(columns) > 1 and single else {}
+    named = {name: cells for name, cells in columns.items() if split_of_flag(name) is None}
+    for found in (named, columns if named else {}):
+        single = all(len(list(_marked(found, row))) == 1 for row in zip(*found.values(), strict=True))
+        if len(found) > 1 and single:
+            return found
+    return {}
 
 
 def _marked(classes: Mapping[str, Sequence[str]], row: Sequence[str]) -> Iterable[str]:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import pandas as pd
 from datasets import Dataset, Image
@@ -69,12 +69,14 @@ class Tables:
         images: those that hold the images.
         paths: those that name them.
         left_out: reason -> names of the others.
+        lacking: those of the others that have no columns of images and classes, with their headers.
     """
 
     folder: Path
     images: list[Path] = field(default_factory=list)
     paths: list[Path] = field(default_factory=list)
     left_out: dict[str, list[str]] = field(default_factory=dict)
+    lacking: list[tuple[Path, list[str] | None]] = field(default_factory=list)
 
     def leave_out(self, reason: str, files: Sequence[Path]) -> None:
         self.left_out.setdefault(reason, []).extend(str(file.relative_to(self.folder)) for file in files)
@@ -107,7 +109,7 @@ def find_tables(folder: Path, split_folders: Sequence[Path], data: DataArguments
     files = [file for place in places for file in sorted(place.iterdir()) if file.is_file()]
     if not classes:
         files += [file for file in walk_files(folder) if file.suffix.lower() == ".parquet" and file not in files]
-    tables, lacking = Tables(folder), []
+    tables = Tables(folder)
     for file in files:
         if file.suffix.lower() not in TABLE_ENDINGS or file.name.startswith("."):
             continue
@@ -120,7 +122,7 @@ def find_tables(folder: Path, split_folders: Sequence[Path], data: DataArguments
             split = split_of_file(file, folder, data)
             unlabelled = split and standard_name(split, data) != "train" and find_column(header or (), "image", data)
             tables.leave_out(WITHOUT_LABELS if unlabelled else NO_TABLE, [file])
-            lacking.append((file, header))
+            tables.lacking.append((file, header))
         else:
             (tables.images if holds_images(file, data) else tables.paths).append(file)
     metadata = [file for file in tables.paths if file.stem.lower() == "metadata"]
@@ -131,8 +133,8 @@ def find_tables(folder: Path, split_folders: Sequence[Path], data: DataArguments
     if tables.images or tables.paths or classes:
         return tables
     loose = any(why_left_out(file.name) is None for file in files)
-    if lacking and (loose or not any(why_left_out(file.name) is None for file in walk_files(folder))):
-        _refuse_lacking(*lacking[0], data)
+    if tables.lacking and (loose or not any(why_left_out(file.name) is None for file in walk_files(folder))):
+        raise InputError(describe_lacking(*tables.lacking[0], data))
     if loose:
         sheets = [file for file in files if file.suffix.lower() in SHEET_ENDINGS]
         if sheets:
@@ -153,13 +155,17 @@ def _has_columns(file: Path, header: list[str], data: DataArguments) -> bool:
         return False
 
 
-def _refuse_lacking(file: Path, header: list[str] | None, data: DataArguments) -> NoReturn:
-    if header is None:
-        read_table(file)  # raises the error of the file
-    for kind in ("image", "label"):
-        if find_column(header or [], kind, data) is None:
-            raise no_column(kind, header or [], data)
-    raise InputError(f"'{shorten(file)}' cannot be read as a table of images and classes.")
+def describe_lacking(file: Path, header: list[str] | None, data: DataArguments) -> str:
+    """Why a table cannot be used, in sentences."""
+    try:
+        if header is None:
+            read_table(file)  # raises the error of the file
+        for kind in ("image", "label"):
+            if find_column(header or [], kind, data) is None:
+                raise no_column(kind, header or [], data, where=f"Table '{shorten(file)}'")
+    except InputError as error:
+        return str(error)
+    return f"'{shorten(file)}' cannot be read as a table of images and classes."
 
 
 def load_tables(
@@ -198,7 +204,7 @@ def load_tables(
     assert folders is not None  # there are class folders
     if difference := _compare(rows, folders, data, below={file.parent for file in tables.paths}):
         raise _two_meanings(tables, tables.paths, classes, difference)
-    if set(rows["split"]) == {""} or set(folders.splits) != {"train"}:
+    if data.group_column is None and (set(rows["split"]) == {""} or set(folders.splits) != {"train"}):
         tables.leave_out("table that says the same as the class folders", tables.paths)
         return None
     return _found(rows, labels, data, folder=tables.folder, whole=whole)

@@ -82,7 +82,7 @@ def holds_images(file: Path, data: DataArguments) -> bool:
 
 def is_own_output(columns: list[str] | None) -> bool:
     """Whether the columns are those of a table of `hfprobe predict`, whose labels are answers of a model."""
-    return columns is not None and set(columns) >= OWN_COLUMNS
+    return columns is not None and {name.strip().casefold() for name in columns} >= OWN_COLUMNS
 
 
 def read_table(file: Path) -> Table:

@@ -6,6 +6,7 @@ import difflib
 import logging
 import re
 import shlex
+import unicodedata
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -76,7 +77,7 @@ def choose_classes(
         The classes; and reason -> images of other classes that are left out.
 
     Raises:
-        InputError: an unknown class, fewer than two, or two that differ in capitals or spaces only; without
+        InputError: an unknown class, fewer than two, or two that differ in what is hard to see only; without
             `--classes`, images of a class that train lacks; with `of_model`, a class that is named nearly as one of it.
     """
     counts = {split: _images_per_class(rows) for split, rows in splits.items()}
@@ -121,11 +122,13 @@ def _classes_of_train(
     found = list(counts[train])
     seen: dict[str, str] = {}
     for name in found:
-        other = seen.setdefault("".join(name.casefold().split()), name)
+        # Characters of the category Cf, such as a space of no width, are invisible.
+        plain = "".join(letter for letter in name.casefold() if unicodedata.category(letter) != "Cf")
+        other = seen.setdefault("".join(plain.split()), name)
         if other != name:
             raise InputError(
-                f"Classes '{other}' and '{name}' of dataset '{shorten(data.dataset)}' differ in capitals or spaces "
-                "only. Give them one name, or pass the ones to keep as --classes."
+                f"Classes '{other}' and '{name}' of dataset '{shorten(data.dataset)}' differ in capitals, spaces "
+                "or invisible characters only. Give them one name, or pass the ones to keep as --classes."
             )
     if len(found) < 2:
         listed = f"1 class, {found[0]}" if found else "no class"

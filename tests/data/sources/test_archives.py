@@ -1,11 +1,12 @@
 import io
 import logging
 import re
+import shutil
 import zipfile
 
 import pytest
 
-from helpers.picture_folders import check_drawn, draw, load, write_pictures
+from helpers.picture_folders import check_drawn, draw, find, load, write_pictures
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.sources.file_kinds import SYSTEM
 from hfprobe.data.splits.images import load_images
@@ -134,3 +135,18 @@ def test_the_encoding_of_names_is_chosen_and_logged(tmp_path, caplog):
     images = load_images(DataArguments(dataset=str(file)), seed=0, whole=True)
     assert images.class_names == ["能", "表"]
     assert f"Names in '{file}' do not state their encoding; they are read as cp932." in caplog.messages
+
+
+def test_advice_on_a_path_in_a_zip_file_says_to_unpack_it(tmp_path):
+    photos = write_pictures(tmp_path / "photos" / "pets")
+    draw(1, 0).save(tmp_path / "photos" / "preview.png")
+    assert photos.is_dir()
+    shutil.make_archive(str(tmp_path / "photos"), "zip", tmp_path / "photos")
+    with pytest.raises(InputError, match=r"pass --dataset '.*photos.zip/pets'. Unpack the zip file first."):
+        find(tmp_path / "photos.zip")
+
+
+def test_archives_in_a_folder_are_named(tmp_path):
+    (tmp_path / "cat-samples.zip").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"archives in a folder are not read \(unpack them\)"):
+        find(tmp_path)

@@ -213,3 +213,21 @@ def test_a_class_that_is_named_like_a_system_folder_is_one_if_the_classes_are_na
     assert find(tmp_path, classes=gestures).class_names == gestures
     assert find(tmp_path, classes=gestures, whole=True).counts() == {"all": [10, 10, 10]}
     assert not warnings(caplog)
+
+
+def test_splits_inside_class_folders_are_refused(tmp_path):
+    for split in ("train", "test"):
+        for name in NAMES:
+            write_loose(tmp_path / name / split)
+    with pytest.raises(InputError, match="hold folders that are named like splits: test, train"):
+        find(tmp_path)
+    assert len(find(tmp_path, classes=NAMES).class_names) == 2
+
+
+def test_a_folder_that_loses_all_of_its_files_is_a_warning(tmp_path, caplog):
+    write_pictures(tmp_path)
+    (tmp_path / "wolf").mkdir()
+    (tmp_path / "wolf" / "1.cr2").write_bytes(b"x")
+    find(tmp_path)
+    message = "The folder 'wolf' is no class, because it holds no image that can be read: raw files of a camera"
+    assert any(text.startswith(message) for text in warnings(caplog))

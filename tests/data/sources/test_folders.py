@@ -146,7 +146,7 @@ def test_a_test_split_without_labels_is_left_out(tmp_path):
         (lambda folder: write_pictures(folder, count=2), "Class cat has 2 images to train; allowed: 3 or more"),
         (
             lambda folder: write_pictures(folder, names=["Cat", "cat", "dog"]),
-            "Classes 'Cat' and 'cat' of dataset '{folder}' differ in capitals or spaces only. Give them one name",
+            "Classes 'Cat' and 'cat' of dataset '{folder}' differ in capitals, spaces or invisible characters only",
         ),
         (
             lambda folder: write_pictures(folder, names=["cat", "dog", "test"]),

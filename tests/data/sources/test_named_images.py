@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 
 from helpers.picture_folders import NAMES, draw, find, labels_of
+from hfprobe.data.arguments import DataArguments
+from hfprobe.data.splits.images import load_images
 from hfprobe.system.errors import InputError
 
 COUNT = 5
@@ -155,3 +157,50 @@ def test_a_class_that_is_named_like_a_split_is_no_split_of_a_table(tmp_path, row
         (tmp_path / path).rename(tmp_path / "all" / ("train" if name == "cat" else "bus") / path)
     named = [(f"{label}/{path}", label) for path, name in rows for label in ["train" if name == "cat" else "bus"]]
     assert find(write(tmp_path / "all", named)).class_names == ["bus", "train"]
+
+
+@pytest.mark.parametrize("place", ["", "csv/", "elsewhere/deep/"])
+@pytest.mark.parametrize("split_of", [{True: "train", False: "test"}, {True: "Training", False: "val2017"}])
+def test_split_folders_are_found_at_any_depth_and_beside_the_table(tmp_path, rows, split_of, place):
+    named = []
+    for path, name in rows:
+        inside = tmp_path / "images" / split_of["-4" not in path] / path
+        inside.parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).rename(inside)
+        named.append((f"{'../' * place.count('/')}{inside.relative_to(tmp_path)}", name))
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    images = find(write(tmp_path / place, named))
+    part = "test" if "test" in split_of.values() else "validation"
+    assert {name.split("/")[-1] for name in labels_of(images, part)} == {"cat-4.png", "dog-4.png"}
+
+
+def test_a_folder_that_all_images_share_outside_the_dataset_is_no_split(tmp_path, rows):
+    (tmp_path / "test" / "csv").mkdir(parents=True)
+    for path, _ in rows:
+        (tmp_path / path).rename(tmp_path / "test" / path)
+    table = write(tmp_path / "test" / "csv", [(f"../{path}", name) for path, name in rows])
+    assert sum(map(sum, find(table).counts().values())) == 2 * COUNT
+
+
+def test_all_images_are_evaluated_together_where_only_some_are_in_split_folders(tmp_path, rows):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "cat-0.png").rename(tmp_path / "train" / "cat-0.png")
+    table = write(tmp_path, [("train/cat-0.png", "cat"), *rows[1:]])
+    assert load_images(DataArguments(dataset=str(table)), seed=0, whole=True).counts() == {"all": [COUNT, COUNT]}
+
+
+@pytest.mark.parametrize(("columns", "split"), [(["is_valid"], "validation"), (["train", "test"], "test")])
+def test_columns_of_splits_beside_one_column_per_class(tmp_path, rows, columns, split):
+    cells = [
+        (path, int(name == "cat"), int(name == "dog"), *[int(("-4" in path) != (one == "train")) for one in columns])
+        for path, name in rows
+    ]
+    images = find(write(tmp_path, cells, ("file", "cat", "dog", *columns)))
+    assert (images.class_names, images.counts()[split]) == (NAMES, [1, 1])
+    with pytest.raises(InputError, match="has no label column"):
+        find(write(tmp_path, [(row[0], *row[3:]) for row in cells], ("file", *columns)))
+
+
+def test_classes_of_one_column_each_may_be_named_like_splits(tmp_path, rows):
+    cells = [(path, int(name == "cat"), int(name == "dog")) for path, name in rows]
+    assert find(write(tmp_path, cells, ("file", "train", "bus"))).class_names == ["bus", "train"]

@@ -111,3 +111,46 @@ def test_every_kind_of_table_is_divided(tmp_path, kind, column):
     assert images.counts()["test"] == [1, 1]
     if kind != "saved":  # which keeps the name of a file without its folder
         assert set(labels_of(images, "test")) == {"cat/004.png", "dog/004.png"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"test": ["1", "0"]}, ["test", "train"]),
+        ({"Train": ["1", "0"]}, ["train", "test"]),
+        ({"is_training_image": ["1", "0"]}, ["train", "test"]),
+        ({"train": ["1", "0", "0"], "val": ["0", "1", "0"], "test": ["0", "0", "1"]}, ["train", "val", "test"]),
+        ({"valid": ["1", "0"]}, None),  # may mean that an image can be used
+        ({"test_1": ["1", "0"]}, None),
+    ],
+)
+def test_columns_of_yes_and_no_may_have_the_name_of_a_split_alone(columns, expected):
+    expected = expected and ["validation" if name == "val" else name for name in expected]
+    assert split(columns) == expected
+
+
+def test_a_row_in_none_of_the_splits_is_refused():
+    with pytest.raises(InputError, match="has values that name no split: ''"):
+        split({"train": ["1", "0", "0"], "test": ["0", "1", "0"]})
+
+
+@pytest.mark.parametrize("values", [["trn", "tst"], ["0", "1", "2"], ["prueba", "entrenamiento"]])
+def test_a_column_named_split_with_unknown_values_is_not_ignored(tmp_path, values):
+    write_pictures(tmp_path / "images", count=6)
+    rows = [
+        (f"images/{name}/{number:03}.png", name, values[number % len(values)]) for name in NAMES for number in range(6)
+    ]
+    pd.DataFrame(rows, columns=["image", "label", "Split"]).to_csv(tmp_path / "labels.csv", index=False)
+    with pytest.raises(InputError, match=r"has no training split; its splits: .* Pass --train_split"):
+        find(tmp_path / "labels.csv")
+
+
+def test_one_value_for_all_images_in_a_column_of_another_name_is_no_split():
+    assert split({"quality": ["valid", "valid"]}) is None
+    assert split({"split": ["test", "test"]}) == ["test", "test"]
+
+
+def test_the_log_names_the_column(caplog):
+    with caplog.at_level("INFO"):
+        split({"stage": ["train", "test"]})
+    assert "Column 'stage' of 'labels.csv' divides the rows into splits." in caplog.messages

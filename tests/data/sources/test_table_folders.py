@@ -9,6 +9,7 @@ import pytest
 
 from helpers.picture_folders import NAMES, draw, find, labels_of, write_pictures
 from hfprobe.data.arguments import DataArguments
+from hfprobe.data.sources.tables import is_own_output
 from hfprobe.data.splits.images import load_images
 from hfprobe.system.errors import InputError
 from hfprobe.tasks.predict.result import Predictions
@@ -298,3 +299,32 @@ def test_a_split_column_needs_a_table(tmp_path):
     with_classes(tmp_path)
     with pytest.raises(InputError, match="--split_column applies to tables, and"):
         find(tmp_path, split_column="part")
+
+
+def test_a_group_column_needs_a_table(tmp_path):
+    write_pictures(tmp_path, count=4)
+    with pytest.raises(InputError, match=r"--group_column applies to tables, and .* Or group images by"):
+        find(tmp_path, group_column="patient")
+    rows = [(f"{name}/{number:03}.png", name, f"{name}{number // 2}") for name in NAMES for number in range(4)]
+    pd.DataFrame(rows, columns=["file", "label", "patient"]).to_csv(tmp_path / "labels.csv", index=False)
+    with pytest.raises(InputError, match="be divided"):  # two groups of each class are too few for three parts
+        find(tmp_path, group_column="patient")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("# written by R\nfile,label\n", "has no image column; its columns: # written by R"),
+        ("file|label\n", "has no image column; its columns: file|label. Pass one of them as --image_column"),
+        ("image,choice\n", "has no label column; its columns: image, choice. Pass one of them as --label_column"),
+    ],
+)
+def test_a_table_that_cannot_be_used_beside_the_folder_of_its_images_is_named(tmp_path, content, message):
+    write_pictures(tmp_path, names=["images"])
+    (tmp_path / "labels.csv").write_text(content + "1.png,cat\n")
+    with pytest.raises(InputError, match=re.escape(f"labels.csv' {message}")):
+        find(tmp_path)
+
+
+def test_a_table_of_predict_is_known_whatever_the_capitals():
+    assert is_own_output(["Path", " Predicted_Label", "PROBABILITY", "label"])

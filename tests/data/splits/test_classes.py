@@ -187,3 +187,20 @@ def test_a_parquet_test_file_without_a_label_column_is_no_test_split(tmp_path):
     for place in (tmp_path / "test.parquet", tmp_path):
         with pytest.raises(InputError, match="has no label column; its columns: image, id"):
             load_names(place)
+
+
+@pytest.mark.parametrize("name", ["\u200bcat", "cat\ufeff", "c\u00adat"])
+def test_classes_that_differ_in_invisible_characters_are_refused(tmp_path, name):
+    write_pictures(tmp_path, names=["cat", "dog", name])
+    with pytest.raises(InputError, match="differ in capitals, spaces or invisible characters only"):
+        load_names(tmp_path)
+
+
+def test_errors_of_a_spreadsheet_are_no_class(tmp_path):
+    rows = []
+    for number in range(20):
+        draw(number, 0).save(tmp_path / f"{number}.png")
+        rows.append((f"{number}.png", ["cat", "dog", "#N/A", "#REF!"][number % 4]))
+    pd.DataFrame(rows, columns=["file", "label"]).to_csv(tmp_path / "labels.csv", index=False)
+    images = load_names(tmp_path)
+    assert (images.class_names, images.left_out) == (NAMES, {"without a label": ["10 train images"]})
