@@ -191,13 +191,13 @@ def _read_frame(table: pd.DataFrame, data: DataArguments) -> tuple[dict[str, Dat
     if image is None or label is None:
         raise no_column("image" if image is None else "label", columns, data)
     pictures = list(table[image])
+    are_paths = all(isinstance(item, str | os.PathLike) for item in pictures)
     cells = {
-        column: ["" if missing else str(value).strip() for value, missing in zip(table[column], gaps, strict=True)]
+        column: ["" if _is_missing(value) else str(value).strip() for value in table[column]]
         for column in columns
-        if (column != image or all(isinstance(item, str | os.PathLike) for item in pictures))
-        for gaps in [table[column].map(_is_missing)]
+        if column != image or are_paths
     }
-    if image in cells:  # paths, as in a CSV file
+    if are_paths:  # as in a CSV file
         rows = read_rows(Table(Path("DataFrame"), cells, list(range(1, len(table) + 1))), data, folder=Path("."))
         check_repeats(rows, data)
         return make_splits(rows, data, folder=Path("."))

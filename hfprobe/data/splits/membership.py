@@ -94,16 +94,16 @@ def _hex(total: int) -> str:
 
 def _names_and_sizes(rows: Dataset) -> list[str]:
     """What tells an image: the name of its file and its size; of an image without a name, a digest of its bytes."""
-    paths = [os.path.basename(path or "") for path in image_paths(rows)]
+    paths = image_paths(rows)
     flat = rows.select_columns("image").flatten()
     lengths = pc.binary_length(flat.data.column("image.bytes"))  # from the offsets: no image is read
     if flat._indices is not None:
         lengths = lengths.take(flat._indices.column(0))
     found = [
-        f"{normalize_name(name)}\0{_size(path) if length is None else length}"
-        for path, name, length in zip(image_paths(rows), paths, lengths.to_pylist(), strict=True)
+        f"{normalize_name(os.path.basename(path or ''))}\0{_size(path) if length is None else length}"
+        for path, length in zip(paths, lengths.to_pylist(), strict=True)
     ]
-    nameless = [position for position, name in enumerate(paths) if not name]
+    nameless = [position for position, path in enumerate(paths) if not os.path.basename(path or "")]
     if nameless:
         contents = ((row["image"] or {}).get("bytes") for row in rows.select(nameless).select_columns("image"))
         for position, content in zip(nameless, contents, strict=True):
