@@ -17,7 +17,7 @@ from hfprobe.data.splits.images import Splits
 from hfprobe.models import build_model, find_family
 from hfprobe.settings.run_config import make_run
 from hfprobe.system.machine import keep_freed_memory, quiet_libraries, use_every_core
-from hfprobe.training.assembly import build_trainer
+from hfprobe.training.assembly import build_trainer, settle
 from hfprobe.training.callbacks import EpochLines
 from hfprobe.training.trainer import ProbeTrainer
 
@@ -64,6 +64,7 @@ def make_trainer(split: ImageSplit, *, folder: str, **settings: Any) -> ProbeTra
     model, processor = build_model("cnn", labels=LABELS, options=config.model)
     few = draw_split(100, seed=1)
     splits = Splits(train=split, validation=few, test=few, class_names=LABELS, source="generated")
+    config = settle(config, model=model, processor=processor, splits=splits)
     trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
     trainer.remove_callback(EpochLines)
     return trainer

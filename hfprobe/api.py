@@ -23,6 +23,7 @@ from hfprobe.settings.values import check_value, one_line_errors
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.files import require_writable
 from hfprobe.system.machine import quiet_bars
+from hfprobe.system.setting import AUGMENTATION, rows_of
 from hfprobe.tasks.compare import measure as comparison
 from hfprobe.tasks.compare.comparable import make_comparable, name_results
 from hfprobe.tasks.compare.page import save_comparison
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 # Settings of `train` that say which images these are; `load_images` has set them.
-IMAGE_SETTINGS = ("dataset", "classes", "max_train_samples", "max_eval_samples", "split_seed", *IDENTITY)
+IMAGE_SETTINGS = [name for name, row in rows_of(DataArguments).items() if row.group != AUGMENTATION]
 
 
 @quiet_bars()

@@ -125,7 +125,7 @@ def test_seed_zero_is_a_seed():
         (["--lr", "0"], "argument --lr: '0' is invalid; allowed: more than 0, at most 1,000"),
         (["--lr", "fast"], "argument --lr: 'fast' is invalid; allowed: more than 0, at most 1,000"),
         (["--epochs", "0"], "argument --epochs: '0' is invalid; allowed: a whole number, 1 to 10,000"),
-        (["--dropout", "2"], "--dropout is 2.0; allowed: 0 <= dropout < 1."),
+        (["--dropout", "2"], "--dropout is 2.0; allowed: 0 or more, less than 1."),
         (["--classes", "cat", ""], "--classes has an empty value. Pass a value, or leave the flag out."),
         (["--dataset", ""], "--dataset has an empty value. Pass a value, or leave the flag out."),
         (["--views", "2"], "Unknown argument '--views'. All flags: python "),

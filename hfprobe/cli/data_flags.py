@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 
 from hfprobe.cli.parser import Parser, number_in
 from hfprobe.data.arguments import IDENTITY, DataArguments
-from hfprobe.system.ranges import RANGES
+from hfprobe.system.setting import rows_of
 
 NAMES = ("dataset", "classes", *IDENTITY)
 
@@ -26,8 +26,8 @@ def add_data_flags(parser: Parser, *, default: str) -> None:
             how: dict[str, Any] = {"nargs": "+"} if field.name == "classes" else {}
             if hints[field.name] is bool:
                 how = {"action": "store_true"}
-            elif field.name in RANGES:
-                how = {"type": number_in(RANGES[field.name])}
+            elif (allowed := rows_of(DataArguments)[field.name].range) is not None:
+                how = {"type": number_in(allowed)}
             elif field.name == "group_by":
                 how = {"choices": ["folder", "prefix"]}
             if field.name == "dataset":

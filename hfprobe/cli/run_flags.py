@@ -12,10 +12,9 @@ from transformers import HfArgumentParser
 
 from hfprobe.cli.parser import OneLineErrors, Parser, warn_about_repeated
 from hfprobe.models import find_family
-from hfprobe.settings.arguments import SHORT_NAMES
 from hfprobe.settings.files import read_config_file
 from hfprobe.settings.run_config import CHOICES, RunConfig, build_run, starting_values
-from hfprobe.settings.values import groups_of, one_line_errors
+from hfprobe.settings.values import SHORT_NAMES, groups_of, one_line_errors
 from hfprobe.system.process import command, is_main_process
 
 
@@ -38,6 +37,10 @@ class RunParser(OneLineErrors, HfArgumentParser):
         self.set_defaults(**{name: value for name, value in defaults.items() if name in known})
         for action in self._actions:
             action.required &= action.dest not in defaults
+
+    def add_argument(self, *names: str, row: object = None, **how: Any) -> argparse.Action:
+        """As in argparse; HfArgumentParser passes the metadata of a field, of which argparse has no `row`."""
+        return super().add_argument(*names, **how)
 
     def read(self, argv: Sequence[str]) -> dict[str, Any]:
         """Field -> value of what `argv` sets.

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hfprobe.system.errors import InputError, first_line, shorten
-from hfprobe.system.ranges import refuse_out_of_range
+from hfprobe.system.ranges import IMAGES, PIXELS, SEED, Range
+from hfprobe.system.setting import AUGMENTATION, Case, Setting, check_ranges, rows_of
 
 # --crop_shift is counted in pixels of an image of this side.
 CROP_SIDE = 32
@@ -21,12 +22,9 @@ DEFAULT_DATASET = "uoft-cs/cifar10"
 IN_MEMORY = "memory:"
 DEFAULT_CLASSES = ["airplane", "automobile", "bird", "cat", "dog"]
 
-# Settings that, beside the dataset and its classes, say which images these are.
-IDENTITY = (
-    *("dataset_config", "train_split", "validation_split", "test_split", "image_column", "label_column"),
-    "split_column",
-    *("group_column", "group_by", "group_regex", "skip_unreadable", "max_pixels"),
-)
+NOT_AUGMENTED = Case("--augment false turns crops and flips off", lambda a: not a.augment)
+UNSETTLED = Case("without --crop, the images decide on crops", lambda a: a.crop is None)
+NOT_SHIFTED = (Case("--crop resized does not shift the image", lambda a: a.crop == "resized"), UNSETTLED)
 
 
 def same_dataset(one: str, other: str) -> bool:
@@ -48,57 +46,70 @@ class DataArguments:
         default=DEFAULT_DATASET,
         metadata={
             "help": "Hub id, or local folder or file: one folder per class, with or without train/ and test/ above "
-            "them; a CSV file; parquet files; save_to_disk; a zip file of any of these."
+            "them; a CSV file; parquet files; save_to_disk; a zip file of any of these.",
+            "row": Setting(may_differ="the folder may have been moved; the images themselves are compared"),
         },
     )
     dataset_config: str | None = field(
-        default=None, metadata={"help": "Configuration of a hub dataset that has several."}
+        default=None,
+        metadata={"help": "Configuration of a hub dataset that has several.", "row": Setting(identity=True)},
     )
     train_split: str | None = field(
         default=None,
         metadata={
-            "help": "Name of the training split in the dataset. Default: train or training, alone or as in train_set."
+            "help": "Name of the training split in the dataset. Default: train or training, alone or as in train_set.",
+            "row": Setting(identity=True),
         },
     )
     validation_split: str | None = field(
         default=None,
         metadata={
             "help": "Name of the validation split in the dataset. Default: val, valid, validation or dev, alone or "
-            "as in val_set; without it, a fifth of the training images is drawn."
+            "as in val_set; without it, a fifth of the training images is drawn.",
+            "row": Setting(identity=True),
         },
     )
     test_split: str | None = field(
         default=None,
         metadata={
             "help": "Name of the test split in the dataset. Default: test or testing, alone or as in "
-            "test_set; without it, a fifth of the training images is drawn."
+            "test_set; without it, a fifth of the training images is drawn.",
+            "row": Setting(identity=True),
         },
     )
     image_column: str | None = field(
-        default=None, metadata={"help": "Column with the images or their files. Default: image, img, file_name, ..."}
+        default=None,
+        metadata={
+            "help": "Column with the images or their files. Default: image, img, file_name, ...",
+            "row": Setting(identity=True),
+        },
     )
     label_column: str | None = field(
-        default=None, metadata={"help": "Column with the classes. Default: label, labels, class, ..."}
+        default=None,
+        metadata={"help": "Column with the classes. Default: label, labels, class, ...", "row": Setting(identity=True)},
     )
     split_column: str | None = field(
         default=None,
         metadata={
             "help": "Column that divides the rows of a table into splits. Default: one whose values are all names of "
-            "splits, or columns such as is_valid and is_test with yes and no."
+            "splits, or columns such as is_valid and is_test with yes and no.",
+            "row": Setting(identity=True),
         },
     )
     group_column: str | None = field(
         default=None,
         metadata={
             "help": "Column whose value is the same for images that belong together (one patient, one burst, one "
-            "video). They are kept in one split."
+            "video). They are kept in one split.",
+            "row": Setting(identity=True),
         },
     )
     group_by: Literal["folder", "prefix"] | None = field(
         default=None,
         metadata={
             "help": "Keep images in one split that share a folder below the class folder, or the file name before the "
-            "number at its end (prefix: clip3_0004.png and clip3frame5.png are of clip3)."
+            "number at its end (prefix: clip3_0004.png and clip3frame5.png are of clip3).",
+            "row": Setting(identity=True),
         },
     )
     group_regex: str | None = field(
@@ -106,7 +117,8 @@ class DataArguments:
         metadata={
             "help": "Regular expression that finds, in the path of an image below the dataset folder, what images that "
             "belong together share: its first group, or all that it matches if it has none, such as '/(clip[0-9]+)'. "
-            "They are kept in one split."
+            "They are kept in one split.",
+            "row": Setting(identity=True),
         },
     )
     classes: list[str] | None = field(
@@ -117,59 +129,97 @@ class DataArguments:
         },
     )
     skip_unreadable: bool = field(
-        default=False, metadata={"help": "Leave out images that cannot be read, instead of refusing the dataset."}
+        default=False,
+        metadata={
+            "help": "Leave out images that cannot be read, instead of refusing the dataset.",
+            "row": Setting(identity=True),
+        },
     )
     max_pixels: int | None = field(
         default=None,
         metadata={
             "help": "Read images of at most this many pixels, each of which takes 4 bytes of memory; larger images "
-            "count as unreadable. Default: 178,956,970, the limit of Pillow."
+            "count as unreadable. Default: 178,956,970, the limit of Pillow.",
+            "row": Setting(range=PIXELS, identity=True),
         },
     )
     max_train_samples: int | None = field(
-        default=None, metadata={"help": "Train on at most this many images, stratified by class. Default: all."}
+        default=None,
+        metadata={
+            "help": "Train on at most this many images, stratified by class. Default: all.",
+            "row": Setting(range=IMAGES),
+        },
     )
     max_eval_samples: int | None = field(
-        default=None, metadata={"help": "Validate on at most this many images, stratified by class. Default: all."}
+        default=None,
+        metadata={
+            "help": "Validate on at most this many images, stratified by class. Default: all.",
+            "row": Setting(range=IMAGES),
+        },
     )
     split_seed: int | None = field(
         default=None,
-        metadata={"help": "Seed of the split into train and validation and of the subsets. Default: --seed."},
+        metadata={
+            "help": "Seed of the split into train and validation and of the subsets. Default: --seed.",
+            "row": Setting(range=SEED),
+        },
     )
-    augment: bool = field(default=True, metadata={"help": "Use random crops and mirror images in training."})
+    augment: bool = field(
+        default=True,
+        metadata={
+            "help": "Use random crops and mirror images in training.",
+            "row": Setting(group=AUGMENTATION, on_card=True),
+        },
+    )
     crop: Literal["shift", "resized"] | None = field(
         default=None,
         metadata={
             "help": "Random crops. shift: the image is shifted; resized: a part of random size and position is scaled "
             "to the size of the image. Default: shift if the shorter side of the training images has a median of at "
             f"most {SMALL_SIDE} pixels, or if --crop_shift or --crop_padding is passed; otherwise resized.",
+            "row": Setting(group=AUGMENTATION, on_card=True, ignored=(NOT_AUGMENTED, UNSETTLED)),
         },
     )
     crop_shift: int = field(
         default=4,
         metadata={
             "help": "Maximum shift of random crops in pixels, 0 to 31, for images of 32 x 32. It is scaled in "
-            "proportion for other sizes."
+            "proportion for other sizes.",
+            "row": Setting(
+                range=Range(0, CROP_SIDE - 1), group=AUGMENTATION, on_card=True, ignored=(NOT_AUGMENTED, *NOT_SHIFTED)
+            ),
         },
     )
     crop_padding: Literal["black", "reflect"] = field(
         default="black",
-        metadata={"help": "How random crops fill the area outside the image: black pixels or a reflection."},
+        metadata={
+            "help": "How random crops fill the area outside the image: black pixels or a reflection.",
+            "row": Setting(
+                group=AUGMENTATION,
+                on_card=True,
+                ignored=(
+                    NOT_AUGMENTED,
+                    *NOT_SHIFTED,
+                    Case("with --crop_shift 0, crops stay inside the image", lambda a: a.crop_shift == 0),
+                ),
+            ),
+        },
     )
     flips: Literal["random", "alternating"] = field(
         default="random",
-        metadata={"help": "Mirror images: sampled in each epoch, or sampled once, then inverted every epoch."},
+        metadata={
+            "help": "Mirror images: sampled in each epoch, or sampled once, then inverted every epoch.",
+            "row": Setting(group=AUGMENTATION, on_card=True, ignored=(NOT_AUGMENTED,)),
+        },
     )
 
     def __post_init__(self) -> None:
-        refuse_out_of_range(self)
+        check_ranges(self)
         if any(len(part.encode(errors="replace")) > LONGEST_NAME for part in self.dataset.split("/")):
             raise InputError(
                 f"--dataset '{shorten(self.dataset)}' contains a name of more than {LONGEST_NAME} bytes; allowed: at "
                 f"most {LONGEST_NAME} bytes. Pass the folder or the hub id of a dataset."
             )
-        if not 0 <= self.crop_shift < CROP_SIDE:
-            raise InputError(f"--crop_shift is {shorten(self.crop_shift)}; allowed: 0 to {CROP_SIDE - 1}.")
         given = [name for name in (self.train_split, self.validation_split, self.test_split) if name is not None]
         twice = sorted({name for name in given if given.count(name) > 1})
         if twice:
@@ -226,13 +276,6 @@ class DataArguments:
         values = {"crop": crop, "shift": self.crop_shift, "padding": self.crop_padding, "flips": self.flips}
         return values if self.augment else None
 
-    def ignored_settings(self) -> dict[str, str]:
-        """Setting that has no effect -> the reason."""
-        if not self.augment:
-            names = ("crop", "crop_shift", "crop_padding", "flips")
-            return dict.fromkeys(names, "--augment false turns crops and flips off")
-        if self.crop == "resized":
-            return dict.fromkeys(("crop_shift", "crop_padding"), "--crop resized does not shift the image")
-        if self.crop is None:
-            return dict.fromkeys(("crop", "crop_shift", "crop_padding"), "without --crop, the images decide on crops")
-        return {} if self.crop_shift else {"crop_padding": "with --crop_shift 0, crops stay inside the image"}
+
+# Settings that, beside the dataset and its classes, say which images these are.
+IDENTITY = tuple(name for name, row in rows_of(DataArguments).items() if row.identity)

@@ -29,29 +29,15 @@ PREPROCESSING = (
     *("rescale_factor", "do_normalize", "do_pad", "pad_size"),
 )
 STATISTICS = ("image_mean", "image_std")
-# Groups of settings that may have no effect for a model.
-AUGMENTATION = ("augment", "crop", "crop_shift", "crop_padding", "flips")
-GRADIENT_TRAINING = (
-    *("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps"),
-    *("learning_rate", "lr_scale", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "weight_decay"),
-    *("optimizer", "optim", "optim_args", "optim_target_modules", "adam_beta1", "adam_beta2", "adam_epsilon"),
-    *("muon_learning_rate", "muon_momentum", "max_grad_norm", "label_smoothing_factor", "patience"),
-    *("eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "save_strategy", "save_steps", "save_total_limit"),
-    *("save_only_model", "load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
-    *("logging_strategy", "logging_steps", "logging_first_step", "logging_nan_inf_filter", "histogram_epochs"),
-    *("profile", "data_seed", "ignore_data_skip", "train_sampling_strategy", "auto_find_batch_size"),
-    *("activation_checkpointing", "activation_checkpointing_kwargs", "gradient_checkpointing"),
-    *("gradient_checkpointing_kwargs", "torch_empty_cache_steps"),
-)
 
 
 class FamilyOptions(Protocol):
-    """A dataclass of the flags that one model has."""
+    """A dataclass of the flags of one model. A field may have a row (`hfprobe.system.setting`) in its metadata."""
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     def ignored_settings(self) -> dict[str, str]:
-        """Setting that has no effect -> the reason."""
+        """Setting, or group of settings (AUGMENTATION, GRADIENT_TRAINING), that has no effect -> the reason."""
 
 
 # The model class of a family, and the dataclass of its flags.

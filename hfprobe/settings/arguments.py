@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from transformers import TrainingArguments
 from transformers.utils import strtobool
@@ -15,48 +15,21 @@ from hfprobe.settings.accelerator import adopt_compilation, check_accelerator_co
 from hfprobe.settings.class_weights import read_class_weights
 from hfprobe.settings.contradictions import find_contradictions
 from hfprobe.settings.names import name_run
-from hfprobe.settings.optim_args import WITHOUT_MOMENTS, check_optim_args, settings_of
+from hfprobe.settings.optim_args import check_optim_args
 from hfprobe.settings.schedules import check_schedule, read_table
+from hfprobe.settings.training_arguments import LOGGING, NO_EVALUATION, PLACE, ROWS, SELECTION
 from hfprobe.system.errors import InputError, refuse, shorten
 from hfprobe.system.precision import DEFAULT_PRECISION, EMULATION, PRECISIONS, find_faster
-from hfprobe.system.ranges import SEED, refuse_out_of_range
+from hfprobe.system.ranges import RATE, SEED, SEEDS, SHARE, Range
+from hfprobe.system.setting import GRADIENT_TRAINING, Case, Setting, check_ranges, find_refused
 
-# Short names people know -> the TrainingArguments field they stand for.
-SHORT_NAMES = {
-    "epochs": "num_train_epochs",
-    "batch_size": "per_device_train_batch_size",
-    "lr": "learning_rate",
-    "deterministic": "full_determinism",
-}
-
-# What every recipe starts from: evaluate and save each epoch, keep the best on validation accuracy (on macro-F1 if the
-# classes are imbalanced, see `hfprobe.training.assembly.choose_metric`).
-HOUSE_DEFAULTS: dict[str, Any] = {
-    "eval_strategy": "epoch",
-    "save_strategy": "epoch",
-    "logging_strategy": "epoch",
-    "save_total_limit": 2,
-    "load_best_model_at_end": True,
-    "metric_for_best_model": "accuracy",
-    "per_device_eval_batch_size": 500,
-    "max_grad_norm": 0.0,
-    "logging_nan_inf_filter": False,
-    "report_to": "tensorboard",
-    "remove_unused_columns": False,
-    "dataloader_pin_memory": False,
-    "disable_tqdm": False,
-    "ddp_find_unused_parameters": False,
-}
+NOT_MUON = Case("only --optimizer muon reads it", lambda a: a.optimizer != "muon")
+NO_TENSORBOARD = Case("histograms need --report_to tensorboard", lambda a: "tensorboard" not in a.report_to)
 
 
 def default_output_dir(model: str, recipe: str | None, *, seed: int, dataset: str = DEFAULT_DATASET) -> str:
     """The folder of a run whose --output_dir is not passed."""
     return f"runs/{name_run(model, recipe, dataset=dataset)}-seed{seed}"
-
-
-def spell_flag(name: str) -> str:
-    """A field as its flag, and the short one where it has one: `--learning_rate/--lr`."""
-    return "/".join([f"--{name}", *(f"--{short}" for short, long in SHORT_NAMES.items() if long == name)])
 
 
 def has_accelerator() -> bool:
@@ -73,34 +46,63 @@ class RunArguments(TrainingArguments):
     if TYPE_CHECKING:  # transformers allows None, which __post_init__ replaces
         output_dir: str
 
+    ROWS: ClassVar[dict[str, Setting]] = ROWS
+
     model: str = field(default="cnn", metadata={"help": "Which model: cnn or probe."})
     recipe: str | None = field(default=None, metadata={"help": "Table of defaults; a flag that you pass wins over it."})
     learning_rate: float = field(
         default=5e-5,
         metadata={
             "help": "Initial learning rate. With --optimizer muon it is that of the linear layers, biases and norms "
-            "only; convolutions have --muon_learning_rate. To change both at once, pass --lr_scale."
+            "only; convolutions have --muon_learning_rate. To change both at once, pass --lr_scale.",
+            "row": Setting(short="lr", range=RATE, group=GRADIENT_TRAINING, on_card=True),
         },
     )
     lr_scale: float = field(
-        default=1.0, metadata={"help": "Factor on every learning rate of the run, on --muon_learning_rate too."}
+        default=1.0,
+        metadata={
+            "help": "Factor on every learning rate of the run, on --muon_learning_rate too.",
+            "row": Setting(range=RATE, group=GRADIENT_TRAINING, on_card=True),
+        },
     )
     optimizer: Literal["optim", "adam", "sgd", "muon"] = field(
         default="optim",
         metadata={
             "help": "optim: what --optim names. adam, sgd: torch's, momentum 0.9, L2 weight decay on all. muon: "
-            "orthogonalised momentum for convolutions, AdamW for the rest."
+            "orthogonalised momentum for convolutions, AdamW for the rest.",
+            "row": Setting(group=GRADIENT_TRAINING, on_card=True),
         },
     )
     muon_learning_rate: float = field(
-        default=0.12, metadata={"help": "Of the convolutions under --optimizer muon: relative length of a step."}
+        default=0.12,
+        metadata={
+            "help": "Of the convolutions under --optimizer muon: relative length of a step.",
+            "row": Setting(range=RATE, ignored=(NOT_MUON,), group=GRADIENT_TRAINING, on_card=True),
+        },
     )
-    muon_momentum: float = field(default=0.6, metadata={"help": "Of the convolutions under --optimizer muon, [0, 1)."})
+    muon_momentum: float = field(
+        default=0.6,
+        metadata={
+            "help": "Of the convolutions under --optimizer muon, [0, 1).",
+            "row": Setting(range=SHARE, ignored=(NOT_MUON,), group=GRADIENT_TRAINING, on_card=True),
+        },
+    )
     seeds: int = field(
         default=1,
-        metadata={"help": "Number of seeds: trains --seed, --seed + 1, ..., each in its own folder, on one split."},
+        metadata={
+            "help": "Number of seeds: trains --seed, --seed + 1, ..., each in its own folder, on one split.",
+            "row": Setting(range=SEEDS, may_differ=SELECTION, repeat="never"),
+        },
     )
-    vary_split: bool = field(default=False, metadata={"help": "With --seeds: another split for each seed too."})
+    vary_split: bool = field(
+        default=False,
+        metadata={
+            "help": "With --seeds: another split for each seed too.",
+            "row": Setting(
+                ignored=(Case("--seeds is 1", lambda a: a.seeds == 1),), may_differ=SELECTION, repeat="never"
+            ),
+        },
+    )
     precision: Literal["auto", "fp32", "bf16"] | None = field(
         default=None,
         metadata={
@@ -119,31 +121,55 @@ class RunArguments(TrainingArguments):
         },
     )
     patience: int = field(
-        default=15, metadata={"help": "Stop after this many evaluations without a better --metric_for_best_model."}
+        default=15,
+        metadata={
+            "help": "Stop after this many evaluations without a better --metric_for_best_model.",
+            "row": Setting(range=Range(1, 10**6), ignored=(NO_EVALUATION,), group=GRADIENT_TRAINING, on_card=True),
+        },
     )
     histogram_epochs: int = field(
-        default=5, metadata={"help": "Number of epochs between histograms of weights and gradients; 0: none."}
+        default=5,
+        metadata={
+            "help": "Number of epochs between histograms of weights and gradients; 0: none.",
+            "row": Setting(
+                range=Range(0, 10**6), ignored=(NO_TENSORBOARD,), group=GRADIENT_TRAINING, may_differ=LOGGING
+            ),
+        },
     )
     profile: bool = field(
         default=False,
-        metadata={"help": "torch.profiler over a few steps: a trace and operator tables in the run folder."},
+        metadata={
+            "help": "torch.profiler over a few steps: a trace and operator tables in the run folder.",
+            "row": Setting(group=GRADIENT_TRAINING, may_differ=LOGGING),
+        },
     )
-    hub_dir: str = field(default="hub", metadata={"help": "Local hub folder that the best model is pushed to."})
+    hub_dir: str = field(
+        default="hub",
+        metadata={
+            "help": "Local hub folder that the best model is pushed to.",
+            "row": Setting(may_differ=PLACE),
+        },
+    )
     resume: bool = field(
         default=False,
         metadata={
             "help": "Continue from the newest checkpoint in the output folder. Every setting must be that of the run, "
-            "except those listed with their reasons in hfprobe/training/run_folder.py, such as more --epochs, other "
-            "loader workers, logging."
+            "except those that have a reason in `may_differ` of their row, such as more --epochs, other loader "
+            "workers, logging.",
+            "row": Setting(may_differ=SELECTION, repeat="never"),
         },
     )
     overwrite: bool = field(
-        default=False, metadata={"help": "Delete the run that the output folder holds; other files stay."}
+        default=False,
+        metadata={
+            "help": "Delete the run that the output folder holds; other files stay.",
+            "row": Setting(may_differ=SELECTION, repeat="never"),
+        },
     )
 
     def __post_init__(self) -> None:
         self.model = find_family(self.model).name  # an alias stands for it
-        refuse_out_of_range(self, spell=spell_flag)
+        check_ranges(self)
         for name in self._VALID_DICT_FIELDS:
             value = getattr(self, name)
             # Other texts are names of files, except of settings that have no file.
@@ -155,7 +181,7 @@ class RunArguments(TrainingArguments):
             raise InputError("--resume and --overwrite exclude each other: keep the run, or delete it.")
         if self.seed + self.seeds - 1 not in SEED:
             raise InputError(f"--seed {self.seed} with --seeds {self.seeds} passes {SEED.high}. Pass a smaller --seed.")
-        refuse(find_contradictions(self))
+        refuse(find_contradictions(self) + find_refused(self))
         if self.output_dir is None:  # not in a run: see `hfprobe.settings.run_config.build_run`
             self.output_dir = default_output_dir(self.model, self.recipe, seed=self.seed)
         bf16: bool = vars(self)["bf16"]
@@ -202,8 +228,8 @@ class RunArguments(TrainingArguments):
             raise InputError(f"mixed_precision is {configured} in accelerate's configuration. Allowed: no, bf16, fp16.")
         if self.precision == "bf16" and not self.bf16:
             self.refuse_emulation("--precision bf16", remedy="Pass --precision fp32, or add --bf16 to train so anyway.")
-        if (self.fp16 or self.fp16_full_eval) and self._is_on_cpu():
-            raise InputError("--fp16 and --fp16_full_eval need a GPU, and none is here. Leave the flag out.")
+        if self.fp16 and self._is_on_cpu():
+            raise InputError("--fp16 needs a GPU, and none is here. Leave it out.")
         what, remedy = f"mixed_precision: {configured} in accelerate's configuration", "Set it to 'no'."
         if configured == "fp16" and self._is_on_cpu():
             raise InputError(f"{what} needs a GPU, and none is here. {remedy}")
@@ -232,61 +258,3 @@ class RunArguments(TrainingArguments):
         """Steps of the warm-up. One that is a share of the run ends before the run's last step, however short."""
         steps = super().get_warmup_steps(num_training_steps)
         return min(steps, num_training_steps - 1) if self.warmup_steps < 1 else steps
-
-    def ignored_settings(self) -> dict[str, str]:
-        """Setting -> why it has no effect beside the others."""
-        strategies = {name: getattr(self, f"{name}_strategy").value for name in ("eval", "save", "logging")}
-        schedule = self.lr_scheduler_type.value
-        never = "no evaluation is made with --eval_strategy no"
-        table = [
-            (self.max_steps > 0, ("num_train_epochs",), "--max_steps ends the run"),
-            (strategies["eval"] == "no", ("patience", "eval_delay"), never),
-            (strategies["save"] == "no", ("save_total_limit",), "nothing is saved with --save_strategy no"),
-            *(
-                (strategies[name] != "steps", (f"{name}_steps",), f"--{name}_strategy is {strategies[name]}")
-                for name in strategies
-            ),
-            (schedule.startswith("constant"), ("lr_scheduler_kwargs",), f"--lr_scheduler_type {schedule} has none"),
-            (
-                schedule in ("constant", "reduce_lr_on_plateau", "greedy"),
-                ("warmup_steps",),
-                f"--lr_scheduler_type {schedule} has no warm-up",
-            ),
-            (set(self.report_to) <= {"tensorboard"}, ("run_name",), "only services other than TensorBoard show it"),
-            ("tensorboard" not in self.report_to, ("histogram_epochs",), "histograms need --report_to tensorboard"),
-            (
-                not self.push_to_hub,
-                ("hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision"),
-                "it belongs to --push_to_hub",
-            ),
-            (
-                self.push_to_hub,
-                ("hub_strategy", "hub_always_push"),
-                "hfprobe uploads once, at the end, what it pushed to the local hub folder",
-            ),
-            (True, ("do_train", "do_eval", "do_predict"), "hfprobe always trains and validates"),
-            (self.seeds == 1, ("vary_split",), "--seeds is 1"),
-        ]
-        return {name: reason for holds, names, reason in table if holds for name in names}
-
-
-def ignored_by_optimizer(arguments: RunArguments) -> dict[str, str]:
-    """Setting -> why the chosen optimizer makes nothing of it."""
-    ignored: dict[str, str] = {}
-    if arguments.optimizer != "muon":
-        ignored |= dict.fromkeys(("muon_learning_rate", "muon_momentum"), "only --optimizer muon reads it")
-    if arguments.optimizer != "optim":
-        reason = f"--optimizer {arguments.optimizer} takes the place of --optim"
-        ignored |= dict.fromkeys(("optim", "optim_args", "optim_target_modules"), reason)
-        without_moments = arguments.optimizer == "sgd"
-    else:
-        optim = str(getattr(arguments.optim, "value", arguments.optim))
-        without_moments = optim.startswith(WITHOUT_MOMENTS)
-        reason = f"--optim {optim} does not read it"
-        if not settings_of(optim):
-            ignored["optim_args"] = reason
-        if not optim.startswith(("galore", "apollo")):
-            ignored["optim_target_modules"] = reason
-    if without_moments:
-        ignored |= dict.fromkeys(("adam_beta1", "adam_beta2", "adam_epsilon"), "the chosen optimizer is not an Adam")
-    return ignored

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -12,29 +13,20 @@ from typing import TYPE_CHECKING, Any
 from hfprobe.data.arguments import DEFAULT_DATASET, SMALL_SIDE, DataArguments
 from hfprobe.models import find_family
 from hfprobe.models.base import FamilyOptions, ModelFamily
-from hfprobe.settings.arguments import (
-    HOUSE_DEFAULTS,
-    RunArguments,
-    default_output_dir,
-    ignored_by_optimizer,
-    spell_flag,
-)
+from hfprobe.settings.arguments import RunArguments, default_output_dir
 from hfprobe.settings.contradictions import rises
 from hfprobe.settings.names import name_model
 from hfprobe.settings.origins import name_origins
 from hfprobe.settings.values import check_value, check_values, groups_of, one_line_errors
 from hfprobe.system.errors import InputError
 from hfprobe.system.precision import DEFAULT_PRECISION
+from hfprobe.system.setting import AUGMENTATION, UNCHANGED, Setting, find_ignored, rows_of, spell_flag
 
 if TYPE_CHECKING:  # slow to import
     from hfprobe.data.splits.images import Images
 
 logger = logging.getLogger(__name__)
 
-# Where a run goes and which runs are made: no part of what one run is. What ends in `_token` is a secret.
-NOT_REPEATED = ("output_dir", "resume", "overwrite", "seeds", "vary_split", "hub_token")
-# transformers sets them itself, "fsdp_config" in its older versions; ProbeTrainer sets "hub_strategy".
-DERIVED = ("accelerator_config", "do_eval", "fsdp_config", "greater_is_better", "hub_strategy")
 # What parts of a recipe depend on, see `starting_values`.
 CHOICES = ("lr_scheduler_type", "optimizer", "metric_for_best_model")
 
@@ -73,11 +65,17 @@ class RunConfig:
         return find_family(self.training.model).recipe_values(self.training.recipe)
 
     @property
+    def rows(self) -> dict[str, Setting]:
+        """Setting -> its row, of all settings of the run."""
+        return rows_of(type(self.data)) | rows_of(type(self.training)) | rows_of(type(self.model))
+
+    @property
     def ignored_settings(self) -> dict[str, str]:
-        """Setting -> why it has no effect in this run. The model and the optimizer say so themselves."""
-        ignored = ignored_by_optimizer(self.training)
-        for part in (self.data, self.training, self.model):
-            ignored |= part.ignored_settings()
+        """Setting -> why it has no effect in this run."""
+        ignored = find_ignored(self.data) | find_ignored(self.training)
+        for name, reason in self.model.ignored_settings().items():
+            members = [setting for setting, row in self.rows.items() if row.group == name]
+            ignored |= dict.fromkeys(members or [name], reason)
         if self.data.split_seed is not None:
             ignored["vary_split"] = "--split_seed sets one split"
         return ignored
@@ -86,9 +84,9 @@ class RunConfig:
         """Log each setting that the user passed and that has no effect, with the reason."""
         by_reason: dict[str, list[str]] = {}
         ignored = self.ignored_settings
-        values = vars(self.data) | vars(self.training) | vars(self.model)
+        values, rows = vars(self.data) | vars(self.training) | vars(self.model), self.rows
         for name in sorted(self.passed & ignored.keys()):
-            by_reason.setdefault(ignored[name], []).append(spell_flag(name))
+            by_reason.setdefault(ignored[name], []).append(spell_flag(name, rows[name]))
         for reason, flags in by_reason.items():
             reason = name_origins(reason, values=values, passed=self.passed, recipe=self.recipe_values)
             logger.warning("%s %s no effect: %s.", ", ".join(flags), "have" if len(flags) > 1 else "has", reason)
@@ -96,7 +94,7 @@ class RunConfig:
     def for_images(self, images: Images) -> RunConfig:
         """This run with a value for each setting that was left to the images; the log says which."""
         data, family = self.data, find_family(self.training.model)
-        if data.crop is None and data.augment and "crop" not in self.model.ignored_settings():
+        if data.crop is None and data.augment and AUGMENTATION not in self.model.ignored_settings():
             data = replace(data, crop="shift" if images.median_side <= SMALL_SIDE else "resized")
         model = family.complete_options(self.model, images=images)
         chosen = {
@@ -106,10 +104,17 @@ class RunConfig:
             if value != getattr(before, name)
         }
         if chosen:
-            flags = ", ".join(f"{spell_flag(name)} {value}" for name, value in chosen.items())
+            flags = ", ".join(f"--{name} {value}" for name, value in chosen.items())
             side = f"{images.median_side:g} pixels"
             logger.info("Chosen from the training images, whose shorter side has a median of %s: %s.", side, flags)
         return replace(self, data=data, model=model)
+
+    def with_training(self, **values: Any) -> RunConfig:
+        """This run with other training arguments, which are not checked again."""
+        training = copy(self.training)
+        for name, value in values.items():
+            setattr(training, name, value)
+        return replace(self, training=training)
 
     @property
     def effective_batch_size(self) -> int | None:
@@ -152,7 +157,7 @@ class RunConfig:
         settled = precision != DEFAULT_PRECISION and "precision" not in self.ignored_settings
         if not flagged and precision != "fp16" and (settled or "precision" in self.passed):
             settings["precision"] = precision  # the one that was taken, on whatever machine the run is repeated
-        handled = ("precision", *NOT_REPEATED)
+        rows = self.rows
         for part in (self.data, arguments, self.model):
             values = part.to_dict() if part is arguments else asdict(part)
             for field in fields(part):
@@ -161,9 +166,11 @@ class RunConfig:
                 if part is self.data:
                     own = getattr(DataArguments(dataset=self.data.dataset), name)  # the classes depend on the dataset
                 default = defaults.get(name, own)
-                # transformers makes a list of one text, and an empty list or False of what is not set.
-                differs = value not in (default, [default]) and bool(value or default) and name not in DERIVED
-                if field.init and name not in (*settings, *handled) and (differs or name in self.passed):
+                repeat = rows[name].repeat
+                # transformers makes a list of one string, and an empty list or False of what is not set.
+                differs = repeat == "changed" and value not in (default, [default]) and bool(value or default)
+                repeated = repeat != "never" and (differs or name in self.passed)
+                if field.init and repeated and name not in (*settings, "precision"):
                     settings[name] = value
         if "dataset" in settings:
             settings["dataset"] = self.data.recorded_dataset
@@ -182,7 +189,8 @@ def starting_values(
     Raises:
         InputError: no such recipe.
     """
-    values = HOUSE_DEFAULTS | family.recipe_values(recipe) | {"model": family.name}
+    defaults = {name: row.default for name, row in rows_of(RunArguments).items() if row.default is not UNCHANGED}
+    values = defaults | family.recipe_values(recipe) | {"model": family.name}
     if chosen.get("lr_scheduler_type") not in (None, values.get("lr_scheduler_type")):
         values.pop("lr_scheduler_kwargs", None)
     if chosen.get("optimizer") not in (None, "optim"):
@@ -224,7 +232,7 @@ def make_run(*, model: str = "cnn", recipe: str | None = None, **values: Any) ->
     """A RunConfig from Python, with the same defaults, checks and warnings as the command line.
 
     Args:
-        values: fields of DataArguments, RunArguments or the model's Options, or the short names of SHORT_NAMES.
+        values: fields of DataArguments, RunArguments or the model's Options, or their short names.
 
     Raises:
         InputError: unknown name, wrong type, a value or a combination that cannot be used, in one line.

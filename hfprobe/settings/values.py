@@ -16,11 +16,14 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from hfprobe.data.arguments import DataArguments
 from hfprobe.models import find_family
 from hfprobe.models.base import ModelFamily
-from hfprobe.settings.arguments import SHORT_NAMES, RunArguments
+from hfprobe.settings.arguments import RunArguments
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.process import command
+from hfprobe.system.setting import rows_of
 
 UNFIT = object()
+# Another name of a setting -> the setting.
+SHORT_NAMES = {row.short: name for name, row in rows_of(RunArguments).items() if row.short}
 
 
 @contextmanager

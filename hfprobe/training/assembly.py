@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +36,20 @@ from hfprobe.training.trainer import ProbeTrainer, identity
 logger = logging.getLogger(__name__)
 
 
+def settle(config: RunConfig, *, model: PreTrainedModel, processor: BaseImageProcessor, splits: Splits) -> RunConfig:
+    """The run with a value for each setting that was left to the model, the images and the machine."""
+    return settle_precision(choose_metric(config, splits), model=model, processor=processor)
+
+
 def build_trainer(
     *, config: RunConfig, model: PreTrainedModel, processor: BaseImageProcessor, splits: Splits
 ) -> ProbeTrainer:
     """The Trainer of a run.
 
     Args:
+        config: of `settle`.
         splits: train and validation are used; test is not touched.
     """
-    choose_metric(config, splits)
-    settle_precision(config, model=model, processor=processor)
     check_before_start(config=config, model=model, splits=splits)
     check_processor(model, processor)
     images_per_class = splits.images_per_class("train")
@@ -81,18 +86,18 @@ def build_trainer(
     )
 
 
-def choose_metric(config: RunConfig, splits: Splits) -> None:
-    """Let macro-F1 choose the best epoch if the validation images are imbalanced and no metric was passed."""
+def choose_metric(config: RunConfig, splits: Splits) -> RunConfig:
+    """The run, whose best epoch macro-F1 chooses if the validation images are imbalanced and no metric was passed."""
     images_per_class, name = splits.images_per_class("validation"), "metric_for_best_model"
     chooses = config.training.eval_strategy.value != "no" and name not in config.passed | config.ignored_settings.keys()
     if not chooses or not are_imbalanced(images_per_class):
-        return
-    config.training.metric_for_best_model = "macro_f1"
+        return config
     logger.info(
         "The classes are imbalanced (validation: %s), so macro-F1 instead of accuracy chooses the best epoch. For "
         "another metric, pass --metric_for_best_model.",
         describe_sizes(images_per_class),
     )
+    return config.with_training(metric_for_best_model="macro_f1")
 
 
 def adapt(*, config: RunConfig, model: PreTrainedModel, images: ImageBatches) -> None:
@@ -122,7 +127,7 @@ def assemble_trainer(
     arguments = config.training
     trainer = ProbeTrainer(
         model=model.to(memory_format=torch.channels_last),  # as the batches are; a quarter faster on a CPU
-        args=arguments,
+        args=copy(arguments),  # transformers changes some of them
         train_dataset=train,
         eval_dataset=validation,
         data_collator=identity,

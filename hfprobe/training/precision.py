@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,25 +26,23 @@ logger = logging.getLogger(__name__)
 MEASURED_IMAGES = 8
 
 
-def settle_precision(config: RunConfig, *, model: PreTrainedModel, processor: BaseImageProcessor) -> None:
-    """Replace `auto` in the settings of a run, so that every record has what is computed; one log line says why.
+def settle_precision(config: RunConfig, *, model: PreTrainedModel, processor: BaseImageProcessor) -> RunConfig:
+    """The run with what `auto` stands for in its settings, so that every record has it; one log line says why.
 
     That is `precision`, and the option for the frozen part of the model where it has one.
     Where neither the processor nor torch can tell, some steps of the model are measured. All processes of a run take
     what the main process found. A resumed run takes what its record says, except bfloat16 on a device without units.
 
     Args:
-        config: its `training` and `model` are changed.
         model, processor: of the run, not changed.
     """
-    arguments, options = config.training, config.model
+    arguments = config.training
     if "precision" in config.ignored_settings:
         if not arguments.bf16 and (arguments.precision == "bf16" or arguments.recorded_precision == "auto"):
-            arguments.precision, arguments.mixed_precision = "fp32", "no"
+            config = config.with_training(precision="fp32", mixed_precision="no")
     elif arguments.recorded_precision == "auto":
         found, reason = _choose("precision", config, model, processor)
-        arguments.precision = found
-        arguments.mixed_precision = "bf16" if found == "bf16" else "no"
+        config = config.with_training(precision=found, mixed_precision="bf16" if found == "bf16" else "no")
         how = "in mixed precision: bf16" if found == "bf16" else "in float32"
         logger.info("Training %s, because %s.", how, reason)
     elif arguments.mixed_precision != "no":
@@ -52,10 +51,11 @@ def settle_precision(config: RunConfig, *, model: PreTrainedModel, processor: Ba
         if arguments.mixed_precision == "bf16" and on_cpu and find_faster(arguments.device)[0] == "fp32":
             logger.warning("This CPU has no native bfloat16 support: training takes %s.", EMULATION)
     frozen = find_family(arguments.model).frozen_precision
-    if frozen is not None and getattr(options, frozen) == "auto" and frozen not in config.ignored_settings:
+    if frozen is not None and getattr(config.model, frozen) == "auto" and frozen not in config.ignored_settings:
         found, reason = _choose(frozen, config, model, processor)
-        setattr(options, frozen, found)
+        config = replace(config, model=replace(config.model, **{frozen: found}))
         logger.info("Features of the training images in %s, because %s.", found, reason)
+    return config
 
 
 def _choose(

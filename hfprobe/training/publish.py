@@ -10,7 +10,6 @@ from hfprobe.data.arguments import IN_MEMORY, same_dataset
 from hfprobe.data.splits.images import Splits
 from hfprobe.hub import local as hub
 from hfprobe.models import find_family
-from hfprobe.models.base import AUGMENTATION
 from hfprobe.settings.run_config import RunConfig
 from hfprobe.statistics.imbalance import METRIC_NAMES, leading_metrics
 from hfprobe.system.model_files import read_run
@@ -19,27 +18,6 @@ from hfprobe.training.record import describe_run
 from hfprobe.training.trainer import ProbeTrainer
 
 logger = logging.getLogger(__name__)
-
-# Training settings that the model card shows where they have an effect; those of images and model follow.
-CARD_SETTINGS = (
-    "optim",
-    "optim_args",
-    "optimizer",
-    "learning_rate",
-    "lr_scale",
-    "muon_learning_rate",
-    "muon_momentum",
-    "weight_decay",
-    "lr_scheduler_type",
-    "lr_scheduler_kwargs",
-    "warmup_steps",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "num_train_epochs",
-    "max_steps",
-    "label_smoothing_factor",
-    "patience",
-)
 
 
 def push_best(
@@ -52,6 +30,7 @@ def push_best(
     """
     family = find_family(config.training.model)
     effective, dataset = config.to_dict(), config.data.dataset
+    shown = [name for name, row in config.rows.items() if row.on_card]
     is_folder = os.path.exists(dataset)
     name = os.path.basename(os.path.abspath(dataset)) if is_folder else dataset  # not the folders of the user
     record = describe_run(config=config, model=trainer.model, splits=splits, accelerator=trainer.described_accelerator)
@@ -61,9 +40,9 @@ def push_best(
         # The hub refuses a card that lists it under `datasets`.
         "local_dataset": is_folder or dataset.startswith(IN_MEMORY),
         "source": splits.source.replace(dataset, name) if is_folder else splits.source,
-        "settings": {name: effective["training"][name] for name in CARD_SETTINGS if name in effective["training"]}
+        "settings": {name: effective["training"][name] for name in shown if name in effective["training"]}
         | {"effective_batch_size": config.effective_batch_size, "penalty": trainer.model.config.run.get("penalty")}
-        | {name: effective["data"][name] for name in AUGMENTATION if name in effective["data"]}
+        | {name: effective["data"][name] for name in shown if name in effective["data"]}
         | effective["model"]
         | {"class_weights": trainer.model.config.run.get("class_weights")}
         | {"precision": config.training.recorded_precision}

@@ -14,12 +14,13 @@ from typing import Any
 
 from hfprobe.hub import local as hub
 from hfprobe.models import find_family
-from hfprobe.settings.arguments import RunArguments, spell_flag
+from hfprobe.settings.arguments import RunArguments
 from hfprobe.settings.run_config import RunConfig
 from hfprobe.system import provenance
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import locked, require_writable
 from hfprobe.system.process import is_main_process
+from hfprobe.system.setting import spell_flag
 from hfprobe.training import checkpoints
 from hfprobe.training.record import find_precision, read_record, read_result
 from hfprobe.training.run_files import (
@@ -34,35 +35,6 @@ from hfprobe.training.run_files import (
 
 logger = logging.getLogger(__name__)
 
-LOADING = "it changes how images are loaded, not which"
-LOGGING = "it changes what is logged, not the training"
-PLACE = "it says where results go"
-SELECTION = "it says which runs are trained, not how"
-# Settings in which a resumed run may differ from the run that it continues, each with the reason. Every other
-# setting that has an effect must be equal.
-MAY_DIFFER = {
-    "num_train_epochs": "it may rise; the log then says what becomes of the learning rate",
-    **dict.fromkeys(("bf16", "fp16"), "the precision that they set is compared"),
-    "dataset": "the folder may have been moved; the images themselves are compared",
-    "use_cpu": "the device is compared like the rest of the hardware, with a warning",
-    "save_total_limit": "the best and the newest checkpoint are always kept",
-    "torch_empty_cache_steps": "it changes the memory in use",
-    "eval_accumulation_steps": "it changes the memory in use",
-    "ddp_timeout": "it changes how long processes wait for each other",
-    **dict.fromkeys(("output_dir", "hub_dir", "push_to_hub", "hub_model_id", "hub_strategy"), PLACE),
-    **dict.fromkeys(("hub_private_repo", "hub_always_push", "hub_revision"), PLACE),
-    **dict.fromkeys(("resume", "overwrite", "seeds", "vary_split", "resume_from_checkpoint"), SELECTION),
-    **dict.fromkeys(("do_train", "do_eval", "do_predict", "local_rank"), SELECTION),
-    **dict.fromkeys(("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers"), LOADING),
-    **dict.fromkeys(("dataloader_prefetch_factor", "dataloader_multiprocessing_context"), LOADING),
-    **dict.fromkeys(("logging_strategy", "logging_steps", "logging_first_step", "logging_nan_inf_filter"), LOGGING),
-    **dict.fromkeys(("log_level", "log_level_replica", "log_on_each_node", "disable_tqdm", "report_to"), LOGGING),
-    **dict.fromkeys(("run_name", "project", "trackio_space_id", "trackio_bucket_id"), LOGGING),
-    **dict.fromkeys(("trackio_static_space_id", "histogram_epochs", "profile", "skip_memory_metrics"), LOGGING),
-    **dict.fromkeys(("debug", "include_num_input_tokens_seen"), LOGGING),
-}
-# Settings that runs of earlier versions of hfprobe did not have, each with the value that describes those runs.
-EARLIER = {"crop": "shift", "image_size": 32, "feature_precision": "fp32"}
 # Schedules that do not know how many epochs a run has.
 OPEN_SCHEDULES = ("constant", "constant_with_warmup", "inverse_sqrt", "reduce_lr_on_plateau", "greedy")
 
@@ -184,7 +156,7 @@ def is_finished(config: RunConfig) -> bool:
 def check_same_run(config: RunConfig, *, class_names: list[str] | None = None, fingerprint: str | None = None) -> None:
     """Compare a run with the record of the run that its output folder holds.
 
-    Versions and hardware may differ, and so may what MAY_DIFFER lists.
+    Versions and hardware may differ, and so may each setting whose row has a reason in `may_differ`.
 
     Args:
         class_names, fingerprint: of the images, once they are loaded. The log then says what else has changed.
@@ -219,24 +191,24 @@ def find_differences(
     family = find_family(config.training.model)
     if record["model"] not in (family.name, *family.aliases):
         return _differing("--model", record["model"], config.training.model)  # all else follows from it
-    differences = []
+    differences, rows = [], config.rows
     for group, values in now.items():
         before = record["config"][group]
         # A newer version of a library adds arguments: the run had their defaults.
         defaults = getattr(config, group).__dataclass_fields__
-        for name in sorted(values.keys() - MAY_DIFFER.keys()):
+        for name in sorted(name for name in values if not rows[name].may_differ):
             if name == "classes":  # of a run that kept all classes, its record has their names
                 if values[name] is not None:
                     differences += _differing("--classes", record["class_names"], values[name])
                 continue
-            old = before.get(name, EARLIER.get(name, getattr(defaults.get(name), "default", None)))
+            old = before.get(name, getattr(defaults.get(name), "default", None))
             if name == "precision":
                 old = find_precision(before)
             if name in ("precision", family.frozen_precision) and values[name] == "auto":
                 continue  # compared once `settle_precision` has found what it stands for
             if name == "metric_for_best_model" and name not in config.passed and not images_are_loaded:
                 continue
-            differences += _differing(spell_flag(name), old, values[name])
+            differences += _differing(spell_flag(name, rows[name]), old, values[name])
     if config.effective_batch_size is not None:
         differences += _differing("the number of processes", record["processes"], config.training.world_size)
         differences += _differing(
@@ -246,7 +218,7 @@ def find_differences(
     planned = _planned_epochs(folder)  # by transformers rounded up
     if epochs is not None and (epochs < before or math.ceil(epochs) < planned):
         was = max(before, planned if planned > math.ceil(before) else 0)
-        differences += [f"{spell_flag('num_train_epochs')} was {was:g}, is {epochs:g} (it may only rise)"]
+        differences += [f"--num_train_epochs/--epochs was {was:g}, is {epochs:g} (it may only rise)"]
     return differences
 
 

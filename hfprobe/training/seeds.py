@@ -55,10 +55,11 @@ def train_seeds(
         InputError: a folder of any of the runs cannot be used; nothing is trained then.
         CommandError: see `run_training`.
     """
+    # All of them before the first is trained; what was not begun cannot be resumed.
+    runs = [run.with_training(resume=run.training.resume and holds_run(run.training.output_dir)) for run in runs]
     finished = []
-    for config in runs:  # all of them before the first is trained
+    for config in runs:
         arguments = config.training
-        arguments.resume = arguments.resume and holds_run(arguments.output_dir)
         if not arguments.overwrite and is_finished(config) and read_result(arguments.output_dir, "pushed"):
             finished.append(config)
         else:

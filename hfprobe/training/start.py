@@ -73,7 +73,7 @@ def run_training(config: RunConfig, *, images: Images | None = None) -> Finished
 
     from hfprobe.data.splits.images import load_images
     from hfprobe.models import build_model
-    from hfprobe.training.assembly import build_trainer
+    from hfprobe.training.assembly import build_trainer, settle
     from hfprobe.training.fit import train
     from hfprobe.training.publish import push_best
     from hfprobe.training.record import record_push
@@ -88,6 +88,7 @@ def run_training(config: RunConfig, *, images: Images | None = None) -> Finished
         model, processor = build_model(config.training.model, labels=images.class_names, options=config.model)
         splits = images.decode("train", "validation", processor=processor)
     with claimed(config.training) as output_dir:
+        config = settle(config, model=model, processor=processor, splits=splits)
         trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
         result = train(trainer, config=config, splits=splits)
         if not is_main_process():

@@ -7,8 +7,8 @@ from transformers import set_seed
 
 from helpers.images import CLASSES, load_splits
 from hfprobe.models import build_model
-from hfprobe.settings.run_config import NOT_REPEATED, make_run
-from hfprobe.training.assembly import build_trainer
+from hfprobe.settings.run_config import make_run
+from hfprobe.training.assembly import build_trainer, settle
 from hfprobe.training.fit import train
 from hfprobe.training.trainer import ProbeTrainer
 
@@ -21,6 +21,7 @@ def small_run(dataset_folder, folder, *, diverges=False, **values):
     set_seed(config.training.seed)
     model, processor = build_model("cnn", labels=CLASSES, options=config.model)
     splits = load_splits(config.data, seed=config.training.seed)
+    config = settle(config, model=model, processor=processor, splits=splits)
     trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
     return trainer, train(trainer, config=config, splits=splits)
 
@@ -47,7 +48,7 @@ def assert_same_run(one, other):
     repeated = {"split_seed": one.split_seed, "dataset": one.data.recorded_dataset}
     assert (asdict(one.data) | repeated) == asdict(other.data)
     assert one.model == other.model
-    for name in {field.name for field in fields(one.training)} - set(NOT_REPEATED):
+    for name in {field.name for field in fields(one.training) if one.rows[field.name].repeat != "never"}:
         assert getattr(one.training, name) == getattr(other.training, name), name
 
 

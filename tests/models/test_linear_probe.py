@@ -13,7 +13,7 @@ from hfprobe.models.loading import load_model
 from hfprobe.settings.run_config import make_run
 from hfprobe.system.errors import InputError
 from hfprobe.training import assembly
-from hfprobe.training.assembly import build_trainer
+from hfprobe.training.assembly import build_trainer, settle
 from hfprobe.training.fit import train
 
 
@@ -38,6 +38,7 @@ def run_probe(dataset_folder, folder, **values):
     torch.manual_seed(0)
     model, processor = build_model("vit", labels=CLASSES, options=config.model)
     splits = load_splits(config.data, seed=42)
+    config = settle(config, model=model, processor=processor, splits=splits)
     trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
     return trainer, train(trainer, config=config, splits=splits)
 

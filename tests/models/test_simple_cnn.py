@@ -168,7 +168,7 @@ def test_head_scale_out_of_range_is_refused():
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0])
 def test_dropout_out_of_range_is_refused(dropout):
-    with pytest.raises(ValueError, match=re.escape(f"--dropout is {dropout}; allowed: 0 <= dropout < 1.")):
+    with pytest.raises(ValueError, match=re.escape(f"--dropout is {dropout}; allowed: 0 or more, less than 1.")):
         find_family("cnn").recipe_options(dropout=dropout)
 
 

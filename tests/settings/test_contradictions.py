@@ -49,7 +49,7 @@ CONTRADICTIONS = [
     ),
     (
         ["--prediction_loss_only"],
-        "--prediction_loss_only and --eval_do_concat_batches false leave no predictions to measure. Leave them out.",
+        "--prediction_loss_only leaves no predictions to measure. Leave it out.",
     ),
     (
         ["--recipe", "reference", "--metric_for_best_model", "loss", "--lr_scheduler_kwargs", '{"mode": "max"}'],
@@ -66,7 +66,10 @@ CONTRADICTIONS = [
         "run repeats. Leave it out.",
     ),
     (["--dataloader_drop_last"], "--dataloader_drop_last leaves images out of evaluations too. Leave it out."),
-    (["--label_names", "foo"], "--label_names is foo; hfprobe's images have labels. Leave it out."),
+    (
+        ["--label_names", "foo"],
+        "--label_names names columns, and hfprobe's batches have none but labels. Leave it out.",
+    ),
     (
         ["--batch_eval_metrics"],
         "--batch_eval_metrics measures in parts; hfprobe measures all predictions at once. Leave it out.",

@@ -77,7 +77,7 @@ def test_python_and_command_line_give_the_same_run():
         ),
         (["--image_size", "abc"], "argument --image_size/--image-size: invalid int value: 'abc'"),
         (["--crop", "centre"], "argument --crop: invalid choice: 'centre' (choose from "),
-        (["--dropout", "1"], "--dropout is 1.0; allowed: 0 <= dropout < 1."),
+        (["--dropout", "1"], "--dropout is 1.0; allowed: 0 or more, less than 1."),
         (["--warmup_steps", "-3"], "--warmup_steps is -3.0; allowed: 0 to 1,000,000,000."),
         (["--resume", "--overwrite"], "--resume and --overwrite exclude each other"),
     ],

@@ -66,7 +66,7 @@ from hfprobe.system.errors import InputError
         ({"model": None}, "model is None; allowed: a string."),
         ({"recipe": "slow"}, "Unknown recipe 'slow' for model 'cnn'. Available: fast, reference, best."),
         ({"recipe": ["fast"]}, "recipe is ['fast']; allowed: a string, or none."),
-        ({"dropout": 1}, "--dropout is 1.0; allowed: 0 <= dropout < 1."),
+        ({"dropout": 1}, "--dropout is 1.0; allowed: 0 or more, less than 1."),
         ({"debug": "x"}, "The settings cannot be used: x is not a valid DebugOption"),
     ],
     ids=lambda value: ascii(value)[:40],

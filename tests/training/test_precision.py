@@ -145,11 +145,11 @@ def settle(config):
     model, processor = build_model(config.training.model, labels=CLASSES, options=config.model)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     drawn = torch.get_rng_state()
-    settle_precision(config, model=model, processor=processor)
+    settled = settle_precision(config, model=model, processor=processor)
     assert torch.equal(torch.get_rng_state(), drawn)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
-    return config
+    return settled
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_auto_takes_the_faster_precision_and_says_why(
     config = small_config(dataset_folder, tmp_path, precision="auto")
     assert config.to_dict()["training"]["precision"] == "auto"
     with caplog.at_level("INFO", logger="hfprobe"):
-        settle(config)
+        config = settle(config)
     assert caplog.messages == [line]
     assert config.to_dict()["training"]["precision"] == config.to_settings()["precision"] == chosen
     assert config.training.mixed_precision == {"bf16": "bf16", "fp32": "no"}[chosen]
@@ -220,7 +220,7 @@ def test_precision_of_features_is_chosen_likewise_and_the_head_stays_in_float32(
     found(said, gain=2)
     config = small_config(dataset_folder, tmp_path, **BACKBONE, feature_precision="auto", precision="auto")
     with caplog.at_level("INFO", logger="hfprobe"):
-        settle(config)
+        config = settle(config)
     chosen = said or "bf16"
     assert asdict(config.model)["feature_precision"] == config.to_settings()["feature_precision"] == chosen
     assert config.training.mixed_precision == "no"

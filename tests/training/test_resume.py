@@ -3,7 +3,6 @@ import json
 import os
 import re
 import shutil
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -19,10 +18,10 @@ from hfprobe.system.errors import InputError
 from hfprobe.system.files import locked
 from hfprobe.training import checkpoints
 from hfprobe.training import resume as run_folder
-from hfprobe.training.assembly import build_trainer
+from hfprobe.training.assembly import build_trainer, settle
 from hfprobe.training.fit import train
 from hfprobe.training.record import read_result
-from hfprobe.training.resume import MAY_DIFFER, check_output_dir, claimed, find_differences, is_finished
+from hfprobe.training.resume import check_output_dir, claimed, find_differences, is_finished
 from hfprobe.training.trainer import ProbeTrainer
 
 SMALL = {"num_train_epochs": 1, "per_device_train_batch_size": 40, "disable_tqdm": True, "use_cpu": True}
@@ -38,6 +37,7 @@ def run(folder, dataset, **values):
     model, processor = build_model(config.training.model, labels=images.class_names, options=config.model)
     splits = images.decode("train", "validation", processor=processor)
     with claimed(config.training):
+        config = settle(config, model=model, processor=processor, splits=splits)
         trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
         return train(trainer, config=config, splits=splits)
 
@@ -118,22 +118,6 @@ def test_every_difference_is_named_at_once(finished, dataset_folder):
         run(finished, dataset_folder, resume=True, crop_shift=2, head_scale=0.5, weight_decay=0.1)
 
 
-@pytest.mark.parametrize(
-    ("values", "difference"),
-    [({"image_size": 64}, "--image_size was 32, is 64"), ({"crop": "resized"}, "--crop was shift, is resized")],
-)
-def test_a_run_from_before_images_were_fitted_continues_as_it_was_started(finished, tmp_path, values, difference):
-    record = json.loads((finished / "run.json").read_text())
-    for group, name in (("model", "image_size"), ("data", "crop")):
-        assert record["config"][group].pop(name) == run_folder.EARLIER[name]
-    settings = {"output_dir": str(finished), "dataset": record["config"]["data"]["dataset"], **SMALL}
-    assert find_differences(record, make_run(**settings), finished) == []
-    assert find_differences(record, make_run(**settings, image_size=32, crop="shift"), finished) == []
-    assert difference in find_differences(
-        record, make_run(**settings | {"image_size": 32, "crop": "shift"} | values), finished
-    )
-
-
 def test_a_resumed_run_keeps_the_statistics_that_its_checkpoint_was_trained_with(finished, dataset_folder, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "run")
     checkpoint = next(folder.glob("checkpoint-*"))
@@ -169,13 +153,10 @@ def test_settings_that_may_differ_are_known_and_everything_else_is_compared(fini
     config = make_run(
         output_dir=str(finished), dataset=str(dataset_folder), image_size=32, crop="shift", precision="fp32", **SMALL
     )
-    known = {field.name for group in (config.data, config.training, config.model) for field in fields(group)}
-    # The oldest allowed transformers does not have these.
-    newer = {"dataloader_multiprocessing_context", "trackio_bucket_id", "trackio_static_space_id"}
-    assert MAY_DIFFER.keys() <= known | newer
+    compared = {name for name, row in config.rows.items() if not row.may_differ}
     record = json.loads((finished / "run.json").read_text())
     for group, values in record["config"].items():
-        for name in values.keys() - MAY_DIFFER.keys() - {"classes"}:  # the record has their names elsewhere
+        for name in values.keys() & compared - {"classes"}:  # the record has their names elsewhere
             changed = record | {"config": record["config"] | {group: values | {name: "other"}}}
             assert len(find_differences(changed, config, finished)) == 1, name
 

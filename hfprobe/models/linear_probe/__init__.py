@@ -9,8 +9,10 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from hfprobe.models.base import AUGMENTATION, GRADIENT_TRAINING, Inputs, ModelFamily
+from hfprobe.models.base import Inputs, ModelFamily
 from hfprobe.system.precision import DEFAULT_PRECISION
+from hfprobe.system.ranges import Range
+from hfprobe.system.setting import AUGMENTATION, GRADIENT_TRAINING, Setting, check_ranges
 
 if TYPE_CHECKING:  # slow to import
     import numpy as np
@@ -76,7 +78,10 @@ class LinearProbeOptions:
     )
     views: int = field(
         default=1,
-        metadata={"help": "Cached views per training image. 1: the image; 2: also its mirror image; more: also crops."},
+        metadata={
+            "help": "Cached views per training image. 1: the image; 2: also its mirror image; more: also crops.",
+            "row": Setting(range=Range(1, 100, reason="each is a pass over the training images")),
+        },
     )
     feature_precision: Literal["auto", "fp32", "bf16"] = field(
         default=DEFAULT_PRECISION,
@@ -88,6 +93,7 @@ class LinearProbeOptions:
     )
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         if self.backbone == "auto":
             if self.backbone_weights != "hub":
                 raise ValueError("--backbone auto chooses the weights too. Leave --backbone_weights out.")
@@ -97,26 +103,24 @@ class LinearProbeOptions:
             self.backbone, self.backbone_weights = choose_backbone()
         if self.backbone_weights not in KEYWORDS and os.path.isfile(self.backbone_weights):
             self.backbone_weights = os.path.abspath(self.backbone_weights)  # records are read from other folders too
-        if not 1 <= self.views <= 100:
-            raise ValueError(f"--views is {self.views}; allowed: 1 to 100 (each is a pass over the training images).")
         if self.feature_cache == "off" and self.head == "exact":
             raise ValueError("--head exact needs the cached features. Add --head sgd to --feature_cache off.")
         if self.feature_cache == "off" and self.views > 1:
             raise ValueError("--views counts cached views. Leave it out with --feature_cache off.")
 
     def ignored_settings(self) -> dict[str, str]:
-        """Setting that has no effect -> the reason."""
+        """See `hfprobe.models.base.FamilyOptions`."""
         ignored: dict[str, str] = {}
         if self.feature_cache == "on":
-            ignored |= dict.fromkeys(
-                AUGMENTATION, "cached features are not augmented. Use --views, or --feature_cache off with --head sgd"
+            ignored[AUGMENTATION] = (
+                "cached features are not augmented. Use --views, or --feature_cache off with --head sgd"
             )
             ignored["precision"] = "a head on cached features is trained in float32. See --feature_precision"
         else:
             ignored["feature_precision"] = "no features are cached. See --precision"
         if self.head == "exact":
-            ignored |= dict.fromkeys(
-                GRADIENT_TRAINING, "--head exact solves the head without gradient steps. To train it, pass --head sgd"
+            ignored[GRADIENT_TRAINING] = (
+                "--head exact solves the head without gradient steps. To train it, pass --head sgd"
             )
         return ignored
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hfprobe.data.arguments import SMALL_SIDE
 from hfprobe.models.base import ModelFamily
-from hfprobe.system.ranges import Range
+from hfprobe.system.ranges import SHARE, Range
+from hfprobe.system.setting import Setting, check_ranges
 
 if TYPE_CHECKING:  # slow to import
     from transformers import ViTImageProcessor
@@ -69,7 +70,12 @@ RECIPES["best"] = RECIPES["fast"] | {"num_train_epochs": 60, "patience": 60}
 class SimpleCNNOptions:
     """The flags of SimpleCNN."""
 
-    dropout: float = field(metadata={"help": "Dropout probability of the 512 hidden units in training, in [0, 1)."})
+    dropout: float = field(
+        metadata={
+            "help": "Dropout probability of the 512 hidden units in training, in [0, 1).",
+            "row": Setting(range=SHARE),
+        }
+    )
     first_filters: Literal["random", "principal"] = field(
         metadata={
             "help": "Initial weights of the first convolution. random: Kaiming normal; principal: principal components "
@@ -79,7 +85,8 @@ class SimpleCNNOptions:
     head_scale: float = field(
         metadata={
             "help": "Factor on the initial weights of the last layer. With a small factor, the initial "
-            "probabilities of all classes are nearly equal."
+            "probabilities of all classes are nearly equal.",
+            "row": Setting(range=Range(0, 1000, without=(0,))),
         }
     )
 
@@ -89,19 +96,15 @@ class SimpleCNNOptions:
             "help": f"Side in pixels of the square images that the network reads, {IMAGE_SIZES.low} to "
             f"{IMAGE_SIZES.high}. Default: {SMALL_INPUT} if the shorter side of the training images has a median of at "
             f"most {SMALL_SIDE} pixels, otherwise {LARGE_INPUT}.",
+            "row": Setting(range=IMAGE_SIZES),
         },
     )
 
     def __post_init__(self) -> None:
-        if self.image_size is not None and self.image_size not in IMAGE_SIZES:
-            raise ValueError(f"--image_size is {self.image_size}; allowed: {IMAGE_SIZES}.")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"--dropout is {self.dropout}; allowed: 0 <= dropout < 1.")
-        if not 0 < self.head_scale <= 1000:
-            raise ValueError(f"--head_scale is {self.head_scale}; allowed: more than 0, at most 1,000.")
+        check_ranges(self)
 
     def ignored_settings(self) -> dict[str, str]:
-        """Setting that has no effect -> the reason."""
+        """See `hfprobe.models.base.FamilyOptions`."""
         return {"image_size": "without a number, it is chosen from the images"} if self.image_size is None else {}
 
 

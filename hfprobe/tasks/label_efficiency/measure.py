@@ -29,7 +29,6 @@ from hfprobe.training.assembly import adapt, assemble_trainer, make_inputs
 from hfprobe.training.callbacks import EpochLines, StopOnSignal
 from hfprobe.training.fit import fit
 from hfprobe.training.precision import settle_precision
-from hfprobe.training.resume import EARLIER
 
 # Few images make one batch per epoch. At least so many steps are taken: the weights would hardly change otherwise.
 LEAST_STEPS = 300
@@ -67,12 +66,12 @@ def measure_label_efficiency(
     settled = {
         name: make_run(model=name, dataset=dataset, **values).for_images(images) for name, values in models.items()
     }
-    options = {name: config.model for name, config in settled.items()}
     splits = {}
     for name in models:
-        model, processor = build_model(name, labels=images.class_names, options=options[name])
-        settle_precision(settled[name], model=model, processor=processor)
+        model, processor = build_model(name, labels=images.class_names, options=settled[name].model)
+        settled[name] = settle_precision(settled[name], model=model, processor=processor)
         splits[name] = images.decode("train", "validation", "test", processor=processor)
+    options = {name: config.model for name, config in settled.items()}
     setting: dict[str, Any] = {
         "class_names": images.class_names,
         "data_fingerprint": next(iter(splits.values())).fingerprint,  # that of all: they differ in resolution alone
@@ -138,9 +137,6 @@ def _read_points(folder: Path, setting: dict[str, Any]) -> list[dict[str, Any]]:
         found, points = content["setting"], content["points"]
         measured = {point["model"] for point in points}
         others = {name: value for name, value in found["options"].items() if name not in setting["options"]}
-        for name in setting["options"].keys() & found["options"].keys():
-            added = {key: value for key, value in EARLIER.items() if key in setting["options"][name]}
-            found["options"][name] = added | found["options"][name]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"'{path}' is damaged. Delete it, or pass another --report_dir.") from error
     # A model without points may have any options.

@@ -126,6 +126,7 @@ def test_a_measured_network_is_bit_identical_to_the_one_that_train_trains(images
     model, processor = build_model("cnn", labels=splits.class_names, options=config.model)
     positions = label_efficiency._positions(splits.train.labels, count=8, seed=3)
     few = replace(splits, train=splits.train.take(positions))
+    config = assembly.settle(config, model=model, processor=processor, splits=few)
     trainer = assembly.build_trainer(config=config, model=model, processor=processor, splits=few)
     train(trainer, config=config, splits=few)
 
@@ -172,14 +173,3 @@ def test_impossible_numbers_of_images_other_settings_and_a_damaged_file_are_refu
     (tmp_path / "label_efficiency.json").write_text("{")
     with pytest.raises(InputError, match=re.escape("is damaged. Delete it, or pass another --report_dir.")):
         measure(models={"probe": PROBE}, shots=[2], seeds=[1])
-
-
-def test_points_of_a_version_without_image_size_are_kept(measure, tmp_path):
-    content = measure(models={"cnn": {}}, shots=[2], seeds=[1])
-    assert content["setting"]["options"]["cnn"].pop("image_size") == 32
-    (tmp_path / "label_efficiency.json").write_text(json.dumps(content))
-    again = measure(models={"cnn": {}}, shots=[2], seeds=[1])
-    assert again["points"] == content["points"]
-    assert again["setting"]["options"]["cnn"]["image_size"] == 32
-    with pytest.raises(InputError, match="contains points with other settings"):
-        measure(models={"cnn": {"image_size": 64}}, shots=[2], seeds=[1])
