@@ -113,7 +113,7 @@ def plain_loop(split: ImageSplit, workers: int):
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
     loader = torch.utils.data.DataLoader(
-        PictureDataset(split, image_by_image(processor, side=32)),
+        ImageDataset(split, image_by_image(processor, side=32)),
         batch_size=BATCH_SIZE,
         shuffle=True,
         num_workers=workers,
@@ -130,7 +130,7 @@ def plain_loop(split: ImageSplit, workers: int):
     return run
 
 
-class PictureDataset(torch.utils.data.Dataset):
+class ImageDataset(torch.utils.data.Dataset):
     """PIL images in memory, transformed one by one, as in torchvision's CIFAR10 class."""
 
     def __init__(self, split: ImageSplit, transform):
@@ -140,8 +140,8 @@ class PictureDataset(torch.utils.data.Dataset):
         return len(self.split)
 
     def __getitem__(self, position: int) -> dict:
-        picture = PIL.Image.fromarray(self.split.images[position])
-        transformed = self.transform({"image": [picture], "labels": [self.split.labels[position]]})
+        image = PIL.Image.fromarray(self.split.images[position])
+        transformed = self.transform({"image": [image], "labels": [self.split.labels[position]]})
         return {"pixel_values": transformed["pixel_values"][0], "labels": transformed["labels"][0]}
 
 

@@ -1,4 +1,4 @@
-"""From images to a verdict in Python: train both models, classify a picture, compare.
+"""From images to a verdict in Python: train both models, classify an image, compare.
 
     python examples/quickstart.py                        # airplane against bird, 2 epochs: a minute on two CPU cores
     python examples/quickstart.py --dataset photos       # your own folder, see README

@@ -11,7 +11,7 @@ from datasets import Dataset
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.pixels.pictures import MAX_PIXELS
+from hfprobe.data.pixels.image_files import MAX_PIXELS
 from hfprobe.data.splits.images import Images
 from hfprobe.models import class_names_of
 from hfprobe.models.own_images import load_images_of
@@ -22,7 +22,7 @@ from hfprobe.system.machine import quiet_bars
 from hfprobe.system.model_files import CONFIG_FILE
 from hfprobe.tasks.evaluate.measure import evaluate_images
 from hfprobe.tasks.evaluate.result import EvalResult
-from hfprobe.tasks.predict.measure import PictureLike, predict_pictures
+from hfprobe.tasks.predict.measure import ImageLike, predict_images
 from hfprobe.tasks.predict.result import Predictions
 from hfprobe.training.run_files import check_places
 
@@ -64,27 +64,27 @@ class Model:
 
     def predict(
         self,
-        pictures: PictureLike | Dataset | Iterable[PictureLike],
+        images: ImageLike | Dataset | Iterable[ImageLike],
         *,
         temperature: bool = False,
         skip_unreadable: bool = False,
         max_pixels: int = MAX_PIXELS,
     ) -> Predictions:
-        """Classify new pictures by the preprocessing that evaluation uses.
+        """Classify new images by the preprocessing that evaluation uses.
 
         Args:
-            pictures: a path of a file or a folder, the bytes of a file, an open file, a dict with "bytes" or "path", a
+            images: a path of a file or a folder, the bytes of a file, an open file, a dict with "bytes" or "path", a
                 PIL image, an array of shape (H, W, 3) or (H, W) or a tensor of shape (3, H, W), (1, H, W), (H, W, 3) or
                 (H, W) with uint8 values; several of these; or a Dataset or its column of images.
             temperature: whether to calibrate the probabilities with the temperature that training fitted.
-            skip_unreadable: whether a picture that cannot be read is listed in `Predictions.unreadable`.
-            max_pixels: pictures with more pixels cannot be read. Each takes 4 bytes of memory.
+            skip_unreadable: whether an image that cannot be read is listed in `Predictions.unreadable`.
+            max_pixels: images with more pixels cannot be read. Each takes 4 bytes of memory.
 
         Raises:
-            InputError: there is no picture, or a picture cannot be read and is not skipped.
+            InputError: there is no image, or an image cannot be read and is not skipped.
         """
-        return predict_pictures(
-            pictures,
+        return predict_images(
+            images,
             model=self.model,
             processor=self.processor,
             temperature=temperature,

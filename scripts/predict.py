@@ -1,4 +1,4 @@
-"""Classify new pictures with a trained model."""
+"""Classify new images with a trained model."""
 
 import hfprobe.cli.interruptible  # noqa: F401
 from hfprobe.cli.command import run_command

@@ -29,7 +29,7 @@ SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 @pytest.fixture(scope="session")
 def dataset_folder(tmp_path_factory):
-    """A save_to_disk folder of 200 + 60 small pictures in five classes."""
+    """A save_to_disk folder of 200 + 60 small images in five classes."""
     from helpers.images import make_dataset  # after register_assert_rewrite
 
     folder = tmp_path_factory.mktemp("data") / "small"
@@ -39,7 +39,7 @@ def dataset_folder(tmp_path_factory):
 
 @pytest.fixture
 def server(monkeypatch, tmp_path):
-    """A server with small pictures and backbone weights, nothing of it in the caches, and no registry mirror."""
+    """A server with small images and backbone weights, nothing of it in the caches, and no registry mirror."""
     from helpers.hub_content import fill
     from helpers.hub_server import HubServer, use_server
     from hfprobe.hub import client

@@ -95,12 +95,12 @@ def test_predict_evaluate_the_command_and_a_pipeline_give_the_same_probabilities
 
     model = request.getfixturevalue(model)
     result = model.evaluate()
-    pictures = images.decode("test", processor=model.processor).test.images
+    pixels = images.decode("test", processor=model.processor).test.images
     paths = []
     for number, row in enumerate(images.parts["test"]):
         paths.append(tmp_path / f"{number}.png")
         paths[-1].write_bytes(row["image"]["bytes"])
-    by_path, by_array = model.predict(paths), model.predict(pictures)
+    by_path, by_array = model.predict(paths), model.predict(pixels)
     by_image = model.predict([PIL.Image.open(path) for path in paths])
     np.testing.assert_allclose(by_path.probabilities, result.probabilities, atol=1e-5)
     np.testing.assert_array_equal(by_image.probabilities, by_path.probabilities)
@@ -120,19 +120,19 @@ def test_predict_evaluate_the_command_and_a_pipeline_give_the_same_probabilities
         np.testing.assert_allclose([found[label] for label in model.labels], shares, atol=1e-6)
 
 
-def test_one_picture_alone_and_pictures_of_several_kinds(cnn, tmp_path):
+def test_one_image_alone_and_images_of_several_kinds(cnn, tmp_path):
     PIL.Image.new("L", (50, 40), 200).save(tmp_path / "grey.png")
     grey = np.full((40, 50), 200, dtype=np.uint8)
     alone = cnn.predict(tmp_path / "grey.png")
     assert len(alone) == 1
     mixed = cnn.predict([str(tmp_path / "grey.png"), grey, np.stack([grey] * 3, axis=2), PIL.Image.fromarray(grey)])
     np.testing.assert_allclose(mixed.probabilities, np.repeat(alone.probabilities, 4, axis=0), atol=1e-6)
-    assert mixed.names == [str(tmp_path / "grey.png"), "picture 1", "picture 2", "picture 3"]
+    assert mixed.names == [str(tmp_path / "grey.png"), "image 1", "image 2", "image 3"]
     assert mixed.labels == [cnn.labels[mixed.probabilities[0].argmax()]] * 4
     np.testing.assert_array_equal(mixed.confidences, mixed.probabilities.max(axis=1))
 
 
-def test_a_picture_in_memory_is_read_like_the_file(cnn, tmp_path):
+def test_an_image_in_memory_is_read_like_the_file(cnn, tmp_path):
     image = PIL.Image.fromarray(draw_images(1, classes=1)[0][0]).convert("RGBA")
     image.putalpha(100)
     exif = PIL.Image.Exif()
@@ -141,28 +141,28 @@ def test_a_picture_in_memory_is_read_like_the_file(cnn, tmp_path):
     opened = PIL.Image.open(tmp_path / "turned.png")
     found = [cnn.predict(item).probabilities for item in (tmp_path / "turned.png", opened)]
     np.testing.assert_array_equal(found[0], found[1])
-    assert opened.getexif()[0x0112] == 6, "the user's picture is left as it is"
+    assert opened.getexif()[0x0112] == 6, "the user's image is left as it is"
 
 
 @pytest.mark.hostile
 @pytest.mark.parametrize(
-    ("pictures", "message"),
+    ("given", "message"),
     [
-        ([], "There is no picture to classify. Allowed: paths, bytes of image files, open files, dicts with"),
-        (3, "A picture is an object of type int. Allowed: paths"),
-        ({"a": 1}, "A picture is an object of type dict. Allowed: paths"),
-        (pd.DataFrame({"image": ["a.png"]}), "A picture is an object of type DataFrame. Allowed: paths"),
-        (datasets.DatasetDict(), "A picture is an object of type DatasetDict. Allowed: paths"),
+        ([], "There is no image to classify. Allowed: paths, bytes of image files, open files, dicts with"),
+        (3, "An image is an object of type int. Allowed: paths"),
+        ({"a": 1}, "An image is an object of type dict. Allowed: paths"),
+        (pd.DataFrame({"image": ["a.png"]}), "An image is an object of type DataFrame. Allowed: paths"),
+        (datasets.DatasetDict(), "An image is an object of type DatasetDict. Allowed: paths"),
         (datasets.Dataset.from_dict({"a": [1]}), "The Dataset has no image column; its columns: a. Pass one of them:"),
-        (datasets.Dataset.from_dict({"image": []}), "There is no picture to classify. Allowed: paths"),
-        ([None], "'picture 0' cannot be read: it is an object of type NoneType. Allowed: paths"),
+        (datasets.Dataset.from_dict({"image": []}), "There is no image to classify. Allowed: paths"),
+        ([None], "'image 0' cannot be read: it is an object of type NoneType. Allowed: paths"),
         ("missing.png", "'missing.png' cannot be read: No such file or directory. Replace it, or leave it out."),
-        (b"bytes", "'picture 0' cannot be read: not an image. Replace it, or leave it out."),
-        (b"", "'picture 0' cannot be read: the file is empty. Replace it, or leave it out."),
+        (b"bytes", "'image 0' cannot be read: not an image. Replace it, or leave it out."),
+        (b"", "'image 0' cannot be read: the file is empty. Replace it, or leave it out."),
         ({"bytes": None, "path": "missing.png"}, "'missing.png' cannot be read: No such file or directory."),
         (
             io.StringIO("text"),
-            "'picture 0' cannot be read: it is a file that was opened as text; open it with mode 'rb'",
+            "'image 0' cannot be read: it is a file that was opened as text; open it with mode 'rb'",
         ),
         (np.zeros((4, 4, 3)), "it is an array of shape (4, 4, 3) with float64 values from 0 to 0. Allowed: paths"),
         (
@@ -180,15 +180,15 @@ def test_a_picture_in_memory_is_read_like_the_file(cnn, tmp_path):
         (np.zeros((3, 4, 5), np.uint8), "Move the channels to the end: array.transpose(1, 2, 0). Replace it"),
         (np.zeros((4, 4, 4), np.uint8), "it is an array of shape (4, 4, 4) with uint8 values. Allowed: paths"),
         (np.array("a.png"), "it is an array of shape () with <U5 values. Allowed: paths"),
-        ([np.zeros((0, 4), np.uint8)], "'picture 0' cannot be read: it is an array of shape (0, 4) with uint8 values"),
+        ([np.zeros((0, 4), np.uint8)], "'image 0' cannot be read: it is an array of shape (0, 4) with uint8 values"),
     ],
 )
-def test_what_is_no_picture_is_refused(cnn, pictures, message):
+def test_what_is_no_image_is_refused(cnn, given, message):
     with pytest.raises(hfprobe.InputError, match=re.escape(message)):
-        cnn.predict(pictures)
+        cnn.predict(given)
 
 
-def test_pictures_of_every_kind_are_the_same_picture(cnn, tmp_path):
+def test_images_of_every_kind_are_the_same_image(cnn, tmp_path):
     pixels = draw_images(1, classes=1, size=40)[0][0]
     PIL.Image.fromarray(pixels).save(tmp_path / "a.png")
     content, tensor = (tmp_path / "a.png").read_bytes(), torch.from_numpy(pixels)
@@ -199,8 +199,8 @@ def test_pictures_of_every_kind_are_the_same_picture(cnn, tmp_path):
     written = io.BytesIO()
     PIL.Image.fromarray(pixels).save(written, format="PNG")
     expected = cnn.predict(pixels).probabilities[0]
-    one, two = ["picture 0"], ["picture 0", "picture 1"]
-    for pictures, names in (
+    one, two = ["image 0"], ["image 0", "image 1"]
+    for given, names in (
         (content, one),
         (bytearray(content), one),
         ([content, content], two),
@@ -211,15 +211,15 @@ def test_pictures_of_every_kind_are_the_same_picture(cnn, tmp_path):
         (tensor.permute(2, 0, 1), one),
         (torch.stack([tensor] * 2), two),
         (torch.stack([tensor] * 2).permute(0, 3, 1, 2), two),
-        (images, ["b.png", "picture 1"]),
-        (images["img"], ["b.png", "picture 1"]),
-        (images.with_format("torch"), ["b.png", "picture 1"]),
+        (images, ["b.png", "image 1"]),
+        (images["img"], ["b.png", "image 1"]),
+        (images.with_format("torch"), ["b.png", "image 1"]),
         (images[1]["img"], one),
         (pd.Series([content]), one),
         (tmp_path, [str(tmp_path / "a.png"), str(tmp_path / "more" / "c.png")]),
-        ([content, str(tmp_path / "more")], ["picture 0", str(tmp_path / "more" / "c.png")]),
+        ([content, str(tmp_path / "more")], ["image 0", str(tmp_path / "more" / "c.png")]),
     ):
-        found = cnn.predict(pictures)
+        found = cnn.predict(given)
         assert found.names == names
         np.testing.assert_allclose(found.probabilities, np.stack([expected] * len(names)), atol=1e-6)
 
@@ -230,11 +230,11 @@ def test_the_images_of_a_dataset_are_read_when_they_are_needed(cnn, monkeypatch)
     rows = datasets.Dataset.from_dict({"image": [{"bytes": content.getvalue(), "path": None}] * 3 + [None]})
     monkeypatch.setattr("datasets.Image.decode_example", lambda *_, **__: pytest.fail("datasets decoded an image"))
     found = cnn.predict(rows.cast_column("image", datasets.Image()), skip_unreadable=True)
-    assert found.names == ["picture 0", "picture 1", "picture 2"]
-    assert list(found.unreadable) == ["picture 3"]
+    assert found.names == ["image 0", "image 1", "image 2"]
+    assert list(found.unreadable) == ["image 3"]
 
 
-def test_larger_pictures_than_a_limit_are_refused(cnn):
+def test_larger_images_than_a_limit_are_refused(cnn):
     content = io.BytesIO()
     PIL.Image.new("RGB", (30, 20)).save(content, format="PNG")
     with pytest.raises(hfprobe.InputError, match=r"it has 600 pixels; allowed: at most 599 \(--max_pixels sets it\)"):
@@ -290,8 +290,8 @@ def test_a_model_of_images_in_memory_keeps_their_name_and_asks_for_them(home):
     np.testing.assert_array_equal(loaded.evaluate(again).probabilities, model.evaluate().probabilities)
 
 
-def test_a_file_that_is_no_picture_is_named(cnn, tmp_path):
-    (tmp_path / "notes.png").write_text("not a picture")
+def test_a_file_that_is_no_image_is_named(cnn, tmp_path):
+    (tmp_path / "notes.png").write_text("not an image")
     with pytest.raises(hfprobe.InputError, match=re.escape("notes.png' cannot be read: not an image")):
         cnn.predict([tmp_path / "notes.png"])
 
@@ -300,13 +300,13 @@ def test_predictions_show_themselves(cnn):
     predictions = cnn.predict(draw_images(30, classes=3)[0])
     assert repr(predictions).splitlines()[-1] == "... and 10 more"
     assert predictions._repr_html_().count("<tr>") == 21
-    assert "The first 20 of 30 pictures" in predictions._repr_html_()
+    assert "The first 20 of 30 images" in predictions._repr_html_()
 
 
 def test_a_temperature_changes_probabilities_and_no_label(cnn, monkeypatch):
-    pictures = draw_images(6, classes=3)[0]
+    images = draw_images(6, classes=3)[0]
     monkeypatch.setattr(cnn.model.config, "calibration_temperature", 4.0)
-    plain, calibrated = cnn.predict(pictures), cnn.predict(pictures, temperature=True)
+    plain, calibrated = cnn.predict(images), cnn.predict(images, temperature=True)
     assert plain.labels == calibrated.labels
     assert (calibrated.confidences < plain.confidences).all()
 

@@ -132,7 +132,7 @@ def test_labels_out_of_range(label):
         labelled([0, label, 1])
 
 
-def picture(mode, *, format="PNG"):
+def encode(mode, *, format="PNG"):
     ramp = np.linspace(0, 255, 32 * 32).astype(np.uint8).reshape(32, 32)
     if mode == "I;16":
         image = PIL.Image.fromarray(ramp.astype(np.uint16) * 257)
@@ -148,8 +148,8 @@ def picture(mode, *, format="PNG"):
     ("mode", "format"),
     [("L", "PNG"), ("LA", "PNG"), ("RGBA", "PNG"), ("I;16", "PNG"), ("CMYK", "TIFF"), ("P", "PNG"), ("L", "GIF")],
 )
-def test_pictures_of_every_kind_become_rgb(mode, format):
-    content, ramp = picture(mode, format=format)
+def test_images_of_every_kind_become_rgb(mode, format):
+    content, ramp = encode(mode, format=format)
     features = datasets.Features(
         image=datasets.Image(decode=False), label=datasets.ClassLabel(names=["cat"]), index=datasets.Value("int64")
     )
@@ -162,7 +162,7 @@ def test_pictures_of_every_kind_become_rgb(mode, format):
         assert np.abs(split.images[0, :, :, channel].astype(int) - ramp).max() <= 3
 
 
-def test_a_picture_that_claims_400_million_pixels_is_refused_before_training(tmp_path):
+def test_an_image_that_claims_400_million_pixels_is_refused_before_training(tmp_path):
     data = make_dataset(train=40, test=20)
     buffer = BytesIO()
     PIL.Image.new("1", (20_000, 20_000)).save(buffer, format="PNG")

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.image_folders import write_images
 from helpers.models import save_model
-from helpers.picture_folders import write_pictures
 from helpers.results import make_result
 
 ROOT = Path(__file__).parent.parent
@@ -175,7 +175,7 @@ def test_compare(succeeds, fails, tmp_path):
 
 
 def test_no_report_is_written_into_a_dataset(fails, tmp_path):
-    photos = write_pictures(tmp_path / "photos", count=1)
+    photos = write_images(tmp_path / "photos", count=1)
     model = save_model(tmp_path / "model")
     config = json.loads((model / "config.json").read_text())
     config["run"]["dataset"] = str(photos)

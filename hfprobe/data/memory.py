@@ -20,7 +20,7 @@ import torch
 from datasets import Dataset, DatasetDict, Features, Image, Value
 
 from hfprobe.data.arguments import IN_MEMORY, DataArguments
-from hfprobe.data.pixels.pictures import convert_picture, explain, pixel_limit
+from hfprobe.data.pixels.image_files import convert_image, explain, pixel_limit
 from hfprobe.data.sources.columns import find_column, no_column, standard_splits
 from hfprobe.data.sources.named_images import check_repeats, make_splits, read_rows
 from hfprobe.data.sources.source import Source
@@ -190,8 +190,8 @@ def _read_frame(table: pd.DataFrame, data: DataArguments) -> tuple[dict[str, Dat
     image, label = (find_column(columns, kind, data) for kind in ("image", "label"))
     if image is None or label is None:
         raise no_column("image" if image is None else "label", columns, data)
-    pictures = list(table[image])
-    are_paths = all(isinstance(item, str | os.PathLike) for item in pictures)
+    items = list(table[image])
+    are_paths = all(isinstance(item, str | os.PathLike) for item in items)
     cells = {
         column: ["" if _is_missing(value) else str(value).strip() for value in table[column]]
         for column in columns
@@ -214,7 +214,7 @@ def _read_frame(table: pd.DataFrame, data: DataArguments) -> tuple[dict[str, Dat
     found = {}
     for name in dict.fromkeys(names):
         chosen = [row for row, other in enumerate(names) if other == name]
-        rows = _make_rows([pictures[row] for row in chosen], image, first=chosen)
+        rows = _make_rows([items[row] for row in chosen], image, first=chosen)
         for column, values in others.items():
             if column != image:  # `standard_splits` refuses one column for both
                 rows = rows.add_column(column, [values[row] for row in chosen], feature=_feature(values))
@@ -228,16 +228,14 @@ def _read_pair(images: Any, labels: Any) -> Dataset:
         if not countable or getattr(values, "ndim", 1) not in dimensions:
             raise InputError(f"The {name} are {describe(values)}; allowed: {SOURCES}.")
     numbers = _read_labels(labels)
-    pictures = list(images)
-    if len(pictures) != len(numbers):
-        found = f"{len(pictures):,} images and {len(numbers):,} labels"
+    items = list(images)
+    if len(items) != len(numbers):
+        found = f"{len(items):,} images and {len(numbers):,} labels"
         raise InputError(f"There are {found}; allowed: one label per image.")
-    return _make_rows(pictures, "image", first=range(len(pictures))).add_column(
-        "label", numbers, feature=_feature(numbers)
-    )
+    return _make_rows(items, "image", first=range(len(items))).add_column("label", numbers, feature=_feature(numbers))
 
 
-def _make_rows(pictures: Sequence[Any], column: str, *, first: Sequence[int]) -> Dataset:
+def _make_rows(items: Sequence[Any], column: str, *, first: Sequence[int]) -> Dataset:
     """A Dataset with one column of images.
 
     Args:
@@ -248,7 +246,7 @@ def _make_rows(pictures: Sequence[Any], column: str, *, first: Sequence[int]) ->
     size = 0
     features = Features({column: Image()})
     with pixel_limit(1):  # without warnings of Pillow
-        for number, item in zip(first, pictures, strict=True):
+        for number, item in zip(first, items, strict=True):
             try:
                 file = None if _is_missing(item) else _as_file(item)
             except MemoryError:
@@ -272,7 +270,7 @@ def _as_file(item: Any) -> dict[str, Any]:
     if isinstance(source, bytes):
         return {"bytes": source, "path": item.get("path") if isinstance(item, Mapping) else None}
     buffer = BytesIO()
-    convert_picture(source).save(buffer, format="PPM")
+    convert_image(source).save(buffer, format="PPM")
     return {"bytes": buffer.getvalue(), "path": None}
 
 

@@ -25,11 +25,11 @@ def processor():
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     """(N, 32, 32, 3) pixels, the names of their classes, and their files, which a CSV file lists."""
     pixels, numbers = draw_images(COUNT, classes=3)
     labels = [NAMES[number] for number in numbers]
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     paths = [folder / f"{number}.png" for number in range(COUNT)]
     for path, image in zip(paths, pixels, strict=True):
         PIL.Image.fromarray(image).save(path)
@@ -67,13 +67,13 @@ WAYS = {
 
 
 @pytest.fixture(scope="module")
-def by_file(pictures):
-    return hfprobe.load_images(pictures[2][0].parent / "all.csv", seed=5)
+def by_file(images):
+    return hfprobe.load_images(images[2][0].parent / "all.csv", seed=5)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_images_in_memory_are_those_of_the_csv_file(way, pictures, by_file, processor):
-    found = hfprobe.load_images(WAYS[way](*pictures), seed=5)
+def test_images_in_memory_are_those_of_the_csv_file(way, images, by_file, processor):
+    found = hfprobe.load_images(WAYS[way](*images), seed=5)
     assert (found.class_names, found.counts()) == (NAMES, by_file.counts())
     prints = {images.decode("train", processor=processor).fingerprint for images in (found, by_file)}
     assert len(prints) == 1
@@ -102,16 +102,16 @@ def test_class_names_are_the_labels_in_the_order_of_numbers_or_letters(labels, n
     assert sum(sum(counts) for counts in found.counts().values()) == MANY - missing
 
 
-def test_grey_arrays_are_grey_images(pictures, processor):
-    grey = pictures[0][..., 0]
+def test_grey_arrays_are_grey_images(images, processor):
+    grey = images[0][..., 0]
     rgb = np.repeat(grey[..., None], 3, axis=3)
-    found = [hfprobe.load_images((images, pictures[1])).decode("test", processor=processor) for images in (grey, rgb)]
+    found = [hfprobe.load_images((pixels, images[1])).decode("test", processor=processor) for pixels in (grey, rgb)]
     assert found[0].fingerprint == found[1].fingerprint
     assert (found[0].test.images == found[0].test.images[..., :1]).all()
 
 
-def test_columns_of_splits_and_of_groups_are_read_as_in_a_csv_file(pictures):
-    pixels, labels, _ = pictures
+def test_columns_of_splits_and_of_groups_are_read_as_in_a_csv_file(images):
+    pixels, labels, _ = images
     table = frame(pixels, labels).assign(split=["train"] * 21 + ["test"] * 9)
     assert hfprobe.load_images(table).counts()["test"] == [3, 3, 3]
     table = frame(pixels, labels).assign(patient=[number // 3 for number in range(24)] + [None] * 6)
@@ -147,10 +147,10 @@ def test_splits_that_share_a_file_never_share_a_cache_entry(tmp_path, processor)
 
 
 @pytest.mark.parametrize("saved", [False, True])
-def test_two_columns_of_images_never_share_a_cache_entry(pictures, tmp_path, processor, saved):
-    _, labels, paths = pictures
+def test_two_columns_of_images_never_share_a_cache_entry(images, tmp_path, processor, saved):
+    _, labels, paths = images
     rows = as_dataset(paths, labels, mask=list(map(str, reversed(paths)))).cast_column("mask", datasets.Image())
-    rows = rows.map(lambda row: row)  # the pictures are in the Arrow file
+    rows = rows.map(lambda row: row)  # the images are in the Arrow file
     rows.save_to_disk(tmp_path / "saved")
     source = tmp_path / "saved" if saved else datasets.load_from_disk(tmp_path / "saved")
     found = [
@@ -160,8 +160,8 @@ def test_two_columns_of_images_never_share_a_cache_entry(pictures, tmp_path, pro
     assert found[0] == found[2]
 
 
-def test_the_name_depends_on_the_content(pictures):
-    pixels, labels, _ = pictures
+def test_the_name_depends_on_the_content(images):
+    pixels, labels, _ = images
     found = [hfprobe.load_images((images, labels)) for images in (pixels, pixels.copy(), pixels[::-1])]
     names = [images.arguments.dataset for images in found]
     assert names[0] == names[1] != names[2]
@@ -234,12 +234,10 @@ def test_settings_without_an_effect_are_refused():
 
 
 @pytest.mark.hostile
-def test_missing_and_damaged_images_are_named_before_anything_is_decoded(pictures, processor, monkeypatch):
-    pixels, labels, _ = pictures
+def test_missing_and_damaged_images_are_named_before_anything_is_decoded(images, processor, monkeypatch):
+    pixels, labels, _ = images
     items = [*pixels[:-3], None, b"no image", "nowhere.png"]
-    monkeypatch.setattr(
-        "hfprobe.data.pixels.decoding.read_picture", lambda *_, **__: pytest.fail("an image was decoded")
-    )
+    monkeypatch.setattr("hfprobe.data.pixels.decoding.read_image", lambda *_, **__: pytest.fail("an image was decoded"))
     with pytest.raises(hfprobe.InputError) as error:
         hfprobe.load_images((items, labels)).decode("train", "validation", processor=processor)
     assert str(error.value).startswith("3 images: Image ")

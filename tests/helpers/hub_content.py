@@ -1,4 +1,4 @@
-"""Small pictures and backbone weights for a hub server, and what a test asks after it loads them."""
+"""Small images and backbone weights for a hub server, and what a test asks after it loads them."""
 
 import io
 
@@ -20,7 +20,7 @@ LOG_IN = "Log in with `hf auth login`, or correct the environment variable HF_TO
 
 def fill(server):
     """Two datasets and the weights of a backbone."""
-    for name in (DEFAULT_DATASET, "someone/pictures"):
+    for name in (DEFAULT_DATASET, "someone/images"):
         server.add("datasets", name, parquet_files())
     torch.manual_seed(1)
     weights = timm.create_model(BACKBONE).state_dict()

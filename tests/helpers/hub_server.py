@@ -1,10 +1,10 @@
 """A small server that speaks the Hugging Face hub's protocol on the loopback address.
 
     with HubServer() as server:
-        server.add("datasets", "someone/pictures", {"data/train.parquet": content})
+        server.add("datasets", "someone/images", {"data/train.parquet": content})
         server.fail("/api/datasets/", status=503)
         ...  # HF_ENDPOINT=server.url, HF_HUB_DISABLE_XET=1
-        assert server.requests == [("GET", "/api/datasets/someone/pictures"), ...]
+        assert server.requests == [("GET", "/api/datasets/someone/images"), ...]
 
 As on the hub, a token that it does not know makes every request a 401, of public files too, and an unknown repository
 is a 401 without a token and a 404 with one.

@@ -26,8 +26,8 @@ def make_dataset(*, train: int = 200, test: int = 60, classes: list[str] = CLASS
     splits = {}
     for seed, (split, count) in enumerate({"train": train, "test": test}.items()):
         images, labels = draw_images(count, classes=len(classes), size=size, seed=seed)
-        pictures = [PIL.Image.fromarray(image) for image in images]
-        splits[split] = datasets.Dataset.from_dict({"img": pictures, "label": labels}, features=features)
+        images = [PIL.Image.fromarray(image) for image in images]
+        splits[split] = datasets.Dataset.from_dict({"img": images, "label": labels}, features=features)
     return datasets.DatasetDict(splits)
 
 

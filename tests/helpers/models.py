@@ -60,7 +60,7 @@ CARD = {
 
 
 def cat_model(labels=CLASSES, **options):
-    """A SimpleCNN that says `cat` to every picture."""
+    """A SimpleCNN that says `cat` to every image."""
     torch.manual_seed(0)
     model, processor = build_model("cnn", labels=labels, options=find_family("cnn").recipe_options(**options))
     with torch.no_grad():

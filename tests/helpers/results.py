@@ -70,9 +70,9 @@ def planted(right, seed=0, count=COUNT):
     generator = np.random.default_rng(seed)
     answers = np.where(generator.random(count) < right, result.labels, (result.labels + 1) % 3)
     probabilities = (0.1 + 0.7 * np.eye(3)[answers]).astype(np.float32)
-    picture = next(iter(result.mistakes.values()))
+    image = next(iter(result.mistakes.values()))
     wrong = result.index[answers != result.labels].tolist()
-    return dataclasses.replace(result, probabilities=probabilities, mistakes=dict.fromkeys(wrong, picture))
+    return dataclasses.replace(result, probabilities=probabilities, mistakes=dict.fromkeys(wrong, image))
 
 
 def network_of(parameters, *, side=32):

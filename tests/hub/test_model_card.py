@@ -38,7 +38,7 @@ def test_the_table_of_metrics_has_the_baseline_beside_the_model():
 @pytest.mark.parametrize(
     "dataset",
     [
-        "uoft-cs/cifar10", "my: pictures, v[2]", 'it\'s "mine" & <yours>', "caf\xe9", "😀", "𠮷野家", "a\\b",
+        "uoft-cs/cifar10", "my: images, v[2]", 'it\'s "mine" & <yours>', "caf\xe9", "😀", "𠮷野家", "a\\b",
         "two\nlines", "a\n---\nb", "null", "yes", "1e3", "0x10", "2024-01-01", "1_000", "~", "- a", "# a", "!!x", "*a",
         "", " a ", "\x00\x07\x7f\x85\x9f", "\u2028", "\ufeffa", "\ufffe", "x" * 500 + " y" * 200,
     ],
@@ -102,7 +102,7 @@ def test_model_card_names_numbers_data_and_recipe(pushed):
 def test_model_card_of_a_local_folder_is_valid_for_the_hub(server):
     api = HfApi(token="hf_good")
     for local, lists in ((True, False), (False, True)):
-        card = render_card(name="hfprobe/x", card=CARD | {"dataset": "/my pictures", "local_dataset": local})
+        card = render_card(name="hfprobe/x", card=CARD | {"dataset": "/my images", "local_dataset": local})
         assert ("datasets:" in card) is lists
         with pytest.raises(ValueError, match="is not valid") if lists else contextlib.nullcontext():
             api.create_repo("someone/x", exist_ok=True)

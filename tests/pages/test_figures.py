@@ -170,7 +170,7 @@ def test_names_with_special_characters_are_drawn(only_fonts):
     assert max(PIL.Image.open(BytesIO(png)).size) < 3500
 
 
-def test_a_long_model_name_widens_the_picture_of_two_classes():
+def test_a_long_model_name_widens_the_figure_of_two_classes():
     def width(title):
         return PIL.Image.open(
             BytesIO(draw_confusion_matrix([[3, 1], [0, 4]], class_names=["a", "b"], title=title))

@@ -39,7 +39,7 @@ def test_a_dataset_is_named_by_its_last_part_in_plain_letters(dataset, name, tmp
 
 
 def test_a_hub_id_and_a_file_are_named_too(tmp_path):
-    assert name_dataset("someone/pictures") == "pictures"
+    assert name_dataset("someone/images") == "images"
     file = tmp_path / "photos.zip"
     file.touch()
     assert name_dataset(str(file)) == "photos"

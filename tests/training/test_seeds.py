@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from helpers.picture_folders import write_pictures
+from helpers.image_folders import write_images
 from helpers.runs import small_config
 from hfprobe.settings.run_config import make_run
 from hfprobe.system.errors import InputError
@@ -49,8 +49,8 @@ def evaluate_seeds(monkeypatch, *flags):
 
 def test_an_evaluation_of_seeds_takes_what_each_run_pushed_wherever_it_is_started(tmp_path, monkeypatch):
     home, other = tmp_path / "home", tmp_path / "other"
-    write_pictures(home / "photos", count=20)
-    write_pictures(other / "photos", count=20, names=["dog", "cat"])  # of the same name, with other labels
+    write_images(home / "photos", count=20)
+    write_images(other / "photos", count=20, names=["dog", "cat"])  # of the same name, with other labels
     monkeypatch.chdir(home)
     quick = {"use_cpu": True, "disable_tqdm": True, "report_to": "none", "num_train_epochs": 2, "learning_rate": 0.01}
     quick |= {"load_best_model_at_end": False}  # the best checkpoint, if there is one, is not what is pushed

@@ -33,8 +33,8 @@ def test_a_run_from_python_returns_the_model_that_it_pushed(dataset_folder, tmp_
 def test_photographs_are_trained_and_evaluated_at_64_x_64_and_resumed_to_the_bit(tmp_path):
     classes = ["cat", "dog"]
     for split, count in (("train", 20), ("test", 6)):
-        pictures, labels = draw_images(2 * count, classes=2, size=100)
-        for number, (pixels, label) in enumerate(zip(pictures, labels, strict=True)):
+        images, labels = draw_images(2 * count, classes=2, size=100)
+        for number, (pixels, label) in enumerate(zip(images, labels, strict=True)):
             folder = tmp_path / "photos" / split / classes[label]
             folder.mkdir(parents=True, exist_ok=True)
             PIL.Image.fromarray(pixels[:80]).save(folder / f"{number}.png")

@@ -18,7 +18,7 @@ import torch
 from datasets import Dataset
 
 from hfprobe.data import cache
-from hfprobe.data.pixels.pictures import DIGEST_BYTES, MAX_PIXELS, pixel_limit, read_picture
+from hfprobe.data.pixels.image_files import DIGEST_BYTES, MAX_PIXELS, pixel_limit, read_image
 from hfprobe.data.pixels.reading import describe_error, in_chunks, in_threads, row_numbers, source_of
 from hfprobe.data.pixels.store import ImageSplit
 from hfprobe.data.pixels.transforms import describe_geometry, fit_images, input_size
@@ -142,7 +142,7 @@ def _serves(place: Path, processor: BaseImageProcessor) -> bool:
 
 @dataclass(frozen=True)
 class _Decoded:
-    """An image for the writer: (H, W, 3) uint8 pixels, whether they are fitted, and what `Picture` says of it."""
+    """An image for the writer: (H, W, 3) uint8 pixels, whether they are fitted, and what `DecodedImage` says of it."""
 
     pixels: np.ndarray
     fitted: bool
@@ -169,14 +169,14 @@ def _decode(item: dict | None, processor: BaseImageProcessor, max_pixels: int) -
     try:
         source = source_of(item)
         content = source if isinstance(source, bytes) else source.read_bytes()
-        picture = read_picture(content, max_pixels=max_pixels)
+        decoded = read_image(content, max_pixels=max_pixels)
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises many types of errors for a damaged file
         return describe_error(item, error)
-    pixels = np.asarray(picture.image)
+    pixels = np.asarray(decoded.image)
     large = pixels.shape[0] * pixels.shape[1] > input_size(processor) ** 2
-    return _Decoded(_fit(pixels[None], processor)[0] if large else pixels, large, picture.digest, picture.note)
+    return _Decoded(_fit(pixels[None], processor)[0] if large else pixels, large, decoded.digest, decoded.note)
 
 
 def _fit(pixels: np.ndarray, processor: BaseImageProcessor) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import PIL.Image
 
-from hfprobe.data.pixels.pictures import MAX_PIXELS, pixel_limit
+from hfprobe.data.pixels.image_files import MAX_PIXELS, pixel_limit
 from hfprobe.data.sources.file_kinds import register_heic
 from hfprobe.data.sources.file_names import text_to_path
 

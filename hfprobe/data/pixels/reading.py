@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 from datasets import Dataset
 
-from hfprobe.data.pixels.pictures import MAX_PIXELS, check_header, explain, pixel_limit
+from hfprobe.data.pixels.image_files import MAX_PIXELS, check_header, explain, pixel_limit
 from hfprobe.data.sources.file_names import text_to_path
 from hfprobe.system.machine import count_cores
 

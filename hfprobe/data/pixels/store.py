@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hfprobe.data.pixels.pictures import DIGEST_BYTES
+from hfprobe.data.pixels.image_files import DIGEST_BYTES
 from hfprobe.data.pixels.transforms import crop_and_flip, fit_images, normalize
 
 if TYPE_CHECKING:  # slow to import
@@ -64,7 +64,7 @@ class ImageSplit:
         return digest.hexdigest()
 
     @property
-    def pictures_fingerprint(self) -> str:
+    def images_fingerprint(self) -> str:
         """SHA-256 of the digests and row numbers of the images; it does not depend on the numbering of the classes."""
         digest = hashlib.sha256(np.ascontiguousarray(self.digests).data)
         digest.update(np.ascontiguousarray(self.index).data)

@@ -17,7 +17,7 @@ from hfprobe.system.errors import InputError, shorten
 logger = logging.getLogger(__name__)
 
 # Pillow runs Ghostscript, another program, to read EPS and PS files, and has no decoder for MPEG.
-PICTURE_ENDINGS = set(ImageFolder.EXTENSIONS) - {".eps", ".ps", ".mpg", ".mpeg"}
+IMAGE_ENDINGS = set(ImageFolder.EXTENSIONS) - {".eps", ".ps", ".mpg", ".mpeg"}
 HEIC_ENDINGS = {".heic", ".heif", ".hif"}
 RAW_ENDINGS = {".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"}
 # Folders that systems and programs put among a user's images, in lower case: copies of the images, deleted images, and
@@ -49,7 +49,7 @@ def register_heic() -> bool:
 @cache
 def readable_endings() -> frozenset[str]:
     """Endings of the image files that can be read here, in lower case."""
-    found = PICTURE_ENDINGS | (HEIC_ENDINGS if register_heic() else set())
+    found = IMAGE_ENDINGS | (HEIC_ENDINGS if register_heic() else set())
     if features.check("avif"):
         found |= {".avif", ".avifs"}
     return frozenset(found)

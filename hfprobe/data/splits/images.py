@@ -16,8 +16,8 @@ from datasets import Dataset, Image
 from hfprobe.data.arguments import DEFAULT_DATASET, DataArguments
 from hfprobe.data.cache import source_key
 from hfprobe.data.pixels.decoding import decode_images, is_decoded
+from hfprobe.data.pixels.image_files import MAX_PIXELS
 from hfprobe.data.pixels.image_statistics import HEADERS, header_sizes
-from hfprobe.data.pixels.pictures import MAX_PIXELS
 from hfprobe.data.pixels.reading import find_unreadable
 from hfprobe.data.pixels.store import ImageSplit
 from hfprobe.data.sources.archives import name_zip

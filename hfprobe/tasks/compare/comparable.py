@@ -79,8 +79,8 @@ def _order_classes(result: EvalResult, *, like: EvalResult) -> EvalResult:
         return result
     order = [result.class_names.index(name) for name in like.class_names]
     provenance = dict(result.provenance)
-    pictures = provenance.get("pictures_fingerprint")  # reports of earlier versions have none
-    if pictures is not None and pictures == like.provenance.get("pictures_fingerprint"):
+    fingerprint = provenance.get("images_fingerprint")  # reports of earlier versions have none
+    if fingerprint is not None and fingerprint == like.provenance.get("images_fingerprint"):
         provenance["split_fingerprint"] = like.provenance["split_fingerprint"]
     return replace(
         result,

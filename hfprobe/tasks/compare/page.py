@@ -14,9 +14,9 @@ from hfprobe.system.files import replace_together
 from hfprobe.tasks.compare import measure as comparisons
 from hfprobe.tasks.compare.measure import COMPARISON_FILE
 from hfprobe.tasks.compare.result import Comparison
-from hfprobe.tasks.evaluate.result import EvalResult, pictures_of
+from hfprobe.tasks.evaluate.result import EvalResult, thumbnails_of
 
-PICTURES_A_SIDE = 12
+IMAGES_PER_SIDE = 12
 LINE = 5  # height of a name in the scatter plot
 
 
@@ -76,14 +76,14 @@ def write_comparison(folder: str | Path, results: dict[str, EvalResult]) -> Path
 def _only_one_right(pair: dict[str, Any], results: dict[str, EvalResult]) -> list[dict[str, Any]]:
     """For each of two models, the images that only this model classifies correctly.
 
-    At most PICTURES_A_SIDE images per model, those with the highest confidence of the other model first.
+    At most IMAGES_PER_SIDE images per model, those with the highest confidence of the other model first.
     """
     sides = []
     for name, other in ((pair["first"], pair["second"]), (pair["second"], pair["first"])):
         mine, theirs = results[name], results[other]
         alone = np.flatnonzero((mine.predictions == mine.labels) & (theirs.predictions != theirs.labels))
-        confident = alone[np.argsort(-theirs.probabilities.max(axis=1)[alone], kind="stable")][:PICTURES_A_SIDE]
-        sides.append({"name": name, "other": other, "count": len(alone), "pictures": pictures_of(theirs, confident)})
+        confident = alone[np.argsort(-theirs.probabilities.max(axis=1)[alone], kind="stable")][:IMAGES_PER_SIDE]
+        sides.append({"name": name, "other": other, "count": len(alone), "images": thumbnails_of(theirs, confident)})
     return sides
 
 

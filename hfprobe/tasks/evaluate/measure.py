@@ -132,7 +132,7 @@ def evaluate_model(
             "identical_images": splits.summary.get("identical_images", []),
             "image_counts": splits.summary.get("image_counts", {}),
             "split_fingerprint": images.fingerprint,
-            "pictures_fingerprint": images.pictures_fingerprint,
+            "images_fingerprint": images.images_fingerprint,
             "network": describe_network(model, side=input_size(processor)),
             "parameters": model.num_parameters(),
             "trainable_parameters": model.num_parameters(only_trainable=True),

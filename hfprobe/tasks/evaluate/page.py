@@ -20,10 +20,10 @@ from hfprobe.statistics.imbalance import (
 )
 from hfprobe.system.files import replace_together
 from hfprobe.system.markdown import printable
-from hfprobe.tasks.evaluate.result import METRICS_FILE, EvalResult, pictures_of
+from hfprobe.tasks.evaluate.result import METRICS_FILE, EvalResult, thumbnails_of
 
 GALLERY_SIZE = 24
-CONFUSED_PAIRS, PICTURES_A_PAIR = 4, 6
+CONFUSED_PAIRS, IMAGES_PER_PAIR = 4, 6
 # With fewer images per class, intervals of macro-F1 can be too narrow (hfprobe.statistics.intervals.draw_scores).
 FEW_IMAGES = 5
 
@@ -126,7 +126,7 @@ def _confusion_rows(matrix: list[list[int]]) -> list[list[tuple[int, float]]]:
 
 def _worst_mistakes(result: EvalResult) -> list[dict[str, Any]]:
     """The GALLERY_SIZE most confident mistakes, the most confident first."""
-    return pictures_of(result, _mistakes(result)[:GALLERY_SIZE])
+    return thumbnails_of(result, _mistakes(result)[:GALLERY_SIZE])
 
 
 def _confused_pairs(result: EvalResult) -> list[dict[str, Any]]:
@@ -143,7 +143,7 @@ def _confused_pairs(result: EvalResult) -> list[dict[str, Any]]:
             "names": [result.class_names[number] for number in kinds[kind]],
             "count": int(counts[kind]),
             "share": float(counts[kind] / np.isin(result.labels, kinds[kind]).sum()),
-            "pictures": pictures_of(result, mistakes[(pairs == kinds[kind]).all(axis=1)][:PICTURES_A_PAIR]),
+            "images": thumbnails_of(result, mistakes[(pairs == kinds[kind]).all(axis=1)][:IMAGES_PER_PAIR]),
         }
         for kind in most
     ]

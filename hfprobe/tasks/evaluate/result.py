@@ -175,8 +175,8 @@ class EvalResult:
             wrong = result.index[result.predictions != result.labels]
             if missing := set(wrong.tolist()) - set(result.mistakes):
                 raise ValueError(f"{MISTAKES_FILE} lacks image {min(missing)}")
-            if broken := [index for index, png in result.mistakes.items() if not _is_picture(png)]:
-                raise ValueError(f"{MISTAKES_FILE} holds no picture of image {broken[0]}")
+            if broken := [index for index, png in result.mistakes.items() if not _is_image(png)]:
+                raise ValueError(f"{MISTAKES_FILE} holds no thumbnail of image {broken[0]}")
             for key in PROVENANCE_KEYS:
                 if key not in content:
                     raise KeyError(key)
@@ -186,7 +186,7 @@ class EvalResult:
         return result
 
 
-def _is_picture(png: bytes) -> bool:
+def _is_image(png: bytes) -> bool:
     try:
         PIL.Image.open(BytesIO(png)).verify()
     except Exception:  # Pillow raises many types of errors
@@ -236,15 +236,15 @@ def summarize_classification(*, labels: np.ndarray, predictions: np.ndarray, cla
     }
 
 
-def pictures_of(result: EvalResult, positions: np.ndarray) -> list[dict[str, Any]]:
+def thumbnails_of(result: EvalResult, positions: np.ndarray) -> list[dict[str, Any]]:
     """The values that a gallery shows for the misclassified images at these positions."""
-    pictures = []
+    images = []
     for position in positions:
         index = int(result.index[position])
         png = result.mistakes[index]
         file = result.files[position] if result.files else ""
         width, height = PIL.Image.open(BytesIO(png)).size
-        pictures.append(
+        images.append(
             {
                 # The folder of an image is usually its class.
                 "name": "/".join(PurePath(file).parts[-2:]) or f"image {index}",
@@ -256,4 +256,4 @@ def pictures_of(result: EvalResult, positions: np.ndarray) -> list[dict[str, Any
                 "height": height,
             }
         )
-    return pictures
+    return images

@@ -19,7 +19,7 @@ def write_label_efficiency(folder: str | Path) -> Path:
     folder = Path(folder)
     content = json.loads((folder / POINTS_FILE).read_text())
     curves = summarize_points(content["points"])
-    picture = draw_curves(
+    figure = draw_curves(
         {
             name: [(shots, point["mean"], point["std"]) for shots, point in curve.items()]
             for name, curve in curves.items()
@@ -40,7 +40,7 @@ def write_label_efficiency(folder: str | Path) -> Path:
         )
     )
     with replace_together(folder, last="label_efficiency.md") as staging:
-        (staging / "label_efficiency.png").write_bytes(picture)
+        (staging / "label_efficiency.png").write_bytes(figure)
         (staging / "label_efficiency.md").write_text(text, encoding="utf-8")
     return folder / "label_efficiency.md"
 

@@ -1,1 +1,1 @@
-"""Classify new pictures with a trained model."""
+"""Classify new images with a trained model."""

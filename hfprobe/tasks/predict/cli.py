@@ -1,16 +1,16 @@
-"""Classify new pictures with a trained model.
+"""Classify new images with a trained model.
 
     hfprobe predict photos/ *.jpg                                # the only model in the hub folder
     hfprobe predict photos/ --model simple-cnn --top 3 --output predictions.csv --html sheet.html
     find photos -name '*.jpg' -print0 | hfprobe predict - --model simple-cnn --temperature
 
 Folders are searched with their subfolders; hidden files and folders of thumbnails or deleted files are skipped. On a
-terminal a table of at most 40 pictures and the count of each class are printed; elsewhere one line per picture, with
+terminal a table of at most 40 images and the count of each class are printed; elsewhere one line per image, with
 tabs between path, label, probability, "sure" or "not sure", and the label and probability of each further class of
 --top.
 
-Exit code: 0 if at least one picture was classified, although others could not be read; 1 if none could be read; 2 for a
-wrong flag, a place that does not exist or a folder without pictures; 3 if disk or memory ran out.
+Exit code: 0 if at least one image was classified, although others could not be read; 1 if none could be read; 2 for a
+wrong flag, a place that does not exist or a folder without images; 3 if disk or memory ran out.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ GAP, LEAST_PATH, LONGEST_LABEL = "  ", 16, 24
 def make_parser() -> Parser:
     parser = Parser(prog=command("predict"), description=__doc__)
     parser.add_argument(
-        "pictures",
+        "images",
         nargs="*",
-        metavar="PICTURE",
+        metavar="IMAGE",
         help="folder, file or quoted pattern such as 'photos/**/*.jpg'; - reads paths from standard input, one per "
         "line or each ended by a null byte",
     )
@@ -67,7 +67,7 @@ def make_parser() -> Parser:
         "--threshold",
         type=number_in(Range(0, 1), kind=float),
         default=0.5,
-        help="a picture whose most probable class has a lower probability is 'not sure'; default: 0.5",
+        help="an image whose most probable class has a lower probability is 'not sure'; default: 0.5",
     )
     parser.add_argument(
         "--temperature",
@@ -77,7 +77,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--max_pixels",
         type=number_in(PIXELS),
-        help="read pictures of at most this many pixels, each of which takes 4 bytes of memory; default: 178,956,970, "
+        help="read images of at most this many pixels, each of which takes 4 bytes of memory; default: 178,956,970, "
         "the limit of Pillow",
     )
     parser.add_argument(
@@ -89,22 +89,22 @@ def make_parser() -> Parser:
 
 def main() -> None:
     parser = make_parser()
-    arguments, remaining = parser.parse_known_intermixed_args()  # pictures may stand on both sides of a flag
+    arguments, remaining = parser.parse_known_intermixed_args()  # images may stand on both sides of a flag
     parser.refuse_unknown(remaining)
     warn_about_repeated(parser, sys.argv[1:])
     check_file(arguments.output, flag="--output", endings=TABLE_ENDINGS)
     check_file(arguments.html, flag="--html", endings=PAGE_ENDINGS)
     quiet_libraries()
-    from hfprobe.data.pixels.picture_files import STANDARD_INPUT, expand_places, find_pictures
+    from hfprobe.data.pixels.image_paths import STANDARD_INPUT, expand_places, find_images
     from hfprobe.hub.local import resolve_model
 
-    listed = sys.stdin.buffer.read() if STANDARD_INPUT in arguments.pictures else None
-    paths = find_pictures(arguments.pictures, read_input=listed)
+    listed = sys.stdin.buffer.read() if STANDARD_INPUT in arguments.images else None
+    paths = find_images(arguments.images, read_input=listed)
     name = arguments.model or only_model(arguments.hub_dir)
     folder = resolve_model(model=name, hub_dir=arguments.hub_dir)
     from hfprobe.training.run_files import check_places
 
-    classified = [place for place in expand_places(arguments.pictures, read_input=listed) if os.path.isdir(place)]
+    classified = [place for place in expand_places(arguments.images, read_input=listed) if os.path.isdir(place)]
     for flag, file in (("--output", arguments.output), ("--html", arguments.html)):
         if file is not None:
             check_places(file, flag=flag, models=[folder], is_file=True, classified=classified)
@@ -112,15 +112,15 @@ def main() -> None:
             if os.path.realpath(file) in map(os.path.realpath, same_ending):
                 raise InputError(f"{flag} '{shorten(file)}' is one of the files to classify. Pass another path.")
 
-    from hfprobe.data.pixels.pictures import MAX_PIXELS
+    from hfprobe.data.pixels.image_files import MAX_PIXELS
     from hfprobe.models.loading import load_model
-    from hfprobe.tasks.predict.measure import predict_pictures
+    from hfprobe.tasks.predict.measure import predict_images
     from hfprobe.tasks.predict.page import write_contact_sheet
     from hfprobe.tasks.predict.table import write_predictions
 
     model, processor = load_model(folder)
     max_pixels = arguments.max_pixels or MAX_PIXELS
-    predictions = predict_pictures(
+    predictions = predict_images(
         paths,
         model=model,
         processor=processor,
@@ -189,7 +189,7 @@ def only_model(hub_dir: str) -> str:
 
 
 def print_predictions(predictions: Predictions, *, top: int, threshold: float) -> None:
-    """A table with a heading on a terminal; otherwise one line per picture, with tabs between the values."""
+    """A table with a heading on a terminal; otherwise one line per image, with tabs between the values."""
     sure = predictions.is_sure(threshold)
     rows = zip(predictions.names, sure, predictions.top(top), strict=True)
     if not sys.stdout.isatty():
@@ -207,18 +207,16 @@ def print_predictions(predictions: Predictions, *, top: int, threshold: float) -
         for path, is_sure, [(label, share), *others] in islice(rows, MOST_ROWS)
     ]
     if table:
-        head = ["picture", "label", "probability", "", *["next"] * (len(table[0]) - 4)]
+        head = ["image", "label", "probability", "", *["next"] * (len(table[0]) - 4)]
         print(format_table([head, *table], width=shutil.get_terminal_size().columns))
     if len(predictions) > MOST_ROWS:
-        print(
-            f"These are the first {MOST_ROWS} of {len(predictions):,} pictures; --output FILE.csv writes all of them."
-        )
+        print(f"These are the first {MOST_ROWS} of {len(predictions):,} images; --output FILE.csv writes all of them.")
     if len(predictions) > 1:
         answers = [label if is_sure else NOT_SURE for label, is_sure in zip(predictions.labels, sure, strict=True)]
         counts = Counter(answers).most_common()
         told = [f"{printable(answer)} {count:,}" for answer, count in counts[:MOST_CLASSES]]
         more = f" and {len(counts) - MOST_CLASSES:,} more classes" if len(counts) > MOST_CLASSES else ""
-        print(f"{len(predictions):,} pictures: {', '.join(told)}{more}.")
+        print(f"{len(predictions):,} images: {', '.join(told)}{more}.")
 
 
 def format_table(rows: list[list[str]], *, width: int) -> str:
@@ -237,13 +235,13 @@ def report_unreadable(unreadable: dict[str, str], *, total: int) -> None:
     """Name the files that could not be read on stderr.
 
     Raises:
-        CheckFailedError: no picture was read.
+        CheckFailedError: no image was read.
     """
     for path, reason in islice(unreadable.items(), MOST_UNREADABLE):
         logger.warning("Could not be read: %s: %s", printable(path), printable(reason))
     if len(unreadable) > MOST_UNREADABLE:
         logger.warning("... and %s more. --output lists all of them.", f"{len(unreadable) - MOST_UNREADABLE:,}")
     if len(unreadable) == total:
-        raise CheckFailedError(f"None of the {total:,} files could be read. Pass pictures such as JPEG or PNG files.")
+        raise CheckFailedError(f"None of the {total:,} files could be read. Pass images such as JPEG or PNG files.")
     if unreadable:
         logger.warning("%s of %s files could not be read.", f"{len(unreadable):,}", f"{total:,}")

@@ -1,4 +1,4 @@
-"""New pictures -> class probabilities, by the preprocessing that evaluation uses."""
+"""New images -> class probabilities, by the preprocessing that evaluation uses."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.memory import IMAGE_KINDS, describe, image_source
-from hfprobe.data.pixels.picture_files import find_pictures
-from hfprobe.data.pixels.pictures import MAX_PIXELS, convert_picture, explain, pixel_limit, read_picture
+from hfprobe.data.pixels.image_files import MAX_PIXELS, convert_image, explain, pixel_limit, read_image
+from hfprobe.data.pixels.image_paths import find_images
 from hfprobe.data.pixels.transforms import fit_images, normalize
 from hfprobe.data.sources.columns import find_column
 from hfprobe.models import class_names_of
@@ -33,17 +33,17 @@ from hfprobe.tasks.predict.result import Predictions
 
 logger = logging.getLogger(__name__)
 
-# Pictures that may be decoded before the model reads them; it bounds the memory.
+# Images that may be decoded before the model reads them; it bounds the memory.
 AHEAD = 2 * BATCH_SIZE
 # What can be classified, see `hfprobe.data.memory.IMAGE_KINDS`.
-PictureLike: TypeAlias = (
+ImageLike: TypeAlias = (
     str | os.PathLike[str] | bytes | BinaryIO | Mapping[str, Any] | PIL.Image.Image | np.ndarray | torch.Tensor
 )
 ALLOWED = f"Allowed: {IMAGE_KINDS}; folders; or several of these in a list, an array or a datasets.Dataset."
 
 
-def predict_pictures(
-    pictures: PictureLike | Dataset | Iterable[PictureLike],
+def predict_images(
+    images: ImageLike | Dataset | Iterable[ImageLike],
     *,
     model: PreTrainedModel,
     processor: BaseImageProcessor,
@@ -51,22 +51,22 @@ def predict_pictures(
     skip_unreadable: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> Predictions:
-    """Classify pictures; see docs/pictures.md for how each kind of picture is read.
+    """Classify images; see docs/images.md for how each kind of image is read.
 
-    Threads decode pictures while the model classifies those before them. At most AHEAD decoded pictures wait, so that
-    the memory does not grow with the number of pictures.
+    Threads decode images while the model classifies those before them. At most AHEAD decoded images wait, so that
+    the memory does not grow with the number of images.
 
     Args:
-        pictures: see `list_pictures`.
+        images: see `list_images`.
         processor: the image processor that belongs to the model.
         temperature: whether to divide the logits by the temperature that was fitted on validation.
-        skip_unreadable: whether a picture that cannot be read is listed in `Predictions.unreadable`.
-        max_pixels: pictures with more pixels cannot be read.
+        skip_unreadable: whether an image that cannot be read is listed in `Predictions.unreadable`.
+        max_pixels: images with more pixels cannot be read.
 
     Raises:
-        InputError: there is no picture; a picture cannot be read, named with the reason; the model has no temperature.
+        InputError: there is no image; an image cannot be read, named with the reason; the model has no temperature.
     """
-    items = list_pictures(pictures)
+    items = list_images(images)
     divisor = calibration_temperature(model) if temperature else 1.0
     class_names = class_names_of(model)
     device = find_device()
@@ -112,51 +112,51 @@ def predict_pictures(
         if waiting:
             classify()
     for note, count in notes.items():
-        logger.info("%s (%d of %d pictures).", note, count, len(items))
+        logger.info("%s (%d of %d images).", note, count, len(items))
     return Predictions(
         class_names=class_names, names=read, probabilities=probabilities[: len(read)], unreadable=unreadable
     )
 
 
-def list_pictures(pictures: PictureLike | Dataset | Iterable[PictureLike]) -> Sequence[PictureLike]:
-    """One picture or several, as a sequence of pictures.
+def list_images(images: ImageLike | Dataset | Iterable[ImageLike]) -> Sequence[ImageLike]:
+    """One image or several, as a sequence of images.
 
     Args:
-        pictures: a picture, as `hfprobe.data.memory.image_source` takes it; a folder, which gives the pictures in it
+        images: an image, as `hfprobe.data.memory.image_source` takes it; a folder, which gives the images in it
             and in its subfolders, as in `hfprobe predict`; several of these, such as an array of shape (N, H, W, 3); a
             Dataset with a column of images, or this column.
 
     Raises:
-        InputError: no picture, or an object that is neither a picture nor a sequence of pictures.
+        InputError: no image, or an object that is neither an image nor a sequence of images.
     """
-    if isinstance(pictures, Dataset):
-        return _undecoded(pictures)
-    rows, column = getattr(pictures, "source", None), getattr(pictures, "column_name", None)
+    if isinstance(images, Dataset):
+        return _undecoded(images)
+    rows, column = getattr(images, "source", None), getattr(images, "column_name", None)
     if isinstance(rows, Dataset):
         return _undecoded(rows, column)
     single = str | os.PathLike | bytes | bytearray | memoryview | PIL.Image.Image
-    is_file = isinstance(pictures, Mapping) and pictures.keys() <= {"bytes", "path"} and bool(pictures)
-    if isinstance(pictures, single) or is_file or hasattr(pictures, "read"):
-        items: list[Any] = [pictures]
-    elif isinstance(pictures, np.ndarray | torch.Tensor) and pictures.ndim in (0, 2, 3):
-        items = [pictures]
-    elif isinstance(pictures, Iterable) and not isinstance(pictures, Mapping) and getattr(pictures, "ndim", 1) != 2:
-        items = list(pictures)
+    is_file = isinstance(images, Mapping) and images.keys() <= {"bytes", "path"} and bool(images)
+    if isinstance(images, single) or is_file or hasattr(images, "read"):
+        items: list[Any] = [images]
+    elif isinstance(images, np.ndarray | torch.Tensor) and images.ndim in (0, 2, 3):
+        items = [images]
+    elif isinstance(images, Iterable) and not isinstance(images, Mapping) and getattr(images, "ndim", 1) != 2:
+        items = list(images)
     else:
-        raise InputError(f"A picture is {describe(pictures)}. {ALLOWED}")
+        raise InputError(f"An image is {describe(images)}. {ALLOWED}")
     if any(isinstance(item, str | os.PathLike) and os.path.isdir(item) for item in items):
         items = [one for item in items for one in _expand(item)]
     if not items:
-        raise InputError(f"There is no picture to classify. {ALLOWED}")
+        raise InputError(f"There is no image to classify. {ALLOWED}")
     return items
 
 
-def _expand(item: PictureLike) -> list[Any]:
+def _expand(item: ImageLike) -> list[Any]:
     is_folder = isinstance(item, str | os.PathLike) and os.path.isdir(item)
-    return find_pictures([str(item)]) if is_folder else [item]
+    return find_images([str(item)]) if is_folder else [item]
 
 
-def _undecoded(rows: Dataset, column: str | None = None) -> Sequence[PictureLike]:
+def _undecoded(rows: Dataset, column: str | None = None) -> Sequence[ImageLike]:
     """The images of a Dataset, each read when it is needed.
 
     Args:
@@ -171,7 +171,7 @@ def _undecoded(rows: Dataset, column: str | None = None) -> Sequence[PictureLike
             "dataset['<column>']."
         )
     if not len(rows):
-        raise InputError(f"There is no picture to classify. {ALLOWED}")
+        raise InputError(f"There is no image to classify. {ALLOWED}")
     rows = rows.with_format(None).select_columns([column])
     is_image = isinstance(rows.features[column], Image)
     return (rows.cast_column(column, Image(decode=False)) if is_image else rows)[column]
@@ -179,7 +179,7 @@ def _undecoded(rows: Dataset, column: str | None = None) -> Sequence[PictureLike
 
 @dataclass(frozen=True)
 class _Fitted:
-    """A picture after the geometric part of the image processor, (1, 3, h, w) uint8, and the note of its Picture."""
+    """An image after the geometric part of the image processor, (1, 3, h, w) uint8, and what `DecodedImage` notes."""
 
     pixels: torch.Tensor
     note: str | None
@@ -192,13 +192,13 @@ class _Unreadable:
 
 
 def _read_ahead(
-    items: Iterable[PictureLike], read: Callable[[PictureLike], _Fitted | _Unreadable], *, threads: ThreadPoolExecutor
+    items: Iterable[ImageLike], read: Callable[[ImageLike], _Fitted | _Unreadable], *, threads: ThreadPoolExecutor
 ) -> Iterator[tuple[str, _Fitted | _Unreadable]]:
-    """Names and pictures in their order; at most AHEAD pictures are read before they are asked for."""
+    """Names and images in their order; at most AHEAD images are read before they are asked for."""
     pending: deque[tuple[str, Future[_Fitted | _Unreadable]]] = deque()
     for number, item in enumerate(items):
         path = item.get("path") if isinstance(item, Mapping) else item
-        name = os.fspath(path) if isinstance(path, str | os.PathLike) else f"picture {number}"
+        name = os.fspath(path) if isinstance(path, str | os.PathLike) else f"image {number}"
         pending.append((name, threads.submit(read, item)))
         if len(pending) == AHEAD:
             name, found = pending.popleft()
@@ -207,16 +207,16 @@ def _read_ahead(
         yield name, found.result()
 
 
-def _read(item: PictureLike, *, processor: BaseImageProcessor, max_pixels: int) -> _Fitted | _Unreadable:
+def _read(item: ImageLike, *, processor: BaseImageProcessor, max_pixels: int) -> _Fitted | _Unreadable:
     note = None
     try:
         source = image_source(item)
         if isinstance(source, PIL.Image.Image):
-            image = convert_picture(source)
+            image = convert_image(source)
         else:
             content = source.read_bytes() if isinstance(source, Path) else source
-            picture = read_picture(content, max_pixels=max_pixels)
-            image, note = picture.image, picture.note
+            decoded = read_image(content, max_pixels=max_pixels)
+            image, note = decoded.image, decoded.note
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises a dozen kinds for a damaged file

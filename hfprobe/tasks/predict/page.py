@@ -1,4 +1,4 @@
-"""A page that shows pictures with their predictions, grouped by answer."""
+"""A page that shows images with their predictions, grouped by answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hfprobe.data.pixels.pictures import MAX_PIXELS, pixel_limit, read_picture
+from hfprobe.data.pixels.image_files import MAX_PIXELS, pixel_limit, read_image
 from hfprobe.pages.environment import make_environment
 from hfprobe.system.files import write_beside
 from hfprobe.system.machine import count_cores
@@ -27,7 +27,7 @@ MOST_UNREADABLE = 100
 
 @dataclass(frozen=True)
 class Group:
-    """The pictures with one answer.
+    """The images with one answer.
 
     Attributes:
         label: the predicted class; None for those that are not sure.
@@ -50,15 +50,15 @@ def write_contact_sheet(
 ) -> None:
     """Write a page that needs no other file, atomically.
 
-    With more than MOST_THUMBNAILS pictures, every answer shows an equal number of them, the least probable first.
+    With more than MOST_THUMBNAILS images, every answer shows an equal number of them, the least probable first.
 
     Args:
         predictions: of files; `names` are their paths.
         model: name of the model, for the heading.
-        top: so many of the most probable classes are named under each picture.
+        top: so many of the most probable classes are named under each image.
         threshold: probability, in [0, 1], below which a prediction counts as not sure.
         temperature: whether the probabilities are calibrated.
-        max_pixels: largest picture in pixels, as for the predictions.
+        max_pixels: largest image in pixels, as for the predictions.
 
     Raises:
         OSError: the page cannot be written; an earlier one is intact.
@@ -74,13 +74,13 @@ def write_contact_sheet(
         draw = partial(draw_thumbnail, max_pixels=max_pixels)
         sections = []
         for group, positions in zip(groups, shown, strict=True):
-            pictures = []
+            images = []
             names = [predictions.names[position] for position in positions]
             for name, position, thumbnail in zip(names, positions, threads.map(draw, names), strict=True):
-                pictures.append({"path": name, "name": Path(name).name, "top": ranked[position], **thumbnail})
+                images.append({"path": name, "name": Path(name).name, "top": ranked[position], **thumbnail})
                 progress.update()
             shares = predictions.confidences[group.positions]
-            sections.append({"label": group.label, "count": len(shares), "mean": shares.mean(), "pictures": pictures})
+            sections.append({"label": group.label, "count": len(shares), "mean": shares.mean(), "images": images})
     page = (
         make_environment(__file__, markdown=False)
         .get_template("contact_sheet.html.j2")
@@ -100,7 +100,7 @@ def write_contact_sheet(
 
 
 def group_by_answer(predictions: Predictions, *, threshold: float) -> list[Group]:
-    """One group per class that was predicted, the largest first, after the pictures that are not sure."""
+    """One group per class that was predicted, the largest first, after the images that are not sure."""
     sure, numbers = predictions.is_sure(threshold), predictions.probabilities.argmax(axis=1)
     order = np.argsort(predictions.confidences, kind="stable")
     unsure = [Group(None, order[~sure[order]])]
@@ -122,9 +122,9 @@ def choose_shown(groups: Sequence[Group]) -> list[np.ndarray]:
 
 
 def draw_thumbnail(path: str, *, max_pixels: int = MAX_PIXELS) -> dict[str, Any]:
-    """A picture as the data URI of a small JPEG, with its size; `image` is None where it cannot be read any more."""
+    """An image as the data URI of a small JPEG, with its size; `image` is None where it cannot be read any more."""
     try:
-        image = read_picture(Path(path).read_bytes(), max_pixels=max_pixels).image
+        image = read_image(Path(path).read_bytes(), max_pixels=max_pixels).image
     except Exception:  # the file was changed since it was classified, or was a pipe
         return {"image": None, "width": 0, "height": 0}
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))

@@ -1,4 +1,4 @@
-"""Predictions: the result of classifying new pictures. Does not import torch, because pages are made from it alone."""
+"""Predictions: the result of classifying new images. Does not import torch, because pages are made from it alone."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class Predictions:
-    """The predictions of a model for N pictures.
+    """The predictions of a model for N images.
 
     Attributes:
         class_names: C names, in the order of the columns of `probabilities`.
-        names: N texts that name the pictures: the path, or the position in the list for a picture without a path.
+        names: N texts that name the images: the path, or the position in the list for an image without a path.
         probabilities: (N, C) float32; each row sums to 1.
-        unreadable: name -> reason of each picture that was skipped because it cannot be read; none of them is in
+        unreadable: name -> reason of each image that was skipped because it cannot be read; none of them is in
             `names`.
     """
 
@@ -34,7 +34,7 @@ class Predictions:
 
     @property
     def labels(self) -> list[str]:
-        """N names, the most probable class of each picture."""
+        """N names, the most probable class of each image."""
         return [self.class_names[number] for number in self.probabilities.argmax(axis=1)]
 
     @property
@@ -43,7 +43,7 @@ class Predictions:
         return self.probabilities.max(axis=1)
 
     def top(self, count: int) -> list[list[tuple[str, float]]]:
-        """For each picture its `count` most probable classes with their probabilities, the most probable first.
+        """For each image its `count` most probable classes with their probabilities, the most probable first.
 
         Args:
             count: from 1; with fewer than `count` classes, all of them.
@@ -69,5 +69,5 @@ class Predictions:
             (name, label, *(f"{share:.1%}" for share in shares))
             for name, label, shares in zip(self.names[:SHOWN], self.labels, self.probabilities, strict=False)
         ]
-        caption = f"The first {SHOWN} of {len(self):,} pictures" if len(self) > SHOWN else ""
-        return render_table(["picture", "class", *self.class_names], rows, caption=caption)
+        caption = f"The first {SHOWN} of {len(self):,} images" if len(self) > SHOWN else ""
+        return render_table(["image", "class", *self.class_names], rows, caption=caption)

@@ -19,7 +19,7 @@ from hfprobe.tasks.predict.result import Predictions
 
 
 def write_predictions(path: Path, predictions: Predictions, *, top: int, threshold: float) -> None:
-    """Write one row per picture, atomically: those that were classified, then those that cannot be read.
+    """Write one row per image, atomically: those that were classified, then those that cannot be read.
 
     Args:
         path: its ending is one of WRITERS.

@@ -27,7 +27,7 @@ def write_profile(folder: str | Path) -> Path:
         }
         for key in ("p50", "p95")
     )
-    pictures = {
+    figures = {
         "throughput.png": draw_bars(
             {
                 name: {f"batch of {size}": batch["throughput"]["median"] for size, batch in model["batches"].items()}
@@ -65,7 +65,7 @@ def write_profile(folder: str | Path) -> Path:
         make_environment(__file__, markdown=True).get_template("profile.md.j2").render(profile=profile, models=models)
     )
     with replace_together(folder, last="profile.md") as staging:
-        for name, picture in pictures.items():
-            (staging / name).write_bytes(picture)
+        for name, figure in figures.items():
+            (staging / name).write_bytes(figure)
         (staging / "profile.md").write_text(text, encoding="utf-8")
     return folder / "profile.md"

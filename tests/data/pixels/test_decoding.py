@@ -1,4 +1,4 @@
-"""Images decoded from every layout: read once, evaluated, published and piped as the same pictures, or named if "
+"""Images decoded from every layout: read once, evaluated, published and piped as the same images, or named if "
 "unreadable."""
 
 import errno
@@ -13,8 +13,8 @@ import pytest
 import torch
 from transformers import pipeline
 
-from helpers.picture_folders import load, numbers, write_pictures
-from helpers.picture_kinds import (
+from helpers.image_folders import load, numbers, write_images
+from helpers.image_kinds import (
     CLASSES,
     KINDS,
     NOT_IN_PIPELINES,
@@ -27,7 +27,7 @@ from helpers.picture_kinds import (
     write_parquet,
 )
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.pixels.pictures import read_picture
+from hfprobe.data.pixels.image_files import read_image
 from hfprobe.data.pixels.store import ImageBatches
 from hfprobe.data.splits.images import load_images
 from hfprobe.models import build_model, find_family
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.hostile
 
 @pytest.fixture(scope="module", params=["cnn", "cnn of 64 x 64", "vit"])
 def published(request, tmp_path_factory):
-    """A model folder as it is pushed, with a head that tells pictures apart."""
+    """A model folder as it is pushed, with a head that tells images apart."""
     name = request.param.split()[0]
     given = {"backbone": "test_byobnet", "backbone_weights": "random"} if name == "vit" else {}
     given |= {"image_size": 64} if "64" in request.param else {}
@@ -69,11 +69,11 @@ def test_eval_and_pipeline_give_the_same_probabilities(way, published, tmp_path)
     assert np.ptp(result.probabilities[:, 0]) > 0.05
     for number, (kind, content) in enumerate(contents.items()):
         if kind.rpartition(" ")[0] in NOT_IN_PIPELINES:
-            picture = read_picture(content).image  # the same pixels, given to the pipeline as they are
+            image = read_image(content).image  # the same pixels, given to the pipeline as they are
         else:
             (tmp_path / "one").write_bytes(content)
-            picture = str(tmp_path / "one")
-        answers = {answer["label"]: answer["score"] for answer in classify(picture)}
+            image = str(tmp_path / "one")
+        answers = {answer["label"]: answer["score"] for answer in classify(image)}
         np.testing.assert_allclose(
             [answers[name] for name in CLASSES], result.probabilities[number], atol=1e-4, err_msg=kind
         )
@@ -100,8 +100,8 @@ def test_each_file_is_read_once_and_not_again_by_the_next_call(published, tmp_pa
     folder = write_folder(tmp_path / "photos", {str(n): encode(grey(40 + n, 50), "PNG") for n in range(4)})
     read = []
     monkeypatch.setattr(
-        "hfprobe.data.pixels.decoding.read_picture",
-        lambda content, **limit: read.append(1) or read_picture(content, **limit),
+        "hfprobe.data.pixels.decoding.read_image",
+        lambda content, **limit: read.append(1) or read_image(content, **limit),
     )
     for _ in range(2):
         decode_test(folder, processor=processor)
@@ -117,10 +117,10 @@ def test_two_processes_may_decode_the_same_images_at_once(tmp_path, monkeypatch)
         monkeypatch.undo()
         monkeypatch.setattr("hfprobe.data.cache.cache_folder", lambda: tmp_path / "cache")
         found.append(decode_test(folder, processor=processor).test.images)  # the other one is done first
-        return read_picture(content, **limit)
+        return read_image(content, **limit)
 
     monkeypatch.setattr("hfprobe.data.cache.cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr("hfprobe.data.pixels.decoding.read_picture", read)
+    monkeypatch.setattr("hfprobe.data.pixels.decoding.read_image", read)
     found.append(decode_test(folder, processor=processor).test.images)
     np.testing.assert_array_equal(*found)
     assert len(list((tmp_path / "cache" / "decoded").iterdir())) == 1
@@ -159,9 +159,9 @@ def test_replaced_files_are_detected_although_their_times_are_kept(way, tmp_path
 
 
 def test_all_unreadable_images_are_named_at_once_and_can_be_skipped(tmp_path, caplog):
-    photos = write_pictures(tmp_path / "photos", count=25)
+    photos = write_images(tmp_path / "photos", count=25)
     for name in ("cat/003.png", "dog/007.png", "dog/011.png"):
-        (photos / name).write_bytes(b"not a picture")
+        (photos / name).write_bytes(b"not an image")
     with pytest.raises(InputError) as error:
         load(photos)
     assert str(error.value).startswith("3 images: Image ")
@@ -177,7 +177,7 @@ def test_all_unreadable_images_are_named_at_once_and_can_be_skipped(tmp_path, ca
 
 
 def test_headers_of_all_parts_are_checked_before_anything_is_decoded_and_once(tmp_path, monkeypatch):
-    photos = write_pictures(tmp_path / "photos", count=10)
+    photos = write_images(tmp_path / "photos", count=10)
     splits = load(photos)
     test = Path(splits.test.files[0])
     good = test.read_bytes()
@@ -204,27 +204,27 @@ def test_headers_of_all_parts_are_checked_before_anything_is_decoded_and_once(tm
 
 
 def test_many_small_images_are_decoded_without_a_look_at_their_headers(tmp_path, monkeypatch):
-    photos = write_pictures(tmp_path / "photos", count=10)
+    photos = write_images(tmp_path / "photos", count=10)
     monkeypatch.setattr("hfprobe.data.splits.images.FEW", 10)
     with monkeypatch.context() as patch:
         patch.setattr("hfprobe.data.splits.images.find_unreadable", lambda *_, **__: pytest.fail("headers were read"))
         load(photos)
-    (photos / "cat" / "003.png").write_bytes(b"not a picture")
+    (photos / "cat" / "003.png").write_bytes(b"not an image")
     with pytest.raises(InputError, match=r"cannot be read: not an image\. Replace or remove it, or pass --skip_unread"):
         load(photos)
 
 
 def test_an_image_above_a_lower_limit_is_not_taken_from_the_cache(tmp_path):
-    photos = write_pictures(tmp_path / "photos", count=10)
+    photos = write_images(tmp_path / "photos", count=10)
     load(photos)
     with pytest.raises(InputError, match=r"^20 images: .* cannot be read: it has 1,024 pixels; allowed: at most 1,000"):
         load(photos, max_pixels=1000)
 
 
 def test_a_class_whose_images_are_all_unreadable_is_named(tmp_path):
-    photos = write_pictures(tmp_path / "photos", count=10)
+    photos = write_images(tmp_path / "photos", count=10)
     for file in (photos / "dog").iterdir():
-        file.write_bytes(b"not a picture")
+        file.write_bytes(b"not an image")
     with pytest.raises(
         InputError, match=r"No train image of class dog can be read. Replace them, or leave the class out."
     ):
@@ -232,20 +232,20 @@ def test_a_class_whose_images_are_all_unreadable_is_named(tmp_path):
 
 
 def test_a_file_that_could_not_be_read_is_tried_again_by_the_next_call(tmp_path, monkeypatch):
-    photos = write_pictures(tmp_path / "photos", count=10)
+    photos = write_images(tmp_path / "photos", count=10)
 
     def refuse(content, **limit):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     with monkeypatch.context() as patch:
-        patch.setattr("hfprobe.data.pixels.decoding.read_picture", refuse)
+        patch.setattr("hfprobe.data.pixels.decoding.read_image", refuse)
         with pytest.raises(InputError, match="cannot be read: Too many open files"):
             load(photos)
     assert len(load(photos).train) == 13
 
 
 def test_links_to_missing_files_are_skipped_too_and_named_pipes_never_read(tmp_path):
-    photos = write_pictures(tmp_path / "photos", count=25)
+    photos = write_images(tmp_path / "photos", count=25)
     (photos / "cat" / "x.png").symlink_to("nowhere.png")
     os.mkfifo(photos / "dog" / "pipe.png")
     splits = load(photos, skip_unreadable=True)
@@ -254,7 +254,7 @@ def test_links_to_missing_files_are_skipped_too_and_named_pipes_never_read(tmp_p
 
 
 def test_eps_under_another_name_runs_no_other_program(tmp_path, monkeypatch):
-    photos = write_pictures(tmp_path / "photos", count=10)
+    photos = write_images(tmp_path / "photos", count=10)
     PIL.Image.new("RGB", (40, 40)).save(photos / "cat" / "003.png", format="EPS")
     monkeypatch.setattr(subprocess, "check_call", lambda *_, **__: pytest.fail("a program was run"))
     with pytest.raises(InputError, match="it is EPS, which Pillow reads by running another program; export it as PNG"):

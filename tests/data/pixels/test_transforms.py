@@ -137,8 +137,8 @@ def test_alternating_flips_show_both_sides_of_every_image_in_two_epochs():
 
 
 def test_fit_and_normalize_equal_the_image_processor(processor, split):
-    pictures = [PIL.Image.fromarray(image) for image in split.images]
-    expected = processor(pictures, return_tensors="pt")["pixel_values"]
+    images = [PIL.Image.fromarray(image) for image in split.images]
+    expected = processor(images, return_tensors="pt")["pixel_values"]
     found = torch.from_numpy(split.images).permute(0, 3, 1, 2)
     found = normalize(fit_images(found, processor=processor), processor=processor)
     assert torch.equal(found, expected)

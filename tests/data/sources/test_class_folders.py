@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from helpers.picture_folders import NAMES, draw, write_pictures
+from helpers.image_folders import NAMES, draw, write_images
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.sources.file_kinds import SYSTEM
 from hfprobe.data.sources.source import load_source
@@ -47,15 +47,15 @@ def write_loose(folder, count=2):
 )
 @pytest.mark.parametrize("layout", ["{}", "{0}/{0}", "{}/images", "photos/{}", "photos/{0}/{0}", "a/b/{}/c/d"])
 def test_split_folders_of_other_names_and_one_level_down(tmp_path, train, test, layout):
-    write_pictures(tmp_path / layout.format(train), count=2)
-    write_pictures(tmp_path / layout.format(test), count=1)
+    write_images(tmp_path / layout.format(train), count=2)
+    write_images(tmp_path / layout.format(test), count=1)
     splits = load_source(DataArguments(dataset=str(tmp_path))).splits
     assert {name: len(rows) for name, rows in splits.items()} == {"train": 4, "test": 2}
     assert all(rows.features["label"].names == NAMES for rows in splits.values())
 
 
 def test_a_test_folder_with_images_in_no_class_folder_is_left_out(tmp_path):
-    write_pictures(tmp_path / "train" / "train", count=5)
+    write_images(tmp_path / "train" / "train", count=5)
     write_loose(tmp_path / "test" / "test", count=80)
     images = find(tmp_path)
     assert sum(sizes(images).values()) == 10
@@ -79,7 +79,7 @@ def test_a_test_folder_with_images_in_no_class_folder_is_left_out(tmp_path):
 @pytest.mark.parametrize("split", ["train", "train_images"])
 def test_only_an_empty_split_folder_is_called_empty(tmp_path, make, found, split):
     (tmp_path / split).mkdir()
-    write_pictures(tmp_path / "test")
+    write_images(tmp_path / "test")
     make(tmp_path / split)
     expected = f"Split '{split}' of '{tmp_path}' {found}. Put the images into {split}/<class>/, one folder per class."
     with pytest.raises(InputError, match=f"^{re.escape(expected)}$"):
@@ -87,8 +87,8 @@ def test_only_an_empty_split_folder_is_called_empty(tmp_path, make, found, split
 
 
 def test_flags_find_splits_one_level_down(tmp_path):
-    write_pictures(tmp_path / "photos" / "lab" / "lab", count=5)
-    write_pictures(tmp_path / "photos" / "field" / "field", count=3, first=50)
+    write_images(tmp_path / "photos" / "lab" / "lab", count=5)
+    write_images(tmp_path / "photos" / "field" / "field", count=3, first=50)
     write_loose(tmp_path / "photos" / "seg_pred" / "seg_pred")
     images = find(tmp_path, train_split="lab", test_split="field")
     assert sizes(images) == {"train": 8, "validation": 2, "test": 6}
@@ -97,7 +97,7 @@ def test_flags_find_splits_one_level_down(tmp_path):
 
 @pytest.mark.parametrize("top", ["photos", "a/b", "training_data", "train/train"])
 def test_class_folders_in_the_only_folder_of_a_dataset(tmp_path, top):
-    write_pictures(tmp_path / top, count=10)
+    write_images(tmp_path / top, count=10)
     (tmp_path / "README.txt").touch()
     images = find(tmp_path)
     assert sum(sizes(images).values()) == 20
@@ -105,8 +105,8 @@ def test_class_folders_in_the_only_folder_of_a_dataset(tmp_path, top):
 
 
 def test_a_folder_around_split_folders_may_be_named_like_a_split(tmp_path):
-    write_pictures(tmp_path / "training_data" / "train", count=5)
-    write_pictures(tmp_path / "training_data" / "test", count=3, first=50)
+    write_images(tmp_path / "training_data" / "train", count=5)
+    write_images(tmp_path / "training_data" / "test", count=3, first=50)
     assert sizes(find(tmp_path)) == {"train": 8, "validation": 2, "test": 6}
 
 
@@ -119,7 +119,7 @@ def test_a_class_folder_in_decomposed_unicode_is_no_folder_around_classes(tmp_pa
 
 
 def test_a_class_with_one_subfolder_is_no_folder_around_classes(tmp_path):
-    write_pictures(tmp_path / "train", count=5)
+    write_images(tmp_path / "train", count=5)
     write_loose(tmp_path / "test" / "cat" / "2019")
     write_loose(tmp_path / "test" / "cat" / "2020")
     assert find(tmp_path).counts()["test"] == [4, 0]
@@ -130,7 +130,7 @@ def test_a_class_with_one_subfolder_is_no_folder_around_classes(tmp_path):
 @pytest.mark.parametrize("inside", [NAMES, ["."]])
 def test_folders_that_are_named_like_splits_are_no_classes(tmp_path, names, inside):
     for name in names:
-        write_pictures(tmp_path / name, count=5, names=inside)
+        write_images(tmp_path / name, count=5, names=inside)
     expected = (
         f"The folders in '{tmp_path}' are named like splits, not like classes: {', '.join(sorted(names))}. If they are "
         "splits, pass --train_split NAME --test_split NAME; if they are classes, pass them as --classes."
@@ -145,7 +145,7 @@ def test_folders_that_are_named_like_splits_are_no_classes(tmp_path, names, insi
 
 def test_a_class_that_is_named_like_a_split_is_one_if_the_classes_are_named(tmp_path):
     vehicles = ["train", "car", "bus"]
-    write_pictures(tmp_path, names=vehicles)
+    write_images(tmp_path, names=vehicles)
     with pytest.raises(InputError, match=r"holds split folders \(train\) beside class folders \(bus, car\)"):
         find(tmp_path)
     with pytest.raises(InputError, match=r"holds split folders \(train\) beside class folders \(bus, car\)"):
@@ -155,14 +155,14 @@ def test_a_class_that_is_named_like_a_split_is_one_if_the_classes_are_named(tmp_
 
 def test_classes_in_split_folders_may_be_named_like_splits(tmp_path):
     for split in ("train", "test"):
-        write_pictures(tmp_path / split, names=["car", "train"], count=5)
+        write_images(tmp_path / split, names=["car", "train"], count=5)
     for settings in ({}, {"classes": ["car", "train"]}):
         assert find(tmp_path, **settings).counts()["test"] == [5, 5]
 
 
 def test_classes_that_hold_the_same_folders_are_used_with_a_warning(tmp_path, caplog):
     for first, name in enumerate(("lab", "field")):
-        write_pictures(tmp_path / name, names="abcdefgh", count=2, first=50 * first)
+        write_images(tmp_path / name, names="abcdefgh", count=2, first=50 * first)
     expected = (
         "The classes are field, lab, and each of these folders holds the folders a, b, c, d, e, f, g, h. If those are "
         "the classes, pass --train_split NAME --test_split NAME."
@@ -178,7 +178,7 @@ def test_classes_that_hold_the_same_folders_are_used_with_a_warning(tmp_path, ca
 @pytest.mark.parametrize("name", SYSTEM_NAMES)
 @pytest.mark.parametrize("places", [["cat/", "cat/old/", ""], ["", "train/cat/old/", "train/dog/", "train/"]])
 def test_system_folders_hold_no_images_and_are_no_classes(tmp_path, name, places):
-    write_pictures(tmp_path / ("train" if "train/" in places else ""), count=2)
+    write_images(tmp_path / ("train" if "train/" in places else ""), count=2)
     for place in places:
         write_loose(tmp_path / place / name / "1.jpg", count=1)  # as @eaDir has them
         write_loose(tmp_path / place / name, count=1)
@@ -189,7 +189,7 @@ def test_system_folders_hold_no_images_and_are_no_classes(tmp_path, name, places
 
 
 def test_a_dataset_is_found_beside_system_folders(tmp_path):
-    write_pictures(tmp_path / "photos", count=5)
+    write_images(tmp_path / "photos", count=5)
     write_loose(tmp_path / "@eaDir")
     for name in ("Thumbs.db", "desktop.ini"):
         (tmp_path / "photos" / "cat" / name).touch()
@@ -200,7 +200,7 @@ def test_a_dataset_is_found_beside_system_folders(tmp_path):
 
 def test_a_class_that_is_named_like_a_system_folder_is_one_if_the_classes_are_named(tmp_path, caplog):
     gestures = ["fist", "palm", "thumbs"]
-    write_pictures(tmp_path, names=gestures)
+    write_images(tmp_path, names=gestures)
     images = find(tmp_path)
     assert images.class_names == ["fist", "palm"]
     assert images.left_out == {SYSTEM: ["thumbs"]}
@@ -225,7 +225,7 @@ def test_splits_inside_class_folders_are_refused(tmp_path):
 
 
 def test_a_folder_that_loses_all_of_its_files_is_a_warning(tmp_path, caplog):
-    write_pictures(tmp_path)
+    write_images(tmp_path)
     (tmp_path / "wolf").mkdir()
     (tmp_path / "wolf" / "1.cr2").write_bytes(b"x")
     find(tmp_path)

@@ -3,7 +3,7 @@ import PIL.Image
 import pytest
 from PIL import features
 
-from helpers.picture_folders import NAMES, load
+from helpers.image_folders import NAMES, load
 from hfprobe.data.sources.file_kinds import register_heic
 
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from helpers.picture_folders import check_drawn, draw, load, write_pictures
+from helpers.image_folders import check_drawn, draw, load, write_images
 from hfprobe.data.sources.file_names import path_to_text, text_to_path
 from hfprobe.system.errors import InputError
 
@@ -14,8 +14,8 @@ LATIN = os.fsdecode(b"caf\xe9")
 
 @pytest.fixture
 def photos(tmp_path):
-    """Pictures whose file names and one subfolder have names in Latin-1."""
-    photos = write_pictures(tmp_path / "photos", count=25)
+    """Images whose file names and one subfolder have names in Latin-1."""
+    photos = write_images(tmp_path / "photos", count=25)
     for file in list(photos.rglob("*.png")):
         file.rename(file.with_name(f"{LATIN} {file.name}"))
     (photos / "dog" / LATIN).mkdir()
@@ -28,7 +28,7 @@ def test_images_with_names_that_are_not_utf_8_are_read_and_named_by_escapes(phot
     splits = load(photos)
     check_drawn(splits, count=25)
     assert all(re.search(r"/caf\\udce9 \d+\.png$", name) for name in splits.test.files)
-    monkeypatch.setattr("hfprobe.data.pixels.decoding.read_picture", lambda _: pytest.fail("decoded again"))
+    monkeypatch.setattr("hfprobe.data.pixels.decoding.read_image", lambda _: pytest.fail("decoded again"))
     assert load(photos).fingerprint == splits.fingerprint
 
 
@@ -50,7 +50,7 @@ def test_other_files_and_unreadable_images_with_such_names_are_named_by_escapes(
 
 
 def test_a_class_folder_whose_name_is_not_utf_8_is_refused(tmp_path):
-    write_pictures(tmp_path, names=["dog", LATIN])
+    write_images(tmp_path, names=["dog", LATIN])
     expected = rf"The name of the class folder 'caf\udce9' in '{tmp_path}' is not UTF-8. Rename it, for example with"
     with pytest.raises(InputError, match=re.escape(expected)):
         load(tmp_path)

@@ -67,12 +67,11 @@ def test_network_without_answers_delays_a_start_only_briefly_if_there_is_a_copy(
 
 
 def test_cached_dataset_is_found_offline_and_nothing_is_downloaded(server, monkeypatch):
-    load_source(DataArguments(dataset="someone/pictures"))
+    load_source(DataArguments(dataset="someone/images"))
     go_offline(monkeypatch)
     server.requests.clear()
     assert (
-        load_source(DataArguments(dataset="someone/pictures")).description
-        == "hub dataset someone/pictures, from the cache"
+        load_source(DataArguments(dataset="someone/images")).description == "hub dataset someone/images, from the cache"
     )
     with pytest.raises(InputError) as error:
         load_source(DataArguments())
@@ -108,9 +107,9 @@ def test_warnings_of_client_libraries_are_not_shown(server, monkeypatch, caplog)
     for library in ("huggingface_hub", "datasets"):  # which pass nothing on to the root logger
         monkeypatch.setattr(logging.getLogger(library), "handlers", [caplog.handler])
     server.fail("resolve/main/README.md", status=503, times=2)
-    load_source(DataArguments(dataset="someone/pictures"))
+    load_source(DataArguments(dataset="someone/images"))
     server.fail("/", status=503)
-    load_source(DataArguments(dataset="someone/pictures"))
+    load_source(DataArguments(dataset="someone/images"))
     assert server.warned
     assert {record.name.partition(".")[0] for record in caplog.records} == {"hfprobe"}
 
@@ -131,7 +130,7 @@ def test_unknown_dataset_is_an_input_error(server, monkeypatch, token):
 
 def test_interrupted_download_is_continued(server):
     server.fail("train-00000", method="GET", cut=10_000, times=1)
-    assert len(load_source(DataArguments(dataset="someone/pictures")).splits["train"]) == 40
+    assert len(load_source(DataArguments(dataset="someone/images")).splits["train"]) == 40
     assert len([path for method, path in server.requests if method == "GET" and "train-00000" in path]) == 2
 
 

@@ -6,7 +6,7 @@ import re
 import pandas as pd
 import pytest
 
-from helpers.picture_folders import NAMES, draw, find, labels_of
+from helpers.image_folders import NAMES, draw, find, labels_of
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.splits.images import load_images
 from hfprobe.system.errors import InputError

@@ -18,8 +18,8 @@ def write_image_folder(folder, *, splits=("train", "test"), per_class=3):
         for number, name in enumerate(["cat", "dog"]):
             (folder / split / name).mkdir(parents=True)
             for image in range(per_class):
-                picture = PIL.Image.new("RGB", (40 + image, 30), (100 * number, 50, 0))
-                picture.save(folder / split / name / f"{image}.png")
+                pixels = PIL.Image.new("RGB", (40 + image, 30), (100 * number, 50, 0))
+                pixels.save(folder / split / name / f"{image}.png")
     return folder
 
 
@@ -96,7 +96,7 @@ def test_missing_column_is_an_input_error(tmp_path, dropped, message):
     refused(tmp_path / "data", message)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a picture", None])
+@pytest.mark.parametrize("content", [b"", b"not an image", None])
 def test_error_for_an_unreadable_image_names_it(tmp_path, content):
     write_image_folder(tmp_path)
     broken = tmp_path / "train" / "dog" / "1.png"
@@ -109,7 +109,7 @@ def test_invalid_hub_id_is_an_input_error():
 
 
 def write_classes(folder, classes, *, per_class=10):
-    """train/ and test/ with one folder per class; each picture has a colour of its own in both splits."""
+    """train/ and test/ with one folder per class; each image has a colour of its own in both splits."""
     for split_number, split in enumerate(("train", "test")):
         for number, name in enumerate(classes):
             (folder / split / name).mkdir(parents=True)
@@ -134,12 +134,12 @@ def test_split_is_the_content_of_its_folder_whatever_the_names_of_classes_and_pa
 
 
 def save_parquet(file, names, labels, *, colours=None):
-    """One 32 x 32 picture for each label, in the colour of its class name."""
+    """One 32 x 32 image for each label, in the colour of its class name."""
     colours = colours or {"amber": (255, 191, 0), "blue": (0, 0, 255), "coral": (255, 127, 80)}
     features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=names))
-    pictures = [PIL.Image.new("RGB", (32, 32), colours[names[label]]) for label in labels]
+    images = [PIL.Image.new("RGB", (32, 32), colours[names[label]]) for label in labels]
     file.parent.mkdir(parents=True, exist_ok=True)
-    datasets.Dataset.from_dict({"image": pictures, "label": labels}, features=features).to_parquet(file)
+    datasets.Dataset.from_dict({"image": images, "label": labels}, features=features).to_parquet(file)
 
 
 def test_class_numbers_are_read_separately_from_each_parquet_file(tmp_path):

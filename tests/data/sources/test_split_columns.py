@@ -4,7 +4,7 @@ import datasets
 import pandas as pd
 import pytest
 
-from helpers.picture_folders import NAMES, find, labels_of, write_pictures
+from helpers.image_folders import NAMES, find, labels_of, write_images
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.sources.split_columns import split_by_column
 from hfprobe.system.errors import InputError
@@ -88,7 +88,7 @@ def test_a_flag_names_the_column():
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "paths.parquet", "images.parquet", "saved"])
 @pytest.mark.parametrize("column", ["data set", "is_test"])
 def test_every_kind_of_table_is_divided(tmp_path, kind, column):
-    write_pictures(tmp_path / "images", count=5)
+    write_images(tmp_path / "images", count=5)
     values = {"data set": ("test", "train"), "is_test": (True, False)}[column]
     rows = [(f"images/{name}/{number:03}.png", name, values[number < 4]) for name in NAMES for number in range(5)]
     table = pd.DataFrame(rows, columns=["image", "label", column])
@@ -136,7 +136,7 @@ def test_a_row_in_none_of_the_splits_is_refused():
 
 @pytest.mark.parametrize("values", [["trn", "tst"], ["0", "1", "2"], ["prueba", "entrenamiento"]])
 def test_a_column_named_split_with_unknown_values_is_not_ignored(tmp_path, values):
-    write_pictures(tmp_path / "images", count=6)
+    write_images(tmp_path / "images", count=6)
     rows = [
         (f"images/{name}/{number:03}.png", name, values[number % len(values)]) for name in NAMES for number in range(6)
     ]

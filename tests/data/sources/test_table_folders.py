@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.picture_folders import NAMES, draw, find, labels_of, write_pictures
+from helpers.image_folders import NAMES, draw, find, labels_of, write_images
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.sources.tables import is_own_output
 from hfprobe.data.splits.images import load_images
@@ -43,7 +43,7 @@ def write_flat(folder, *, count=COUNT, first=0):
 
 def with_classes(folder, *, first=0):
     """Class folders with images; their rows."""
-    write_pictures(folder, count=COUNT, first=first)
+    write_images(folder, count=COUNT, first=first)
     return [(f"{name}/{number:03}.png", name) for name in NAMES for number in range(first, first + COUNT)]
 
 
@@ -302,7 +302,7 @@ def test_a_split_column_needs_a_table(tmp_path):
 
 
 def test_a_group_column_needs_a_table(tmp_path):
-    write_pictures(tmp_path, count=4)
+    write_images(tmp_path, count=4)
     with pytest.raises(InputError, match=r"--group_column applies to tables, and .* Or group images by"):
         find(tmp_path, group_column="patient")
     rows = [(f"{name}/{number:03}.png", name, f"{name}{number // 2}") for name in NAMES for number in range(4)]
@@ -320,7 +320,7 @@ def test_a_group_column_needs_a_table(tmp_path):
     ],
 )
 def test_a_table_that_cannot_be_used_beside_the_folder_of_its_images_is_named(tmp_path, content, message):
-    write_pictures(tmp_path, names=["images"])
+    write_images(tmp_path, names=["images"])
     (tmp_path / "labels.csv").write_text(content + "1.png,cat\n")
     with pytest.raises(InputError, match=re.escape(f"labels.csv' {message}")):
         find(tmp_path)

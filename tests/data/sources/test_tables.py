@@ -5,7 +5,7 @@ import re
 import pandas as pd
 import pytest
 
-from helpers.picture_folders import NAMES, check_drawn, draw, load, numbers, write_pictures
+from helpers.image_folders import NAMES, check_drawn, draw, load, numbers, write_images
 from hfprobe.data.sources.tables import read_table
 from hfprobe.system.errors import InputError
 
@@ -14,15 +14,15 @@ from hfprobe.system.errors import InputError
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 @pytest.mark.parametrize(("image", "label"), [("file_name", "label"), ("Image", "Class"), ("path", "category")])
 def test_a_csv_file_names_images_and_classes(tmp_path, name, separator, image, label):
-    write_pictures(tmp_path / "pictures", count=25)
-    rows = [(f"pictures/{name}/{number:03}.png", name) for name in NAMES for number in range(25)]
+    write_images(tmp_path / "images", count=25)
+    rows = [(f"images/{name}/{number:03}.png", name) for name in NAMES for number in range(25)]
     pd.DataFrame(rows, columns=[image, label]).to_csv(tmp_path / name, sep=separator, index=False, encoding="utf-8-sig")
     for place in (tmp_path, tmp_path / name):
         check_drawn(load(place), count=25)
 
 
 def test_a_csv_file_with_columns_of_other_names_and_a_split_column(tmp_path):
-    write_pictures(tmp_path, count=10)
+    write_images(tmp_path, count=10)
     rows = [
         (f"{name}/{number:03}.png", name, "train" if number < 8 else "TEST") for name in NAMES for number in range(10)
     ]
@@ -39,7 +39,7 @@ def test_a_csv_file_with_columns_of_other_names_and_a_split_column(tmp_path):
 
 
 def test_one_csv_file_per_split(tmp_path):
-    write_pictures(tmp_path, count=10)
+    write_images(tmp_path, count=10)
     for split, chosen in (("train", range(7)), ("test", range(7, 10))):
         rows = [(f"{name}/{number:03}.png", name) for name in NAMES for number in chosen]
         pd.DataFrame(rows, columns=["file", "label"]).to_csv(tmp_path / f"{split}.csv", index=False)
@@ -49,14 +49,14 @@ def test_one_csv_file_per_split(tmp_path):
 
 
 def test_numbers_as_classes_of_a_csv_file_are_in_their_order(tmp_path):
-    write_pictures(tmp_path, count=5, names=["2", "10"])
+    write_images(tmp_path, count=5, names=["2", "10"])
     rows = [(f"{name}/{number:03}.png", name) for name in ("10", "2") for number in range(5)]
     pd.DataFrame(rows, columns=["file", "label"]).to_csv(tmp_path / "labels.csv", index=False)
     assert load(tmp_path / "labels.csv").class_names == ["2", "10"]
 
 
 def test_missing_files_of_a_csv_file_are_counted_and_named(tmp_path):
-    write_pictures(tmp_path, count=3)
+    write_images(tmp_path, count=3)
     rows = [(f"{name}/{number:03}.png", name) for name in NAMES for number in range(6)]
     pd.DataFrame(rows, columns=["file", "label"]).to_csv(tmp_path / "labels.csv", index=False)
     expected = (
@@ -99,7 +99,7 @@ def test_parquet_files_of_pandas_with_the_bytes_of_images(tmp_path, how):
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_flags_name_files_of_splits(tmp_path, kind):
-    write_pictures(tmp_path, count=10)
+    write_images(tmp_path, count=10)
     for name, chosen in (("lab", range(8)), ("field", range(8, 10))):
         rows = [(f"{label}/{number:03}.png", label) for label in NAMES for number in chosen]
         if kind == "csv":
@@ -117,15 +117,15 @@ def test_flags_name_files_of_splits(tmp_path, kind):
 @pytest.mark.parametrize("content", [b"", b"caf\xe9;x\n", b"note,who\nhello,me\n"])
 @pytest.mark.parametrize("flags", [{}, {"label_column": "species"}])
 def test_a_csv_file_of_another_kind_does_not_refuse_the_class_folders_beside_it(tmp_path, content, flags):
-    write_pictures(tmp_path, count=25)
+    write_images(tmp_path, count=25)
     (tmp_path / "notes.csv").write_bytes(content)
     check_drawn(load(tmp_path, **flags), count=25)
 
 
 def test_test_rows_without_labels_are_left_out(tmp_path):
-    write_pictures(tmp_path / "pictures", count=25)
-    rows = [(f"pictures/{name}/{number:03}.png", name, "train") for name in NAMES for number in range(25)]
-    write_pictures(tmp_path / "unknown", names=["new"], count=3)
+    write_images(tmp_path / "images", count=25)
+    rows = [(f"images/{name}/{number:03}.png", name, "train") for name in NAMES for number in range(25)]
+    write_images(tmp_path / "unknown", names=["new"], count=3)
     rows += [(f"unknown/new/{number:03}.png", "", "test") for number in range(3)]
     pd.DataFrame(rows, columns=["file", "label", "split"]).to_csv(tmp_path / "table.csv", index=False)
     splits = load(tmp_path / "table.csv")
@@ -134,7 +134,7 @@ def test_test_rows_without_labels_are_left_out(tmp_path):
 
 
 def test_a_cell_that_is_no_path_and_a_comma_at_the_end_of_rows(tmp_path):
-    write_pictures(tmp_path, count=25)
+    write_images(tmp_path, count=25)
     lines = [f"{name}/{number:03}.png,{name}," for name in NAMES for number in range(25)]
     (tmp_path / "table.csv").write_text("\n".join(["file,label", *lines]))
     check_drawn(load(tmp_path / "table.csv"), count=25)
@@ -144,7 +144,7 @@ def test_a_cell_that_is_no_path_and_a_comma_at_the_end_of_rows(tmp_path):
 
 
 def test_images_without_a_value_in_the_group_column_are_groups_of_their_own(tmp_path):
-    write_pictures(tmp_path, count=30)
+    write_images(tmp_path, count=30)
     rows = [
         (f"{name}/{number:03}.png", name, "" if number < 15 else number // 3) for name in NAMES for number in range(30)
     ]

@@ -4,8 +4,8 @@ import shutil
 import PIL.Image
 import pytest
 
+from helpers.image_folders import NAMES, draw, write_images
 from helpers.models import cat_model
-from helpers.picture_folders import NAMES, draw, write_pictures
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.splits.changes import find_changes
 from hfprobe.data.splits.images import load_images
@@ -43,13 +43,13 @@ def refused(model, text, **settings):
 def own(tmp_path):
     """A folder whose train/, validation/ and test/ have 10, 4 and 5 images per class; no two have one name."""
     for first, (split, count) in zip((0, 20, 40), {"train": 10, "validation": 4, "test": 5}.items(), strict=True):
-        write_pictures(tmp_path / "photos" / split, count=count, first=first)
+        write_images(tmp_path / "photos" / split, count=count, first=first)
     return tmp_path / "photos"
 
 
 @pytest.fixture
 def drawn(tmp_path):
-    return write_pictures(tmp_path / "photos", count=20)
+    return write_images(tmp_path / "photos", count=20)
 
 
 @pytest.mark.parametrize("kind", ["own", "drawn"])
@@ -84,7 +84,7 @@ def test_a_test_split_that_was_added_is_refused(drawn, tmp_path, new):
         (drawn / name).rename(drawn / "train" / name)
     assert changes(model) == ""  # the same images, drawn in the same way
     if new:
-        write_pictures(drawn / "test", first=100)
+        write_images(drawn / "test", first=100)
     else:
         for name in NAMES:
             (drawn / "test" / name).mkdir(parents=True)
@@ -116,7 +116,7 @@ def test_a_test_split_of_its_own_that_was_edited_is_evaluated_and_named(own, now
     assert result.provenance["split_changes"] == said
     assert said in caplog.messages
     assert "run_membership" not in result.provenance
-    write_pictures(own / "train", count=1, first=70)
+    write_images(own / "train", count=1, first=70)
     refused(
         model,
         f"The training images of '{own}' have changed since this model was trained, and so has its test split (10 "
@@ -132,7 +132,7 @@ def test_images_of_another_content_are_a_change(own):
 
 def test_a_change_of_the_training_images_alone_leaves_a_test_split_of_its_own_as_it_is(own):
     model, _ = trained(own)
-    write_pictures(own / "train", count=3, first=80)
+    write_images(own / "train", count=3, first=80)
     assert changes(model) == ""
 
 
@@ -150,7 +150,7 @@ def test_drawn_test_images_of_a_dataset_that_changed_are_refused(drawn, tmp_path
     (tmp_path / "b").mkdir()
     moved = place.rename(tmp_path / "b" / "photos")
     refused(model, expected.replace(str(drawn), str(moved)), dataset=str(moved))
-    assert changes(model, dataset=str(write_pictures(tmp_path / "new", first=50)), split="all") == ""
+    assert changes(model, dataset=str(write_images(tmp_path / "new", first=50)), split="all") == ""
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
@@ -194,7 +194,7 @@ def test_a_dataset_that_is_gone_is_named(drawn, tmp_path):
 
 
 def test_rows_of_tables_and_of_datasets_without_files_are_compared_too(tmp_path, dataset_folder):
-    folder = write_pictures(tmp_path / "photos", count=20)
+    folder = write_images(tmp_path / "photos", count=20)
     rows = [f"{name}/{number:03}.png,{name}" for name in NAMES for number in range(20)]
     table = folder / "labels.csv"
     table.write_text(
@@ -244,7 +244,7 @@ def test_other_images_with_the_same_names_and_sizes_are_evaluated(tmp_path, spli
 
 def test_the_sample_of_a_part_is_bounded_and_the_same_in_any_order(tmp_path, monkeypatch):
     monkeypatch.setattr("hfprobe.data.splits.membership.SAMPLED", 5)
-    images = load_images(DataArguments(dataset=str(write_pictures(tmp_path / "photos", count=10))), seed=0)
+    images = load_images(DataArguments(dataset=str(write_images(tmp_path / "photos", count=10))), seed=0)
     rows = images.parts["train"]
     how = {"own": False, "by_number": False}
     assert len(describe_part(rows, **how)["sample"]) == 5

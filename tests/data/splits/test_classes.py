@@ -6,7 +6,7 @@ import datasets
 import pandas as pd
 import pytest
 
-from helpers.picture_folders import NAMES, draw, load, write_pictures
+from helpers.image_folders import NAMES, draw, load, write_images
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.splits.images import load_images
 from hfprobe.system.errors import InputError
@@ -17,7 +17,7 @@ def load_names(place, **settings):
 
 
 def test_classes_are_checked_with_the_nearest_name(tmp_path):
-    photos = write_pictures(tmp_path / "photos", count=10)
+    photos = write_images(tmp_path / "photos", count=10)
     for wrong, right in (("Cat", "cat"), ("dogs", "dog")):
         expected = f"Unknown class '{wrong}'. Did you mean '{right}'? The dataset has: cat, dog. Choose with --classes."
         with pytest.raises(InputError, match=re.escape(expected)):
@@ -25,11 +25,11 @@ def test_classes_are_checked_with_the_nearest_name(tmp_path):
 
 
 def write_table(folder, splits, *, kind):
-    """One dataset of pictures by (split, class) -> count, as `kind`."""
+    """One dataset of images by (split, class) -> count, as `kind`."""
     rows = []
     for (split, name), count in splits.items():
         if kind == "folders":
-            write_pictures(folder / split, names=[name], count=count)
+            write_images(folder / split, names=[name], count=count)
         for number in range(count):
             draw(number, 0).save(folder / f"{split}-{name}-{number}.png")
             rows.append((f"{split}-{name}-{number}.png", name, split))
@@ -73,17 +73,17 @@ def test_a_class_that_train_lacks_is_refused_and_chosen_classes_leave_it_out_wit
 
 @pytest.mark.parametrize("name", ["Dog", "DOG", "dogs", "d og"])
 def test_the_near_name_of_a_class_that_train_lacks_is_named(tmp_path, name):
-    write_pictures(tmp_path / "train", count=6)
-    write_pictures(tmp_path / "val", names=["cat", name], count=5)
+    write_images(tmp_path / "train", count=6)
+    write_images(tmp_path / "val", names=["cat", name], count=5)
     expected = f"Class '{name}' of split 'validation' has 5 images and is not in train, which has 'dog'. Rename the"
     with pytest.raises(InputError, match=f"^{re.escape(expected)}"):
         load_names(tmp_path)
 
 
 def test_several_classes_that_train_lacks_are_all_named(tmp_path):
-    write_pictures(tmp_path / "train", count=6)
-    write_pictures(tmp_path / "val", names=["Cat", "Dog"], count=1)
-    write_pictures(tmp_path / "test", names=["cat", "fox"], count=2)
+    write_images(tmp_path / "train", count=6)
+    write_images(tmp_path / "val", names=["Cat", "Dog"], count=1)
+    write_images(tmp_path / "test", names=["cat", "fox"], count=2)
     expected = (
         "Class 'Cat' of split 'validation' has 1 image and is not in train, which has 'cat'; class 'Dog' of split "
         "'validation' has 1 image and is not in train, which has 'dog'; class 'fox' of split 'test' has 2 images and "
@@ -97,7 +97,7 @@ def test_several_classes_that_train_lacks_are_all_named(tmp_path):
 
 def test_images_of_classes_that_are_not_chosen_are_counted_by_split_and_class(tmp_path):
     names = ["ant", "bee", *(f"kind{number:02}" for number in range(14))]
-    write_pictures(tmp_path, names=names, count=3)
+    write_images(tmp_path, names=names, count=3)
     assert load_names(tmp_path, classes=["ant", "bee"]).left_out == {
         "class that is not among --classes": [
             "42 train images (" + ", ".join(f"kind{number:02} 3" for number in range(12)) + " and 2 more classes)"
@@ -107,9 +107,9 @@ def test_images_of_classes_that_are_not_chosen_are_counted_by_split_and_class(tm
 
 @pytest.mark.parametrize("folder", ["unknown", "test", "images", "Unlabelled", "-1"])
 def test_a_single_folder_of_images_without_labels_is_no_split(tmp_path, folder):
-    write_pictures(tmp_path / "train", count=5)
-    write_pictures(tmp_path / "test", names=[folder], count=4)
-    write_pictures(tmp_path / "val", names=[folder], count=1)
+    write_images(tmp_path / "train", count=5)
+    write_images(tmp_path / "test", names=[folder], count=4)
+    write_images(tmp_path / "val", names=[folder], count=1)
     images = load_names(tmp_path)
     assert images.counts() == {"train": [3, 3], "validation": [1, 1], "test": [1, 1]}
     left_out = [f"validation ('{folder}', 1 image)", f"test ('{folder}', 4 images)"]
@@ -119,8 +119,8 @@ def test_a_single_folder_of_images_without_labels_is_no_split(tmp_path, folder):
 
 
 def test_a_single_folder_is_a_class_where_train_has_it(tmp_path):
-    write_pictures(tmp_path / "train", names=["cat", "unknown"], count=5)
-    write_pictures(tmp_path / "test", names=["unknown"], count=4)
+    write_images(tmp_path / "train", names=["cat", "unknown"], count=5)
+    write_images(tmp_path / "test", names=["unknown"], count=4)
     assert load_names(tmp_path).counts()["test"] == [0, 4]
 
 
@@ -156,7 +156,7 @@ def test_numbers_that_are_no_label(tmp_path, missing, kind):
 
 def test_labels_of_minus_one_and_one_are_not_two_classes(tmp_path):
     rows = pd.DataFrame({"file": [f"cat/{number:03}.png" for number in range(10)], "label": [-1, 1] * 5})
-    write_pictures(tmp_path, names=["cat"])
+    write_images(tmp_path, names=["cat"])
     rows.to_csv(tmp_path / "metadata.csv", index=False)
     expected = (
         "has images of 1 class, 1; allowed: two classes or more. 5 images are without a label; -1 and empty values are "
@@ -167,9 +167,9 @@ def test_labels_of_minus_one_and_one_are_not_two_classes(tmp_path):
 
 
 def test_test_rows_of_a_table_with_an_unknown_class_only_are_no_test_split(tmp_path):
-    write_pictures(tmp_path / "all", count=5)
+    write_images(tmp_path / "all", count=5)
     rows = [(f"all/{name}/{number:03}.png", name, "train") for name in NAMES for number in range(5)]
-    write_pictures(tmp_path / "all", names=["new"], count=3)
+    write_images(tmp_path / "all", names=["new"], count=3)
     rows += [(f"all/new/{number:03}.png", "unknown", "test") for number in range(3)]
     pd.DataFrame(rows, columns=["file", "label", "split"]).to_csv(tmp_path / "metadata.csv", index=False)
     images = load_names(tmp_path)
@@ -178,7 +178,7 @@ def test_test_rows_of_a_table_with_an_unknown_class_only_are_no_test_split(tmp_p
 
 
 def test_a_parquet_test_file_without_a_label_column_is_no_test_split(tmp_path):
-    content = (write_pictures(tmp_path / ".made", names=["cat"], count=1) / "cat" / "000.png").read_bytes()
+    content = (write_images(tmp_path / ".made", names=["cat"], count=1) / "cat" / "000.png").read_bytes()
     rows = pd.DataFrame({"image": [content] * 50, "label": ["cat", "dog"] * 25, "id": range(50)})
     rows.to_parquet(tmp_path / "train.parquet")
     rows.drop(columns="label").to_parquet(tmp_path / "test.parquet")
@@ -191,7 +191,7 @@ def test_a_parquet_test_file_without_a_label_column_is_no_test_split(tmp_path):
 
 @pytest.mark.parametrize("name", ["\u200bcat", "cat\ufeff", "c\u00adat"])
 def test_classes_that_differ_in_invisible_characters_are_refused(tmp_path, name):
-    write_pictures(tmp_path, names=["cat", "dog", name])
+    write_images(tmp_path, names=["cat", "dog", name])
     with pytest.raises(InputError, match="differ in capitals, spaces or invisible characters only"):
         load_names(tmp_path)
 

@@ -4,7 +4,7 @@ import datasets
 import numpy as np
 import pytest
 
-from helpers.picture_folders import write_pictures
+from helpers.image_folders import write_images
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.splits import duplicates
 from hfprobe.data.splits.duplicates import SAMPLE_BYTES, find_identical
@@ -24,8 +24,8 @@ def loaded(place, **settings):
 
 def make_links(folder):
     """Three kinds of copies of a training image in test: the bytes, a symbolic link, a hard link."""
-    write_pictures(folder / "train", count=10)
-    write_pictures(folder / "test", count=3, first=50)
+    write_images(folder / "train", count=10)
+    write_images(folder / "test", count=3, first=50)
     train, test = folder / "train" / "cat", folder / "test" / "cat"
     (test / "copy.png").write_bytes((train / "001.png").read_bytes())
     (test / "link.png").symlink_to(train / "002.png")
@@ -48,8 +48,8 @@ def test_identical_files_in_two_splits_are_named_logged_and_recorded(tmp_path, c
 
 
 def test_identical_files_with_two_labels_are_named_in_one_split_and_in_two(tmp_path):
-    write_pictures(tmp_path / "train", count=10)
-    write_pictures(tmp_path / "test", count=3, first=50)
+    write_images(tmp_path / "train", count=10)
+    write_images(tmp_path / "test", count=3, first=50)
     for place in ("train/dog/x.png", "test/dog/y.png"):
         (tmp_path / place).write_bytes((tmp_path / "train" / "cat" / "004.png").read_bytes())
     assert loaded(tmp_path).identical == [
@@ -61,7 +61,7 @@ def test_identical_files_with_two_labels_are_named_in_one_split_and_in_two(tmp_p
 
 
 def test_an_image_that_is_twice_in_one_class_of_one_split_is_no_finding(tmp_path):
-    photos = write_pictures(tmp_path, count=10)
+    photos = write_images(tmp_path, count=10)
     (photos / "cat" / "copy.png").write_bytes((photos / "cat" / "004.png").read_bytes())
     assert loaded(photos).identical == []
     (photos / "dog" / "copy.png").write_bytes((photos / "cat" / "004.png").read_bytes())
@@ -103,8 +103,8 @@ def test_images_without_a_file_and_files_that_cannot_be_read_are_passed_over(tmp
 
 @pytest.mark.parametrize("size", [50, 3 * SAMPLE_BYTES])
 def test_files_are_read_only_where_another_one_has_their_size(tmp_path, monkeypatch, size):
-    write_pictures(tmp_path / "train", count=10)
-    write_pictures(tmp_path / "test", count=10, first=50)
+    write_images(tmp_path / "train", count=10)
+    write_images(tmp_path / "test", count=10, first=50)
     for number, file in enumerate(sorted(tmp_path.rglob("*.png"))):
         file.write_bytes(np.random.default_rng(number).bytes(size + number))
     for file in ("train/cat/001.png", "test/dog/051.png"):
@@ -121,8 +121,8 @@ def test_files_are_read_only_where_another_one_has_their_size(tmp_path, monkeypa
 
 
 def test_many_identical_files_are_counted_and_five_are_named(tmp_path):
-    write_pictures(tmp_path / "train", count=10)
-    write_pictures(tmp_path / "test", count=10)
+    write_images(tmp_path / "train", count=10)
+    write_images(tmp_path / "test", count=10)
     sentence = loaded(tmp_path).identical[0]
     assert sentence.startswith("Identical files in two splits: 20 of the 20 test images are also in train")
     assert sentence.count(" = ") == 5

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from datasets import Dataset
 
-from helpers.picture_folders import write_pictures
+from helpers.image_folders import write_images
 from helpers.rows import make_rows
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.sources.columns import standard_columns
@@ -200,7 +200,7 @@ def test_wrong_ways_to_group_are_refused(settings, message):
 
 @pytest.mark.parametrize("kind", ["folder", "csv", "zip"])
 def test_groups_by_regular_expression_in_folders_tables_and_zip_files(tmp_path, kind):
-    photos = write_pictures(tmp_path / "photos", count=20)
+    photos = write_images(tmp_path / "photos", count=20)
     for name in ("cat", "dog"):
         for number in range(20):
             (photos / name / f"{number:03}.png").rename(photos / name / f"{number:03}-{number // 4}x.png")
@@ -219,7 +219,7 @@ def test_groups_by_regular_expression_in_folders_tables_and_zip_files(tmp_path, 
 
 
 def test_numbers_of_groups_are_the_same_text_in_every_file(tmp_path):
-    content = (write_pictures(tmp_path / "made", names=["cat"], count=1) / "cat" / "000.png").read_bytes()
+    content = (write_images(tmp_path / "made", names=["cat"], count=1) / "cat" / "000.png").read_bytes()
     for name, visits in (("train", [1, 1, 2, 2, 3, 3]), ("test", [3.0, 4.0, 4.0, None, None, 5.0])):
         rows = pd.DataFrame({"image": [content] * 6, "label": ["cat", "dog"] * 3, "visit": visits})
         rows.to_parquet(tmp_path / f"{name}.parquet")

@@ -67,7 +67,7 @@ def test_splits_of_a_folder_have_the_expected_images(dataset_folder):
     assert np.bincount(splits.train.labels).tolist() == [32, 32]
     assert np.bincount(splits.validation.labels).tolist() == [5, 5]
     assert np.bincount(splits.test.labels).tolist() == [5, 5]
-    # The decoded pictures belong to their labels: all dogs have the dog's colour in the middle.
+    # The decoded images belong to their labels: all dogs have the dog's colour in the middle.
     for part in (splits.train, splits.test):
         dogs, birds = (np.unique(part.images[part.labels == number, 16, 16], axis=0) for number in (0, 1))
         assert len(dogs) == len(birds) == 1

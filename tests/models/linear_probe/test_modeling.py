@@ -85,12 +85,12 @@ def test_saved_folder_loads_without_hfprobe(tmp_path):
     model, processor = build_probe()
     model.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
-    PIL.Image.new("RGB", (50, 40)).save(tmp_path / "picture.png")
+    PIL.Image.new("RGB", (50, 40)).save(tmp_path / "image.png")
     printed = in_a_process_without_hfprobe(
         f"""
         from transformers import pipeline
         classify = pipeline("image-classification", model={str(tmp_path / "model")!r}, trust_remote_code=True)
-        print(len(classify({str(tmp_path / "picture.png")!r})))
+        print(len(classify({str(tmp_path / "image.png")!r})))
         """,
         tmp_path,
     )
@@ -109,9 +109,9 @@ def test_features_and_pixels_give_the_same_logits():
         model()
 
 
-def preprocess(picture, processor):
+def preprocess(image, processor):
     """(H, W, 3) uint8 -> (3, h, w) float32."""
-    images = torch.from_numpy(picture).permute(2, 0, 1)[None]
+    images = torch.from_numpy(image).permute(2, 0, 1)[None]
     return normalize(fit_images(images, processor=processor), processor=processor)[0]
 
 
@@ -138,26 +138,26 @@ def test_preprocessing_equals_the_evaluation_transform_of_timm(backbone, size):
     transform = timm.data.create_transform(
         **timm.data.resolve_data_config(pretrained_cfg=cfg), is_training=False, normalize=False
     )
-    picture = photograph(*size)
-    expected = transform(PIL.Image.fromarray(picture)).int()
-    images = torch.from_numpy(picture).permute(2, 0, 1)[None]
+    image = photograph(*size)
+    expected = transform(PIL.Image.fromarray(image)).int()
+    images = torch.from_numpy(image).permute(2, 0, 1)[None]
     difference = (fit_images(images, processor=modeling.build_processor(cfg))[0].int() - expected).abs()
     assert difference.max() <= 2
     assert (difference > 1).float().mean() < 0.002
     assert (difference > 0).float().mean() < 0.02
 
 
-def test_a_very_tall_picture_is_scaled_by_pillow_in_another_order():
+def test_a_very_tall_image_is_scaled_by_pillow_in_another_order():
     """Pillow 13 scales it vertically first, torch horizontally, and both round in between: up to three grey levels."""
     cfg = timm.get_pretrained_cfg(SMALL).to_dict()
     side = modeling.build_processor(cfg).size.shortest_edge
-    picture = torch.from_numpy(photograph(333, 1000)).permute(2, 0, 1)[None]
+    image = torch.from_numpy(photograph(333, 1000)).permute(2, 0, 1)[None]
     size = (int(side * 1000 / 333), side)
     resize = partial(tvF.resize, interpolation=tvF.InterpolationMode.BICUBIC, antialias=True)
-    pillow = PIL.Image.fromarray(picture[0].permute(1, 2, 0).numpy()).resize(size[::-1], PIL.Image.Resampling.BICUBIC)
+    pillow = PIL.Image.fromarray(image[0].permute(1, 2, 0).numpy()).resize(size[::-1], PIL.Image.Resampling.BICUBIC)
     expected = torch.from_numpy(np.array(pillow)).permute(2, 0, 1)[None].int()
-    across_first = resize(picture, list(size)).int()
-    down_first = resize(picture.transpose(2, 3), list(size[::-1])).transpose(2, 3).int()
+    across_first = resize(image, list(size)).int()
+    down_first = resize(image.transpose(2, 3), list(size[::-1])).transpose(2, 3).int()
     assert (across_first - expected).abs().max() <= 3
     same_order = down_first if int(PIL.__version__.split(".")[0]) >= 13 else across_first
     assert ((same_order - expected).abs() > 0).float().mean() < 0.02
@@ -167,10 +167,10 @@ def test_a_very_tall_picture_is_scaled_by_pillow_in_another_order():
 def test_normalisation_equals_that_of_timm(backbone):
     model, processor = build_probe(backbone)
     config = timm.data.resolve_data_config(model.backbone.pretrained_cfg)
-    picture = photograph(64, 48)
-    expected = timm.data.create_transform(**config, is_training=False)(PIL.Image.fromarray(picture))
+    image = photograph(64, 48)
+    expected = timm.data.create_transform(**config, is_training=False)(PIL.Image.fromarray(image))
     level = 1 / 255 / min(processor.image_std)
-    assert (preprocess(picture, processor) - expected).abs().max() < 2.1 * level
+    assert (preprocess(image, processor) - expected).abs().max() < 2.1 * level
 
 
 def test_images_are_squashed_as_in_pretraining():

@@ -188,7 +188,7 @@ def test_classes_in_another_order_give_the_same_comparison_to_the_last_digit(tmp
         return dataclasses.replace(
             result,
             probabilities=result.probabilities + noise,
-            provenance=result.provenance | {"pictures_fingerprint": "d" * 64, "model": f"model-{seed}"},
+            provenance=result.provenance | {"images_fingerprint": "d" * 64, "model": f"model-{seed}"},
         )
 
     one, other = evaluated(0.9, 1), evaluated(0.8, 2)
@@ -201,10 +201,10 @@ def test_classes_in_another_order_give_the_same_comparison_to_the_last_digit(tmp
         np.testing.assert_array_equal(results["model-2"].labels, other.labels)
 
 
-def test_classes_in_another_order_are_compared_on_the_same_pictures_only(tmp_path):
+def test_classes_in_another_order_are_compared_on_the_same_images_only(tmp_path):
     one = planted(0.9, seed=1)
     for name, fingerprints in {"none": [None, None], "other": ["a", "b"]}.items():
-        told = [{} if value is None else {"pictures_fingerprint": value} for value in fingerprints]
+        told = [{} if value is None else {"images_fingerprint": value} for value in fingerprints]
         first = dataclasses.replace(one, provenance=one.provenance | told[0])
         second = renumbered(dataclasses.replace(one, provenance=one.provenance | told[1]), ["owl", "cat", "dog"])
         folders = saved(tmp_path, **{f"{name}-first": first, f"{name}-second": second})
@@ -212,12 +212,12 @@ def test_classes_in_another_order_are_compared_on_the_same_pictures_only(tmp_pat
             load_comparable(folders)
 
 
-def test_the_fingerprint_of_pictures_does_not_depend_on_the_order_of_the_classes(dataset_folder):
+def test_the_fingerprint_of_images_does_not_depend_on_the_order_of_the_classes(dataset_folder):
     one, other, fewer = (
         load_splits(DataArguments(dataset=str(dataset_folder), classes=classes), seed=1).test
         for classes in (CLASSES, CLASSES[::-1], CLASSES[:3])
     )
-    assert one.pictures_fingerprint == other.pictures_fingerprint != fewer.pictures_fingerprint
+    assert one.images_fingerprint == other.images_fingerprint != fewer.images_fingerprint
     assert one.fingerprint != other.fingerprint
     np.testing.assert_array_equal(one.index, other.index)
 

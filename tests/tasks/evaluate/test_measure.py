@@ -29,8 +29,8 @@ def test_probabilities_equal_those_of_the_model_and_mistakes_are_the_misclassifi
         model=model.eval(), processor=processor, splits=splits, split="test", identity={"model": "m"}
     )
     assert result.index.tolist() == splits.test.index.tolist()
-    pictures = [PIL.Image.fromarray(image) for image in splits.test.images]
-    pixels = processor(pictures, return_tensors="pt")["pixel_values"]
+    images = [PIL.Image.fromarray(image) for image in splits.test.images]
+    pixels = processor(images, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         expected = model(pixels).logits.softmax(-1)
     np.testing.assert_allclose(result.probabilities, expected, atol=1e-5)

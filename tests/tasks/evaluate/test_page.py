@@ -38,12 +38,12 @@ def test_page_shows_the_metrics_and_loads_no_other_file(report):
     assert "0123abcd" in page.text
     addresses = [value for _, attrs in page.tags for name, value in attrs.items() if name in ("src", "href")]
     assert all(address.startswith(("data:", "#")) for address in addresses)
-    pictures = [attrs for tag, attrs in page.tags if tag == "img"]
+    images = [attrs for tag, attrs in page.tags if tag == "img"]
     pairs = make_result(count=60)
     wrong = pairs.labels[pairs.predictions != pairs.labels], pairs.predictions[pairs.predictions != pairs.labels]
     of_pairs = Counter(frozenset(pair) for pair in zip(*map(np.ndarray.tolist, wrong), strict=True))
-    assert len(pictures) == len(pairs.mistakes) + sum(min(6, count) for count in of_pairs.values())
-    assert all(attrs["alt"] for attrs in pictures)
+    assert len(images) == len(pairs.mistakes) + sum(min(6, count) for count in of_pairs.values())
+    assert all(attrs["alt"] for attrs in images)
 
 
 def test_a_change_of_the_split_since_training_is_said_once_at_the_top(tmp_path):
@@ -94,11 +94,11 @@ def test_the_reliability_diagram_has_a_dot_for_every_bin(report):
         assert float(accuracy) == pytest.approx(100 * row["accuracy"], abs=0.051)
 
 
-def test_a_damaged_picture_is_named(tmp_path):
+def test_a_damaged_image_is_named(tmp_path):
     result = make_result()
-    result.mistakes[next(iter(result.mistakes))] = b"no picture"
+    result.mistakes[next(iter(result.mistakes))] = b"no image"
     result.save(tmp_path)
-    expected = f"damaged: mistakes.parquet holds no picture of image {next(iter(result.mistakes))}. Make it: "
+    expected = f"damaged: mistakes.parquet holds no thumbnail of image {next(iter(result.mistakes))}. Make it: "
     with pytest.raises(InputError, match=re.escape(expected)):
         write_report(tmp_path)
 
@@ -125,8 +125,8 @@ def test_pages_say_that_a_class_has_no_image(tmp_path):
     for name, result in results.items():
         result = results[name] = dataclasses.replace(result, probabilities=result.probabilities * [1, 1, 0])
         wrong = result.index[result.predictions != result.labels].tolist()
-        picture = next(iter(result.mistakes.values()))
-        results[name] = dataclasses.replace(result, mistakes=dict.fromkeys(wrong, picture))
+        image = next(iter(result.mistakes.values()))
+        results[name] = dataclasses.replace(result, mistakes=dict.fromkeys(wrong, image))
     results["one"].save(tmp_path)
     page = Page(write_report(tmp_path).read_text())
     assert "No test image belongs to owl." in page.text
@@ -169,8 +169,8 @@ def test_pages_lead_with_macro_f1_and_name_the_baseline_if_classes_are_imbalance
 def test_the_page_of_equal_classes_leads_with_accuracy_and_names_the_baseline(tmp_path):
     result = make_result()
     guess = dataclasses.replace(result, probabilities=np.eye(3, dtype=np.float32)[np.zeros(60, int)])
-    picture = next(iter(result.mistakes.values()))
-    guess = dataclasses.replace(guess, mistakes=dict.fromkeys(guess.index[guess.labels != 0].tolist(), picture))
+    image = next(iter(result.mistakes.values()))
+    guess = dataclasses.replace(guess, mistakes=dict.fromkeys(guess.index[guess.labels != 0].tolist(), image))
     for one, sentence in ((result, ""), (guess, "The model is not better than the baseline. ")):
         one.save(tmp_path)
         text = " ".join(Page(write_report(tmp_path).read_text()).text.split())
@@ -223,7 +223,7 @@ def test_a_dollar_sign_in_a_name_is_no_formula(tmp_path):
     assert "$\\frac$" in write_report(tmp_path).read_text()
 
 
-def test_forty_classes_are_one_picture_of_moderate_size(tmp_path):
+def test_forty_classes_are_one_figure_of_moderate_size(tmp_path):
     make_result(class_names=[f"class {number}" for number in range(40)], count=400).save(tmp_path)
     page = Page(write_report(tmp_path).read_text())
     assert max(PIL.Image.open(tmp_path / "confusion_matrix.png").size) < 3000
@@ -241,7 +241,7 @@ def test_long_class_names_are_upright_above_the_columns(tmp_path):
         assert ("many" in found) == upright
 
 
-def test_only_small_pictures_are_enlarged_with_hard_edges(tmp_path):
+def test_only_small_images_are_enlarged_with_hard_edges(tmp_path):
     result = make_result()
     buffer = BytesIO()
     PIL.Image.new("RGB", (224, 160)).save(buffer, format="PNG")

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
-    """A hub folder with one model, that says `cat` to every picture."""
+    """A hub folder with one model, that says `cat` to every image."""
     folder = tmp_path_factory.mktemp("predict") / "hub"
     model, processor = cat_model()
     model.config.calibration_temperature = 1000.0
@@ -33,7 +33,7 @@ def hub(tmp_path_factory):
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
-    """Six pictures in a folder, in the working folder."""
+    """Six images in a folder, in the working folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
     (tmp_path / "photos").mkdir()
@@ -59,7 +59,7 @@ def run(hub, monkeypatch, capsys, caplog):
     return call
 
 
-def test_one_line_per_picture_with_path_label_probability_and_the_next(run, photos):
+def test_one_line_per_image_with_path_label_probability_and_the_next(run, photos):
     lines, _ = run("photos", "--top", 2)
     assert len(lines) == 6
     for number, line in enumerate(lines):
@@ -70,7 +70,7 @@ def test_one_line_per_picture_with_path_label_probability_and_the_next(run, phot
         assert float(share) > 0.99 > float(second)
 
 
-def test_pictures_may_stand_on_both_sides_of_a_flag(run, photos):
+def test_images_may_stand_on_both_sides_of_a_flag(run, photos):
     lines, _ = run("photos/1.png", "--top", 1, "photos/0.png")
     assert [line.split("\t")[0] for line in lines] == ["photos/1.png", "photos/0.png"]
 
@@ -84,7 +84,7 @@ def test_a_temperature_calibrates_and_a_threshold_tells_what_is_not_sure(run, ph
 
 
 def test_every_format_holds_the_same_rows(run, photos):
-    (photos / 'bad, "name".png').write_text("no picture")
+    (photos / 'bad, "name".png').write_text("no image")
     for ending in ("csv", "jsonl", "parquet"):
         run("photos", "--top", 9, "--output", f"out.{ending}")
     table = pq.read_table("out.parquet").to_pylist()
@@ -140,7 +140,7 @@ def test_bad_files_are_named_at_the_end_and_the_others_classified(run, photos):
     ]
 
 
-def test_larger_pictures_than_a_limit_are_named_and_those_of_a_higher_one_classified(run, photos):
+def test_larger_images_than_a_limit_are_named_and_those_of_a_higher_one_classified(run, photos):
     PIL.Image.new("RGB", (300, 200)).save(photos / "large.png")
     lines, said = run("photos", "--max_pixels", 60000)
     assert len(lines) == 7
@@ -151,10 +151,10 @@ def test_larger_pictures_than_a_limit_are_named_and_those_of_a_higher_one_classi
 
 
 def test_no_readable_file_fails_after_its_rows_are_written(run, photos):
-    (photos / "bad.png").write_text("no picture")
+    (photos / "bad.png").write_text("no image")
     lines, said = run("photos/bad.png", "--output", "out.jsonl", "--html", "sheet.html", code=1)
     assert lines == []
-    assert said.endswith("error: None of the 1 files could be read. Pass pictures such as JPEG or PNG files.")
+    assert said.endswith("error: None of the 1 files could be read. Pass images such as JPEG or PNG files.")
     assert json.loads(Path("out.jsonl").read_text())["error"] == "not an image"
     assert "not an image" in Path("sheet.html").read_text()
 
@@ -191,22 +191,22 @@ def test_a_terminal_shows_a_table_that_fits(run, photos, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "70")
     lines, _ = run("photos", "--top", 2, "--temperature")
-    assert lines[0].split() == ["picture", "label", "probability", "next"]
+    assert lines[0].split() == ["image", "label", "probability", "next"]
     assert len(lines) == 8
     assert max(map(len, lines)) <= 70
     assert "..." in lines[6]
     assert {line.index("cat") for line in lines[1:7]} == {lines[0].index("label")}
     assert all("not sure" in line for line in lines[1:7])
-    assert lines[-1] == "6 pictures: not sure 6."
+    assert lines[-1] == "6 images: not sure 6."
 
 
-def test_a_terminal_shows_the_first_of_many_pictures_and_counts(run, photos, monkeypatch):
+def test_a_terminal_shows_the_first_of_many_images_and_counts(run, photos, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setattr(predict, "MOST_ROWS", 4)
     lines, _ = run("photos")
     assert len(lines) == 1 + 4 + 2
-    assert lines[-2] == "These are the first 4 of 6 pictures; --output FILE.csv writes all of them."
-    assert lines[-1] == "6 pictures: cat 6."
+    assert lines[-2] == "These are the first 4 of 6 images; --output FILE.csv writes all of them."
+    assert lines[-1] == "6 images: cat 6."
 
 
 def test_a_model_folder_or_name_and_the_only_model_are_the_same(run, photos, hub):
@@ -240,9 +240,9 @@ def test_a_model_without_a_temperature_is_refused(run, photos, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "There is no picture to classify. Allowed: folders, files, patterns such as 'photos/*.jpg', and -"),
-        (["-"], "There is no picture in '-'."),
-        (["empty"], "There is no picture in 'empty'."),
+        ([], "There is no image to classify. Allowed: folders, files, patterns such as 'photos/*.jpg', and -"),
+        (["-"], "There is no image in '-'."),
+        (["empty"], "There is no image in 'empty'."),
         (["nowhere"], "'nowhere' does not exist."),
         (["photos", "--model", "resnet"], "No model 'resnet': neither a folder nor a name in the hub folder"),
         (["photos", "--output", "out.txt"], "--output 'out.txt' has an unknown ending; allowed: .csv, .jsonl,"),

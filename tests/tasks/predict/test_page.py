@@ -26,7 +26,7 @@ def make_predictions(folder, shares, *, labels=("cat", "dog", "bird"), size=(40,
 
 @pytest.fixture
 def page(tmp_path):
-    """Five pictures: two cats, two dogs, one not sure, and a file that cannot be read."""
+    """Five images: two cats, two dogs, one not sure, and a file that cannot be read."""
     shares = [[0.9, 0.1, 0], [0.6, 0.3, 0.1], [0.4, 0.3, 0.3], [0, 0.7, 0.3], [0, 0.8, 0.2]]
     predictions = make_predictions(tmp_path, shares, unreadable={"<i>.png": "not an image"})
     write_contact_sheet(tmp_path / "sheet.html", predictions, **SETTINGS)
@@ -34,11 +34,11 @@ def page(tmp_path):
 
 
 def titles(text):
-    """The names of the pictures, in the order of the page."""
+    """The names of the images, in the order of the page."""
     return [attributes["alt"] for tag, attributes in Page(text).tags if tag == "img"]
 
 
-def test_pictures_are_grouped_by_answer_the_least_confident_first(page):
+def test_images_are_grouped_by_answer_the_least_confident_first(page):
     assert titles(page.read_text()) == [
         "2.png, classified as cat", "1.png, classified as cat", "0.png, classified as cat",
         "3.png, classified as dog", "4.png, classified as dog",
@@ -49,8 +49,8 @@ def test_pictures_are_grouped_by_answer_the_least_confident_first(page):
 
 def test_the_page_says_what_it_shows(page):
     text = " ".join(Page(page.read_text()).text.split())
-    assert "5 pictures classified by simple-cnn" in text
-    assert "1 picture could not be read." in text
+    assert "5 images classified by simple-cnn" in text
+    assert "1 image could not be read." in text
     assert "which are not calibrated" in text
     assert "less than 50 % is not sure" in text
     assert "<i>.pngnot an image" in text
@@ -62,7 +62,7 @@ def test_the_page_needs_no_other_file_and_can_be_sorted(page):
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", page.read_text())
 
 
-def test_thumbnails_are_small_jpegs_in_the_shape_of_the_picture(tmp_path):
+def test_thumbnails_are_small_jpegs_in_the_shape_of_the_image(tmp_path):
     predictions = make_predictions(tmp_path, [[1, 0, 0]], size=(2000, 1000))
     write_contact_sheet(tmp_path / "sheet.html", predictions, **SETTINGS)
     (uri,) = re.findall(r'src="data:image/jpeg;base64,(.*?)"', (tmp_path / "sheet.html").read_text())
@@ -70,7 +70,7 @@ def test_thumbnails_are_small_jpegs_in_the_shape_of_the_picture(tmp_path):
     assert (image.format, image.size) == ("JPEG", (200, 100))
 
 
-def test_a_picture_that_has_vanished_is_still_listed(tmp_path):
+def test_an_image_that_has_vanished_is_still_listed(tmp_path):
     predictions = make_predictions(tmp_path, [[1, 0, 0]])
     (tmp_path / "0.png").unlink()
     write_contact_sheet(tmp_path / "sheet.html", predictions, **SETTINGS)
@@ -79,7 +79,7 @@ def test_a_picture_that_has_vanished_is_still_listed(tmp_path):
     assert "0.png" in text
 
 
-def test_of_many_pictures_each_answer_shows_an_equal_part(tmp_path, monkeypatch):
+def test_of_many_images_each_answer_shows_an_equal_part(tmp_path, monkeypatch):
     monkeypatch.setattr(contact_sheet, "MOST_THUMBNAILS", 7)
     shares = [[1, 0, 0]] * 10 + [[0, 1, 0]] * 10 + [[0, 0, 1]]
     predictions = make_predictions(tmp_path, shares)
@@ -87,8 +87,8 @@ def test_of_many_pictures_each_answer_shows_an_equal_part(tmp_path, monkeypatch)
     assert [len(positions) for positions in choose_shown(groups)] == [3, 3, 1]
     write_contact_sheet(tmp_path / "sheet.html", predictions, **SETTINGS)
     text = " ".join(Page((tmp_path / "sheet.html").read_text()).text.split())
-    assert "The page shows 7 of the 21 pictures; 14 are not shown." in text
-    assert "10 pictures; the 3 with the lowest probability are shown." in text
+    assert "The page shows 7 of the 21 images; 14 are not shown." in text
+    assert "10 images; the 3 with the lowest probability are shown." in text
 
 
 def test_with_more_answers_than_thumbnails_all_answers_are_in_the_table(tmp_path, monkeypatch):
@@ -100,13 +100,13 @@ def test_with_more_answers_than_thumbnails_all_answers_are_in_the_table(tmp_path
     assert len(re.findall("<tr><th", text)) == 1 + 5
 
 
-def test_no_readable_picture(tmp_path):
+def test_no_readable_image(tmp_path):
     nothing = Predictions(
         ["a", "b"], [], np.empty((0, 2), np.float32), {f"{n}.png": "not an image" for n in range(150)}
     )
     write_contact_sheet(tmp_path / "sheet.html", nothing, **SETTINGS)
     text = " ".join(Page((tmp_path / "sheet.html").read_text()).text.split())
-    assert "0 pictures classified by simple-cnn" in text
+    assert "0 images classified by simple-cnn" in text
     assert "50 more are not listed." in text
 
 

@@ -42,7 +42,7 @@ def test_labels_and_probabilities_are_read_back_exactly(predictions, tmp_path, e
 
 
 @pytest.mark.parametrize("ending", WRITERS)
-def test_without_a_readable_picture_the_columns_are_the_same(predictions, tmp_path, ending):
+def test_without_a_readable_image_the_columns_are_the_same(predictions, tmp_path, ending):
     nothing = Predictions(LABELS, [], np.empty((0, 3), np.float32), predictions.unreadable)
     for name, some in (("full", predictions), ("empty", nothing)):
         write_predictions(tmp_path / f"{name}{ending}", some, top=2, threshold=0.5)

@@ -105,8 +105,8 @@ def test_table_shows_the_measured_values(profiled):
         for size, batch in model["batches"].items():
             own = " (default)" if int(size) == model["own_batch_size"] else ""
             assert re.search(rf"\| {name} \| {size}{re.escape(own)} \| .*\| {batch['n']} \|", text)
-    for picture in re.findall(r"!\[.+\]\((.+)\)", text):
-        assert (folder / picture).read_bytes().startswith(b"\x89PNG")
+    for image in re.findall(r"!\[.+\]\((.+)\)", text):
+        assert (folder / image).read_bytes().startswith(b"\x89PNG")
 
 
 def test_both_precisions_are_measured_where_the_machine_has_units(profiled):

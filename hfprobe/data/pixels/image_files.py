@@ -1,4 +1,4 @@
-"""From one image file to upright 8-bit RGB pixels and a digest of the image; docs/pictures.md lists every format."""
+"""From one image file to upright 8-bit RGB pixels and a digest of the image; docs/images.md lists every format."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DEPTHS = (8, 12, 16)
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedImage:
     """A decoded image.
 
     Attributes:
@@ -54,7 +54,7 @@ def pixel_limit(max_pixels: int) -> Iterator[None]:
     """Let Pillow open images of up to `max_pixels` pixels inside, and log no warnings of its own.
 
     Pillow has one limit for the whole process, so it is that of the largest of all contexts that are open, in whatever
-    threads. It is restored at the end. `read_picture` and `check_header` apply the limit of each call.
+    threads. It is restored at the end. `read_image` and `check_header` apply the limit of each call.
     """
     with _limit_lock:
         warnings.filterwarnings("ignore", module=r"PIL\.")  # for good: filters are not those of one thread
@@ -82,7 +82,7 @@ def _set_pillow_limit() -> None:
     PIL.Image.MAX_IMAGE_PIXELS = None if before is None else max(before, *needed, 0)
 
 
-def read_picture(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
+def read_image(content: bytes, *, max_pixels: int = MAX_PIXELS) -> DecodedImage:
     """Decode the first frame of an image file, rotated by its EXIF orientation, with transparent pixels on white.
 
     Args:
@@ -97,15 +97,15 @@ def read_picture(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
         kind = image.format
         rgb, note = _upright_rgb(image)
     digest = hashlib.sha256(f"{rgb.size}".encode() + rgb.tobytes() if kind in LOSSLESS else content).digest()
-    return Picture(rgb, digest[:DIGEST_BYTES], note)
+    return DecodedImage(rgb, digest[:DIGEST_BYTES], note)
 
 
 def check_header(source: bytes | str | Path, *, max_pixels: int = MAX_PIXELS) -> None:
-    """Raise what `read_picture` raises for an image file, as far as its header shows it; no pixel is decoded.
+    """Raise what `read_image` raises for an image file, as far as its header shows it; no pixel is decoded.
 
     Args:
         source: the bytes of the file, or its path.
-        max_pixels: see `read_picture`.
+        max_pixels: see `read_image`.
 
     Raises:
         ValueError: the file is empty, has more pixels than `max_pixels`, is EPS, or its values have no stated range.
@@ -117,7 +117,7 @@ def check_header(source: bytes | str | Path, *, max_pixels: int = MAX_PIXELS) ->
 
 
 def explain(error: Exception) -> str:
-    """Why an image cannot be read, without a final period, from what `read_picture` or the file system raised."""
+    """Why an image cannot be read, without a final period, from what `read_image` or the file system raised."""
     if isinstance(error, PIL.UnidentifiedImageError):
         return "not an image"
     return getattr(error, "strerror", None) or first_line(error)  # of a file that is missing or forbidden
@@ -147,8 +147,8 @@ def _too_large(pixels: int, max_pixels: int) -> ValueError:
     return ValueError(f"it has {pixels:,} pixels; allowed: at most {max_pixels:,} (--max_pixels sets it)")
 
 
-def convert_picture(image: PIL.Image.Image) -> PIL.Image.Image:
-    """A picture in memory as `read_picture` would read it from a file: upright, mode RGB, transparent pixels on white.
+def convert_image(image: PIL.Image.Image) -> PIL.Image.Image:
+    """An image in memory as `read_image` would read it from a file: upright, mode RGB, transparent pixels on white.
 
     Raises:
         ValueError: values without a stated range, or a kind that cannot be converted to RGB.
@@ -157,8 +157,8 @@ def convert_picture(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _upright_rgb(image: PIL.Image.Image) -> tuple[PIL.Image.Image, str | None]:
-    """A picture turned as its orientation says, mode RGB, and the note of `Picture`."""
-    # A copy loses what only a picture that was read from a file has.
+    """An image turned as its orientation says, mode RGB, and the note of `DecodedImage`."""
+    # A copy loses what only an image that was read from a file has.
     kind, tile, tags = image.format, getattr(image, "tile", None), getattr(image, "tag_v2", {})
     # Arguments of the decoder: the layout of the values, alone or as the first of several.
     arguments = tile[0][3] if tile else ""

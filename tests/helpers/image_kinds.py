@@ -12,7 +12,7 @@ from hfprobe.data.splits.images import load_images
 
 CLASSES = ["cat", "dog"]
 SIZES = {"smaller": (20, 20), "larger": (96, 96), "wide": (200, 60), "tall": (61, 150), "odd": (67, 90)}
-TURNED = 6  # EXIF: the picture is to be rotated by 90 degrees clockwise
+TURNED = 6  # EXIF: the image is to be rotated by 90 degrees clockwise
 
 
 def ramp(width, height, *, top=255):
@@ -84,7 +84,7 @@ KINDS = {
         None,
     ),
 }
-# What transformers.pipeline reads otherwise: it cuts depths off and drops transparency (docs/pictures.md).
+# What transformers.pipeline reads otherwise: it cuts depths off and drops transparency (docs/images.md).
 NOT_IN_PIPELINES = {kind for kind in KINDS if "bit" in kind or "float" in kind or kind in ("RGBA PNG", "LA PNG")}
 
 

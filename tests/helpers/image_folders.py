@@ -1,4 +1,4 @@
-"""Folders of pictures in two classes, and checks of how they were divided."""
+"""Folders of images in two classes, and checks of how they were divided."""
 
 from pathlib import PurePath
 
@@ -14,12 +14,12 @@ NAMES = ["cat", "dog"]
 
 
 def draw(number, label):
-    """A picture whose red channel says its class, and whose green channel is its own."""
+    """An image whose red channel says its class, and whose green channel is its own."""
     return PIL.Image.new("RGB", (32, 32), (200 * label, number, 0))
 
 
-def write_pictures(folder, *, count=10, first=0, names=NAMES, ending="png"):
-    """`count` pictures per class in one folder per class; their numbers start at `first`."""
+def write_images(folder, *, count=10, first=0, names=NAMES, ending="png"):
+    """`count` images per class in one folder per class; their numbers start at `first`."""
     for label, name in enumerate(names):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for number in range(first, first + count):
@@ -48,16 +48,16 @@ def load(place, **settings):
 
 
 def numbers(part):
-    """The numbers of the pictures of a part, after a check that each has the label of its class."""
+    """The numbers of the images of a part, after a check that each has the label of its class."""
     assert (part.images[:, 0, 0, 0] == 200 * part.labels).all()
     return set(part.images[:, 0, 0, 1].tolist())
 
 
 def check_drawn(splits, *, count):
-    """Train, validation and test hold each of `count` pictures per class once, in shares of 64, 16 and 20 %."""
+    """Train, validation and test hold each of `count` images per class once, in shares of 64, 16 and 20 %."""
     parts = [splits.train, splits.validation, splits.test]
     for part, share in zip(parts, (0.64, 0.16, 0.2), strict=True):
         assert np.abs(np.bincount(part.labels) - share * count).max() < 1
         numbers(part)
-    pictures = [tuple(image[0, 0]) for part in parts for image in part.images]
-    assert len(pictures) == len(set(pictures)) == 2 * count
+    images = [tuple(image[0, 0]) for part in parts for image in part.images]
+    assert len(images) == len(set(images)) == 2 * count

@@ -1,4 +1,4 @@
-"""The files of the pictures that a user names by folders, files, patterns or a list on standard input."""
+"""The files of the images that a user names by folders, files, patterns or a list on standard input."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import PIL.Image
 
-from hfprobe.data.pixels.pictures import MAX_PIXELS, pixel_limit
+from hfprobe.data.pixels.image_files import MAX_PIXELS, pixel_limit
 from hfprobe.data.sources.file_kinds import (
     ARCHIVE_ENDINGS,
     SYSTEM,
@@ -32,10 +32,10 @@ NAMED_AT_MOST = 5
 ALLOWED = "Allowed: folders, files, patterns such as 'photos/*.jpg', and - for a list of paths on standard input."
 
 
-def find_pictures(places: Iterable[str], *, read_input: bytes | None = None) -> list[str]:
-    """The paths of all pictures, in the order of `places`, each file once however often it is named.
+def find_images(places: Iterable[str], *, read_input: bytes | None = None) -> list[str]:
+    """The paths of all images, in the order of `places`, each file once however often it is named.
 
-    A folder gives the files with the ending of a picture in it and in its subfolders, sorted. Hidden files and system
+    A folder gives the files with the ending of an image in it and in its subfolders, sorted. Hidden files and system
     folders are skipped. Links are followed, but no folder is read twice. A file is taken whatever its ending, and
     whether or not it can be read. A pattern gives what a shell would make of it, without what is in system folders; a
     path that exists is never a pattern. A system folder is read if it is the only place.
@@ -46,7 +46,7 @@ def find_pictures(places: Iterable[str], *, read_input: bytes | None = None) -> 
             are never patterns; a path that does not exist is taken like a file that cannot be read.
 
     Raises:
-        InputError: no place; a place that does not exist, or a pattern without a match; archives only; no picture in
+        InputError: no place; a place that does not exist, or a pattern without a match; archives only; no image in
             all of them.
     """
     places = list(places)
@@ -76,12 +76,12 @@ def find_pictures(places: Iterable[str], *, read_input: bytes | None = None) -> 
             told,
         )
     if not search.paths:
-        raise InputError(f"There is no picture in {shorten(', '.join(map(repr, places)))}. {ALLOWED}")
+        raise InputError(f"There is no image in {shorten(', '.join(map(repr, places)))}. {ALLOWED}")
     return search.paths
 
 
 def expand_places(places: Sequence[str], *, read_input: bytes | None = None) -> list[str]:
-    """The files and folders that `places` stand for, see `find_pictures`; the folders are not searched.
+    """The files and folders that `places` stand for, see `find_images`; the folders are not searched.
 
     Raises:
         InputError: no place; a place that does not exist, or a pattern without a match.
@@ -92,7 +92,7 @@ def expand_places(places: Sequence[str], *, read_input: bytes | None = None) -> 
 def _expand_each(places: Sequence[str], *, read_input: bytes | None) -> Iterator[tuple[str, str]]:
     """Each place with each of the paths that it stands for."""
     if not places:
-        raise InputError(f"There is no picture to classify. {ALLOWED}")
+        raise InputError(f"There is no image to classify. {ALLOWED}")
     for place in places:
         if place == STANDARD_INPUT:
             found: Iterable[str] = _listed(read_input or b"")
@@ -177,15 +177,15 @@ def _listed(content: bytes) -> Iterator[str]:
     """The paths in a list, without empty ones.
 
     Raises:
-        InputError: the content is a picture.
+        InputError: the content is an image.
     """
     try:
         with pixel_limit(MAX_PIXELS):
             PIL.Image.open(BytesIO(content)).close()
-    except Exception:  # as it should be: a list of paths is no picture
+    except Exception:  # as it should be: a list of paths is no image
         pass
     else:
-        raise InputError("Standard input holds a picture, not a list of paths. Save it, and pass the path of the file.")
+        raise InputError("Standard input holds an image, not a list of paths. Save it, and pass the path of the file.")
     for line in content.split(b"\0") if b"\0" in content else content.splitlines():
         if line:
             yield os.fsdecode(line)

@@ -1,4 +1,4 @@
-"""Whatever a picture's kind, size, shape, orientation and depth: evaluated, published and piped, it is one picture."""
+"""Whatever an image's kind, size, shape, orientation and depth: evaluated, published and piped, it is one image."""
 
 import re
 import threading
@@ -11,7 +11,7 @@ import PIL.ImageOps
 import pytest
 from transformers.image_utils import load_image
 
-from helpers.picture_kinds import (
+from helpers.image_kinds import (
     CLASSES,
     KINDS,
     SIZES,
@@ -22,7 +22,7 @@ from helpers.picture_kinds import (
     tiff,
     write_folder,
 )
-from hfprobe.data.pixels.pictures import MAX_PIXELS, check_header, pixel_limit, read_picture
+from hfprobe.data.pixels.image_files import MAX_PIXELS, check_header, pixel_limit, read_image
 from hfprobe.models import build_model, find_family
 from hfprobe.system.errors import InputError
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.hostile
 def test_every_image_mode_is_read_as_upright_rgb(kind, size):
     content, expected = KINDS[kind](*SIZES[size])
     expected = ramp(*SIZES[size]) if expected is None else expected
-    image = read_picture(content).image
+    image = read_image(content).image
     assert image.mode == "RGB"
     assert image.size == SIZES[size]
     for channel in range(3):
@@ -49,19 +49,17 @@ def test_orientation_is_that_of_transformers(orientation, kind, tmp_path):
     exif = PIL.Image.Exif()
     exif[PIL.ExifTags.Base.Orientation] = orientation
     content = encode(grey(40, 24).convert("RGB"), kind, exif=exif)
-    (tmp_path / "picture").write_bytes(content)
-    expected = np.asarray(load_image(str(tmp_path / "picture")))
-    np.testing.assert_array_equal(np.asarray(read_picture(content).image), expected)
+    (tmp_path / "image").write_bytes(content)
+    expected = np.asarray(load_image(str(tmp_path / "image")))
+    np.testing.assert_array_equal(np.asarray(read_image(content).image), expected)
 
 
 def test_unusual_conversions_of_values_are_logged():
-    assert read_picture(KINDS["12 bits in a 16-bit PNG"](8, 8)[0]).note == (
+    assert read_image(KINDS["12 bits in a 16-bit PNG"](8, 8)[0]).note == (
         "16-bit files with values of at most 4,095 were read as 12-bit"
     )
-    assert (
-        read_picture(KINDS["float TIFF with its range"](8, 8)[0]).note == "Values from 0 to 1 were scaled to 0 to 255"
-    )
-    assert read_picture(KINDS["16-bit PNG"](8, 8)[0]).note is None
+    assert read_image(KINDS["float TIFF with its range"](8, 8)[0]).note == "Values from 0 to 1 were scaled to 0 to 255"
+    assert read_image(KINDS["16-bit PNG"](8, 8)[0]).note is None
 
 
 @pytest.mark.parametrize(
@@ -93,9 +91,9 @@ def test_what_the_header_shows_is_refused_without_decoding(tmp_path, monkeypatch
     limits = {reason: 1000 if "1,000" in reason else MAX_PIXELS for reason in contents}
     for reason, content in contents.items():
         with pytest.raises((ValueError, PIL.UnidentifiedImageError), match=re.escape(reason)):
-            read_picture(content, max_pixels=limits[reason])
+            read_image(content, max_pixels=limits[reason])
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda image: pytest.fail("an image was decoded"))
-    file = tmp_path / "picture"
+    file = tmp_path / "image"
     for reason, content in contents.items():
         file.write_bytes(content)
         for source in (content, file):
@@ -142,7 +140,7 @@ def test_the_limit_is_raised_for_all_threads_restored_at_the_end_and_warnings_st
 def test_the_limit_of_a_program_is_as_before_afterwards(own, monkeypatch):
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", own)
     with pixel_limit(MAX_PIXELS):
-        assert read_picture(encode(grey(100, 100), "PNG")).image.size == (100, 100)
+        assert read_image(encode(grey(100, 100), "PNG")).image.size == (100, 100)
         with pytest.raises(ValueError, match="it has 625,000,000 pixels; allowed: at most 178,956,970"):
             check_header(large(25_000))
     assert own == PIL.Image.MAX_IMAGE_PIXELS

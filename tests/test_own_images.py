@@ -1,6 +1,6 @@
-"""A user's own folder of pictures on the whole road: train, eval, compare, profile, label efficiency and predict.
+"""A user's own folder of images on the whole road: train, eval, compare, profile, label efficiency and predict.
 
-The pictures are scikit-learn's digits (8 x 8 pixels, ten classes) and cut-outs of two photographs that scikit-learn's
+The images are scikit-learn's digits (8 x 8 pixels, ten classes) and cut-outs of two photographs that scikit-learn's
 package holds (china.jpg and flower.jpg, 640 x 427 pixels); the cut-outs have many sizes.
 """
 
@@ -14,13 +14,13 @@ import pytest
 from sklearn.datasets import load_digits, load_sample_image
 
 from hfprobe.cli import main as console
-from hfprobe.data.sources.file_kinds import PICTURE_ENDINGS
+from hfprobe.data.sources.file_kinds import IMAGE_ENDINGS
 
 PROBE = ["--backbone", "test_byobnet", "--backbone_weights", "random"]
 
 
 def write_digits(folder):
-    """One folder per digit: 30 pictures of 8 x 8 pixels each."""
+    """One folder per digit: 30 images of 8 x 8 pixels each."""
     digits = load_digits()
     for label in range(10):
         (folder / f"digit {label}").mkdir(parents=True)
@@ -49,7 +49,7 @@ def write_photographs(folder):
 def run(tmp_path, monkeypatch, capsys):
     """Run a console command in this process, in an empty folder; its standard output."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("hfprobe.data.sources.file_kinds.readable_endings", lambda: PICTURE_ENDINGS)  # no HEIC
+    monkeypatch.setattr("hfprobe.data.sources.file_kinds.readable_endings", lambda: IMAGE_ENDINGS)  # no HEIC
     monkeypatch.setattr("hfprobe.tasks.label_efficiency.measure.LEAST_STEPS", 4)
 
     def call(*words):
@@ -68,7 +68,7 @@ def run(tmp_path, monkeypatch, capsys):
         (write_photographs, 64, ["china", "flower"], {"train": 64, "validation": 30, "test": 16}),
     ],
 )
-def test_a_folder_of_pictures_takes_every_command(run, tmp_path, write, side, classes, parts):
+def test_a_folder_of_images_takes_every_command(run, tmp_path, write, side, classes, parts):
     folder = write(tmp_path / "photos")
     quick = ["--dataset", "photos", "--epochs", 2, "--batch_size", 16]
     out = run("train", "--model", "cnn", *quick, "--output_dir", "runs/cnn")
