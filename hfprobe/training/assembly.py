@@ -44,7 +44,7 @@ def build_trainer(
         splits: train and validation are used; test is not touched.
     """
     choose_metric(config, splits)
-    settle_precision(config, model=model, processor=processor)
+    settle_precision(config)
     check_before_start(config=config, model=model, splits=splits)
     check_processor(model, processor)
     images_per_class = splits.images_per_class("train")

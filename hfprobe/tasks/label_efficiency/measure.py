@@ -70,8 +70,8 @@ def measure_label_efficiency(
     options = {name: config.model for name, config in settled.items()}
     splits = {}
     for name in models:
-        model, processor = build_model(name, labels=images.class_names, options=options[name])
-        settle_precision(settled[name], model=model, processor=processor)
+        settle_precision(settled[name])
+        _, processor = build_model(name, labels=images.class_names, options=options[name])
         splits[name] = images.decode("train", "validation", "test", processor=processor)
     setting: dict[str, Any] = {
         "class_names": images.class_names,
