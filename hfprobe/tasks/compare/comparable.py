@@ -79,7 +79,7 @@ def _order_classes(result: EvalResult, *, like: EvalResult) -> EvalResult:
         return result
     order = [result.class_names.index(name) for name in like.class_names]
     provenance = dict(result.provenance)
-    pictures = provenance.get("pictures_fingerprint")  # reports of earlier versions have none
+    pictures = provenance.get("pictures_fingerprint")
     if pictures is not None and pictures == like.provenance.get("pictures_fingerprint"):
         provenance["split_fingerprint"] = like.provenance["split_fingerprint"]
     return replace(
