@@ -57,7 +57,7 @@ def main() -> None:
             print(f"\n{name}")
             table[name] = measure(ways, rounds=arguments.rounds)
     precision, reason = find_faster(device)
-    print(f"\n{describe_machine()}\n--precision auto takes {precision or 'what it measures'}: {reason}.")
+    print(f"\n{describe_machine()}\n--precision auto takes {precision or 'fp32'}: {reason}.")
     print("\n| | float32, s | bfloat16, s | speed, bfloat16 / float32 |\n| --- | --- | --- | --- |")
     for name, seconds in table.items():
         medians = " | ".join(f"{sorted(seconds[key])[len(seconds[key]) // 2]:.3f}" for key in ("fp32", "bf16"))

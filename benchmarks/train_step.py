@@ -64,7 +64,7 @@ def make_trainer(split: ImageSplit, *, folder: str, **settings: Any) -> ProbeTra
     model, processor = build_model("cnn", labels=LABELS, options=config.model)
     few = draw_split(100, seed=1)
     splits = Splits(train=split, validation=few, test=few, class_names=LABELS, source="generated")
-    config = settle(config, model=model, processor=processor, splits=splits)
+    config = settle(config, splits)
     trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
     trainer.remove_callback(EpochLines)
     return trainer

@@ -33,38 +33,22 @@ def blob_link(checksum: str) -> str:
 def verify_revision(revision: Revision) -> None:
     """Check that a revision holds exactly the files that were pushed, with their content.
 
-    The content decides, not whether a file is a link: a hub folder may be copied or unpacked without links. Revisions
-    of earlier versions have no list of checksums: there a link names the checksum of its file, and any other file must
-    equal one of the blobs.
+    The content decides, not whether a file is a link: a hub folder may be copied or unpacked without links.
 
     Raises:
-        InputError: a file was changed, removed or added; the first one is named.
+        InputError: a file was changed, removed or added; the first one is named. The list of checksums is missing.
     """
-    repository = revision.path.parent.parent
-    pushed = _read_checksums(repository / "sums" / revision.commit)
+    what, remedy = f"{revision.name}@{revision.commit[:12]}", "Use an older revision, or train and push again."
+    checksums = revision.path.parent.parent / "sums" / revision.commit
+    try:
+        lines = re.findall(r"^([0-9a-f]{64})  (.+)$", checksums.read_text(), re.MULTILINE)
+    except (OSError, ValueError) as error:
+        raise InputError(f"The checksums of {what} in '{checksums}' cannot be read. {remedy}") from error
+    pushed = {name: checksum for checksum, name in lines}
     for name in sorted({file.name for file in revision.path.iterdir()} | pushed.keys()):
         file = revision.path / name
-        found = sha256(file) if file.is_file() else "none"
-        if pushed:
-            intact = pushed.get(name) == found
-        elif file.is_symlink():
-            intact = os.readlink(file) == blob_link(found)
-        else:
-            intact = (repository / "blobs" / found).is_file()
-        if not intact:
-            raise InputError(
-                f"'{name}' of {revision.name}@{revision.commit[:12]} is damaged: it is not the file that was pushed. "
-                "Use an older revision, or train and push again."
-            )
-
-
-def _read_checksums(file: Path) -> dict[str, str]:
-    """File name -> SHA-256; empty if the revision has no list of checksums, or one that cannot be read."""
-    try:
-        lines = re.findall(r"^([0-9a-f]{64})  (.+)$", file.read_text(), re.MULTILINE)
-    except (OSError, ValueError):
-        return {}
-    return {name: checksum for checksum, name in lines}
+        if not file.is_file() or pushed.get(name) != sha256(file):
+            raise InputError(f"'{name}' of {what} is damaged: it is not the file that was pushed. {remedy}")
 
 
 def published_content(file: Path) -> str | bytes:

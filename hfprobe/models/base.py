@@ -79,8 +79,7 @@ class ModelFamily(Generic[ModelT, OptionsT]):
         sanity_learning_rate: learning rate of Adam for the check that the model can overfit one batch.
         fixed_statistics: whether images must be normalised with one fixed mean and standard deviation, as for a
             pretrained backbone. Otherwise the training images set them, unless they are the default dataset.
-        frozen_precision: name of the option with the precision of the frozen part, which `run_frozen` runs; None: there
-            is no such option.
+        frozen_precision: name of the option with the precision of the frozen part; None: there is no such option.
         profile_batch_size: images per batch in a profile of this model, in addition to the sizes common to all models.
         memory_remedy: what to pass if `memory_needed` exceeds the memory of the machine.
     """
@@ -118,10 +117,6 @@ class ModelFamily(Generic[ModelT, OptionsT]):
         Raises:
             InputError: an option cannot be used.
         """
-        raise NotImplementedError
-
-    def run_frozen(self, model: ModelT, images: torch.Tensor) -> object:
-        """Run the frozen part of the model on images (B, 3, H, W); only for models with `frozen_precision`."""
         raise NotImplementedError
 
     def initialize(self, model: ModelT, *, options: OptionsT, images: ImageBatches) -> None:

@@ -17,5 +17,5 @@ def calibration_temperature(model: PreTrainedModel) -> float:
     """
     found = getattr(model.config, "calibration_temperature", None)
     if found is None:
-        raise InputError("This model has no temperature: it was trained by an older hfprobe. Train it again.")
+        raise InputError("This model has no temperature: hfprobe did not train it. Train it again.")
     return found

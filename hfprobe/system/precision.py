@@ -5,8 +5,6 @@ The imports at the top are the fast ones: the settings of a run are checked with
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,8 +19,6 @@ PRECISIONS = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}
 UNITS = {"avx512_bf16", "amx_bf16", "bf16"}  # in /proc/cpuinfo, of x86 and of Arm
 # Training steps of SimpleCNN; on a processor with AVX-512 and no units 2.4 times. See benchmarks/precision.py.
 EMULATION = "about 2.5 times as long as in float32"
-# A difference below this may be noise; float32 is then taken.
-LEAST_GAIN = 1.1
 LEAST_CAPABILITY = (8, 0)  # of NVIDIA's Ampere generation
 
 
@@ -53,7 +49,7 @@ def torch_uses_units() -> bool:
 def find_faster(device: torch.device) -> tuple[Precision | None, str]:
     """The precision that a device computes faster, fp32 or bf16, and the reason, for a log line.
 
-    The precision is None where only a measurement can tell.
+    The precision is None where neither the device nor torch tells.
     """
     import torch
 
@@ -63,7 +59,7 @@ def find_faster(device: torch.device) -> tuple[Precision | None, str]:
         is_fast = capability >= LEAST_CAPABILITY
         return "bf16" if is_fast else "fp32", f"the GPU has compute capability {found}, and {least} is needed for bf16"
     if device.type == "cuda":
-        return None, "the compute capability of this GPU does not tell"
+        return None, "this GPU does not tell whether it computes faster in bf16"
     if device.type != "cpu":
         return "fp32", f"bf16 is used on a GPU of NVIDIA or AMD and on a CPU, and the device is {device.type}"
     units = has_bf16_units()
@@ -74,25 +70,3 @@ def find_faster(device: torch.device) -> tuple[Precision | None, str]:
     if torch_uses_units():
         return "bf16", "this CPU has native bfloat16 support, and torch uses it"
     return None, "this CPU has native bfloat16 support, and torch does not use it"
-
-
-def measure_speedup(step: Callable[[], object], *, device: torch.device, seconds: float = 1.0) -> float:
-    """How many times as fast a step is under bfloat16 autocast as in float32: the fastest of both, measured in turn.
-
-    Args:
-        step: a function that runs one step.
-        seconds: no step is begun after this time; each precision is measured once at least.
-    """
-    import torch
-
-    fastest = {False: float("inf"), True: float("inf")}
-    end = time.perf_counter() + seconds
-    while fastest[True] == float("inf") or time.perf_counter() + sum(fastest.values()) < end:
-        for bf16 in fastest:
-            start = time.perf_counter()
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-                step()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            fastest[bf16] = min(fastest[bf16], time.perf_counter() - start)
-    return fastest[False] / fastest[True]

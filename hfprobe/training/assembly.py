@@ -36,9 +36,9 @@ from hfprobe.training.trainer import ProbeTrainer, identity
 logger = logging.getLogger(__name__)
 
 
-def settle(config: RunConfig, *, model: PreTrainedModel, processor: BaseImageProcessor, splits: Splits) -> RunConfig:
-    """The run with a value for each setting that was left to the model, the images and the machine."""
-    return settle_precision(choose_metric(config, splits), model=model, processor=processor)
+def settle(config: RunConfig, splits: Splits) -> RunConfig:
+    """The run with a value for each setting that was left to its images and to the machine."""
+    return settle_precision(choose_metric(config, splits))
 
 
 def build_trainer(

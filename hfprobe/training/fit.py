@@ -216,9 +216,8 @@ def check_figures(predicted: PredictionOutput, *, logged: dict[str, Any], evalua
     if not np.isfinite(predicted.predictions).all():
         raise CheckFailedError("The model's predictions are not finite. Nothing was pushed. Use a smaller --lr.")
     found = {name: predicted.metrics[f"test_{name}"] for name in (*METRIC_NAMES, "loss")}
-    # Earlier versions did not log balanced accuracy.
-    expected = {name: logged[f"eval_{name}"] for name in ("accuracy", "macro_f1", "loss")}
-    counted = all(found[name] == expected[name] for name in ("accuracy", "macro_f1"))
+    expected = {name: logged[f"eval_{name}"] for name in found}
+    counted = all(found[name] == expected[name] for name in METRIC_NAMES)
     if counted and math.isclose(found["loss"], expected["loss"], rel_tol=1e-4, abs_tol=1e-6):
         return found
     text = (

@@ -1,47 +1,35 @@
-"""The precision of a run: `auto` replaced by what the device computes faster, once the model is built."""
+"""The precision of a run: `auto` replaced by what the device computes faster, before the run starts."""
 
 from __future__ import annotations
 
-import copy
 import logging
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-import torch
 from accelerate.utils import broadcast_object_list
-from transformers import BaseImageProcessor, PreTrainedModel
 
-from hfprobe.data.pixels.transforms import input_size
 from hfprobe.models import find_family
 from hfprobe.settings.run_config import RunConfig
-from hfprobe.system.precision import EMULATION, LEAST_GAIN, PRECISIONS, Precision, find_faster, measure_speedup
+from hfprobe.system.precision import EMULATION, PRECISIONS, Precision, find_faster
 from hfprobe.training.record import find_precision, read_record
 from hfprobe.training.run_files import RUN_FILE
 
 logger = logging.getLogger(__name__)
 
-# Images in a measured step: few, so that several steps of a large backbone fit into a second.
-MEASURED_IMAGES = 8
 
-
-def settle_precision(config: RunConfig, *, model: PreTrainedModel, processor: BaseImageProcessor) -> RunConfig:
+def settle_precision(config: RunConfig) -> RunConfig:
     """The run with what `auto` stands for in its settings, so that every record has it; one log line says why.
 
     That is `precision`, and the option for the frozen part of the model where it has one.
-    Where neither the processor nor torch can tell, some steps of the model are measured. All processes of a run take
-    what the main process found. A resumed run takes what its record says, except bfloat16 on a device without units.
-
-    Args:
-        model, processor: of the run, not changed.
+    A device that is not known to have native bfloat16 support computes in float32. All processes of a run take what the
+    main process found. A resumed run takes what its record says, except bfloat16 on a device without native support.
     """
     arguments = config.training
     if "precision" in config.ignored_settings:
         if not arguments.bf16 and (arguments.precision == "bf16" or arguments.recorded_precision == "auto"):
             config = config.with_training(precision="fp32", mixed_precision="no")
     elif arguments.recorded_precision == "auto":
-        found, reason = _choose("precision", config, model, processor)
+        found, reason = _choose("precision", config)
         config = config.with_training(precision=found, mixed_precision="bf16" if found == "bf16" else "no")
         how = "in mixed precision: bf16" if found == "bf16" else "in float32"
         logger.info("Training %s, because %s.", how, reason)
@@ -52,15 +40,13 @@ def settle_precision(config: RunConfig, *, model: PreTrainedModel, processor: Ba
             logger.warning("This CPU has no native bfloat16 support: training takes %s.", EMULATION)
     frozen = find_family(arguments.model).frozen_precision
     if frozen is not None and getattr(config.model, frozen) == "auto" and frozen not in config.ignored_settings:
-        found, reason = _choose(frozen, config, model, processor)
+        found, reason = _choose(frozen, config)
         config = replace(config, model=replace(config.model, **{frozen: found}))
         logger.info("Features of the training images in %s, because %s.", found, reason)
     return config
 
 
-def _choose(
-    name: str, config: RunConfig, model: PreTrainedModel, processor: BaseImageProcessor
-) -> tuple[Precision, str]:
+def _choose(name: str, config: RunConfig) -> tuple[Precision, str]:
     """fp32 or bf16 for one setting, and the reason."""
     arguments = config.training
     found, reason = find_faster(arguments.device)
@@ -72,28 +58,5 @@ def _choose(
             before = find_precision(settings["training"])
         if found is None or before == "fp32":  # otherwise the difference is refused
             found, reason = before, "the run was started so"
-    if found is None:
-        images = torch.zeros(MEASURED_IMAGES, 3, *2 * [input_size(processor)])
-        images = images.to(arguments.device, memory_format=torch.channels_last)
-        if name == "precision":
-            step = _make_training_step(model, images)
-        else:
-            model.to(images.device, memory_format=torch.channels_last).eval()
-            step = partial(find_family(arguments.model).run_frozen, model, images)
-        gain = measure_speedup(step, device=arguments.device)
-        found = "bf16" if gain >= LEAST_GAIN else "fp32"
-        reason = f"{reason}; measured, bf16 is {gain:.2f} times as fast as fp32"
-    found, reason = broadcast_object_list([found, reason])
+    found, reason = broadcast_object_list([found or "fp32", reason])
     return found, reason
-
-
-def _make_training_step(model: PreTrainedModel, images: torch.Tensor) -> Callable[[], object]:
-    """A function that computes the gradients of a copy of the model; random numbers are drawn as before afterwards."""
-    model = copy.deepcopy(model).to(images.device, memory_format=torch.channels_last).train()
-    labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-
-    def step() -> None:
-        with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
-            model(pixel_values=images, labels=labels).loss.backward()
-
-    return step

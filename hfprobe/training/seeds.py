@@ -91,8 +91,7 @@ def summarize_seeds(runs: list[RunConfig], *, folder: Path) -> dict[str, Any]:
     folders = [Path(run.training.output_dir) for run in runs]
     records = [read_record(run) for run in folders]
     results = [record["result"] for record in records]
-    known = [name for name in METRIC_NAMES if all(name in result["metrics"] for result in results)]  # earlier versions
-    values = {f"validation_{name}": [result["metrics"][name] for result in results] for name in known}
+    values = {f"validation_{name}": [result["metrics"][name] for result in results] for name in METRIC_NAMES}
     values["seconds"] = [result["seconds"] for result in results]
     return {
         "model": runs[0].training.model,
@@ -104,7 +103,7 @@ def summarize_seeds(runs: list[RunConfig], *, folder: Path) -> dict[str, Any]:
             pushed | {"hub_dir": path_from(folder, run / pushed["hub_dir"])}
             for run, pushed in zip(folders, (record["pushed"] for record in records), strict=True)
         ],
-        "leading": [name for name in leading_metrics(results[0].get("images_per_class", [1])) if name in known],
+        "leading": leading_metrics(results[0]["images_per_class"]),
         **{name: summarize_values(found) for name, found in values.items()},
     }
 

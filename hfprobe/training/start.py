@@ -88,7 +88,7 @@ def run_training(config: RunConfig, *, images: Images | None = None) -> Finished
         model, processor = build_model(config.training.model, labels=images.class_names, options=config.model)
         splits = images.decode("train", "validation", processor=processor)
     with claimed(config.training) as output_dir:
-        config = settle(config, model=model, processor=processor, splits=splits)
+        config = settle(config, splits)
         trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
         result = train(trainer, config=config, splits=splits)
         if not is_main_process():

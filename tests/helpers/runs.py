@@ -21,7 +21,7 @@ def small_run(dataset_folder, folder, *, diverges=False, **values):
     set_seed(config.training.seed)
     model, processor = build_model("cnn", labels=CLASSES, options=config.model)
     splits = load_splits(config.data, seed=config.training.seed)
-    config = settle(config, model=model, processor=processor, splits=splits)
+    config = settle(config, splits)
     trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
     return trainer, train(trainer, config=config, splits=splits)
 

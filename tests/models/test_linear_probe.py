@@ -38,7 +38,7 @@ def run_probe(dataset_folder, folder, **values):
     torch.manual_seed(0)
     model, processor = build_model("vit", labels=CLASSES, options=config.model)
     splits = load_splits(config.data, seed=42)
-    config = settle(config, model=model, processor=processor, splits=splits)
+    config = settle(config, splits)
     trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
     return trainer, train(trainer, config=config, splits=splits)
 

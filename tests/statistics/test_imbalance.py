@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 
@@ -7,7 +5,6 @@ from helpers.results import imbalanced_result, make_result, without_images
 from hfprobe.statistics.imbalance import are_imbalanced, score_baseline, summarize_scores
 from hfprobe.statistics.intervals import score_predictions
 from hfprobe.tasks.compare.measure import compare
-from hfprobe.tasks.evaluate.result import METRICS_FILE, EvalResult
 
 
 @pytest.mark.parametrize(
@@ -48,7 +45,7 @@ def test_the_baseline_answers_the_most_frequent_class_of_training():
         "macro_f1": pytest.approx(2 * 100 / (100 + 320) / 3),
         "balanced_accuracy": pytest.approx(1 / 3),
     }
-    # Models of earlier versions do not record it.
+    # A result without its training run.
     assert imbalanced_result().metrics["baseline"]["class"] == "cat"
 
 
@@ -86,15 +83,6 @@ def test_with_imbalanced_classes_a_model_must_be_better_by_balanced_accuracy_too
     assert metrics["balanced_accuracy"] < baseline["balanced_accuracy"]
     found = summarize_scores(metrics | {"baseline": baseline}, images_per_class=[20, 5, 5])
     assert found[-1].startswith("The model is not better than always answering 'a', the most frequent class: macro-F1 ")
-
-
-def test_a_report_of_an_earlier_version_gets_the_new_metrics(tmp_path):
-    result = imbalanced_result()
-    result.save(tmp_path)
-    content = json.loads((tmp_path / METRICS_FILE).read_text())
-    del content["balanced_accuracy"], content["baseline"], content["intervals"]["balanced_accuracy"]
-    (tmp_path / METRICS_FILE).write_text(json.dumps(content))
-    assert EvalResult.load(tmp_path).metrics == result.metrics
 
 
 def test_the_verdict_begins_with_macro_f1_if_classes_are_imbalanced():

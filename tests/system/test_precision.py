@@ -1,10 +1,8 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 
 from hfprobe.system import precision
-from hfprobe.system.precision import find_faster, has_bf16_units, measure_speedup
+from hfprobe.system.precision import find_faster, has_bf16_units
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -62,19 +60,3 @@ def test_units_of_a_processor(monkeypatch, tmp_path, text, expected):
 def test_torch_that_is_kept_to_older_instructions_does_not_use_units(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     assert precision.torch_uses_units() is False
-
-
-@pytest.mark.parametrize(("slow", "expected"), [(False, 3), (True, 1 / 3)])
-def test_the_speedup_is_measured_in_turn(monkeypatch, slow, expected):
-    order, passed = [], []
-    monkeypatch.setattr(precision, "time", SimpleNamespace(perf_counter=lambda: sum(passed)))
-
-    def step():
-        order.append(torch.is_autocast_enabled("cpu"))
-        passed.append(3 if order[-1] is slow else 1)
-
-    assert measure_speedup(step, device=CPU, seconds=21) == pytest.approx(expected)
-    assert order == [False, True] * 5  # 4 s each time
-    order.clear()
-    measure_speedup(step, device=CPU, seconds=0)
-    assert order == [False, True]  # each once, however short the time

@@ -25,7 +25,7 @@ def test_principal_filters_are_set_before_training(dataset_folder, tmp_path):
     config = make_run(dataset=str(dataset_folder), output_dir=str(tmp_path), first_filters="principal", use_cpu=True)
     model, processor = build_model("cnn", labels=CLASSES, options=config.model)
     splits = load_splits(config.data, seed=42)
-    config = settle(config, model=model, processor=processor, splits=splits)
+    config = settle(config, splits)
     build_trainer(config=config, model=model, processor=processor, splits=splits)
     filters = model.features[0].weight
     torch.testing.assert_close(filters[27:54], -filters[:27])
@@ -38,7 +38,7 @@ def test_images_are_normalised_by_their_own_statistics_unless_they_are_the_defau
         model, processor = build_model("cnn", labels=CLASSES, options=config.model)
         splits = load_splits(config.data, seed=42)
         config.data.dataset = dataset
-        config = settle(config, model=model, processor=processor, splits=splits)
+        config = settle(config, splits)
         trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
         assert trainer.train_dataset.processor is trainer.eval_dataset.processor is processor
         means[dataset] = list(processor.image_mean)
@@ -104,7 +104,7 @@ def test_a_metric_that_was_passed_or_that_chooses_nothing_is_left_alone(imbalanc
     caplog.set_level(logging.INFO, "hfprobe")
     config = make_run(dataset=str(imbalanced_folder), output_dir=str(tmp_path), use_cpu=True, **values)
     model, processor = build_model("cnn", labels=CLASSES, options=config.model)
-    config = settle(config, model=model, processor=processor, splits=load_splits(config.data, seed=42))
+    config = settle(config, load_splits(config.data, seed=42))
     trainer = build_trainer(config=config, model=model, processor=processor, splits=load_splits(config.data, seed=42))
     assert trainer.args.metric_for_best_model == "accuracy"
     assert LINE not in caplog.messages
@@ -169,7 +169,7 @@ def test_the_weights_reach_the_exact_head(imbalanced_folder, tmp_path):
         torch.manual_seed(0)
         model, processor = build_model("probe", labels=CLASSES, options=config.model)
         splits = load_splits(config.data, seed=42)
-        config = settle(config, model=model, processor=processor, splits=splits)
+        config = settle(config, splits)
         trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
         train(trainer, config=config, splits=splits)
         logits = torch.from_numpy(trainer.predict(trainer.eval_dataset).predictions)

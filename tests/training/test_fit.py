@@ -100,7 +100,7 @@ def test_metrics_of_an_earlier_process_may_differ_and_the_new_ones_are_reported(
     logits = np.eye(2, dtype=np.float32)
     now = {"test_accuracy": 1.0, "test_macro_f1": 1.0, "test_balanced_accuracy": 1.0, "test_loss": 0.3}
     predicted = PredictionOutput(predictions=logits, label_ids=np.arange(2), metrics=now)
-    logged = {"eval_accuracy": 0.5, "eval_macro_f1": 0.5, "eval_loss": 0.4, "step": 8}
+    logged = {"eval_accuracy": 0.5, "eval_macro_f1": 0.5, "eval_balanced_accuracy": 0.5, "eval_loss": 0.4, "step": 8}
     found = check_figures(predicted, logged=logged, evaluated_here=False)
     assert found == {"accuracy": 1.0, "macro_f1": 1.0, "balanced_accuracy": 1.0, "loss": 0.3}
     assert "The weights of step 8 were evaluated with accuracy 50.00%" in caplog.text

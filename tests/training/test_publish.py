@@ -49,7 +49,7 @@ def test_the_card_and_the_record_list_settings_that_have_an_effect(dataset_folde
     set_seed(config.training.seed)
     model, processor = build_model(config.training.model, labels=CLASSES, options=config.model)
     splits = load_splits(config.data, seed=config.training.seed)
-    config = settle(config, model=model, processor=processor, splits=splits)
+    config = settle(config, splits)
     trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
     result = train(trainer, config=config, splits=splits)
     card = (push_best(trainer, config=config, splits=splits, result=result).path / "README.md").read_text()

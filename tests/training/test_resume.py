@@ -37,7 +37,7 @@ def run(folder, dataset, **values):
     model, processor = build_model(config.training.model, labels=images.class_names, options=config.model)
     splits = images.decode("train", "validation", processor=processor)
     with claimed(config.training):
-        config = settle(config, model=model, processor=processor, splits=splits)
+        config = settle(config, splits)
         trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
         return train(trainer, config=config, splits=splits)
 

@@ -100,8 +100,7 @@ def decode_images(
     record = json.loads((kept / RECORD_FILE).read_text())
     for note, count in record["notes"].items():
         logger.info("%s (%d of %d %s images).", note, count, len(index), part)
-    # Records of earlier versions have no such entry: they are of images that could all be read.
-    lost = {int(position): reason for position, reason in record.get("unreadable", {}).items()}
+    lost = {int(position): reason for position, reason in record["unreadable"].items()}
     if was_kept and lost and _can_read_one(rows.select(lost), processor=processor, max_pixels=max_pixels):
         # Then the reason was not in the file: too many open files, or no decoder for its format.
         shutil.rmtree(kept)

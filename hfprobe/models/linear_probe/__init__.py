@@ -16,7 +16,6 @@ from hfprobe.system.setting import AUGMENTATION, GRADIENT_TRAINING, Setting, che
 
 if TYPE_CHECKING:  # slow to import
     import numpy as np
-    import torch
     from transformers import BaseImageProcessor
 
     from hfprobe.data.pixels.store import ImageSplit
@@ -192,9 +191,6 @@ class LinearProbeFamily(ModelFamily["LinearProbe", LinearProbeOptions]):
         return FeatureBatches(
             extract_features(model=model, processor=processor, split=split, seed=seed, name=name, **what)
         )
-
-    def run_frozen(self, model: LinearProbe, images: torch.Tensor) -> torch.Tensor:
-        return model.extract_features(images)
 
     def is_solved(self, options: LinearProbeOptions) -> bool:
         return options.head == "exact"

@@ -142,8 +142,7 @@ def cache_key(view: View) -> str:
         "dtype": str(next(view.model.parameters()).dtype),
         "timm": libraries["timm"],
         "torch": libraries["torch"],
-        # Of fp32, the key is that of earlier versions.
-        **({"precision": view.precision} if view.precision != "fp32" else {}),
+        "precision": view.precision,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 

@@ -79,7 +79,7 @@ def _order_classes(result: EvalResult, *, like: EvalResult) -> EvalResult:
         return result
     order = [result.class_names.index(name) for name in like.class_names]
     provenance = dict(result.provenance)
-    fingerprint = provenance.get("images_fingerprint")  # reports of earlier versions have none
+    fingerprint = provenance.get("images_fingerprint")
     if fingerprint is not None and fingerprint == like.provenance.get("images_fingerprint"):
         provenance["split_fingerprint"] = like.provenance["split_fingerprint"]
     return replace(

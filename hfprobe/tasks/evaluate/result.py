@@ -33,8 +33,6 @@ PREDICTIONS_FILE = "predictions.parquet"
 MISTAKES_FILE = "mistakes.parquet"
 # Entries of the provenance that reports and comparisons need.
 PROVENANCE_KEYS = ("model", "model_revision", "split", "split_fingerprint", "versions")
-# Metrics that reports of earlier versions lack.
-NEWER_METRICS = ("balanced_accuracy", "baseline")
 
 
 @dataclass(frozen=True, repr=False)
@@ -94,7 +92,7 @@ class EvalResult:
         return leading_metrics(self.images_per_class)
 
     def _score_baseline(self) -> dict[str, Any]:
-        # Models of earlier versions do not record the class: the most frequent one of these images stands in.
+        # Where the training run is not recorded, the most frequent class of these images stands in.
         most = self.class_names[int(self.images_per_class.argmax())]
         answer = self.provenance.get("run_majority_class", most)
         return score_baseline(self.labels, class_names=self.class_names, answer=answer)
@@ -168,7 +166,7 @@ class EvalResult:
                 files=tuple(predictions["file"].to_pylist()) if "file" in predictions else (),
             )
             summary = result.metrics
-            recorded = {key: content.pop(key, *([None] if key in NEWER_METRICS else [])) for key in summary}
+            recorded = {key: content.pop(key) for key in summary}
             # Counts, not shares: another version of a library may round shares differently.
             if recorded["confusion_matrix"] != summary["confusion_matrix"]:
                 raise ValueError(f"{PREDICTIONS_FILE} and {METRICS_FILE} are not of the same evaluation")

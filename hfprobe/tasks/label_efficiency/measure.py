@@ -68,8 +68,8 @@ def measure_label_efficiency(
     }
     splits = {}
     for name in models:
-        model, processor = build_model(name, labels=images.class_names, options=settled[name].model)
-        settled[name] = settle_precision(settled[name], model=model, processor=processor)
+        settled[name] = settle_precision(settled[name])
+        _, processor = build_model(name, labels=images.class_names, options=settled[name].model)
         splits[name] = images.decode("train", "validation", "test", processor=processor)
     options = {name: config.model for name, config in settled.items()}
     setting: dict[str, Any] = {

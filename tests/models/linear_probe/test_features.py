@@ -105,14 +105,6 @@ def test_change_of_any_part_of_the_cache_key_is_a_cache_miss(probe, split, part,
     assert after != before
 
 
-def test_the_key_of_float32_features_is_that_of_versions_without_a_precision(probe, split, monkeypatch):
-    model, processor = probe
-    seen, dumps = [], features.json.dumps
-    monkeypatch.setattr(features.json, "dumps", lambda parts, **how: seen.append(parts) or dumps(parts, **how))
-    features.cache_key(View(model, processor, split, number=0, seed=0))
-    assert seen[-1].keys() == {"backbone", "weights", "preprocessing", "images", "view", "dtype", "timm", "torch"}
-
-
 def test_features_in_bfloat16_are_kept_apart_as_float32(probe, split):
     model, processor = probe
     exact = extract_features(model=model, processor=processor, split=split).features

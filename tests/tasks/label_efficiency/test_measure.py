@@ -126,7 +126,7 @@ def test_a_measured_network_is_bit_identical_to_the_one_that_train_trains(images
     model, processor = build_model("cnn", labels=splits.class_names, options=config.model)
     positions = label_efficiency._positions(splits.train.labels, count=8, seed=3)
     few = replace(splits, train=splits.train.take(positions))
-    config = assembly.settle(config, model=model, processor=processor, splits=few)
+    config = assembly.settle(config, few)
     trainer = assembly.build_trainer(config=config, model=model, processor=processor, splits=few)
     train(trainer, config=config, splits=few)
 
