@@ -104,7 +104,7 @@ def summarize_seeds(runs: list[RunConfig], *, folder: Path) -> dict[str, Any]:
             for run, pushed in zip(folders, (record["pushed"] for record in records), strict=True)
         ],
         "leading": [name for name in leading_metrics(results[0].get("images_per_class", [1])) if name in known],
-        **{name: summarize_values(found) for name, found in values.items()},
+        **{name: vars(summarize_values(found)) for name, found in values.items()},
     }
 
 
