@@ -52,7 +52,7 @@ def describe_ratio(slow: np.ndarray, fast: np.ndarray) -> str:
 
 def describe_machine() -> str:
     """The hardware, the versions and the current load average, in one line."""
-    device, versions = provenance.describe_hardware(provenance.hardware()), provenance.versions()
+    device, versions = provenance.describe_hardware(provenance.find_hardware()), provenance.versions()
     libraries = ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "transformers", "timm"))
     return f"{device}; {libraries}; load average {os.getloadavg()[0]:.1f}"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,20 @@ BINS = 15
 TEMPERATURES = (np.exp(-3), np.exp(3))  # range of the search for a temperature
 
 
-def summarize_values(values: list[float]) -> dict[str, Any]:
-    """`mean`, `std` (sample standard deviation with n - 1; 0 for a single value), `n` and `values`."""
-    return {
-        "mean": statistics.fmean(values),
-        "std": statistics.stdev(values) if len(values) > 1 else 0.0,
-        "n": len(values),
-        "values": values,
-    }
+@dataclass(frozen=True)
+class Summary:
+    """Of `n` values: `std` is the sample standard deviation with n - 1; 0 for a single value."""
+
+    mean: float
+    std: float
+    n: int
+    values: list[float]
+
+
+def summarize_values(values: list[float]) -> Summary:
+    """Mean and standard deviation of at least one value."""
+    std = statistics.stdev(values) if len(values) > 1 else 0.0
+    return Summary(mean=statistics.fmean(values), std=std, n=len(values), values=values)
 
 
 def metric_intervals(*, labels: np.ndarray, predictions: np.ndarray, seed: int = 0) -> dict[str, list[float]]:

@@ -6,6 +6,7 @@ import configparser
 import os
 import platform
 import subprocess
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -46,20 +47,32 @@ def _git(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.strip()
 
 
-def hardware() -> dict[str, str | int]:
-    """`processor`, `cores` that this process may use, `torch_threads`, and `gpu` if there is one."""
+@dataclass(frozen=True)
+class Hardware:
+    """What a result was measured on; `cores`: those that the process may use, `gpu`: None if there is none."""
+
+    processor: str
+    cores: int
+    torch_threads: int
+    gpu: str | None = None
+
+
+def find_hardware() -> Hardware:
+    """The hardware of this machine."""
     import torch
 
-    cores = count_cores()
-    found: dict[str, str | int] = {"processor": _processor(), "cores": cores, "torch_threads": torch.get_num_threads()}
-    if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-    return found
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return Hardware(_processor(), count_cores(), torch.get_num_threads(), gpu)
 
 
-def describe_hardware(found: dict[str, str | int]) -> str:
-    """The result of `hardware` as a short text."""
-    return str(found.get("gpu") or f"{found['cores']} cores of an {found['processor']}, no GPU")
+def hardware() -> dict[str, str | int]:
+    """The hardware of this machine as run.json records it, without `gpu` if there is none."""
+    return {name: value for name, value in vars(find_hardware()).items() if value is not None}
+
+
+def describe_hardware(found: Hardware) -> str:
+    """The hardware as a short text."""
+    return found.gpu or f"{found.cores} cores of an {found.processor}, no GPU"
 
 
 def _processor() -> str:

@@ -104,7 +104,7 @@ def summarize_seeds(runs: list[RunConfig], *, folder: Path) -> dict[str, Any]:
             for run, pushed in zip(folders, (record["pushed"] for record in records), strict=True)
         ],
         "leading": leading_metrics(results[0]["images_per_class"]),
-        **{name: summarize_values(found) for name, found in values.items()},
+        **{name: vars(summarize_values(found)) for name, found in values.items()},
     }
 
 

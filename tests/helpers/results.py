@@ -4,7 +4,9 @@ import dataclasses
 
 import numpy as np
 
+from hfprobe.system.provenance import Hardware
 from hfprobe.tasks.evaluate.result import EvalResult
+from hfprobe.tasks.label_efficiency.result import LabelEfficiency, Point, Setting
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63606060000000040001f61738550000"
@@ -102,3 +104,19 @@ def profile_of(**networks):
     hardware = {"processor": "something", "cores": 2, "torch_threads": 2}
     versions = {"torch": "2"}
     return {"models": models, **measured, "warmup_steps": 10, "hardware": hardware, "versions": versions}
+
+
+HARDWARE = Hardware(processor="something", cores=2, torch_threads=2)
+VERSIONS = dict.fromkeys(("python", "torch", "transformers", "timm"), "1")
+
+
+def label_efficiency_of(models, *, class_names=("cat", "dog"), options=None):
+    """One point of each model."""
+    points = [Point(name, shots=1, seed=1, accuracy=0.5, n=4, seconds=1.0) for name in models]
+    setting = Setting(list(class_names), data_fingerprint="f" * 64, options=options or {})
+    return LabelEfficiency(setting, points, HARDWARE, VERSIONS)
+
+
+def saved_results():
+    """A result of each kind that commands save, by the name of its file."""
+    return {"label_efficiency.json": label_efficiency_of(["cnn"], options={"cnn": {"dropout": 0.2, "crop": None}})}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hfprobe.cli.parser import Parser
 from hfprobe.system.files import require_writable
+from hfprobe.system.markdown import printable
 from hfprobe.system.process import command
 
 
@@ -44,8 +45,9 @@ def main() -> None:
     for dataset in [dataset for result in results.values() for dataset in result.datasets]:
         check_places(arguments.report_dir, flag="--report_dir", dataset=dataset)
     profile = None if arguments.profile is None else load_profile(arguments.profile)
-    page = save_comparison(Comparison(results, compare(results, profile=profile)), arguments.report_dir)
-    print("\n" + page.with_suffix(".md").read_text(encoding="utf-8").split("\n\n")[1])
+    comparison = Comparison(results, compare(results, profile=profile))
+    page = save_comparison(comparison, arguments.report_dir)
+    print("", *map(printable, comparison.content["verdict"]), sep="\n")
     print(f"Page: {page} (open it in a browser)")
     if profile is None:
         print(f"Speed and memory: {command('profile')} <model> ..., then this command with --profile")

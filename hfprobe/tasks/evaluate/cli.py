@@ -126,7 +126,7 @@ def evaluate_seeds(arguments: argparse.Namespace) -> None:
         result = evaluate(one)
         found.append(result.metrics)
         leading = result.leading
-    summary = {key: summarize_values([metrics[key] for metrics in found]) for key in METRIC_NAMES}
+    summary = {key: vars(summarize_values([metrics[key] for metrics in found])) for key in METRIC_NAMES}
     write_json(folder / "seeds.json", {"split": arguments.split, "seeds": list(runs)} | summary)
     scores = [f"{METRIC_NAMES[key]} {summary[key]['mean']:.2%} +/- {summary[key]['std']:.2%}" for key in leading]
     print(

@@ -17,6 +17,7 @@ from hfprobe.system import process
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import require_writable
 from hfprobe.system.machine import quiet_libraries, use_every_core
+from hfprobe.system.markdown import printable
 from hfprobe.system.precision import DEFAULT_PRECISION
 from hfprobe.system.process import command
 from hfprobe.system.ranges import IMAGES, SEED, SEEDS
@@ -96,14 +97,13 @@ def main() -> None:
     process.advice = (
         f"The points measured so far are kept in {arguments.report_dir}. To continue, run the same command."
     )
-    measure_label_efficiency(
+    result = measure_label_efficiency(
         models=models,
         images=images,
         shots=arguments.shots,
         seeds=list(range(arguments.seed, arguments.seed + arguments.seeds)),
         folder=arguments.report_dir,
     )
-    page = write_label_efficiency(arguments.report_dir)
-    lines = page.read_text(encoding="utf-8").splitlines()[1:]  # without the heading
-    print("\n".join(line for line in lines if not line.startswith("![")))
-    print(f"\nTable and curves: {page}")
+    page = write_label_efficiency(result, arguments.report_dir)
+    rows = [f"| {' | '.join(row)} |" for row in result.table]
+    print("", *map(printable, [*result.verdict, *rows]), f"Table and curves: {page}", sep="\n")

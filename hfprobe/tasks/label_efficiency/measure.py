@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 import time
@@ -22,9 +21,9 @@ from hfprobe.models.base import Inputs
 from hfprobe.settings.run_config import RunConfig, make_run
 from hfprobe.system import provenance
 from hfprobe.system.errors import InputError
-from hfprobe.system.files import write_json
 from hfprobe.system.progress import show_progress
-from hfprobe.tasks.label_efficiency.result import POINTS_FILE
+from hfprobe.system.records import to_json
+from hfprobe.tasks.label_efficiency.result import POINTS_FILE, LabelEfficiency, Point, Setting
 from hfprobe.training.assembly import adapt, assemble_trainer, make_inputs
 from hfprobe.training.callbacks import EpochLines, StopOnSignal
 from hfprobe.training.fit import fit
@@ -36,7 +35,7 @@ LEAST_STEPS = 300
 
 def measure_label_efficiency(
     *, models: dict[str, dict[str, Any]], images: Images, shots: list[int], seeds: list[int], folder: Path
-) -> dict[str, Any]:
+) -> LabelEfficiency:
     """Accuracy on the test images of each model at each number of training images per class and each seed.
 
     Each seed draws its own images (those of more shots include those of fewer), initial weights and augmentation, all
@@ -48,10 +47,6 @@ def measure_label_efficiency(
     Args:
         models: name of a model -> values for `make_run` that differ from its first recipe.
         shots: training images per class.
-
-    Returns:
-        The content of `label_efficiency.json`: `setting`, `points` (`model`, `shots`, `seed`, `accuracy`, `n`,
-        `seconds`), `hardware`, `versions`.
 
     Raises:
         InputError: more shots than a class has images; the folder holds points of another setting.
@@ -72,19 +67,14 @@ def measure_label_efficiency(
         _, processor = build_model(name, labels=images.class_names, options=settled[name].model)
         splits[name] = images.decode("train", "validation", "test", processor=processor)
     options = {name: config.model for name, config in settled.items()}
-    setting: dict[str, Any] = {
-        "class_names": images.class_names,
-        "data_fingerprint": next(iter(splits.values())).fingerprint,  # that of all: they differ in resolution alone
-        "options": {name: vars(value) | _mixed_precision(settled[name]) for name, value in options.items()},
-    }
-    points = _read_points(folder, setting)
-    content: dict[str, Any] = {
-        "setting": setting,
-        "points": points,
-        "hardware": provenance.hardware(),
-        "versions": provenance.versions(),
-    }
-    done = {(point["model"], point["shots"], point["seed"]) for point in content["points"]}
+    setting = Setting(
+        class_names=images.class_names,
+        data_fingerprint=next(iter(splits.values())).fingerprint,  # that of all: they differ in resolution alone
+        options={name: to_json(vars(value) | _mixed_precision(settled[name])) for name, value in options.items()},
+    )
+    setting, points = _continue(folder, setting)
+    result = LabelEfficiency(setting, points, provenance.find_hardware(), provenance.versions())
+    done = {(point.model, point.shots, point.seed) for point in points}
     wanted = [(name, count, seed) for count in sorted(set(shots)) for name in models for seed in seeds]
     missing = [key for key in wanted if key not in done]
     classes = len(images.class_names)
@@ -106,19 +96,11 @@ def measure_label_efficiency(
                 config = _make_config(models[name], settled[name], count=count, **how)
                 prepared = solved.get(name) or _prepare(config, splits[name])
                 accuracy = _measure(prepared, config=config, splits=splits[name], count=count)
-            content["points"].append(
-                {
-                    "model": name,
-                    "shots": count,
-                    "seed": seed,
-                    "accuracy": accuracy,
-                    "n": len(splits[name].part("test")),
-                    "seconds": round(time.perf_counter() - start, 1),
-                }
-            )
-            write_json(folder / POINTS_FILE, content)
+            seconds = round(time.perf_counter() - start, 1)
+            points.append(Point(name, count, seed, accuracy, n=len(splits[name].part("test")), seconds=seconds))
+            result.save(folder)
             progress.update()
-    return content
+    return result
 
 
 def _mixed_precision(settled: RunConfig) -> dict[str, str]:
@@ -127,28 +109,22 @@ def _mixed_precision(settled: RunConfig) -> dict[str, str]:
     return {} if precision in (None, "fp32") else {"precision": precision}
 
 
-def _read_points(folder: Path, setting: dict[str, Any]) -> list[dict[str, Any]]:
-    """The points that a folder holds; options of models that are not asked for this time are added to `setting`."""
-    path = folder / POINTS_FILE
-    if not path.exists():
-        return []
-    try:
-        content = json.loads(path.read_text())
-        found, points = content["setting"], content["points"]
-        measured = {point["model"] for point in points}
-        others = {name: value for name, value in found["options"].items() if name not in setting["options"]}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"'{path}' is damaged. Delete it, or pass another --report_dir.") from error
+def _continue(folder: Path, setting: Setting) -> tuple[Setting, list[Point]]:
+    """The setting with the options of models that were measured earlier alone, and the points that a folder holds."""
+    if not (folder / POINTS_FILE).exists():
+        return setting, []
+    earlier = LabelEfficiency.load(folder)
+    found, measured = earlier.setting.options, {point.model for point in earlier.points}
+    known = replace(setting, options=found | setting.options)
     # A model without points may have any options.
-    found["options"] |= {name: value for name, value in setting["options"].items() if name not in measured}
-    setting["options"] |= others
-    if found != json.loads(json.dumps(setting)):
-        differing = next(key for key in setting if found.get(key) != setting[key])
+    free = {name: value for name, value in known.options.items() if name not in measured}
+    if (old := replace(earlier.setting, options=found | free)) != known:
+        differing = next(key for key, value in vars(known).items() if vars(old)[key] != value)
         raise InputError(
-            f"'{path}' contains points with other settings: its {differing} is {found.get(differing)}, but "
-            f"{setting[differing]} was requested. Pass another --report_dir."
+            f"'{folder / POINTS_FILE}' contains points with other settings: its {differing} is "
+            f"{vars(old)[differing]}, but {vars(known)[differing]} was requested. Pass another --report_dir."
         )
-    return points
+    return known, earlier.points
 
 
 def _positions(labels: np.ndarray, *, count: int, seed: int) -> np.ndarray:

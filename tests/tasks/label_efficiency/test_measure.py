@@ -1,4 +1,3 @@
-import json
 import re
 from dataclasses import replace
 
@@ -16,7 +15,8 @@ from hfprobe.settings.run_config import make_run
 from hfprobe.system.errors import InputError
 from hfprobe.tasks.label_efficiency import measure as label_efficiency
 from hfprobe.tasks.label_efficiency.measure import measure_label_efficiency
-from hfprobe.tasks.label_efficiency.page import summarize_points, write_label_efficiency
+from hfprobe.tasks.label_efficiency.page import write_label_efficiency
+from hfprobe.tasks.label_efficiency.result import LabelEfficiency
 from hfprobe.training import assembly
 from hfprobe.training.fit import train
 
@@ -40,7 +40,7 @@ def measure(images, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_points_of_two_precisions_are_kept_apart(measure, monkeypatch, tmp_path):
+def test_points_of_two_precisions_are_kept_apart(measure, monkeypatch):
     monkeypatch.setattr("hfprobe.settings.arguments.find_faster", lambda device: ("bf16", ""))
     bf16 = {"models": {"cnn": {"precision": "bf16"}, "probe": PROBE | {"precision": "bf16"}}}
     seen, fit = [], label_efficiency.fit
@@ -52,17 +52,12 @@ def test_points_of_two_precisions_are_kept_apart(measure, monkeypatch, tmp_path)
     monkeypatch.setattr(label_efficiency, "fit", watch)
     found = measure(shots=[2], seeds=[1], **bf16)
     assert seen == ["bf16", "no"]  # the head of the probe is in float32
-    assert found["setting"]["options"]["cnn"]["precision"] == "bf16"
-    assert "precision" not in found["setting"]["options"]["probe"]
+    assert found.setting.options["cnn"]["precision"] == "bf16"
+    assert "precision" not in found.setting.options["probe"]
     measure(shots=[2], seeds=[1], **bf16)
     assert len(seen) == 2
     with pytest.raises(InputError, match="contains points with other settings: its options is"):
         measure(shots=[2], seeds=[1])
-    content = json.loads((tmp_path / "label_efficiency.json").read_text())
-    del content["setting"]["options"]["probe"]["feature_precision"]  # of an earlier version
-    (tmp_path / "label_efficiency.json").write_text(json.dumps(content))
-    measure(shots=[2], seeds=[1], models={"probe": PROBE})
-    assert len(seen) == 2
 
 
 def test_every_point_is_measured_once(measure, tmp_path, monkeypatch):
@@ -70,29 +65,29 @@ def test_every_point_is_measured_once(measure, tmp_path, monkeypatch):
     fit = label_efficiency.fit
     monkeypatch.setattr(label_efficiency, "fit", lambda *a, **k: trained.append(k) or fit(*a, **k))
     first = measure(shots=[2], seeds=[1, 2])
-    assert [(point["model"], point["shots"], point["seed"]) for point in first["points"]] == [
+    assert [(point.model, point.shots, point.seed) for point in first.points] == [
         ("cnn", 2, 1), ("cnn", 2, 2), ("probe", 2, 1), ("probe", 2, 2),
     ]  # fmt: skip
-    assert all(0 <= point["accuracy"] <= 1 and point["n"] == 60 for point in first["points"])
+    assert all(0 <= point.accuracy <= 1 and point.n == 60 for point in first.points)
     again = measure(shots=[2, 4], seeds=[1, 2], models={"probe": PROBE})
-    assert again["points"][:4] == first["points"]
-    assert [(point["shots"], point["seed"]) for point in again["points"][4:]] == [(4, 1), (4, 2)]
-    assert len(trained) == len(again["points"]) == 6
-    assert json.loads((tmp_path / "label_efficiency.json").read_text()) == again
-    text = write_label_efficiency(tmp_path).read_text()
-    curves = summarize_points(again["points"])
-    assert f"{100 * curves['probe'][4]['mean']:.2f}\u00a0% +/- {100 * curves['probe'][4]['std']:.2f} (n = 2)" in text
+    assert again.points[:4] == first.points
+    assert [(point.shots, point.seed) for point in again.points[4:]] == [(4, 1), (4, 2)]
+    assert len(trained) == len(again.points) == 6
+    assert LabelEfficiency.load(tmp_path) == again
+    text = write_label_efficiency(again, tmp_path).read_text()
+    point = again.curves["probe"][4]
+    assert f"{100 * point.mean:.2f}\u00a0% +/- {100 * point.std:.2f} (n = 2)" in text
     assert (tmp_path / "label_efficiency.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow
 def test_a_point_does_not_depend_on_what_was_measured_before(measure, tmp_path):
-    alone = measure(shots=[4], seeds=[2], folder=tmp_path)["points"]
+    alone = measure(shots=[4], seeds=[2], folder=tmp_path).points
     (tmp_path / "label_efficiency.json").unlink()
-    together = measure(shots=[4], seeds=[1, 2], folder=tmp_path)["points"]
-    accuracy = {(point["model"], point["shots"], point["seed"]): point["accuracy"] for point in together}
+    together = measure(shots=[4], seeds=[1, 2], folder=tmp_path).points
+    accuracy = {(point.model, point.shots, point.seed): point.accuracy for point in together}
     for point in alone:
-        assert accuracy[point["model"], 4, 2] == point["accuracy"]
+        assert accuracy[point.model, 4, 2] == point.accuracy
 
 
 class FirstEpoch(TrainerCallback):
@@ -140,15 +135,15 @@ def test_a_measured_network_is_bit_identical_to_the_one_that_train_trains(images
 def test_points_of_a_model_that_is_not_requested_are_kept(measure):
     measure(models={"probe": PROBE}, shots=[2], seeds=[1])
     both = measure(shots=[2], seeds=[1])
-    assert [point["model"] for point in both["points"]] == ["probe", "cnn"]
-    assert both["setting"]["options"]["cnn"]["dropout"] == 0.2
-    assert measure(models={"probe": PROBE}, shots=[2], seeds=[1])["setting"] == both["setting"]
+    assert [point.model for point in both.points] == ["probe", "cnn"]
+    assert both.setting.options["cnn"]["dropout"] == 0.2
+    assert measure(models={"probe": PROBE}, shots=[2], seeds=[1]).setting == both.setting
 
 
 def test_points_of_a_model_with_unknown_options_are_refused(measure, tmp_path):
-    content = measure(models={"cnn": {}}, shots=[2], seeds=[1])
-    content["setting"]["options"] = {}
-    (tmp_path / "label_efficiency.json").write_text(json.dumps(content))
+    measured = measure(models={"cnn": {}}, shots=[2], seeds=[1])
+    measured.setting.options.clear()
+    measured.save(tmp_path)
     with pytest.raises(InputError, match=re.escape("contains points with other settings: its options is {}, but ")):
         measure(models={"cnn": {}}, shots=[2], seeds=[1])
 
@@ -171,5 +166,5 @@ def test_impossible_numbers_of_images_other_settings_and_a_damaged_file_are_refu
     with pytest.raises(InputError, match=re.escape("contains points with other settings: its options is {'probe': ")):
         measure(models={"probe": PROBE | {"views": 2}}, shots=[2], seeds=[1])
     (tmp_path / "label_efficiency.json").write_text("{")
-    with pytest.raises(InputError, match=re.escape("is damaged. Delete it, or pass another --report_dir.")):
+    with pytest.raises(InputError, match=r"is damaged: .+\. Delete it, or pass another --report_dir\.$"):
         measure(models={"probe": PROBE}, shots=[2], seeds=[1])

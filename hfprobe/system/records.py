@@ -1,0 +1,108 @@
+"""Results as dataclasses: saved as JSON, and read back strictly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from hfprobe.system.errors import InputError, first_line, shorten
+from hfprobe.system.files import write_json
+
+Record = TypeVar("Record")
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
+WORDS |= dict.fromkeys((list, tuple), "a list")
+
+
+def write_record(path: Path, record: Any) -> None:
+    """Write a dataclass atomically as JSON, without its fields that are not compared (`field(compare=False)`)."""
+    write_json(path, to_json(record))
+
+
+def to_json(value: Any) -> Any:
+    """A dataclass and all that it contains as dicts, lists and plain values."""
+    if is_dataclass(value):
+        return {field.name: to_json(getattr(value, field.name)) for field in fields(value) if field.compare}
+    if isinstance(value, Mapping):
+        return {key: to_json(item) for key, item in value.items()}
+    return [to_json(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def read_record(kind: type[Record], path: Path, *, what: str, remedy: str) -> Record:
+    """Load a dataclass from a file that `write_record` wrote: each field with a value of its type, and nothing else.
+
+    Args:
+        kind: its fields are dataclasses, int, float, bool, str, Any, Literal, `... | None`, list, tuple, and dict whose
+            keys are strings, whole numbers, or all values of a Literal.
+        what: what messages call the record.
+        remedy: last sentence of messages.
+
+    Raises:
+        InputError: the file cannot be read, or does not hold such a record.
+    """
+    try:
+        return _fit(json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse), kind, "")
+    except OSError as error:
+        found = f"'{shorten(path.parent)}' holds no {what} ({path.name}: {error.strerror})"
+        raise InputError(f"{found}. {remedy}") from error
+    except (ValueError, RecursionError, OverflowError) as error:
+        raise InputError(f"The {what} '{shorten(path)}' is damaged: {first_line(error)}. {remedy}") from error
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+@cache
+def _members(wanted: Any) -> dict[str, Any]:
+    """Name -> type of what a dataclass, or a dict whose keys are those of a Literal, consists of; otherwise empty."""
+    if is_dataclass(wanted):
+        hints = get_type_hints(wanted)
+        return {field.name: hints[field.name] for field in fields(wanted) if field.compare}
+    keys, item = get_args(wanted) if get_origin(wanted) is dict else (None, None)
+    return dict.fromkeys(get_args(keys), item)
+
+
+def _fit(value: Any, wanted: Any, where: str, or_null: str = "") -> Any:
+    """`value` as its type has it.
+
+    Args:
+        where: the path of the value in the file, for messages.
+        or_null: added to what messages allow.
+
+    Raises:
+        ValueError: the value is of another type.
+    """
+    kind, inner = get_origin(wanted) or wanted, get_args(wanted)
+    start, allowed = where and f"{where}.", WORDS.get(kind, "a JSON object")
+    if kind is Any:
+        return value
+    if kind in (Union, UnionType):
+        (one,) = set(inner) - {NoneType}
+        return None if value is None else _fit(value, one, where, ", or null")
+    if members := _members(wanted):
+        if isinstance(value, dict):
+            if missing := [name for name in members if name not in value]:
+                raise ValueError(f"'{start}{missing[0]}' is missing")
+            if unknown := [name for name in value if name not in members]:
+                raise ValueError(f"{shorten(repr(start + unknown[0]))} is unknown; allowed: {', '.join(members)}")
+            return kind(**{name: _fit(value[name], one, f"{start}{name}") for name, one in members.items()})
+    elif kind is dict:
+        if isinstance(value, dict) and (inner[0] is str or all(map(str.isdecimal, value))):
+            return {inner[0](key): _fit(item, inner[1], f"{start}{key}") for key, item in value.items()}
+    elif kind in (list, tuple):
+        types = inner if kind is tuple else inner * len(value) if isinstance(value, list) else ()
+        if isinstance(value, list) and len(value) == len(types):
+            return kind([_fit(*pair, f"{start}{at}") for at, pair in enumerate(zip(value, types, strict=True))])
+        allowed += f" of {len(inner)}" * (kind is tuple)
+    elif kind is Literal:
+        if value in inner:
+            return value
+        allowed = ", ".join(inner)
+    elif isinstance(value, int | float if kind is float else kind) and isinstance(value, bool) == (kind is bool):
+        return kind(value)
+    raise ValueError(f"{f'{where!r}' if where else 'it'} is {shorten(repr(value), 100)}; allowed: {allowed}{or_null}")
