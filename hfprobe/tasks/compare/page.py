@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hfprobe.pages.environment import make_environment
+from hfprobe.pages.figures import shorten_names
 from hfprobe.statistics.imbalance import METRIC_NAMES
 from hfprobe.system.files import replace_together
+from hfprobe.system.text_width import text_width
 from hfprobe.tasks.compare import measure as comparisons
 from hfprobe.tasks.compare.measure import COMPARISON_FILE
 from hfprobe.tasks.compare.result import Comparison
 from hfprobe.tasks.evaluate.result import EvalResult, thumbnails_of
 
 IMAGES_PER_SIDE = 12
-LINE = 5  # height of a name in the scatter plot
+# Of a name in the scatter plot, in its units: the height of a line, and the width of a column of text.
+LINE, COLUMN = 5, 2.7
 
 
 def save_comparison(comparison: Comparison, folder: str | Path) -> Path:
@@ -53,6 +57,8 @@ def write_comparison(folder: str | Path, results: dict[str, EvalResult]) -> Path
         "without_images": [
             name for name, scores in next(iter(results.values())).metrics["per_class"].items() if not scores["support"]
         ],
+        "summary": _summarize_pairs(comparison),
+        "is_significant": partial(_is_significant, comparison),
         "galleries": [_only_one_right(pair, results) for pair in comparison["pairs"]],
         "pareto": _place_pareto(comparison["models"]),
         "operator_kinds": list(
@@ -71,6 +77,33 @@ def write_comparison(folder: str | Path, results: dict[str, EvalResult]) -> Path
             text = make_environment(__file__, markdown=markdown).get_template(f"{name}.j2").render(**values)
             (staging / name).write_text(text, encoding="utf-8")
     return folder / "comparison.html"
+
+
+def _summarize_pairs(comparison: dict[str, Any]) -> list[str]:
+    """Sentences on the best model in each of the leading metrics, if there is more than one pair of models."""
+    if len(comparison["pairs"]) == 1:
+        return []
+    verdict = comparison["verdict"]  # begins with the order of imbalanced classes, and ends with the number of seeds
+    rivals = len(comparison["models"]) - 1
+    found = []
+    for key in comparison["leading"]:
+        best = max(comparison["models"], key=lambda name: comparison["models"][name][key])
+        beaten = sum(
+            best in (pair["first"], pair["second"]) and _is_significant(comparison, pair["differences"][key])
+            for pair in comparison["pairs"]
+        )
+        count = {0: "not significantly more than any", rivals: "significantly more than each"}.get(
+            beaten, f"significantly more than {beaten}"
+        )
+        score = f"{100 * comparison['models'][best][key]:.2f}\u00a0%"
+        found.append(f"{best} has the highest {METRIC_NAMES[key]}: {score}, {count} of the {rivals} other models.")
+    return found + verdict[: comparison["leading"][0] != "accuracy"] + verdict[-1:]
+
+
+def _is_significant(comparison: dict[str, Any], difference: dict[str, Any]) -> bool:
+    """Whether the corrected test rejects and the interval excludes 0, as in the verdict."""
+    low, high = difference["interval"]
+    return difference["adjusted_p"] < comparison["tests"]["significance"] and not low <= 0 <= high
 
 
 def _only_one_right(pair: dict[str, Any], results: dict[str, EvalResult]) -> list[dict[str, Any]]:
@@ -109,6 +142,7 @@ def _place_pareto(models: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
     def down(accuracy: float) -> float:
         return round(float(100 * (top - accuracy) / (top - bottom)), 2)
 
+    names = dict(zip(models, shorten_names(models), strict=True))
     most = max(model["parameters"] for model in models.values())
     points = []
     for name, model in sorted(models.items(), key=lambda item: latency[item[0]]):
@@ -118,16 +152,18 @@ def _place_pareto(models: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
             and (latency[other], rival["accuracy"]) != (latency[name], model["accuracy"])
             for other, rival in models.items()
         )
-        x = across(latency[name])
+        x, radius = across(latency[name]), round(7 * (model["parameters"] / most) ** 0.5, 2)
         points.append(
             {
                 "name": name,
+                "short": names[name],
                 "x": x,
                 "y": down(model["accuracy"]),
                 "low": down(model["intervals"]["accuracy"][0]),
                 "high": down(model["intervals"]["accuracy"][1]),
-                "r": round(7 * (model["parameters"] / most) ** 0.5, 2),
-                "anchor": "start" if x < 60 else "end",
+                "r": radius,
+                # The name is to the right of its mark where it fits in there.
+                "anchor": "start" if x + radius + COLUMN * text_width(names[name]) < 112 else "end",
                 "best": not beaten,
                 "latency": latency[name],
                 **{key: model[key] for key in ("accuracy", "parameters")},

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.metrics import classification_report
 
 from hfprobe.pages.environment import FORMULA_STARTS, make_environment
-from hfprobe.pages.figures import MOST_CLASSES_WITH_NUMBERS, data_uri, draw_confusion_matrix
+from hfprobe.pages.figures import MOST_CLASSES_WITH_NUMBERS, data_uri, draw_confusion_matrix, shorten_names
 from hfprobe.statistics.imbalance import (
     IMBALANCE_FACTOR,
     METRIC_NAMES,
@@ -84,6 +84,7 @@ def write_report(folder: str | Path) -> Path:
             imbalance_factor=IMBALANCE_FACTOR,
             metric_names=METRIC_NAMES,
             not_better=explain_baseline(metrics, metrics["baseline"], result.leading),
+            column_names=shorten_names(result.class_names),
             cells_are_readable=len(result.class_names) <= MOST_CLASSES_WITH_NUMBERS,
             matrix_image=data_uri(matrix),
             gallery=_worst_mistakes(result),

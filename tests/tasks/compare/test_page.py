@@ -30,7 +30,7 @@ def test_the_costs_are_on_the_page_and_in_the_table(compared):
     text, markdown = Page(page.read_text()).text, page.with_suffix(".md").read_text()
     for number, name in enumerate(comparison["models"], start=1):
         speed = f"{1000 * 64 / (40 * number):,.0f}"
-        assert f"{speed} images/s" in text
+        assert f"{speed}\u00a0images/s" in text
         assert f"| {name} | {speed} | " in markdown
     for kind in ("convolution", *comparison["models"]):
         assert f"| {kind} |" in markdown
@@ -44,7 +44,7 @@ def test_the_page_says_that_memory_was_not_measured(tmp_path):
     profile["models"]["network"]["peak_memory_bytes"] = None  # on systems without /proc
     save_comparison(compare(results, profile=profile), tmp_path)
     page = write_comparison(tmp_path, results)
-    cells = re.findall(r'<td data-value="0">(.*?)</td>', section_of(page, "costs"))
+    cells = re.findall(r'data-value="0">(.*?)</td>', section_of(page, "costs"))
     assert cells == ["not measured"] * 2
     assert page.with_suffix(".md").read_text().count("| not measured |") == 2
 
@@ -144,3 +144,22 @@ def test_names_with_markup_are_text_on_the_page_of_a_comparison(awful):
         assert printable(name) in page.text
     assert not [tag for tag, _ in page.tags if tag in ("i", "b")]
     assert "\u202e" not in page.text
+
+
+def test_a_comparison_of_three_begins_with_the_best_model_and_a_table_of_all_differences(compared):
+    results, comparison, page = compared
+    text = " ".join(Page(page.read_text()).text.split())
+    for metric, name in (("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
+        best = max(results, key=lambda one: results[one].metrics[metric])
+        beaten = 0
+        for pair in comparison["pairs"]:
+            found = pair["differences"][metric]
+            significant = found["adjusted_p"] < 0.05 and not found["interval"][0] <= 0 <= found["interval"][1]
+            beaten += best in (pair["first"], pair["second"]) and significant
+        count = ["not significantly more than any", "significantly more than 1", "significantly more than each"][beaten]
+        score = f"{100 * results[best].metrics[metric]:.2f} %"
+        assert f"{best} has the highest {name}: {score}, {count} of the 2 other models." in text
+    table = section_of(page, "differences")
+    assert len(re.findall(r'<a href="#pair\d">', table)) == 3
+    for pair in comparison["pairs"]:
+        assert f"{100 * pair['differences']['accuracy']['value']:+.2f}" in table

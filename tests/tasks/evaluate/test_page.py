@@ -67,7 +67,7 @@ def test_gallery_shows_the_most_confident_mistakes_first(report):
     confidence = result.probabilities.max(1)
     wrong = np.flatnonzero(result.predictions != result.labels)
     expected = result.index[wrong[np.argsort(-confidence[wrong])]]
-    shown = [int(number) for number in re.findall(r"<br><bdi>image (\d+)</bdi>", section(report, "mistakes"))]
+    shown = [int(number) for number in re.findall(r"<bdi>image (\d+)</bdi>", section(report, "mistakes"))]
     assert shown == expected.tolist()[:24]
 
 

@@ -1,0 +1,122 @@
+"""No table, caption or figure of a page is cut or wider than its container: telephone, tablet and desktop."""
+
+import dataclasses
+from io import BytesIO
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from helpers.pages import too_wide
+from helpers.results import make_result, network_of, profile_of
+from hfprobe.tasks.compare.measure import compare, save_comparison
+from hfprobe.tasks.compare.page import write_comparison
+from hfprobe.tasks.evaluate.page import write_report
+from hfprobe.tasks.predict.page import write_contact_sheet
+from hfprobe.tasks.predict.result import Predictions
+
+WIDTHS = (360, 800, 1200)
+CLASSES = ("airplane", "automobile", "ship", "truck", "bird")
+LONG_CLASSES = ("Grasshopper", "Donaudampfschifffahrtskapitaen_im_Ruhestand", "a name of several words", "猫" * 20, "x")
+LONG_FILE = "holiday/IMG_20240731_183402_portrait_of_a_very_long_file_name_without_any_space_in_it_{:03}.jpeg"
+
+
+def draw(seed, side=32):
+    """An image of two colours, as bytes of a PNG file."""
+    generator = np.random.default_rng(seed)
+    one, other = generator.integers(0, 255, (2, 3))
+    across = np.linspace(0, 1, side)[None, :, None] * np.ones((side, 1, 1))
+    buffer = BytesIO()
+    PIL.Image.fromarray((one * across + other * (1 - across)).astype(np.uint8)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def evaluation(classes=CLASSES, *, count=600, seed=0, files=True, **provenance):
+    """An evaluation with everything that a report can show."""
+    result = make_result(classes, count=count, seed=seed)
+    result.provenance.update(
+        model="hfprobe/simple-cnn-photos",
+        run_recipe="fast", run_seed=0, run_epochs=30.0, run_best_epoch=27.0, run_seconds=1234.5,
+        dataset="/home/someone/projects/animals_and_vehicles/photos/2024/from_the_old_camera/sorted",
+        division="The images are divided into 64 % training, 16 % validation and 20 % test images.",
+        image_counts=dict.fromkeys(("train", "validation", "test"), [1234] * len(classes)),
+        left_out={"files that cannot be read": [LONG_FILE.format(number) for number in range(12)]},
+        hardware={"processor": "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", "cores": 2, "torch_threads": 2},
+        versions={"hfprobe": "0.1.0", "torch": "2.9.0", "transformers": "4.57.1", "python": "3.11.7"},
+        parameters=2_471_941, network=network_of(2_471_941), **provenance,
+    )  # fmt: skip
+    names = tuple(LONG_FILE.format(number) for number in range(count)) if files else None
+    mistakes = {index: draw(index) for index in result.mistakes}
+    return dataclasses.replace(result, mistakes=mistakes, files=names)
+
+
+def write_evaluation(folder, result):
+    result.save(folder)
+    return write_report(folder)
+
+
+def write_compared(folder, names, classes=CLASSES, *, imbalanced=False):
+    results = {}
+    for number, name in enumerate(names, start=1):
+        result = evaluation(classes, seed=number)
+        if imbalanced:
+            kept = (result.labels > 0) | (np.arange(len(result.labels)) < 30)
+            wrong = set(result.index[kept & (result.predictions != result.labels)].tolist())
+            result = dataclasses.replace(
+                result,
+                **{key: getattr(result, key)[kept] for key in ("index", "labels", "probabilities")},
+                files=tuple(np.array(result.files)[kept].tolist()),
+                mistakes={key: png for key, png in result.mistakes.items() if key in wrong},
+            )
+        size = 10**6 * number
+        result.provenance.update(parameters=size, network=network_of(size), run_seconds=100.0 * number)
+        results[name] = result
+    profile = profile_of(**{name: (10**6 * number, 1.5 * number) for number, name in enumerate(names, start=1)})
+    save_comparison(compare(results, profile=profile), folder)
+    return write_comparison(folder, results)
+
+
+def write_sheet(folder, classes=CLASSES):
+    shares = np.random.default_rng(0).dirichlet(np.full(len(classes), 0.3), 40).astype(np.float32)
+    folder.mkdir(exist_ok=True)
+    names = [str(folder / LONG_FILE.format(number).replace("/", "_")) for number in range(len(shares))]
+    for number, name in enumerate(names):
+        PIL.Image.open(BytesIO(draw(number, side=100))).save(name)
+    unreadable = {LONG_FILE.format(number): "not an image" for number in range(3)}
+    page = folder / "sheet.html"
+    predictions = Predictions(list(classes), names, shares, unreadable)
+    write_contact_sheet(page, predictions, model="hfprobe/simple-cnn-photos", top=3, threshold=0.5, temperature=False)
+    return page
+
+
+PAGES = {
+    "report": lambda folder: write_evaluation(folder, evaluation()),
+    "report of long names": lambda folder: write_evaluation(folder, evaluation(LONG_CLASSES)),
+    "report of 12 classes": lambda folder: write_evaluation(folder, evaluation([f"class {n}" for n in range(12)])),
+    "report of 20 classes": lambda folder: write_evaluation(
+        folder, evaluation([f"a longer class {n}" for n in range(20)], count=20_000, files=False)
+    ),
+    "report of 100 classes": lambda folder: write_evaluation(
+        folder, evaluation([f"class {n}" for n in range(100)], count=2000)
+    ),
+    "comparison": lambda folder: write_compared(folder, ("simple-cnn", "linear-probe")),
+    "comparison of five": lambda folder: write_compared(
+        folder, [f"hfprobe/linear-probe-of-a-long-name-{n}-photos" for n in range(5)], imbalanced=True
+    ),
+    "comparison of long names": lambda folder: write_compared(folder, ("cnn", "probe"), LONG_CLASSES),
+    "sheet": write_sheet,
+    "sheet of long names": lambda folder: write_sheet(folder, LONG_CLASSES),
+    "sheet of 100 classes": lambda folder: write_sheet(folder, [f"class {n}" for n in range(100)]),
+}
+
+
+@pytest.mark.slow
+def test_no_table_or_caption_is_cut_or_wider_than_its_container(tmp_path):
+    pages = {}
+    for number, (name, write) in enumerate(PAGES.items()):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        pages[name] = write(folder)
+    found = too_wide(pages, WIDTHS)
+    assert set(found) == {(name, width) for name in pages for width in WIDTHS}
+    assert {place: sentences for place, sentences in found.items() if sentences} == {}
