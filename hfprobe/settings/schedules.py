@@ -24,11 +24,12 @@ def read_table(flag: str, given: dict[str, Any] | str | None) -> dict[str, Any]:
     """Settings that a command line gives as JSON.
 
     Raises:
-        InputError: not a JSON object.
+        InputError: not a JSON object; NaN or infinity, which JSON does not have.
     """
     try:
         table = json.loads(given) if isinstance(given, str) else given or {}
-    except (ValueError, RecursionError):
+        json.dumps(table, allow_nan=False)
+    except (ValueError, TypeError, RecursionError):
         table = None
     if not isinstance(table, dict):
         raise InputError(f"--{flag} is {shorten(given, 100)}; allowed: a JSON object, such as '{{\"name\": 1}}'.")
@@ -42,54 +43,40 @@ def check_schedule(arguments: Any) -> None:
         arguments: RunArguments, once transformers has read the settings of the schedule.
 
     Raises:
-        InputError: a setting that the schedule does not have, of a wrong type, or without which it does not work; a
-            learning rate that is negative or not finite.
+        InputError: the library refuses a setting, or one is missing; a learning rate that is negative or not finite.
     """
     import torch
-    from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, get_scheduler
+    from transformers.optimization import get_scheduler
 
     kind, given = arguments.lr_scheduler_type, arguments.lr_scheduler_kwargs or {}
     if kind.value.startswith("constant"):
         return  # it has no settings, and says so
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=arguments.learning_rate * arguments.lr_scale)
-    function = TYPE_TO_SCHEDULER_FUNCTION[kind]
-    if kind.value in BY_METRIC:
-        function = type(function(optimizer))
-    settings = {
-        name: parameter.default
-        for name, parameter in inspect.signature(function).parameters.items()
-        if name not in SET_BY_TRAINER
-    }
-    allowed = f"Settings of --lr_scheduler_type {kind.value}: {', '.join(settings) or 'none'}"
-    for name, value in given.items():
-        if name not in settings:
-            raise InputError(f"--lr_scheduler_kwargs has '{shorten(name, 100)}', which is unknown. {allowed}.")
-        like = settings[name]
-        wanted: Any = type(like) if isinstance(like, str | bool) else int | float
-        fits = isinstance(value, wanted) and isinstance(value, bool) == isinstance(like, bool)
-        if not fits or (wanted == int | float and not math.isfinite(value)):
-            kind_of = {str: "a string", bool: "true or false"}.get(wanted, "a finite number")
-            found = shorten(json.dumps(value, default=str), 100)
-            raise InputError(f"--lr_scheduler_kwargs sets {name} to {found}; allowed: {kind_of}.")
-    missing = [name for name, default in settings.items() if default is inspect.Parameter.empty and name not in given]
-    if missing:
-        example = json.dumps(dict.fromkeys(missing, 100))
-        raise InputError(
-            f"--lr_scheduler_type {kind.value} needs a value for {', '.join(missing)}. Pass, for example, "
-            f"--lr_scheduler_kwargs '{example}'."
-        )
     try:
         warmup = arguments.get_warmup_steps(STEPS)
         steps = STEPS if warmup < STEPS else 2 * warmup  # the run may be longer
         schedule = get_scheduler(kind, optimizer, warmup, steps, given)
         if kind.value in BY_METRIC:
-            for _ in range(3):
+            for _ in range(STEPS):  # it reads some settings only when the metric has not improved for a while
                 schedule.step(0.5)
         check_rates(schedule, steps=steps, warmup=warmup)
     except InputError:
         raise
-    except (ValueError, TypeError, ArithmeticError) as error:
-        raise InputError(f"--lr_scheduler_kwargs cannot be used: {shorten(first_line(error))}. {allowed}.") from error
+    except Exception as error:  # a setting that it does not have, of another type, or without which it does not work
+        raise InputError(
+            f"--lr_scheduler_kwargs cannot be used: {shorten(first_line(error))}. Settings of --lr_scheduler_type "
+            f"{kind.value}: {', '.join(_settings_of(kind, optimizer)) or 'none'}."
+        ) from error
+
+
+def _settings_of(kind: Any, optimizer: Any) -> list[str]:
+    """The names of a schedule's settings."""
+    from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
+
+    function = TYPE_TO_SCHEDULER_FUNCTION[kind]
+    if kind.value in BY_METRIC:
+        function = type(function(optimizer))
+    return [name for name in inspect.signature(function).parameters if name not in SET_BY_TRAINER]
 
 
 def check_rates(schedule: Any, *, steps: int, warmup: int) -> None:

@@ -51,7 +51,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     when the process is killed.
 
     Args:
-        path: lock file; it is created if it does not exist, and is not removed.
+        path: a folder, or a lock file, which is created if it does not exist and is not removed.
         wait: whether to wait for another process that holds the lock.
 
     Yields:
@@ -61,7 +61,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
         BlockingIOError: another process holds the lock, and `wait` is False.
         OSError: the file cannot be created.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
     _locks.add(descriptor)
     try:
         try:
@@ -117,12 +117,13 @@ def staging_folder(parent: Path, *, prefix: str) -> Iterator[Path]:
     A process that is killed leaves its folder behind. The folder is locked while its process is alive, so the next call
     with the same `parent` and `prefix` finds and removes folders that are no longer in use.
     """
-    with _locked(parent):
+    with locked(parent):
         for left in parent.glob(f"{prefix}*"):
-            with contextlib.suppress(OSError), _locked(left, fcntl.LOCK_NB):
-                shutil.rmtree(left, ignore_errors=True)
+            with contextlib.suppress(OSError), locked(left, wait=False) as held:
+                if held:  # without locks, folders in use cannot be told apart
+                    shutil.rmtree(left, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-        lock = _locked(folder)
+        lock = locked(folder)
         lock.__enter__()
     process.unfinished.add(str(folder))
     try:
@@ -131,20 +132,6 @@ def staging_folder(parent: Path, *, prefix: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         process.unfinished.discard(str(folder))
         lock.__exit__(None, None, None)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, flags: int = 0) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
-        except OSError as error:
-            if flags or error.errno not in NO_LOCKS:  # without locks, folders in use cannot be told apart
-                raise
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
