@@ -12,7 +12,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from hfprobe.data.pixels.store import ImageBatches, ImageSplit
 from hfprobe.data.pixels.transforms import input_size
-from hfprobe.data.splits.changes import find_changes
+from hfprobe.models.changes import find_changes
 from hfprobe.models.inference import BATCH_SIZE
 from hfprobe.models.own_images import load_images_of
 from hfprobe.statistics.paired import compare_paired
