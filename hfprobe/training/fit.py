@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,39 +24,15 @@ from hfprobe.statistics.imbalance import METRIC_NAMES, score_baseline
 from hfprobe.statistics.intervals import fit_temperature
 from hfprobe.system import process
 from hfprobe.system.errors import CheckFailedError
-from hfprobe.system.files import write_json
 from hfprobe.system.model_files import PROCESSOR_FILE
 from hfprobe.training import checkpoints
 from hfprobe.training.callbacks import EarlyStopping
 from hfprobe.training.callbacks.profiler import NOTHING_LEFT
-from hfprobe.training.record import describe_run, read_result
-from hfprobe.training.run_files import MODEL_FOLDER, RUN_FILE
+from hfprobe.training.record import RunRecord, RunResult, describe_run
+from hfprobe.training.run_files import MODEL_FOLDER
 from hfprobe.training.trainer import ProbeTrainer
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """The result of a run on the validation images.
-
-    Attributes:
-        metrics: `accuracy`, `macro_f1`, `balanced_accuracy` and `loss` of the weights that the model holds.
-        baseline: `class`, the most frequent one of the training images, and the metrics of always answering it.
-        n_validation: number of validation images.
-        images_per_class: numbers of validation images.
-        epochs: number of epochs trained; None where the weights were solved in closed form.
-        best_epoch: the epoch whose weights the model holds; None likewise.
-        seconds: of training with its evaluations, and of feature extraction, even if an earlier run did it.
-    """
-
-    metrics: dict[str, float]
-    baseline: dict[str, Any]
-    n_validation: int
-    images_per_class: list[int]
-    epochs: float | None
-    best_epoch: float | None
-    seconds: float
 
 
 def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunResult:
@@ -73,8 +49,9 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
     family = find_family(arguments.model)
     record = describe_run(config=config, model=trainer.model, splits=splits, accelerator=trainer.described_accelerator)
     # The result of a run that is resumed after its end stays until there is a new one.
-    if trainer.is_world_process_zero() and not (arguments.resume and read_result(arguments.output_dir)):
-        write_json(Path(arguments.output_dir) / RUN_FILE, record)
+    before = RunRecord.find(arguments.output_dir) if arguments.resume else None
+    if trainer.is_world_process_zero() and not (before and before.result):
+        record.save(arguments.output_dir)
     if trainer.is_world_process_zero():  # after run.json, which tells that the folder is a run's
         write_config_file(Path(arguments.output_dir) / "config.yaml", config.to_settings())
     process.advice = (
@@ -87,7 +64,6 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
             setattr(trainer.processing_class, name, saved[name])
     try:
         chosen, logged = fit(trainer, config=config, checkpoint=checkpoint)
-        record |= chosen
         trainer.model.config.run |= chosen
         trainer.check_finite()
         predicted = trainer.predict(trainer.eval_dataset)
@@ -126,7 +102,7 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
         if solved:  # no checkpoint holds the weights
             trainer.model.save_pretrained(Path(arguments.output_dir) / MODEL_FOLDER)
             trainer.processing_class.save_pretrained(Path(arguments.output_dir) / MODEL_FOLDER)
-        write_json(Path(arguments.output_dir) / RUN_FILE, record | {"result": asdict(result)})
+        replace(record, solution=chosen, result=result).save(arguments.output_dir)
     return result
 
 

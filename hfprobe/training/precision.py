@@ -11,7 +11,7 @@ from accelerate.utils import broadcast_object_list
 from hfprobe.models import find_family
 from hfprobe.settings.run_config import RunConfig
 from hfprobe.system.precision import EMULATION, PRECISIONS, Precision, find_faster
-from hfprobe.training.record import find_precision, read_record
+from hfprobe.training.record import RunRecord
 from hfprobe.training.run_files import RUN_FILE
 
 logger = logging.getLogger(__name__)
@@ -52,10 +52,8 @@ def _choose(name: str, config: RunConfig) -> tuple[Precision, str]:
     found, reason = find_faster(arguments.device)
     folder = Path(arguments.output_dir)
     if arguments.resume and (folder / RUN_FILE).exists():
-        settings = read_record(folder)["config"]
-        before = settings["model"].get(name, "fp32")
-        if name == "precision":
-            before = find_precision(settings["training"])
+        settings = RunRecord.load(folder).config
+        before = (settings.training if name == "precision" else settings.model).get(name, "fp32")
         if found is None or before == "fp32":  # otherwise the difference is refused
             found, reason = before, "the run was started so"
     found, reason = broadcast_object_list([found or "fp32", reason])

@@ -12,9 +12,9 @@ from hfprobe.hub import local as hub
 from hfprobe.models import find_family
 from hfprobe.settings.run_config import RunConfig
 from hfprobe.statistics.imbalance import METRIC_NAMES, leading_metrics
+from hfprobe.system import provenance
 from hfprobe.system.model_files import read_run
-from hfprobe.training.fit import RunResult
-from hfprobe.training.record import describe_run
+from hfprobe.training.record import RunResult, describe_run
 from hfprobe.training.trainer import ProbeTrainer
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def push_best(
     is_folder = os.path.exists(dataset)
     name = os.path.basename(os.path.abspath(dataset)) if is_folder else dataset  # not the folders of the user
     record = describe_run(config=config, model=trainer.model, splits=splits, accelerator=trainer.described_accelerator)
-    card = record | {
+    card = vars(record) | {
         "summary": (inspect.getmodule(family).__doc__ or "").strip(),
         "dataset": name,
         # The hub refuses a card that lists it under `datasets`.
@@ -47,6 +47,7 @@ def push_best(
         | {"class_weights": trainer.model.config.run.get("class_weights")}
         | {"precision": config.training.recorded_precision}
         | family.describe(trainer.model),
+        "hardware": provenance.hardware() | {"device": record.device},
         "result": result,
         "metrics": {METRIC_NAMES[name]: name for name in leading_metrics(result.images_per_class)},
         "repository": repository,

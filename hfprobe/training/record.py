@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,7 @@ from hfprobe.models import find_family
 from hfprobe.settings.run_config import RunConfig
 from hfprobe.system import provenance
 from hfprobe.system.errors import InputError
-from hfprobe.system.files import write_json
-from hfprobe.system.precision import PRECISIONS
+from hfprobe.system.records import read_record, to_json, write_record
 from hfprobe.training.run_files import RUN_FILE
 
 if TYPE_CHECKING:  # slow to import
@@ -21,10 +20,117 @@ if TYPE_CHECKING:  # slow to import
 
     from hfprobe.data.splits.images import Splits
 
-# What a record must hold to be compared; early versions of hfprobe wrote only a part of it.
-NEEDED = ("model", "config", "class_names", "data_fingerprint", "processes", "effective_batch_size")
-# What is recorded of how the images were divided.
-SUMMARIZED = ("division", "left_out", "identical_images", "membership")
+REMEDY = "Start the run again with --overwrite, or keep it and pass another --output_dir."
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The result of a run on the validation images.
+
+    Attributes:
+        metrics: `accuracy`, `macro_f1`, `balanced_accuracy` and `loss` of the weights that the model holds.
+        baseline: `class`, the most frequent one of the training images, and the metrics of always answering it.
+        n_validation: number of validation images.
+        images_per_class: numbers of validation images.
+        epochs: number of epochs trained; None where the weights were solved in closed form.
+        best_epoch: the epoch whose weights the model holds; None likewise.
+        seconds: of training with its evaluations, and of feature extraction, even if an earlier run did it.
+    """
+
+    metrics: dict[str, float]
+    baseline: dict[str, Any]
+    n_validation: int
+    images_per_class: list[int]
+    epochs: float | None
+    best_epoch: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """The revision that a run pushed; `hub_dir` is a path from the run folder, as both may be moved together."""
+
+    model: str
+    revision: str
+    hub_dir: str
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings of a run that have an effect, see `RunConfig.to_dict`."""
+
+    data: dict[str, Any]
+    model: dict[str, Any]
+    training: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What run.json holds.
+
+    Attributes:
+        division, left_out, identical_images, membership: of `hfprobe.data.splits.images.Splits.summary`.
+        data_fingerprint: of the images of training and validation.
+        class_weights: class name -> weight in the loss; None without weights.
+        images: part -> number of images.
+        network: what the model says of itself, see `ModelFamily.describe`.
+        accelerator: of `describe_accelerator`.
+        effective_batch_size: images per optimizer step; None where the weights were solved in closed form.
+        git_sha: the commit of hfprobe; None outside a checkout.
+        device: type of the device of training, such as cpu.
+        solution: what a solver chose on validation.
+        result: None until the training has ended.
+        pushed: None until the model was pushed.
+    """
+
+    model: str
+    recipe: str | None
+    seed: int
+    config: Config
+    class_names: list[str]
+    source: str
+    division: str
+    left_out: dict[str, list[str]]
+    identical_images: list[str]
+    membership: dict[str, Any]
+    data_fingerprint: str
+    class_weights: dict[str, float] | None
+    images: dict[str, int]
+    parameters: int
+    trainable_parameters: int
+    network: dict[str, Any]
+    precision: str
+    accelerator: dict[str, Any]
+    processes: int
+    effective_batch_size: int | None
+    git_sha: str | None
+    versions: dict[str, str]
+    hardware: provenance.Hardware
+    device: str
+    solution: dict[str, Any] = field(default_factory=dict)
+    result: RunResult | None = None
+    pushed: Pushed | None = None
+
+    @classmethod
+    def load(cls, folder: str | Path) -> RunRecord:
+        """The record in a run folder.
+
+        Raises:
+            InputError: it is missing or damaged, or another version wrote it.
+        """
+        return read_record(cls, Path(folder) / RUN_FILE, what="record of the run", remedy=REMEDY)
+
+    @classmethod
+    def find(cls, folder: str | Path) -> RunRecord | None:
+        """The record in a run folder; None where there is none that can be read."""
+        try:
+            return cls.load(folder)
+        except InputError:
+            return None
+
+    def save(self, folder: str | Path) -> None:
+        """Write run.json atomically."""
+        write_record(Path(folder) / RUN_FILE, self)
 
 
 def describe_accelerator(accelerator: Accelerator) -> dict[str, Any]:
@@ -42,91 +148,41 @@ def describe_accelerator(accelerator: Accelerator) -> dict[str, Any]:
 
 def describe_run(
     *, config: RunConfig, model: PreTrainedModel, splits: Splits, accelerator: dict[str, Any]
-) -> dict[str, Any]:
-    """What `run.json` holds before there is a result.
+) -> RunRecord:
+    """The record of a run before there is a result.
 
     Args:
         accelerator: of `describe_accelerator`.
     """
     parameters = list(model.parameters())
-    weights = model.config.run.get("class_weights")
-    return {
-        "model": config.training.model,
-        "recipe": config.training.recipe,
-        "seed": config.training.seed,
-        "config": config.to_dict(),
-        "class_names": splits.class_names,
-        "source": splits.source,
-        **{name: splits.summary[name] for name in SUMMARIZED if name in splits.summary},
-        "data_fingerprint": splits.fingerprint,
-        **({"class_weights": weights} if weights else {}),
-        "images": {name: len(splits.part(name)) for name in ("train", "validation")},
-        "parameters": sum(p.numel() for p in parameters),
-        "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
-        **find_family(config.training.model).describe(model),
-        "precision": config.training.recorded_precision,
-        "accelerator": accelerator,
-        "processes": config.training.world_size,
-        "effective_batch_size": config.effective_batch_size,
-        "git_sha": provenance.git_sha(),
-        "versions": provenance.versions(),
-        "hardware": provenance.hardware() | {"device": config.training.device.type},
-    }
-
-
-def read_result(folder: str | Path, entry: str = "result") -> dict[str, Any] | None:
-    """The result in the run.json of a run folder; None where the run has not ended.
-
-    Args:
-        entry: `result`, or `pushed`, see `record_push`.
-    """
-    try:
-        return json.loads((Path(folder) / RUN_FILE).read_text()).get(entry)
-    except (OSError, ValueError, AttributeError):
-        return None
-
-
-def record_push(folder: Path, *, name: str, commit: str, hub_dir: str) -> None:
-    """Add to run.json what the run pushed; the hub folder as a path from the run folder: both may be moved together."""
-    record = json.loads((folder / RUN_FILE).read_text())
-    pushed = {"model": name, "revision": commit, "hub_dir": path_from(folder, hub_dir)}
-    write_json(folder / RUN_FILE, record | {"pushed": pushed})
+    return RunRecord(
+        model=config.training.model,
+        recipe=config.training.recipe,
+        seed=config.training.seed,
+        config=Config(**to_json(config.to_dict())),
+        class_names=splits.class_names,
+        source=splits.source,
+        division=splits.summary.get("division", ""),
+        left_out=splits.summary.get("left_out", {}),
+        identical_images=splits.summary.get("identical_images", []),
+        membership=splits.summary.get("membership", {}),
+        data_fingerprint=splits.fingerprint,
+        class_weights=model.config.run.get("class_weights"),
+        images={name: len(splits.part(name)) for name in ("train", "validation")},
+        parameters=sum(p.numel() for p in parameters),
+        trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
+        network=find_family(config.training.model).describe(model),
+        precision=config.training.recorded_precision,
+        accelerator=accelerator,
+        processes=config.training.world_size,
+        effective_batch_size=config.effective_batch_size,
+        git_sha=provenance.git_sha(),
+        versions=provenance.versions(),
+        hardware=provenance.find_hardware(),
+        device=config.training.device.type,
+    )
 
 
 def path_from(folder: str | Path, place: str | Path) -> str:
     """The path of a place from a folder, without links, which have other folders above them."""
     return os.path.relpath(os.path.realpath(place), os.path.realpath(folder))
-
-
-def find_precision(settings: dict[str, Any]) -> str:
-    """fp32, bf16 or fp16: of the training settings in a record, also of earlier versions."""
-    return settings.get("precision", PRECISIONS.get(settings.get("mixed_precision", "no"), "fp32"))
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """The content of a run folder's run.json.
-
-    Raises:
-        InputError: it is missing or damaged, or an older version wrote it, without all that a comparison needs.
-    """
-    remedy = "Start the run again with --overwrite, or keep it and pass another --output_dir."
-    path = folder / RUN_FILE
-    try:
-        record = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise InputError(
-            f"'{folder}' has checkpoints but no {RUN_FILE}, so no one can tell their run. {remedy}"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"'{path}' is damaged, so the run cannot be resumed. {remedy}") from error
-    settings = record.get("config") if isinstance(record, dict) else None
-    lacking = [name for name in NEEDED if not isinstance(record, dict) or name not in record]
-    if not isinstance(settings, dict):
-        settings = {}
-    lacking += [f"config.{name}" for name in ("data", "model", "training") if not isinstance(settings.get(name), dict)]
-    if lacking:
-        raise InputError(
-            f"'{path}' lacks {', '.join(lacking)}: another version of hfprobe wrote it, and --resume cannot tell "
-            f"whether it is the same run. {remedy}"
-        )
-    return record

@@ -22,7 +22,7 @@ from hfprobe.system.files import locked, require_writable
 from hfprobe.system.process import is_main_process
 from hfprobe.system.setting import spell_flag
 from hfprobe.training import checkpoints
-from hfprobe.training.record import find_precision, read_record, read_result
+from hfprobe.training.record import RunRecord
 from hfprobe.training.run_files import (
     LOCK_FILE,
     RUN_FILE,
@@ -143,10 +143,11 @@ def is_finished(config: RunConfig) -> bool:
         InputError: it holds a run with other settings, see `check_same_run`.
     """
     folder = Path(config.training.output_dir)
-    if read_result(folder) is None:
+    record = RunRecord.find(folder)
+    if record is None or record.result is None:
         return False
     check_same_run(config)
-    before, now = read_record(folder)["config"], config.to_dict()
+    before, now = vars(record.config), config.to_dict()
     return all(
         before[group].get(name) == now[group].get(name)
         for group, name in (("data", "dataset"), ("training", "num_train_epochs"))
@@ -162,14 +163,14 @@ def check_same_run(config: RunConfig, *, class_names: list[str] | None = None, f
         class_names, fingerprint: of the images, once they are loaded. The log then says what else has changed.
 
     Raises:
-        InputError: all differences in one line; the record is missing, damaged or of an older version.
+        InputError: all differences in one line; the record is missing, damaged or of another version.
     """
     folder = Path(config.training.output_dir)
-    record = read_record(folder)
+    record = RunRecord.load(folder)
     differences = find_differences(record, config, folder, images_are_loaded=fingerprint is not None)
     if fingerprint is not None:
-        differences += _differing("the classes", record["class_names"], class_names)
-        differences += _differing("the images' fingerprint", record["data_fingerprint"], fingerprint)
+        differences += _differing("the classes", record.class_names, class_names)
+        differences += _differing("the images' fingerprint", record.data_fingerprint, fingerprint)
     if differences:
         raise InputError(
             f"The run in '{folder}' cannot be resumed with other settings: {'; '.join(differences)}. Pass what the run "
@@ -180,7 +181,7 @@ def check_same_run(config: RunConfig, *, class_names: list[str] | None = None, f
 
 
 def find_differences(
-    record: dict[str, Any], config: RunConfig, folder: Path, *, images_are_loaded: bool = True
+    record: RunRecord, config: RunConfig, folder: Path, *, images_are_loaded: bool = True
 ) -> list[str]:
     """Each setting that has an effect, must be equal and is not, with both values.
 
@@ -189,32 +190,28 @@ def find_differences(
     """
     now = json.loads(json.dumps(config.to_dict()))  # lists and strings as the record has them
     family = find_family(config.training.model)
-    if record["model"] not in (family.name, *family.aliases):
-        return _differing("--model", record["model"], config.training.model)  # all else follows from it
+    if record.model != family.name:
+        return _differing("--model", record.model, config.training.model)  # all else follows from it
     differences, rows = [], config.rows
     for group, values in now.items():
-        before = record["config"][group]
+        before = vars(record.config)[group]
         # A newer version of a library adds arguments: the run had their defaults.
         defaults = getattr(config, group).__dataclass_fields__
         for name in sorted(name for name in values if not rows[name].may_differ):
             if name == "classes":  # of a run that kept all classes, its record has their names
                 if values[name] is not None:
-                    differences += _differing("--classes", record["class_names"], values[name])
+                    differences += _differing("--classes", record.class_names, values[name])
                 continue
             old = before.get(name, getattr(defaults.get(name), "default", None))
-            if name == "precision":
-                old = find_precision(before)
             if name in ("precision", family.frozen_precision) and values[name] == "auto":
                 continue  # compared once `settle_precision` has found what it stands for
             if name == "metric_for_best_model" and name not in config.passed and not images_are_loaded:
                 continue
             differences += _differing(spell_flag(name, rows[name]), old, values[name])
     if config.effective_batch_size is not None:
-        differences += _differing("the number of processes", record["processes"], config.training.world_size)
-        differences += _differing(
-            "the effective batch size", record["effective_batch_size"], config.effective_batch_size
-        )
-    epochs, before = now["training"].get("num_train_epochs"), record["config"]["training"].get("num_train_epochs") or 0
+        differences += _differing("the number of processes", record.processes, config.training.world_size)
+        differences += _differing("the effective batch size", record.effective_batch_size, config.effective_batch_size)
+    epochs, before = now["training"].get("num_train_epochs"), record.config.training.get("num_train_epochs") or 0
     planned = _planned_epochs(folder)  # by transformers rounded up
     if epochs is not None and (epochs < before or math.ceil(epochs) < planned):
         was = max(before, planned if planned > math.ceil(before) else 0)
@@ -243,30 +240,30 @@ def _text(value: Any) -> str:
     return "none" if value is None else json.dumps(value) if isinstance(value, dict | bool) else str(value)
 
 
-def _log_allowed_changes(record: dict[str, Any], config: RunConfig) -> None:
+def _log_allowed_changes(record: RunRecord, config: RunConfig) -> None:
     changed = []
-    for name, now in (
-        ("versions", provenance.versions()),
-        ("hardware", provenance.hardware() | {"device": config.training.device.type}),
-        ("git_sha", {"commit of hfprobe": provenance.git_sha()}),
+    device = config.training.device.type
+    for before, now in (
+        (record.versions, provenance.versions()),
+        (vars(record.hardware), vars(provenance.find_hardware())),
+        ({"device": record.device}, {"device": device}),
+        ({"commit of hfprobe": record.git_sha}, {"commit of hfprobe": provenance.git_sha()}),
     ):
-        before = record.get(name)
-        before = before if isinstance(before, dict) else {"commit of hfprobe": before}
         for key in sorted(before.keys() | now.keys()):
             changed += _differing(key, before.get(key), now.get(key))
     if changed:
         logger.warning(
             "The last bits of the result may differ from those of an uninterrupted run: %s.", "; ".join(changed)
         )
-    before, epochs = record["config"]["training"].get("num_train_epochs"), config.training.num_train_epochs
+    planned, epochs = record.config.training.get("num_train_epochs"), config.training.num_train_epochs
     schedule = config.training.lr_scheduler_type.value
-    if before is not None and epochs > before:
+    if planned is not None and epochs > planned:
         logger.info(
             "The run is continued to %g epochs instead of %g. %s",
             epochs,
-            before,
+            planned,
             f"The {schedule} schedule does not depend on their number."
             if schedule in OPEN_SCHEDULES and config.training.warmup_steps in (0, None)
             else f"The {schedule} schedule is that of {epochs:g} epochs from here on: the learning rate jumps to its "
-            f"value there, so the result is neither that of {before:g} nor that of {epochs:g} epochs from the start.",
+            f"value there, so the result is neither that of {planned:g} nor that of {epochs:g} epochs from the start.",
         )

@@ -14,7 +14,7 @@ from hfprobe.settings.run_config import RunConfig
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.files import write_json
 from hfprobe.system.process import command, is_main_process
-from hfprobe.training.record import path_from, read_record, read_result
+from hfprobe.training.record import RunRecord, path_from
 from hfprobe.training.resume import check_output_dir, holds_run, is_finished
 from hfprobe.training.start import FinishedRun, run_training
 
@@ -60,7 +60,8 @@ def train_seeds(
     finished = []
     for config in runs:
         arguments = config.training
-        if not arguments.overwrite and is_finished(config) and read_result(arguments.output_dir, "pushed"):
+        record = RunRecord.find(arguments.output_dir)
+        if not arguments.overwrite and is_finished(config) and record is not None and record.pushed:
             finished.append(config)
         else:
             check_output_dir(config)
@@ -89,10 +90,11 @@ def summarize_seeds(runs: list[RunConfig], *, folder: Path) -> dict[str, Any]:
     from hfprobe.statistics.intervals import summarize_values
 
     folders = [Path(run.training.output_dir) for run in runs]
-    records = [read_record(run) for run in folders]
-    results = [record["result"] for record in records]
-    values = {f"validation_{name}": [result["metrics"][name] for result in results] for name in METRIC_NAMES}
-    values["seconds"] = [result["seconds"] for result in results]
+    records = [RunRecord.load(run) for run in folders]
+    results = [record.result for record in records if record.result is not None]
+    pushed = [record.pushed for record in records if record.pushed is not None]
+    values = {f"validation_{name}": [result.metrics[name] for result in results] for name in METRIC_NAMES}
+    values["seconds"] = [result.seconds for result in results]
     return {
         "model": runs[0].training.model,
         "recipe": runs[0].training.recipe,
@@ -100,10 +102,10 @@ def summarize_seeds(runs: list[RunConfig], *, folder: Path) -> dict[str, Any]:
         "seeds": [run.training.seed for run in runs],
         "folders": [path_from(folder, run) for run in folders],
         "models": [
-            pushed | {"hub_dir": path_from(folder, run / pushed["hub_dir"])}
-            for run, pushed in zip(folders, (record["pushed"] for record in records), strict=True)
+            vars(found) | {"hub_dir": path_from(folder, run / found.hub_dir)}
+            for run, found in zip(folders, pushed, strict=True)
         ],
-        "leading": leading_metrics(results[0]["images_per_class"]),
+        "leading": leading_metrics(results[0].images_per_class),
         **{name: vars(summarize_values(found)) for name, found in values.items()},
     }
 

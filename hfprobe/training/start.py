@@ -6,7 +6,7 @@ The imports at the top are the fast ones: whatever is wrong with the folders is 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from hfprobe.data.splits.images import Images
     from hfprobe.hub.local import Revision
-    from hfprobe.training.fit import RunResult
+    from hfprobe.training.record import RunResult
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def run_training(config: RunConfig, *, images: Images | None = None) -> Finished
     from hfprobe.training.assembly import build_trainer, settle
     from hfprobe.training.fit import train
     from hfprobe.training.publish import push_best
-    from hfprobe.training.record import record_push
+    from hfprobe.training.record import Pushed, RunRecord, path_from
 
     use_every_core()
     with config.training.main_process_first(desc="decoding"):
@@ -94,7 +94,8 @@ def run_training(config: RunConfig, *, images: Images | None = None) -> Finished
         if not is_main_process():
             return None
         revision = push_best(trainer, config=config, splits=splits, result=result, repository=repository)
-        record_push(output_dir, name=revision.name, commit=revision.commit, hub_dir=config.training.hub_dir)
+        pushed = Pushed(revision.name, revision.commit, path_from(output_dir, config.training.hub_dir))
+        replace(RunRecord.load(output_dir), pushed=pushed).save(output_dir)
     uploaded = None
     if repository is not None:
         # Before the upload: where it fails, no FinishedRun is returned.

@@ -7,9 +7,12 @@ from transformers import set_seed
 
 from helpers.images import CLASSES, load_splits
 from hfprobe.models import build_model
-from hfprobe.settings.run_config import make_run
+from hfprobe.settings.run_config import RunConfig, make_run
+from hfprobe.system.provenance import Hardware
+from hfprobe.system.records import to_json
 from hfprobe.training.assembly import build_trainer, settle
 from hfprobe.training.fit import train
+from hfprobe.training.record import Config, RunRecord
 from hfprobe.training.trainer import ProbeTrainer
 
 
@@ -56,3 +59,19 @@ def small_config(dataset_folder, folder, **values):
     quick = {"num_train_epochs": 1, "per_device_train_batch_size": 80, "use_cpu": True, "disable_tqdm": True}
     places = {"output_dir": str(folder / "run"), "hub_dir": str(folder / "hub"), "report_to": "none"}
     return make_run(dataset=str(dataset_folder), **quick | places | values)
+
+
+def run_record(config: RunConfig, **values):
+    """The record of a run that was not made."""
+    return RunRecord(
+        **{
+            "model": config.training.model, "recipe": config.training.recipe, "seed": config.training.seed,
+            "config": Config(**to_json(config.to_dict())), "class_names": CLASSES, "source": "a test", "division": "",
+            "left_out": {}, "identical_images": [], "membership": {}, "data_fingerprint": "0" * 64,
+            "class_weights": None, "images": {"train": 8, "validation": 4}, "parameters": 5,
+            "trainable_parameters": 5, "network": {}, "precision": "fp32", "accelerator": {}, "processes": 1,
+            "effective_batch_size": config.effective_batch_size, "git_sha": None, "versions": {},
+            "hardware": Hardware("a processor", 2, 1), "device": "cpu",
+        }
+        | values
+    )  # fmt: skip

@@ -7,9 +7,9 @@ import pytest
 from helpers.image_folders import NAMES, draw, write_images
 from helpers.models import cat_model
 from hfprobe.data.arguments import DataArguments
-from hfprobe.models.changes import find_changes
 from hfprobe.data.splits.images import load_images
 from hfprobe.data.splits.membership import describe_part
+from hfprobe.models.changes import find_changes
 from hfprobe.models.own_images import load_images_of
 from hfprobe.system.errors import InputError
 from hfprobe.tasks.evaluate.measure import evaluate_images

@@ -47,8 +47,8 @@ def test_a_run_records_the_frozen_backbone(dataset_folder, tmp_path):
     trainer, result = run_probe(dataset_folder, tmp_path)
     assert result.metrics["accuracy"] > 0.9
     record = json.loads((tmp_path / "run.json").read_text())
-    assert record["backbone_sha256"] == trainer.model.frozen_sha256()
-    assert record["backbone_weights"] == "random features, not pretrained"
+    assert record["network"]["backbone_sha256"] == trainer.model.frozen_sha256()
+    assert record["network"]["backbone_weights"] == "random features, not pretrained"
     assert (result.epochs, result.best_epoch) == (None, None)  # solved, which the command says instead of 0 epochs
     # The solved head is in the run folder, with the temperature that validation gave.
     model, _ = load_model(tmp_path / "model")

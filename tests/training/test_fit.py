@@ -16,7 +16,7 @@ import hfprobe
 from helpers.runs import interrupted_run, small_run
 from hfprobe.system.errors import CheckFailedError
 from hfprobe.training.fit import check_figures
-from hfprobe.training.record import read_result
+from hfprobe.training.record import RunRecord
 from hfprobe.training.trainer import ProbeTrainer
 
 ROOT = Path(__file__).parents[2]
@@ -93,7 +93,7 @@ def test_weights_that_do_not_reproduce_the_logged_metrics_are_an_error(dataset_f
         CheckFailedError, match=r"^The weights of step \d were evaluated with accuracy .* and now score "
     ):
         small_run(dataset_folder, tmp_path)
-    assert read_result(tmp_path) is None
+    assert RunRecord.load(tmp_path).result is None
 
 
 def test_metrics_of_an_earlier_process_may_differ_and_the_new_ones_are_reported(caplog):
@@ -149,7 +149,7 @@ def test_a_run_that_diverges_without_logging_it_fails_and_saves_nothing(dataset_
     with pytest.raises(CheckFailedError, match=r"Use a smaller --lr. No checkpoint was saved before.$"):
         small_run(dataset_folder, tmp_path, diverges=True, report_to="none", **values)
     assert not list(tmp_path.glob("checkpoint-*"))
-    assert read_result(tmp_path) is None
+    assert RunRecord.load(tmp_path).result is None
     for file in tmp_path.rglob("*.json"):
         assert not re.search(r"\b(NaN|Infinity)\b", file.read_text())
 

@@ -8,17 +8,14 @@ import torch
 from safetensors.torch import load_file
 
 from helpers.images import load_splits
-from helpers.runs import interrupted_run, small_config, small_run
+from helpers.runs import interrupted_run, run_record, small_config, small_run
 from hfprobe import evaluate
 from hfprobe.models.loading import load_model
 from hfprobe.settings.files import read_config_file
 from hfprobe.settings.run_config import make_run
 from hfprobe.system.errors import InputError
-from hfprobe.system.files import write_json
 from hfprobe.training.precision import settle_precision
 from hfprobe.training.publish import push_best
-from hfprobe.training.record import NEEDED, read_record
-from hfprobe.training.resume import find_differences
 from hfprobe.training.start import run_training
 
 BACKBONE = {"model": "vit", "backbone": "test_byobnet", "backbone_weights": "random"}
@@ -117,18 +114,6 @@ def test_a_run_in_bfloat16_is_not_resumed_in_float32(bf16_run, dataset_folder, f
         small_run(dataset_folder, folder / "whole", **values)
 
 
-@pytest.mark.parametrize(("before", "expected"), [("bf16", ["--precision was bf16, is fp32"]), ("no", [])])
-def test_the_precision_of_earlier_versions_is_compared_too(bf16_run, dataset_folder, before, expected):
-    folder = bf16_run[0] / "whole"
-    record = read_record(folder)
-    del record["config"]["training"]["precision"]
-    record["config"]["training"]["mixed_precision"] = before
-    values = {"num_train_epochs": 2, "report_to": "none", "use_cpu": True, "precision": "fp32"}
-    config = make_run(dataset=str(dataset_folder), output_dir=str(folder), **values)
-    found = find_differences(record, config, folder, images_are_loaded=False)
-    assert [difference for difference in found if "precision" in difference] == expected
-
-
 def test_a_run_is_resumed_as_it_was_started_where_the_device_does_not_tell(bf16_run, dataset_folder, found, caplog):
     folder, _, result, *_ = bf16_run
     found(None)
@@ -172,10 +157,10 @@ def test_auto_follows_the_record_of_a_resumed_run(dataset_folder, tmp_path, foun
     found(said)
     name, group = ("feature_precision", "model") if values else ("precision", "training")
     config = small_config(dataset_folder, tmp_path, **values, **{name: "auto"}, resume=True)
-    record = dict.fromkeys(NEEDED) | {"config": config.to_dict()}
-    record["config"][group][name] = before
+    record = run_record(config)
+    vars(record.config)[group][name] = before
     (tmp_path / "run").mkdir()
-    write_json(tmp_path / "run" / "run.json", record)
+    record.save(tmp_path / "run")
     assert settle(config).to_dict()[group][name] == chosen
 
 

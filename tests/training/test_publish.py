@@ -59,7 +59,8 @@ def test_the_card_and_the_record_list_settings_that_have_an_effect(dataset_folde
     for name in hidden:
         assert f"\n| {name}" not in table
     record = json.loads((tmp_path / "run" / "run.json").read_text())
-    flat = {name: value for group in record["config"].values() for name, value in group.items()} | record
+    flat = {name: value for group in record["config"].values() for name, value in group.items()}
+    flat |= record | record["solution"]
     assert {row.split(" |")[0] for row in shown} <= flat.keys()
     assert not set(hidden) & flat.keys()
 

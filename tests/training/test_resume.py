@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from hfprobe.training import checkpoints
 from hfprobe.training import resume as run_folder
 from hfprobe.training.assembly import build_trainer, settle
 from hfprobe.training.fit import train
-from hfprobe.training.record import read_result
+from hfprobe.training.record import RunRecord
 from hfprobe.training.resume import check_output_dir, claimed, find_differences, is_finished
 from hfprobe.training.trainer import ProbeTrainer
 
@@ -154,10 +155,10 @@ def test_settings_that_may_differ_are_known_and_everything_else_is_compared(fini
         output_dir=str(finished), dataset=str(dataset_folder), image_size=32, crop="shift", precision="fp32", **SMALL
     )
     compared = {name for name, row in config.rows.items() if not row.may_differ}
-    record = json.loads((finished / "run.json").read_text())
-    for group, values in record["config"].items():
+    record = RunRecord.load(finished)
+    for group, values in vars(record.config).items():
         for name in values.keys() & compared - {"classes"}:  # the record has their names elsewhere
-            changed = record | {"config": record["config"] | {group: values | {name: "other"}}}
+            changed = replace(record, config=replace(record.config, **{group: values | {name: "other"}}))
             assert len(find_differences(changed, config, finished)) == 1, name
 
 
@@ -187,16 +188,13 @@ def test_a_setting_without_effect_is_not_compared(finished, dataset_folder):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is damaged, so the run cannot be resumed. Start the run again with --overwrite, or keep it and pass"),
+        ("{", "is damaged: Expecting property name enclosed in double quotes"),
+        ("{}", "is damaged: 'model' is missing. Start the run again with --overwrite, or keep it and pass another"),
+        ("[]", "is damaged: it is []; allowed: a JSON object. Start the run again"),
         (
-            "{}",
-            "lacks model, config, class_names, data_fingerprint, processes, effective_batch_size, config.data, "
-            "config.model, config.training: another version of hfprobe wrote it, and --resume cannot tell whether it "
-            "is the same run. Start the run again with --overwrite, or keep it and pass another --output_dir.",
+            None,
+            "holds no record of the run (run.json: No such file or directory). Start the run again with",
         ),
-        ("[]", "lacks model, config, "),
-        ('{"config": 3}', "lacks model, class_names, "),
-        (None, "has checkpoints but no run.json, so no one can tell their run. Start the run again with --overwrite"),
     ],
 )
 def test_a_record_that_cannot_be_compared_is_one_line(tmp_path, content, message):
@@ -207,11 +205,11 @@ def test_a_record_that_cannot_be_compared_is_one_line(tmp_path, content, message
         check_output_dir(make_run(output_dir=str(tmp_path), resume=True))
 
 
-def test_the_record_of_an_earlier_version_is_refused(finished, dataset_folder, tmp_path):
+def test_a_record_without_all_that_is_compared_is_refused(finished, dataset_folder, tmp_path):
     record = json.loads((finished / "run.json").read_text())
     del record["effective_batch_size"]
     (tmp_path / "run.json").write_text(json.dumps(record))
-    message = f"'{tmp_path}/run.json' lacks effective_batch_size: another version of hfprobe wrote it, and --resume"
+    message = f"The record of the run '{tmp_path}/run.json' is damaged: 'effective_batch_size' is missing. Start"
     with pytest.raises(InputError, match=re.escape(message)):
         check_output_dir(make_run(output_dir=str(tmp_path), dataset=str(dataset_folder), resume=True, **SMALL))
 
@@ -351,7 +349,7 @@ def test_a_path_that_cannot_be_a_folder_contains_no_run(tmp_path, place):
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to("loop")
     assert not run_folder.holds_run(tmp_path / place)
-    assert read_result(tmp_path / place) is None
+    assert RunRecord.find(tmp_path / place) is None
 
 
 def test_a_push_lock_that_cannot_be_taken_is_found_before_training(tmp_path):

@@ -5,10 +5,11 @@ import sys
 import pytest
 
 from helpers.image_folders import write_images
-from helpers.runs import small_config
+from helpers.runs import run_record, small_config
 from hfprobe.settings.run_config import make_run
 from hfprobe.system.errors import InputError
 from hfprobe.tasks.evaluate import cli as evaluate
+from hfprobe.training.record import Pushed, RunRecord, RunResult
 from hfprobe.training.seeds import summarize_seeds, train_seeds
 from hfprobe.training.start import run_training
 
@@ -29,10 +30,10 @@ def test_seeds_from_python_are_announced_in_turn_and_summarised(dataset_folder, 
 
 def test_the_summary_leads_with_macro_f1_if_classes_are_imbalanced(dataset_folder, tmp_path, monkeypatch):
     metrics = {"accuracy": 0.9, "macro_f1": 0.7, "balanced_accuracy": 0.8}
-    result = {"metrics": metrics, "images_per_class": [90, 10], "seconds": 1.0}
-    record = {"result": result, "pushed": {"model": "hfprobe/small", "revision": "0" * 40, "hub_dir": "../hub"}}
-    monkeypatch.setattr("hfprobe.training.seeds.read_record", lambda folder: record)
+    result = RunResult(metrics, {}, 100, [90, 10], epochs=1, best_epoch=1, seconds=1.0)
     runs = [small_config(dataset_folder, tmp_path, seed=seed) for seed in (1, 2)]
+    record = run_record(runs[0], result=result, pushed=Pushed("hfprobe/small", "0" * 40, "../hub"))
+    monkeypatch.setattr(RunRecord, "load", lambda folder: record)
     summary = summarize_seeds(runs, folder=tmp_path)
     assert summary["leading"] == ["macro_f1", "balanced_accuracy", "accuracy"]
     assert summary["validation_balanced_accuracy"]["values"] == [0.8, 0.8]
