@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -50,7 +50,9 @@ def row_numbers(rows: Dataset) -> np.ndarray:
     return rows.select_columns("index").with_format("arrow")["index"][:].to_numpy().astype(np.int64)
 
 
-def in_threads(work: Callable[[Item], Result], items: Iterable[Item], *, ahead: int | None = None) -> Iterator[Result]:
+def in_threads(
+    work: Callable[[Item], Result], items: Iterable[Item], *, ahead: int | None = None
+) -> Generator[Result, None, None]:
     """What `work` returns for each item in order, from as many threads as there are cores.
 
     Pillow and torch hold no lock while they decode and resize. More threads would need more memory: 200 MB for 12
