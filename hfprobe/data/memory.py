@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from io import BytesIO, TextIOBase
@@ -279,8 +278,6 @@ def _as_file(item: Any) -> dict[str, Any]:
 def _read_labels(values: Any) -> list[int | str | bool | None]:
     """One label per image, all of one type; None for a missing one.
 
-    As in a CSV file, text that counts is a number: classes 2 and 10 stand in this order.
-
     Raises:
         InputError: several labels per image; labels of several types or of another one.
     """
@@ -298,8 +295,6 @@ def _read_labels(values: Any) -> list[int | str | bool | None]:
     if len(kinds) > 1 or not kinds <= NAMED_AS.keys():
         named = ", ".join(sorted(kind.__name__ for kind in kinds))
         raise InputError(f"The labels are of type {named}; allowed: all int, all str or all bool; None: no label.")
-    if kinds == {str} and all(value is None or re.fullmatch("0|[1-9][0-9]{,8}", str(value)) for value in found):
-        return [None if value is None else int(value) for value in found]
     return found
 
 

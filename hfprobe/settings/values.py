@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,7 +16,7 @@ from hfprobe.data.arguments import DataArguments
 from hfprobe.models import find_family
 from hfprobe.models.base import ModelFamily
 from hfprobe.settings.arguments import SHORT_NAMES, RunArguments
-from hfprobe.system.errors import InputError, shorten
+from hfprobe.system.errors import InputError, shorten, suggest
 from hfprobe.system.process import command
 
 UNFIT = object()
@@ -57,9 +56,8 @@ def check_values(values: Mapping[str, Any], *, model: str) -> dict[str, Any]:
     for given, value in values.items():
         name = SHORT_NAMES.get(given, given)
         if name not in owners:
-            near = difflib.get_close_matches(str(given), [*owners, *SHORT_NAMES], n=1)
             listed = f"All settings: {command('train')} --model {family.name} --help"
-            remedy = f"Did you mean {near[0]}?" if near else listed
+            remedy = suggest(given, [*owners, *SHORT_NAMES], otherwise=listed)
             raise InputError(f"Unknown setting '{shorten(given)}'. {remedy}")
         value = check_value(given, value, owners[name])
         if name in checked and checked[name] != value:
