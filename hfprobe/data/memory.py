@@ -23,7 +23,6 @@ from hfprobe.data.pixels.pictures import convert_picture, explain, pixel_limit
 from hfprobe.data.sources.columns import find_column, no_column, standard_splits
 from hfprobe.data.sources.named_images import check_repeats, make_splits, read_rows
 from hfprobe.data.sources.source import Source
-from hfprobe.data.sources.split_columns import split_by_column
 from hfprobe.data.sources.table_folders import OWN_OUTPUT
 from hfprobe.data.sources.tables import Table, is_own_output
 from hfprobe.system.errors import InputError, shorten
@@ -200,25 +199,12 @@ def _read_frame(table: pd.DataFrame, data: DataArguments) -> tuple[dict[str, Dat
         rows = read_rows(Table(Path("DataFrame"), cells, list(range(1, len(table) + 1))), data, folder=Path("."))
         check_repeats(rows, data)
         return make_splits(rows, data, folder=Path("."))
-    taken = (label, data.group_column)
-    divided = split_by_column(
-        {name: values for name, values in cells.items() if name not in taken}, data, what="The DataFrame"
-    )
-    names = ["train"] * len(table) if divided is None else divided[1]
-    others = {label: _read_labels(table[label])}
-    if data.group_column is not None:
-        if data.group_column not in columns:
-            raise no_column("group", columns, data)
-        others[data.group_column] = [None if pd.isna(value) else str(value) for value in table[data.group_column]]
-    found = {}
-    for name in dict.fromkeys(names):
-        chosen = [row for row, other in enumerate(names) if other == name]
-        rows = _make_rows([pictures[row] for row in chosen], image, first=chosen)
-        for column, values in others.items():
-            if column != image:  # `standard_splits` refuses one column for both
-                rows = rows.add_column(column, [values[row] for row in chosen], feature=_feature(values))
-        found[name] = rows
-    return found, {}
+    rows = _make_rows(pictures, image)
+    for column in columns:
+        if column != image:  # `standard_splits` refuses one column for both, and divides the rows by a column of splits
+            values = _read_labels(table[column]) if column == label else cells[column]
+            rows = rows.add_column(column, values, feature=_feature(values))
+    return {"train": rows}, {}
 
 
 def _read_pair(images: Any, labels: Any) -> Dataset:
@@ -231,23 +217,17 @@ def _read_pair(images: Any, labels: Any) -> Dataset:
     if len(pictures) != len(numbers):
         found = f"{len(pictures):,} images and {len(numbers):,} labels"
         raise InputError(f"There are {found}; allowed: one label per image.")
-    return _make_rows(pictures, "image", first=range(len(pictures))).add_column(
-        "label", numbers, feature=_feature(numbers)
-    )
+    return _make_rows(pictures, "image").add_column("label", numbers, feature=_feature(numbers))
 
 
-def _make_rows(pictures: Sequence[Any], column: str, *, first: Sequence[int]) -> Dataset:
-    """A Dataset with one column of images.
-
-    Args:
-        first: the number of each image, for messages.
-    """
+def _make_rows(pictures: Sequence[Any], column: str) -> Dataset:
+    """A Dataset with one column of images."""
     chunks: list[Dataset] = []
     waiting: list[dict | None] = []
     size = 0
     features = Features({column: Image()})
     with pixel_limit(1):  # without warnings of Pillow
-        for number, item in zip(first, pictures, strict=True):
+        for number, item in enumerate(pictures):
             try:
                 file = None if _is_missing(item) else _as_file(item)
             except MemoryError:
