@@ -23,9 +23,7 @@ class Histograms(TrainerCallback):
         self.every = every
         self.written: set[tuple[str, int]] = set()
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.tensorboard.tb_writer is not None and state.global_step:
             from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
