@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from importlib import import_module
 from pkgutil import iter_modules
@@ -11,7 +10,7 @@ from typing import NoReturn
 import hfprobe.cli.interruptible
 from hfprobe.cli.command import run_command
 from hfprobe.cli.parser import refuse_unusable
-from hfprobe.system.errors import InputError, shorten
+from hfprobe.system.errors import InputError, shorten, suggest
 from hfprobe.system.process import command
 
 
@@ -54,10 +53,9 @@ def find(name: str) -> str:
     found = name.replace("_", "-")
     commands = find_commands()
     if found not in commands:
-        near = difflib.get_close_matches(found, commands, n=1)
-        remedy = f"Did you mean {near[0]}? " if near else ""
+        remedy = suggest(found, commands, otherwise="")
         raise InputError(
-            f"Unknown command '{shorten(name)}'. {remedy}All commands: {', '.join(commands)}. "
+            f"Unknown command '{shorten(name)}'. {remedy} All commands: {', '.join(commands)}. "
             f"The flags of one: {command('<command>')} --help"
         )
     return found

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import logging
 import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
-from hfprobe.system.errors import InputError, shorten
+from hfprobe.system.errors import InputError, shorten, suggest
 from hfprobe.system.ranges import Range
 
 logger = logging.getLogger(__name__)
@@ -33,9 +32,8 @@ class OneLineErrors(argparse.ArgumentParser):
             return
         found = remaining[0].split("=")[0]
         flags = [flag for action in self._actions for flag in action.option_strings]
-        near = difflib.get_close_matches(found, flags, n=1)
-        remedy = f"Did you mean {near[0]}? " if near else ""
-        raise InputError(f"Unknown argument '{shorten(found)}'. {remedy}All flags: {self.prog} --help")
+        remedy = suggest(found, flags, otherwise="")
+        raise InputError(f"Unknown argument '{shorten(found)}'. {remedy} All flags: {self.prog} --help")
 
 
 def refuse_unusable(argv: Sequence[str]) -> None:

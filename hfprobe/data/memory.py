@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from io import BytesIO, TextIOBase
@@ -24,7 +23,6 @@ from hfprobe.data.pixels.image_files import convert_image, explain, pixel_limit
 from hfprobe.data.sources.columns import find_column, no_column, standard_splits
 from hfprobe.data.sources.named_images import check_repeats, make_splits, read_rows
 from hfprobe.data.sources.source import Source
-from hfprobe.data.sources.split_columns import split_by_column
 from hfprobe.data.sources.table_folders import OWN_OUTPUT
 from hfprobe.data.sources.tables import Table, is_own_output
 from hfprobe.system.errors import InputError, shorten
@@ -201,25 +199,12 @@ def _read_frame(table: pd.DataFrame, data: DataArguments) -> tuple[dict[str, Dat
         rows = read_rows(Table(Path("DataFrame"), cells, list(range(1, len(table) + 1))), data, folder=Path("."))
         check_repeats(rows, data)
         return make_splits(rows, data, folder=Path("."))
-    taken = (label, data.group_column)
-    divided = split_by_column(
-        {name: values for name, values in cells.items() if name not in taken}, data, what="The DataFrame"
-    )
-    names = ["train"] * len(table) if divided is None else divided[1]
-    others = {label: _read_labels(table[label])}
-    if data.group_column is not None:
-        if data.group_column not in columns:
-            raise no_column("group", columns, data)
-        others[data.group_column] = [None if pd.isna(value) else str(value) for value in table[data.group_column]]
-    found = {}
-    for name in dict.fromkeys(names):
-        chosen = [row for row, other in enumerate(names) if other == name]
-        rows = _make_rows([items[row] for row in chosen], image, first=chosen)
-        for column, values in others.items():
-            if column != image:  # `standard_splits` refuses one column for both
-                rows = rows.add_column(column, [values[row] for row in chosen], feature=_feature(values))
-        found[name] = rows
-    return found, {}
+    rows = _make_rows(items, image)
+    for column in columns:
+        if column != image:  # `standard_splits` refuses one column for both, and divides the rows by a column of splits
+            values = _read_labels(table[column]) if column == label else cells[column]
+            rows = rows.add_column(column, values, feature=_feature(values))
+    return {"train": rows}, {}
 
 
 def _read_pair(images: Any, labels: Any) -> Dataset:
@@ -232,21 +217,17 @@ def _read_pair(images: Any, labels: Any) -> Dataset:
     if len(items) != len(numbers):
         found = f"{len(items):,} images and {len(numbers):,} labels"
         raise InputError(f"There are {found}; allowed: one label per image.")
-    return _make_rows(items, "image", first=range(len(items))).add_column("label", numbers, feature=_feature(numbers))
+    return _make_rows(items, "image").add_column("label", numbers, feature=_feature(numbers))
 
 
-def _make_rows(items: Sequence[Any], column: str, *, first: Sequence[int]) -> Dataset:
-    """A Dataset with one column of images.
-
-    Args:
-        first: the number of each image, for messages.
-    """
+def _make_rows(items: Sequence[Any], column: str) -> Dataset:
+    """A Dataset with one column of images."""
     chunks: list[Dataset] = []
     waiting: list[dict | None] = []
     size = 0
     features = Features({column: Image()})
     with pixel_limit(1):  # without warnings of Pillow
-        for number, item in zip(first, items, strict=True):
+        for number, item in enumerate(items):
             try:
                 file = None if _is_missing(item) else _as_file(item)
             except MemoryError:
@@ -277,8 +258,6 @@ def _as_file(item: Any) -> dict[str, Any]:
 def _read_labels(values: Any) -> list[int | str | bool | None]:
     """One label per image, all of one type; None for a missing one.
 
-    As in a CSV file, text that counts is a number: classes 2 and 10 stand in this order.
-
     Raises:
         InputError: several labels per image; labels of several types or of another one.
     """
@@ -296,8 +275,6 @@ def _read_labels(values: Any) -> list[int | str | bool | None]:
     if len(kinds) > 1 or not kinds <= NAMED_AS.keys():
         named = ", ".join(sorted(kind.__name__ for kind in kinds))
         raise InputError(f"The labels are of type {named}; allowed: all int, all str or all bool; None: no label.")
-    if kinds == {str} and all(value is None or re.fullmatch("0|[1-9][0-9]{,8}", str(value)) for value in found):
-        return [None if value is None else int(value) for value in found]
     return found
 
 

@@ -16,7 +16,7 @@ from transformers import AutoImageProcessor, BaseImageProcessor, PretrainedConfi
 
 from hfprobe.data.splits.membership import is_membership
 from hfprobe.models import check_preprocessing, family_of, register_models
-from hfprobe.system.errors import InputError, first_line
+from hfprobe.system.errors import InputError, first_line, list_some
 from hfprobe.system.model_files import CONFIG_FILE, PROCESSOR_FILE, WEIGHTS_FILE
 from hfprobe.system.process import command
 
@@ -150,11 +150,7 @@ def describe_difference(weights: dict[str, torch.Tensor], wanted: dict[str, torc
         if weights[key].dtype != wanted[key].dtype
     ]
     problems = {"missing": missing, "unexpected": unexpected, "different shape": shapes, "different dtype": types}
-    found = [
-        f"{problem}: {', '.join(keys[:3])}" + (f" and {len(keys) - 3:,} more" if len(keys) > 3 else "")
-        for problem, keys in problems.items()
-        if keys
-    ]
+    found = [f"{problem}: {list_some(keys, 3)}" for problem, keys in problems.items() if keys]
     return "; ".join(found) or None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import unicodedata
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hfprobe.system.errors import InputError, shorten
+from hfprobe.system.errors import InputError, shorten, suggest
 from hfprobe.system.ranges import Range
 
 WEIGHT = Range(0, 10**6, without=(0,))
@@ -29,11 +28,11 @@ def read_class_weights(given: dict[str, Any] | str | None) -> dict[str, float] |
     """
     if given in (None, "none", "balanced"):
         return given or "none"
-    table = _read_json(given) if isinstance(given, str) else given
-    if not isinstance(table, dict) or not table:
+    pairs = _read_pairs(given) if isinstance(given, str) else tuple(given.items()) if isinstance(given, dict) else ()
+    if not isinstance(pairs, tuple) or not pairs:
         raise InputError(f"--class_weights is {shorten(given, 100)}; {ALLOWED}.")
     weights: dict[str, float] = {}
-    for name, value in table.items():
+    for name, value in pairs:
         if not isinstance(name, str):
             raise InputError(f"--class_weights names the class {shorten(name)}; allowed: texts. Put it in quotes.")
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -49,8 +48,8 @@ def read_class_weights(given: dict[str, Any] | str | None) -> dict[str, float] |
     return weights
 
 
-def _read_json(given: str) -> Any:
-    """The JSON of a text or of a file; each pair of an object that names a class twice is refused."""
+def _read_pairs(given: str) -> Any:
+    """The JSON of a text or of a file, with an object as a tuple of all its pairs: a class may be named twice."""
     text = given
     if not given.lstrip().startswith("{"):
         if not os.path.isfile(given):  # False for text that is not a valid path
@@ -62,19 +61,9 @@ def _read_json(given: str) -> Any:
             raise InputError(
                 f"--class_weights '{shorten(given)}' cannot be read: {reason}. Pass a JSON file."
             ) from error
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise InputError(f"--class_weights names the class '{shorten(twice)}' twice; allowed: each class once.")
-        return dict(pairs)
-
     try:
-        return json.loads(text, object_pairs_hook=unique)
+        return json.loads(text, object_pairs_hook=tuple)
     except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"--class_weights '{shorten(given, 100)}' is not JSON; {ALLOWED}.") from error
 
 
@@ -82,8 +71,7 @@ def refuse_unknown_classes(given: dict[str, Any] | str | None, *, class_names: l
     """Raise InputError if weights name a class that the images do not have."""
     unknown = [name for name in given if name not in class_names] if isinstance(given, dict) else []
     if unknown:
-        near = difflib.get_close_matches(unknown[0], class_names, n=3)
-        remedy = f"Did you mean {', '.join(near)}?" if near else f"The classes are {', '.join(class_names)}."
+        remedy = suggest(unknown[0], class_names, otherwise=f"The classes are {', '.join(class_names)}.", most=3)
         raise InputError(f"--class_weights names the unknown class '{shorten(unknown[0])}'. {shorten(remedy, 400)}")
 
 

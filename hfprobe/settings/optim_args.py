@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
-from hfprobe.system.errors import InputError, first_line, shorten
+from hfprobe.system.errors import InputError, first_line, shorten, suggest
 from hfprobe.system.ranges import SHARE, Range
 
 FORM = "name=value, with commas between several, such as momentum=0.9,nesterov=true"
@@ -81,8 +80,7 @@ def _explain(name: str, known: dict[str, Any], *, optim: str) -> str:
         return f"which has a flag of its own. Pass {flags[name]}."
     if not known:
         return f"but --optim {optim} has no settings there. Leave it out."
-    near = difflib.get_close_matches(name, known, n=1)
-    remedy = f"Did you mean {near[0]}?" if near else f"It has: {', '.join(known)}."
+    remedy = suggest(name, known, otherwise=f"It has: {', '.join(known)}.")
     return f"which --optim {optim} does not have. {remedy}"
 
 

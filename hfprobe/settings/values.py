@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,7 +16,7 @@ from hfprobe.data.arguments import DataArguments
 from hfprobe.models import find_family
 from hfprobe.models.base import ModelFamily
 from hfprobe.settings.arguments import RunArguments
-from hfprobe.system.errors import InputError, shorten
+from hfprobe.system.errors import InputError, shorten, suggest
 from hfprobe.system.process import command
 from hfprobe.system.setting import rows_of
 
@@ -60,9 +59,8 @@ def check_values(values: Mapping[str, Any], *, model: str) -> dict[str, Any]:
     for given, value in values.items():
         name = SHORT_NAMES.get(given, given)
         if name not in owners:
-            near = difflib.get_close_matches(str(given), [*owners, *SHORT_NAMES], n=1)
             listed = f"All settings: {command('train')} --model {family.name} --help"
-            remedy = f"Did you mean {near[0]}?" if near else listed
+            remedy = suggest(given, [*owners, *SHORT_NAMES], otherwise=listed)
             raise InputError(f"Unknown setting '{shorten(given)}'. {remedy}")
         value = check_value(given, value, owners[name])
         if name in checked and checked[name] != value:
@@ -112,18 +110,15 @@ def _types(group: type) -> dict[str, tuple[Any, tuple[Any, ...]]]:
 
 
 def _alternatives(wanted: Any) -> list[Any]:
-    """The types that a type is the union of."""
+    """The types that a type is the union of; in place of an enum or a Literal, a tuple of its values."""
     found = list(get_args(wanted)) if get_origin(wanted) in (Union, UnionType) else [wanted]
-    # transformers writes `SchedulerType | str`, and takes a text only where it names a member.
-    return [one for one in found if one is not str] if any(_is_enum(one) for one in found) else found
-
-
-def _is_enum(wanted: Any) -> bool:
-    return isinstance(wanted, type) and issubclass(wanted, Enum)
-
-
-def _choices(wanted: Any) -> list[Any]:
-    return [member.value for member in wanted] if _is_enum(wanted) else list(get_args(wanted))
+    enums = [one for one in found if isinstance(one, type) and issubclass(one, Enum)]
+    if enums:  # transformers writes `SchedulerType | str`, and takes a text only where it names a member
+        found = [one for one in found if one is not str]
+    return [
+        tuple(member.value for member in one) if one in enums else get_args(one) if get_origin(one) is Literal else one
+        for one in found
+    ]
 
 
 def _fit(value: Any, wanted: Any) -> Any:
@@ -131,8 +126,8 @@ def _fit(value: Any, wanted: Any) -> Any:
     value = value.value if isinstance(value, Enum) else os.fspath(value) if isinstance(value, os.PathLike) else value
     for one in _alternatives(wanted):
         fitted, origin = UNFIT, get_origin(one) or one
-        if _is_enum(one) or origin is Literal:
-            same = (choice for choice in _choices(one) if isinstance(value, type(choice)) and choice == value)
+        if isinstance(one, tuple):
+            same = (choice for choice in one if isinstance(value, type(choice)) and choice == value)
             fitted = next(same, UNFIT)
         elif origin is list:
             if isinstance(value, list | tuple):
@@ -155,8 +150,8 @@ def _describe(wanted: Any) -> str:
     found = []
     for one in _alternatives(wanted):
         origin = get_origin(one) or one
-        if _is_enum(one) or origin is Literal:
-            found.append(", ".join(map(str, _choices(one))))
+        if isinstance(one, tuple):
+            found.append(", ".join(map(str, one)))
         elif origin is list:
             found.append("a list of strings, with numbers among them in quotes")
         else:

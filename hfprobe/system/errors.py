@@ -5,9 +5,10 @@ Each message is one line: what was found, what is allowed, and what to do.
 
 from __future__ import annotations
 
+import difflib
 import errno
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 # Longest message in characters: a value that a user passes may have thousands.
 LONGEST = 2000
@@ -62,6 +63,18 @@ def shorten(text: object, limit: int = 200) -> str:
     """`text` for a message; if it has more than `limit` characters, its beginning and its end."""
     text = str(text)
     return text if len(text) <= limit else f"{text[: limit // 2]}...{text[-limit // 2 :]}"
+
+
+def list_some(names: Sequence[object], most: int, *, mark: str = ", ", what: str = "more") -> str:
+    """The first `most` names for a message, and the number of the others: "a, b and 3 more"."""
+    shown = mark.join(map(str, names[:most]))
+    return f"{shown}{mark.rstrip(', ')} and {len(names) - most:,} {what}" if len(names) > most else shown
+
+
+def suggest(name: object, known: Iterable[str], *, otherwise: str, most: int = 1) -> str:
+    """The remedy for an unknown name: the known names that are most similar, or another sentence."""
+    near = difflib.get_close_matches(str(name), list(known), n=most)
+    return f"Did you mean {', '.join(near)}?" if near else otherwise
 
 
 # Words of torch, of safetensors and the operating system, and of C++.

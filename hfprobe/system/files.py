@@ -44,15 +44,16 @@ def sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+def locked(path: Path, *, wait: bool = True, is_folder: bool = False) -> Iterator[bool]:
     """Hold a lock inside the context. The operating system releases it when the process ends, even if it is killed.
 
     The package filelock is not used: on a file system without locks, it waits forever or leaves a lock file behind
     when the process is killed.
 
     Args:
-        path: a folder, or a lock file, which is created if it does not exist and is not removed.
+        path: lock file; it is created if it does not exist, and is not removed.
         wait: whether to wait for another process that holds the lock.
+        is_folder: whether `path` is a folder instead, which must exist.
 
     Yields:
         Whether the file system supports locks; if not, nothing is locked.
@@ -61,7 +62,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
         BlockingIOError: another process holds the lock, and `wait` is False.
         OSError: the file cannot be created.
     """
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR | os.O_CREAT, 0o666)
     _locks.add(descriptor)
     try:
         try:
@@ -117,13 +118,13 @@ def staging_folder(parent: Path, *, prefix: str) -> Iterator[Path]:
     A process that is killed leaves its folder behind. The folder is locked while its process is alive, so the next call
     with the same `parent` and `prefix` finds and removes folders that are no longer in use.
     """
-    with locked(parent):
+    with locked(parent, is_folder=True):
         for left in parent.glob(f"{prefix}*"):
-            with contextlib.suppress(OSError), locked(left, wait=False) as held:
+            with contextlib.suppress(OSError), locked(left, wait=False, is_folder=True) as held:
                 if held:  # without locks, folders in use cannot be told apart
                     shutil.rmtree(left, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-        lock = locked(folder)
+        lock = locked(folder, is_folder=True)
         lock.__enter__()
     process.unfinished.add(str(folder))
     try:
@@ -215,6 +216,15 @@ def write_beside(path: Path, write: Callable[[Path], Any]) -> None:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty if the file is missing or damaged, or holds something else."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from hfprobe.system.files import read_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -13,8 +14,5 @@ PROCESSOR_FILE = "preprocessor_config.json"
 
 def read_run(folder: Path) -> dict[str, Any]:
     """What the config of a model says of its training run; empty if it is damaged, or not of a run."""
-    try:
-        run = json.loads((folder / CONFIG_FILE).read_text())["run"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return {}
+    run = read_json(folder / CONFIG_FILE).get("run")
     return run if isinstance(run, dict) else {}

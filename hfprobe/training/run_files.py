@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -13,7 +12,7 @@ from pathlib import Path
 from hfprobe.data.sources.places import find_places
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import locked
-from hfprobe.system.model_files import CONFIG_FILE, read_run
+from hfprobe.system.model_files import read_run
 from hfprobe.training.checkpoints import MANIFEST_FILE, STAGING, STATE_FILE
 
 logger = logging.getLogger(__name__)
@@ -65,12 +64,8 @@ def find_run_files(folder: Path) -> list[Path]:
 
 def _is_own(folder: Path) -> bool:
     """Whether a run wrote this folder: a manifest or the model's configuration shows it where the name does not."""
-    if folder.name in (STAGING, TENSORBOARD_FOLDER, PROFILE_FOLDER) or (folder / MANIFEST_FILE).is_file():
-        return True
-    try:
-        return "run" in json.loads((folder / CONFIG_FILE).read_text())
-    except (OSError, ValueError, TypeError):
-        return False
+    is_named_so = folder.name in (STAGING, TENSORBOARD_FOLDER, PROFILE_FOLDER)
+    return is_named_so or (folder / MANIFEST_FILE).is_file() or bool(read_run(folder))
 
 
 def refuse_overwriting(folder: Path, *, holds_run: bool, saves_model: bool) -> None:

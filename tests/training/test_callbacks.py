@@ -28,11 +28,11 @@ def test_a_signal_saves_a_checkpoint_that_the_save_strategy_would_not(dataset_fo
     assert (tmp_path / "checkpoint-8").is_dir()
 
 
-def test_histograms_count_epochs_as_trainer_does(dataset_folder, tmp_path):
+def test_histograms_are_those_of_the_last_steps_of_epochs_as_trainer_counts_them(dataset_folder, tmp_path):
     """Four batches, three to a step: an epoch has two steps."""
     small_run(dataset_folder, tmp_path, num_train_epochs=3, gradient_accumulation_steps=3, histogram_epochs=1)
     events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"histograms": 0}).Reload()
-    assert [event.step for event in events.Histograms("weights/features/0/weight")] == [1, 2, 3]
+    assert [event.step for event in events.Histograms("weights/features/0/weight")] == [2, 4, 6]
 
 
 @pytest.mark.parametrize("saved", [0, 1])
@@ -58,7 +58,7 @@ def test_a_resumed_run_has_each_step_once_in_tensorboard(dataset_folder, tmp_pat
     events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"histograms": 0, "scalars": 0}).Reload()
     assert [event.step for event in events.Scalars("train/loss")] == list(range(1, 13))
     assert [event.step for event in events.Scalars("eval/accuracy")] == [4, 8, 12]
-    assert [event.step for event in events.Histograms("weights/features/0/weight")] == [1, 2, 3]
+    assert [event.step for event in events.Histograms("weights/features/0/weight")] == [4, 8, 12]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ WRITTEN = [
 def fill(folder, names):
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text('{"run": {}}' if name.endswith("config.json") else name)
+        (folder / name).write_text('{"run": {"seed": 1}}' if name.endswith("config.json") else name)
 
 
 def names_in(folder):

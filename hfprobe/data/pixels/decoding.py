@@ -10,6 +10,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -156,7 +157,7 @@ def _decode_all(rows: Dataset, *, processor: BaseImageProcessor, max_pixels: int
         return [_decode(item, processor, max_pixels) for item in items]
 
     with pixel_limit(max_pixels):
-        yield from in_threads(decode, in_chunks(rows))
+        yield from chain.from_iterable(in_threads(decode, in_chunks(rows)))
 
 
 def _can_read_one(rows: Dataset, *, processor: BaseImageProcessor, max_pixels: int) -> bool:

@@ -6,14 +6,13 @@ import logging
 import lzma
 import os
 import re
-import shutil
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
 from hfprobe.data import cache
 from hfprobe.data.sources.archive_names import decode_names
-from hfprobe.system.errors import InputError, MachineError, first_line, shorten
+from hfprobe.system.errors import InputError, first_line, shorten
 from hfprobe.system.files import staging_folder
 from hfprobe.system.progress import show_progress
 
@@ -34,7 +33,6 @@ def unpack(file: Path) -> Path:
             with zipfile.ZipFile(file) as archive:
                 members = _members(archive, file)
                 parent.mkdir(parents=True, exist_ok=True)
-                _require_room(members, parent, file)
                 with staging_folder(parent, prefix="part-") as staging:
                     work = staging / "files"
                     work.mkdir()
@@ -95,12 +93,3 @@ def _members(archive: zipfile.ZipFile, file: Path) -> list[zipfile.ZipInfo]:
                 "zip file again."
             )
     return members
-
-
-def _require_room(members: list[zipfile.ZipInfo], place: Path, file: Path) -> None:
-    needed, free = sum(member.file_size for member in members), shutil.disk_usage(place).free
-    if needed > free:
-        raise MachineError(
-            f"'{shorten(file)}' needs {needed / 1e6:,.0f} MB in '{place}', and {free / 1e6:,.0f} MB are free. Free "
-            f"some space, or set {cache.cache_variable()} to a folder with more."
-        )

@@ -135,19 +135,13 @@ def unpack(archive: Path, folder: Path) -> None:
     """Unpack the files of a tar archive into `folder`.
 
     Raises:
-        InputError: the archive is damaged, or has a member whose path lies outside `folder` or that is neither a
-            regular file nor a folder. Nothing is unpacked then.
+        InputError: the archive is damaged, or has a member outside `folder` or a special file, see tarfile's filter.
     """
     try:
         with tarfile.open(archive) as tar:
-            for member in tar.getmembers():
-                inside = (folder / member.name).resolve().is_relative_to(folder.resolve())
-                if not inside or not (member.isfile() or member.isdir()):
-                    raise InputError(
-                        f"Archive {archive.name} was not unpacked: '{member.name}' lies outside its folder or is not a "
-                        "regular file. Do not use this archive."
-                    )
             tar.extractall(folder, filter="data")
+    except tarfile.FilterError as error:
+        raise InputError(f"Archive {archive.name} cannot be unpacked: {error}. Do not use this archive.") from error
     except (tarfile.TarError, EOFError) as error:
         raise InputError(
             f"Archive {archive.name} is damaged ({error}). Run the command again to download it again."

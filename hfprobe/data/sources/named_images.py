@@ -16,7 +16,7 @@ from hfprobe.data.sources.file_names import escape, path_to_text
 from hfprobe.data.sources.split_columns import split_by_column, split_of_flag
 from hfprobe.data.sources.split_names import standard_name
 from hfprobe.data.sources.tables import Table, read_table
-from hfprobe.system.errors import InputError, shorten
+from hfprobe.system.errors import InputError, list_some, shorten
 
 NAMED_AT_MOST = 5
 NOT_NAMED = "image that no table names"
@@ -197,11 +197,10 @@ def _find_images(table: Table, column: str, data: DataArguments, *, folder: Path
     missing = [name for name, path in zip(table.columns[column], best, strict=True) if path is None]
     if missing:
         kind = NothingNamedError if len(missing) == len(names) else InputError
-        named = ", ".join(repr(name) for name in missing[:NAMED_AT_MOST])
-        more = f" and {len(missing) - NAMED_AT_MOST:,} more" if len(missing) > NAMED_AT_MOST else ""
+        named = list_some(list(map(repr, missing)), NAMED_AT_MOST)
         raise kind(
             f"'{shorten(table.file)}' names {len(missing):,} of {len(table):,} images that do not exist in "
-            f"'{table.file.parent}': {shorten(named)}{more}. Correct column '{column}', or remove these rows."
+            f"'{table.file.parent}': {shorten(named)}. Correct column '{column}', or remove these rows."
         )
     return [path for path in best if path is not None]
 

@@ -15,7 +15,7 @@ from datasets import Dataset
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.sources.columns import WITHOUT_LABELS, label_numbers, with_labels
 from hfprobe.data.sources.labels import NO_LABEL
-from hfprobe.system.errors import InputError, shorten
+from hfprobe.system.errors import InputError, list_some, shorten
 
 logger = logging.getLogger(__name__)
 
@@ -100,9 +100,8 @@ def choose_classes(
             _refuse_near_names(others, found, classes=data.classes, split=split)
         if others:
             listed = [f"{name} {count:,}" for name, count in others.items()]
-            more = f" and {len(listed) - LISTED_AT_MOST:,} more classes" if len(listed) > LISTED_AT_MOST else ""
             total = _count_images(sum(others.values()), "" if split == "all" else split)
-            left_out.append(f"{total} ({', '.join(listed[:LISTED_AT_MOST])}{more})")
+            left_out.append(f"{total} ({list_some(listed, LISTED_AT_MOST, what='more classes')})")
     reason = "class that the model does not have" if whole or of_model else "class that is not among --classes"
     return list(data.classes), {reason: left_out} if left_out else {}
 
@@ -155,8 +154,7 @@ def _refuse_classes_that_train_lacks(counts: Mapping[str, Mapping[str, int]], kn
             )
     if not lacking:
         return
-    listed = "; ".join(lacking[:NAMED_AT_MOST])
-    more = f"; and {len(lacking) - NAMED_AT_MOST:,} more" if len(lacking) > NAMED_AT_MOST else ""
+    listed = list_some(lacking, NAMED_AT_MOST, mark="; ")
     hint = (
         f" If the images of '{unmatched[0]}' have no labels, put them into the folder of the split itself, or leave "
         "their labels empty."
@@ -164,7 +162,7 @@ def _refuse_classes_that_train_lacks(counts: Mapping[str, Mapping[str, int]], kn
         else ""
     )
     raise InputError(
-        f"{listed[:1].upper()}{listed[1:]}{more}. Rename the class or move its images, or choose the classes on "
+        f"{listed[:1].upper()}{listed[1:]}. Rename the class or move its images, or choose the classes on "
         f"purpose with --classes.{hint}"
     )
 

@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.sources.columns import label_numbers, paths_below
-from hfprobe.system.errors import shorten
+from hfprobe.system.errors import list_some, shorten
 
 # Files of one size are first compared by this many bytes from their middle: those of different images differ there.
 SAMPLE_BYTES = 4096
@@ -122,5 +122,4 @@ def describe_identical(kept: Mapping[str, Dataset], data: DataArguments) -> list
 
 
 def _list(named: Sequence[str]) -> str:
-    more = f"; and {len(named) - NAMED_AT_MOST:,} more" if len(named) > NAMED_AT_MOST else ""
-    return "; ".join(map(shorten, named[:NAMED_AT_MOST])) + more
+    return list_some(list(map(shorten, named)), NAMED_AT_MOST, mark="; ")

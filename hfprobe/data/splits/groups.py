@@ -13,7 +13,7 @@ from datasets import Dataset
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.sources.columns import label_numbers, paths_below
 from hfprobe.data.sources.labels import normalize_name
-from hfprobe.system.errors import InputError, shorten
+from hfprobe.system.errors import InputError, list_some, shorten
 
 OF_ITS_OWN = "\0"  # begins the group of an image that has no value in `--group_column`
 # Where images belong together, nearly all of them share their group; where fewer than these do, the rule misses it.
@@ -140,10 +140,9 @@ def _match(paths: list[str], expression: str) -> list[str]:
     groups = [match and match[min(1, pattern.groups)] for match in found]
     unmatched = [path for path, group in zip(paths, groups, strict=True) if not group]
     if unmatched:
-        more = f" and {len(unmatched) - NAMED_AT_MOST:,} more" if len(unmatched) > NAMED_AT_MOST else ""
         raise InputError(
             f"--group_regex {shorten(expression)} finds no group in {len(unmatched):,} of {len(paths):,} paths: "
-            f"{shorten(', '.join(unmatched[:NAMED_AT_MOST]))}{more}. It must match a part of every path below the "
+            f"{shorten(list_some(unmatched, NAMED_AT_MOST))}. It must match a part of every path below the "
             "dataset, such as train/cat/clip3_0004.png."
         )
     return [group or "" for group in groups]

@@ -29,7 +29,7 @@ from hfprobe.data.splits.division import Part, divide
 from hfprobe.data.splits.drawing import stratified_subset
 from hfprobe.data.splits.duplicates import describe_identical
 from hfprobe.data.splits.membership import describe_part
-from hfprobe.system.errors import InputError, shorten
+from hfprobe.system.errors import InputError, list_some, shorten
 from hfprobe.system.html import render_table
 from hfprobe.system.progress import show_progress
 
@@ -155,10 +155,8 @@ class Images:
             lines.append(f"  Size: {several if low != high else f'{low} pixels'} ({len(self.sizes)} images looked at)")
         lines.append(f"  {self.division}")
         for reason, names in self.left_out.items():
-            more = f" and {len(names) - NAMED_AT_MOST:,} more" if len(names) > NAMED_AT_MOST else ""
-            lines.append(
-                f"  Left out ({len(names):,}), {reason}: {', '.join(map(shorten, names[:NAMED_AT_MOST]))}{more}"
-            )
+            listed = list_some(list(map(shorten, names)), NAMED_AT_MOST)
+            lines.append(f"  Left out ({len(names):,}), {reason}: {listed}")
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -238,9 +236,7 @@ class Images:
         Raises:
             InputError: it is off; or a class of the training images has no other image.
         """
-        named = name_zip("; ".join(unreadable[:UNREADABLE_NAMED]), self.arguments.dataset)
-        more = len(unreadable) - UNREADABLE_NAMED
-        named += f"; and {more:,} more" if more > 0 else ""
+        named = name_zip(list_some(unreadable, UNREADABLE_NAMED, mark="; "), self.arguments.dataset)
         if not self.arguments.skip_unreadable:
             start = f"{len(unreadable):,} images: " if len(unreadable) > 1 else ""
             remedy = "Replace or remove them" if start else "Replace or remove it"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from functools import cache, partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import nn
 from hfprobe.hub import client as hub_client
 from hfprobe.models.linear_probe.packages import PACKAGES, SMALLEST, find_weights, install_command, is_installed
 from hfprobe.models.linear_probe.weights import read_weights, select_weights
-from hfprobe.system.errors import InputError, shorten
+from hfprobe.system.errors import InputError, shorten, suggest
 from hfprobe.system.model_files import WEIGHTS_FILE
 from hfprobe.system.process import command
 
@@ -47,12 +46,8 @@ def inspect_backbone(name: str) -> tuple[int, dict[str, Any]]:
 
     known = timm.list_models() + timm.list_pretrained()  # resnet18, and with the tag of its weights: resnet18.a1_in1k
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=3)
-        remedy = (
-            f"Did you mean {', '.join(near)}?"
-            if near
-            else "All names: python -c 'import timm; print(timm.list_models())'"
-        )
+        listed = "All names: python -c 'import timm; print(timm.list_models())'"
+        remedy = suggest(name, known, otherwise=listed, most=3)
         raise InputError(f"timm has no backbone '{shorten(name)}'. {remedy}")
     try:
         backbone = timm.create_model(name, pretrained=False, num_classes=0).eval()

@@ -10,14 +10,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from hfprobe.data import cache
 from hfprobe.data.pixels.store import ImageBatches, ImageSplit
-from hfprobe.system.files import create_array, sha256
+from hfprobe.system.files import create_array, read_json, sha256
 from hfprobe.system.progress import show_progress
 from hfprobe.system.provenance import versions
 
@@ -152,7 +152,7 @@ def _load_or_extract(view: View, *, name: str) -> tuple[np.ndarray, float]:
     kept = folder / f"{cache_key(view)}.npy"
     checksums = kept.with_suffix(".json")
     if kept.is_file() and checksums.is_file():
-        record = _read_json(checksums)
+        record = read_json(checksums)
         if record.get("sha256") == sha256(kept) and "seconds" in record:
             logger.info("Features of the %s: from the cache (view %d).", name, view.number)
             return np.load(kept, mmap_mode="r"), record["seconds"]
@@ -177,7 +177,7 @@ def _extract_to(part: Path, view: View, *, name: str) -> float:
     model, split = view.model, view.split
     counter = part.with_suffix(".rows")
     shape = (len(split), model.config.feature_size)
-    record = {"rows": 0, "seconds": 0.0} | _read_json(counter)
+    record = {"rows": 0, "seconds": 0.0} | read_json(counter)
     done, earlier = record["rows"], record["seconds"]
     try:
         features = np.lib.format.open_memmap(part, mode="r+") if done else None
@@ -224,12 +224,3 @@ def _extract_to(part: Path, view: View, *, name: str) -> float:
         note(done)
     counter.unlink(missing_ok=True)
     return time.perf_counter() - start
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty if the file is missing or damaged."""
-    try:
-        content = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -14,7 +14,7 @@ import torch
 
 from hfprobe.models.linear_probe.packages import SMALLEST
 from hfprobe.models.loading import describe_difference
-from hfprobe.system.errors import InputError, first_line, shorten
+from hfprobe.system.errors import InputError, first_line, list_some, shorten
 
 logger = logging.getLogger(__name__)
 
@@ -76,10 +76,9 @@ def _find_weights(content: Any, path: Path) -> tuple[dict[str, torch.Tensor], st
         there = [name for name in ENTRIES if isinstance(content.get(name), Mapping)]
         if not there:
             others = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
-            names = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
             raise InputError(
                 f"'{path}' does not hold a state dict of tensors, nor one in an entry {', '.join(ENTRIES)}; other "
-                f"entries: {shorten(names)}. Save only model.state_dict()."
+                f"entries: {shorten(list_some(others, 5))}. Save only model.state_dict()."
             )
         entry = there[0]
         left = f"; not used: {', '.join(there[1:])}" if there[1:] else ""

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hfprobe.cli.parser import Parser, number_in, warn_about_repeated
-from hfprobe.system.errors import DISK_FULL, CheckFailedError, InputError, shorten
+from hfprobe.system.errors import DISK_FULL, CheckFailedError, InputError, list_some, shorten
 from hfprobe.system.machine import quiet_libraries
 from hfprobe.system.markdown import printable
 from hfprobe.system.process import command
@@ -214,9 +214,8 @@ def print_predictions(predictions: Predictions, *, top: int, threshold: float) -
     if len(predictions) > 1:
         answers = [label if is_sure else NOT_SURE for label, is_sure in zip(predictions.labels, sure, strict=True)]
         counts = Counter(answers).most_common()
-        told = [f"{printable(answer)} {count:,}" for answer, count in counts[:MOST_CLASSES]]
-        more = f" and {len(counts) - MOST_CLASSES:,} more classes" if len(counts) > MOST_CLASSES else ""
-        print(f"{len(predictions):,} images: {', '.join(told)}{more}.")
+        told = [f"{printable(answer)} {count:,}" for answer, count in counts]
+        print(f"{len(predictions):,} images: {list_some(told, MOST_CLASSES, what='more classes')}.")
 
 
 def format_table(rows: list[list[str]], *, width: int) -> str:

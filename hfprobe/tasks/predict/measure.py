@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,12 +22,13 @@ from hfprobe.data.arguments import DataArguments
 from hfprobe.data.memory import IMAGE_KINDS, describe, image_source
 from hfprobe.data.pixels.image_files import MAX_PIXELS, convert_image, explain, pixel_limit, read_image
 from hfprobe.data.pixels.image_paths import find_images
+from hfprobe.data.pixels.reading import in_threads
 from hfprobe.data.pixels.transforms import fit_images, normalize
 from hfprobe.data.sources.columns import find_column
 from hfprobe.models import class_names_of
 from hfprobe.models.inference import BATCH_SIZE, calibration_temperature
 from hfprobe.system.errors import InputError, shorten
-from hfprobe.system.machine import count_cores, find_device
+from hfprobe.system.machine import find_device
 from hfprobe.system.progress import show_progress
 from hfprobe.tasks.predict.result import Predictions
 
@@ -78,6 +79,8 @@ def predict_images(
     # Allocated once: a small array kept after each batch would fragment the memory, which then grows.
     probabilities = np.empty((len(items), len(class_names)), dtype=np.float32)
 
+    read_one = partial(_read, processor=processor, max_pixels=max_pixels)
+
     def classify() -> None:
         pixels = normalize(torch.cat(waiting), processor=processor).to(device, memory_format=torch.channels_last)
         logits = model(pixel_values=pixels).logits.float() / divisor
@@ -85,18 +88,16 @@ def predict_images(
         waiting.clear()
 
     with (
-        # Pillow decodes without holding Python's lock. More threads would need more memory: 200 MB for 12 megapixels.
-        ThreadPoolExecutor(count_cores()) as threads,
         show_progress(total=len(items), desc="Predicting", unit="image") as progress,
         torch.inference_mode(),
         pixel_limit(max_pixels),
+        closing(in_threads(read_one, enumerate(items), ahead=AHEAD)) as outcomes,
     ):
-        read_one = partial(_read, processor=processor, max_pixels=max_pixels)
-        for name, outcome in _read_ahead(items, read_one, threads=threads):
+        for outcome in outcomes:
+            name = outcome.name
             progress.update()
             if isinstance(outcome, _Unreadable):
                 if not skip_unreadable:
-                    threads.shutdown(wait=False, cancel_futures=True)
                     raise InputError(
                         f"'{shorten(name)}' cannot be read: {outcome.reason}. Replace it, or leave it out."
                     ) from outcome.error
@@ -181,33 +182,22 @@ def _undecoded(rows: Dataset, column: str | None = None) -> Sequence[ImageLike]:
 class _Fitted:
     """An image after the geometric part of the image processor, (1, 3, h, w) uint8, and what `DecodedImage` notes."""
 
+    name: str
     pixels: torch.Tensor
     note: str | None
 
 
 @dataclass(frozen=True)
 class _Unreadable:
+    name: str
     reason: str
     error: Exception
 
 
-def _read_ahead(
-    items: Iterable[ImageLike], read: Callable[[ImageLike], _Fitted | _Unreadable], *, threads: ThreadPoolExecutor
-) -> Iterator[tuple[str, _Fitted | _Unreadable]]:
-    """Names and images in their order; at most AHEAD images are read before they are asked for."""
-    pending: deque[tuple[str, Future[_Fitted | _Unreadable]]] = deque()
-    for number, item in enumerate(items):
-        path = item.get("path") if isinstance(item, Mapping) else item
-        name = os.fspath(path) if isinstance(path, str | os.PathLike) else f"image {number}"
-        pending.append((name, threads.submit(read, item)))
-        if len(pending) == AHEAD:
-            name, found = pending.popleft()
-            yield name, found.result()
-    for name, found in pending:
-        yield name, found.result()
-
-
-def _read(item: ImageLike, *, processor: BaseImageProcessor, max_pixels: int) -> _Fitted | _Unreadable:
+def _read(numbered: tuple[int, ImageLike], *, processor: BaseImageProcessor, max_pixels: int) -> _Fitted | _Unreadable:
+    number, item = numbered
+    path = item.get("path") if isinstance(item, Mapping) else item
+    name = os.fspath(path) if isinstance(path, str | os.PathLike) else f"image {number}"
     note = None
     try:
         source = image_source(item)
@@ -220,6 +210,6 @@ def _read(item: ImageLike, *, processor: BaseImageProcessor, max_pixels: int) ->
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises a dozen kinds for a damaged file
-        return _Unreadable(explain(error), error)
+        return _Unreadable(name, explain(error), error)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-    return _Fitted(fit_images(pixels, processor=processor), note)
+    return _Fitted(name, fit_images(pixels, processor=processor), note)

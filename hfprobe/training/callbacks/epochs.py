@@ -13,7 +13,5 @@ class SetEpoch(TrainerCallback):
     def __init__(self, dataset: Inputs):
         self.dataset = dataset
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.dataset.set_epoch(int(state.epoch))

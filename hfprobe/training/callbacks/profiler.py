@@ -27,9 +27,7 @@ class Profiler(TrainerCallback):
         self.profiler: torch.profiler.profile | None = None
         self.evaluations = 0
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.step = state.global_step  # completed steps
         left = state.max_steps - self.step
         if not state.is_world_process_zero:
@@ -56,18 +54,16 @@ class Profiler(TrainerCallback):
         )
         self.profiler.start()
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.profiler is not None:
             self.step = state.global_step
             self.profiler.step()
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.profiler is not None and self.first <= self.step + 1 <= self.last:
             self.evaluations += 1
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.profiler is None:
             return
         self.profiler.stop()  # it writes where early stopping ended the run between the first and the last step

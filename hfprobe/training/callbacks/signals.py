@@ -35,9 +35,7 @@ class StopOnSignal(TrainerCallback):
         self._before: dict[signal.Signals, Any] = {}
         self._on_unread = process.on_unread
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if threading.current_thread() is threading.main_thread():
             self._owner = os.getpid()
             ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()  # nohup
@@ -45,17 +43,15 @@ class StopOnSignal(TrainerCallback):
                 self._before[number] = signal.signal(number, self._ask)
             self._on_unread, process.on_unread = process.on_unread, lambda: self._ask(signal.SIGPIPE)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self._agreed(args.device) and not float(state.epoch).is_integer():
             self._save_and_stop(args, control)
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self._agreed(args.device):
             self._save_and_stop(args, control)
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if not self._saving:
             return
         number = signal.Signals(self._asked)
@@ -65,9 +61,7 @@ class StopOnSignal(TrainerCallback):
             number=number,
         )
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.restore()
         if self._asked:  # it came after the last step, where a checkpoint could have been saved
             signal.raise_signal(self._asked)
