@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import hfprobe.cli.interruptible
 from hfprobe.cli.command import run_command
-from hfprobe.cli.parser import refuse_unusable
+from hfprobe.cli.parser import check_usable
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.process import command
 
@@ -50,7 +50,7 @@ def find(name: str) -> str:
     Raises:
         InputError: there is none.
     """
-    refuse_unusable([name])
+    check_usable([name])
     found = name.replace("_", "-")
     commands = find_commands()
     if found not in commands:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hfprobe.system.errors import InputError, first_line, shorten
-from hfprobe.system.ranges import refuse_out_of_range
+from hfprobe.system.ranges import check_ranges
 
 # --crop_shift is counted in pixels of an image of this side.
 CROP_SIDE = 32
@@ -162,7 +162,7 @@ class DataArguments:
     )
 
     def __post_init__(self) -> None:
-        refuse_out_of_range(self)
+        check_ranges(self)
         if any(len(part.encode(errors="replace")) > LONGEST_NAME for part in self.dataset.split("/")):
             raise InputError(
                 f"--dataset '{shorten(self.dataset)}' contains a name of more than {LONGEST_NAME} bytes; allowed: at "

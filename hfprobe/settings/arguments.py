@@ -17,9 +17,9 @@ from hfprobe.settings.contradictions import find_contradictions
 from hfprobe.settings.names import name_run
 from hfprobe.settings.optim_args import WITHOUT_MOMENTS, check_optim_args, settings_of
 from hfprobe.settings.schedules import check_schedule, read_table
-from hfprobe.system.errors import InputError, refuse, shorten
-from hfprobe.system.precision import DEFAULT_PRECISION, EMULATION, PRECISIONS, find_faster
-from hfprobe.system.ranges import SEED, refuse_out_of_range
+from hfprobe.system.errors import InputError, raise_problems, shorten
+from hfprobe.system.precision import DEFAULT_PRECISION, EMULATION, PRECISIONS, preferred_precision
+from hfprobe.system.ranges import SEED, check_ranges
 
 # Short names people know -> the TrainingArguments field they stand for.
 SHORT_NAMES = {
@@ -143,7 +143,7 @@ class RunArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         self.model = find_family(self.model).name  # an alias stands for it
-        refuse_out_of_range(self, spell=spell_flag)
+        check_ranges(self, spell=spell_flag)
         for name in self._VALID_DICT_FIELDS:
             value = getattr(self, name)
             # Other texts are names of files, except of settings that have no file.
@@ -155,7 +155,7 @@ class RunArguments(TrainingArguments):
             raise InputError("--resume and --overwrite exclude each other: keep the run, or delete it.")
         if self.seed + self.seeds - 1 not in SEED:
             raise InputError(f"--seed {self.seed} with --seeds {self.seeds} passes {SEED.high}. Pass a smaller --seed.")
-        refuse(find_contradictions(self))
+        raise_problems(find_contradictions(self))
         if self.output_dir is None:  # not in a run: see `hfprobe.settings.run_config.build_run`
             self.output_dir = default_output_dir(self.model, self.recipe, seed=self.seed)
         bf16: bool = vars(self)["bf16"]
@@ -201,16 +201,16 @@ class RunArguments(TrainingArguments):
         if configured not in PRECISIONS:
             raise InputError(f"mixed_precision is {configured} in accelerate's configuration. Allowed: no, bf16, fp16.")
         if self.precision == "bf16" and not self.bf16:
-            self.refuse_emulation("--precision bf16", remedy="Pass --precision fp32, or add --bf16 to train so anyway.")
+            self.check_emulation("--precision bf16", remedy="Pass --precision fp32, or add --bf16 to train so anyway.")
         if (self.fp16 or self.fp16_full_eval) and self._is_on_cpu():
             raise InputError("--fp16 and --fp16_full_eval need a GPU, and none is here. Leave the flag out.")
         what, remedy = f"mixed_precision: {configured} in accelerate's configuration", "Set it to 'no'."
         if configured == "fp16" and self._is_on_cpu():
             raise InputError(f"{what} needs a GPU, and none is here. {remedy}")
         if configured == "bf16":
-            self.refuse_emulation(what, remedy=remedy)
+            self.check_emulation(what, remedy=remedy)
 
-    def refuse_emulation(self, what: str, *, remedy: str) -> None:
+    def check_emulation(self, what: str, *, remedy: str) -> None:
         """Raise InputError where the device of this run has no native bfloat16 support.
 
         Args:
@@ -219,7 +219,7 @@ class RunArguments(TrainingArguments):
         import torch
 
         on_cpu = self._is_on_cpu()
-        found, reason = find_faster(torch.device("cpu" if on_cpu else torch.accelerator.current_accelerator()))
+        found, reason = preferred_precision(torch.device("cpu" if on_cpu else torch.accelerator.current_accelerator()))
         if found == "fp32" and on_cpu:
             raise InputError(
                 f"{what} needs a GPU, or a CPU with native bfloat16 support; this one has none and takes "

@@ -40,14 +40,14 @@ def find_contradictions(arguments: Any) -> list[str]:
     if arguments.load_best_model_at_end and name != evaluates and name != "best":
         problems.append(
             f"--save_strategy is {name} and --eval_strategy {evaluates}: the best epoch can only be kept where both "
-            "happen together. Pass the same for both, or --load_best_model_at_end false."
+            "happen together. Pass the same value for both, or --load_best_model_at_end false."
         )
     evaluated = arguments.eval_steps or arguments.logging_steps  # as transformers does
     if arguments.load_best_model_at_end and name == evaluates == "steps" and arguments.save_steps != evaluated:
         flag = "--eval_steps" if arguments.eval_steps else "--logging_steps, which --eval_steps follows, is"
         problems.append(
             f"--save_steps is {arguments.save_steps:g} and {flag} {evaluated:g}: the best step can only be kept "
-            "where it is saved. Pass --save_steps and --eval_steps with one value, or --load_best_model_at_end false."
+            "where it is saved. Pass the same value for both, or --load_best_model_at_end false."
         )
     for flag in ("bf16_full_eval", "fp16_full_eval"):
         if getattr(arguments, flag):
@@ -114,7 +114,11 @@ def _without_effect(arguments: Any) -> list[str]:
             (f"{name}_checkpointing", True, "is not supported by hfprobe's models")
             for name in ("activation", "gradient")
         ),
-        ("train_sampling_strategy", ("group_by_length", "batch_rebalance"), "is for texts: images have no length"),
+        (
+            "train_sampling_strategy",
+            ("group_by_length", "batch_rebalance"),
+            "applies only to text: images have no length",
+        ),
         ("dataloader_persistent_workers", workers == 0, "needs --dataloader_num_workers of 1 or more"),
         ("dataloader_multiprocessing_context", workers == 0, "needs --dataloader_num_workers of 1 or more"),
     ]

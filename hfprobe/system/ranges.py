@@ -74,7 +74,7 @@ RANGES = {
 }
 
 
-def refuse_out_of_range(settings: Any, *, spell: Callable[[str], str] = "--{}".format) -> None:
+def check_ranges(settings: Any, *, spell: Callable[[str], str] = "--{}".format) -> None:
     """Check the fields of `settings` that are in RANGES.
 
     Args:

@@ -15,7 +15,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from hfprobe.data.pixels.transforms import input_size
 from hfprobe.models import find_family
 from hfprobe.settings.run_config import RunConfig
-from hfprobe.system.precision import EMULATION, LEAST_GAIN, PRECISIONS, Precision, find_faster, measure_speedup
+from hfprobe.system.precision import EMULATION, LEAST_GAIN, PRECISIONS, Precision, measure_speedup, preferred_precision
 from hfprobe.training.record import find_precision, read_record
 from hfprobe.training.run_files import RUN_FILE
 
@@ -30,7 +30,8 @@ def settle_precision(config: RunConfig, *, model: PreTrainedModel, processor: Ba
 
     That is `precision`, and the option for the frozen part of the model where it has one.
     Where neither the processor nor torch can tell, some steps of the model are measured. All processes of a run take
-    what the main process found. A resumed run takes what its record says, except bfloat16 on a device without units.
+    what the main process found. A resumed run takes what its record says, except bfloat16 on a device without native
+    support.
 
     Args:
         config: its `training` and `model` are changed.
@@ -49,7 +50,7 @@ def settle_precision(config: RunConfig, *, model: PreTrainedModel, processor: Ba
     elif arguments.mixed_precision != "no":
         logger.info("Training in mixed precision: %s.", PRECISIONS[arguments.mixed_precision])
         on_cpu = arguments.device.type == "cpu"
-        if arguments.mixed_precision == "bf16" and on_cpu and find_faster(arguments.device)[0] == "fp32":
+        if arguments.mixed_precision == "bf16" and on_cpu and preferred_precision(arguments.device)[0] == "fp32":
             logger.warning("This CPU has no native bfloat16 support: training takes %s.", EMULATION)
     frozen = find_family(arguments.model).frozen_precision
     if frozen is not None and getattr(options, frozen) == "auto" and frozen not in config.ignored_settings:
@@ -63,7 +64,7 @@ def _choose(
 ) -> tuple[Precision, str]:
     """fp32 or bf16 for one setting, and the reason."""
     arguments = config.training
-    found, reason = find_faster(arguments.device)
+    found, reason = preferred_precision(arguments.device)
     folder = Path(arguments.output_dir)
     if arguments.resume and (folder / RUN_FILE).exists():
         settings = read_record(folder)["config"]

@@ -73,7 +73,7 @@ def _is_own(folder: Path) -> bool:
         return False
 
 
-def refuse_overwriting(folder: Path, *, holds_run: bool, saves_model: bool) -> None:
+def check_overwriting(folder: Path, *, holds_run: bool, saves_model: bool) -> None:
     """Refuse an output folder in which a run would overwrite files that no run of hfprobe wrote.
 
     Args:

@@ -34,7 +34,7 @@ def unpack(file: Path) -> Path:
             with zipfile.ZipFile(file) as archive:
                 members = _members(archive, file)
                 parent.mkdir(parents=True, exist_ok=True)
-                _require_room(members, parent, file)
+                _check_room(members, parent, file)
                 with staging_folder(parent, prefix="part-") as staging:
                     work = staging / "files"
                     work.mkdir()
@@ -97,7 +97,7 @@ def _members(archive: zipfile.ZipFile, file: Path) -> list[zipfile.ZipInfo]:
     return members
 
 
-def _require_room(members: list[zipfile.ZipInfo], place: Path, file: Path) -> None:
+def _check_room(members: list[zipfile.ZipInfo], place: Path, file: Path) -> None:
     needed, free = sum(member.file_size for member in members), shutil.disk_usage(place).free
     if needed > free:
         raise MachineError(
