@@ -24,7 +24,7 @@ from hfprobe.data.pixels.store import ImageSplit
 from hfprobe.models import build_model, find_family
 from hfprobe.models.linear_probe.features import extract_features
 from hfprobe.system.machine import keep_freed_memory, quiet_libraries, use_every_core
-from hfprobe.system.precision import find_faster
+from hfprobe.system.precision import preferred_precision
 from hfprobe.tasks.profile.timing import make_step, noise, synchronize
 
 BATCH_SIZE = 128
@@ -56,7 +56,7 @@ def main() -> None:
         for name, ways in cases.items():
             print(f"\n{name}")
             table[name] = measure(ways, rounds=arguments.rounds)
-    precision, reason = find_faster(device)
+    precision, reason = preferred_precision(device)
     print(f"\n{describe_machine()}\n--precision auto takes {precision or 'fp32'}: {reason}.")
     print("\n| | float32, s | bfloat16, s | speed, bfloat16 / float32 |\n| --- | --- | --- | --- |")
     for name, seconds in table.items():

@@ -1,7 +1,7 @@
 """What hfprobe does, for Python: images in, models out, evaluations, comparisons. The command line calls the same code.
 
 Errors are those of the command line, `hfprobe.InputError` (a ValueError), `hfprobe.CheckFailedError` and
-`hfprobe.MachineError` (RuntimeErrors), with the same one-line texts.
+`hfprobe.MachineError` (RuntimeErrors), with the same one-line messages, which name settings instead of flags.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from hfprobe.models.loading import load_model
 from hfprobe.settings.arguments import RunArguments
 from hfprobe.settings.run_config import make_run
 from hfprobe.settings.values import check_value, one_line_errors
-from hfprobe.system.errors import InputError, shorten
-from hfprobe.system.files import require_writable
+from hfprobe.system.errors import InputError, settings_instead_of_flags, shorten
+from hfprobe.system.files import check_writable
 from hfprobe.system.machine import quiet_bars
 from hfprobe.system.setting import AUGMENTATION, rows_of
 from hfprobe.tasks.compare import measure as comparison
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 IMAGE_SETTINGS = [name for name, row in rows_of(DataArguments).items() if row.group != AUGMENTATION]
 
 
+@settings_instead_of_flags()
 @quiet_bars()
 def load_images(
     dataset: str | Path | Dataset | DatasetDict | pd.DataFrame | tuple[Any, Any] = DEFAULT_DATASET,
@@ -93,6 +94,7 @@ def load_images(
     return splits.load_images(data, seed=seed, source=source)
 
 
+@settings_instead_of_flags()
 def train(model: str, images: Images, *, recipe: str | None = None, **settings: Any) -> Model:
     """Train a model on the Hugging Face Trainer, as `hfprobe train` does, and push it to the local hub folder.
 
@@ -133,6 +135,7 @@ def train(model: str, images: Images, *, recipe: str | None = None, **settings: 
     )
 
 
+@settings_instead_of_flags()
 @quiet_bars()
 def load(model: str | Path, *, hub_dir: str | Path = "hub") -> Model:
     """A model from a folder or from the local hub folder; no code from the folder is run.
@@ -163,6 +166,7 @@ def evaluate(
     return loaded.evaluate(images, split=split, temperature=temperature, tta=tta)
 
 
+@settings_instead_of_flags()
 def compare(*results: EvalResult, names: Sequence[str] | None = None, profile: str | Path | None = None) -> Comparison:
     """Compare two or more evaluations of the same images: differences, intervals, tests and a verdict.
 
@@ -183,6 +187,7 @@ def compare(*results: EvalResult, names: Sequence[str] | None = None, profile: s
     return Comparison(results=comparable, content=comparison.compare(comparable, profile=costs))
 
 
+@settings_instead_of_flags()
 def save_report(result: EvalResult | Comparison, folder: str | Path) -> Path:
     """Write an evaluation or a comparison to a folder: its JSON, tables, and a page for a browser.
 
@@ -194,7 +199,7 @@ def save_report(result: EvalResult | Comparison, folder: str | Path) -> Path:
         MachineError: the disk is full.
     """
     folder = Path(folder)
-    require_writable(folder, flag="folder")
+    check_writable(folder, flag="folder")
     results = result.results.values() if isinstance(result, Comparison) else [result]
     for dataset in [dataset for one in results for dataset in one.datasets]:
         check_places(folder, flag="folder", dataset=dataset)

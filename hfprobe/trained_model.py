@@ -16,8 +16,8 @@ from hfprobe.data.splits.images import Images
 from hfprobe.models import class_names_of
 from hfprobe.models.own_images import load_images_of
 from hfprobe.settings.values import check_value
-from hfprobe.system.errors import InputError, shorten
-from hfprobe.system.files import replace_together, require_writable
+from hfprobe.system.errors import InputError, settings_instead_of_flags, shorten
+from hfprobe.system.files import check_writable, replace_together
 from hfprobe.system.machine import quiet_bars
 from hfprobe.system.model_files import CONFIG_FILE
 from hfprobe.tasks.evaluate.measure import evaluate_images
@@ -62,6 +62,7 @@ class Model:
             f"{', '.join(self.labels)}{figures}) in {self.folder}"
         )
 
+    @settings_instead_of_flags()
     def predict(
         self,
         images: ImageLike | Dataset | Iterable[ImageLike],
@@ -92,6 +93,7 @@ class Model:
             max_pixels=check_value("max_pixels", max_pixels, DataArguments) or MAX_PIXELS,
         )
 
+    @settings_instead_of_flags()
     @quiet_bars()
     def evaluate(
         self,
@@ -125,6 +127,7 @@ class Model:
             tta=tta,
         )
 
+    @settings_instead_of_flags()
     @quiet_bars()
     def save(self, folder: str | Path) -> Path:
         """Write the model to a folder that `hfprobe.load` and transformers' `from_pretrained` read.
@@ -140,7 +143,7 @@ class Model:
             MachineError: the disk is full.
         """
         folder = Path(folder)
-        require_writable(folder, flag="folder")
+        check_writable(folder, flag="folder")
         trained = getattr(self.model.config, "run", {}).get("dataset")
         for dataset in (trained, self.images.arguments.dataset if self.images else None):
             check_places(folder, flag="folder", dataset=dataset)

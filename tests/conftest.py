@@ -65,7 +65,7 @@ def own_cache(tmp_path_factory, monkeypatch):
 def no_bf16_units():
     """Runs of this process choose float32 by themselves, whatever the machine that tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hfprobe.system.precision.has_bf16_units", lambda: False)
+        patch.setattr("hfprobe.system.precision.has_native_bfloat16", lambda: False)
         yield
 
 

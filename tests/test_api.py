@@ -237,7 +237,7 @@ def test_the_images_of_a_dataset_are_read_when_they_are_needed(cnn, monkeypatch)
 def test_larger_images_than_a_limit_are_refused(cnn):
     content = io.BytesIO()
     PIL.Image.new("RGB", (30, 20)).save(content, format="PNG")
-    with pytest.raises(hfprobe.InputError, match=r"it has 600 pixels; allowed: at most 599 \(--max_pixels sets it\)"):
+    with pytest.raises(hfprobe.InputError, match=r"it has 600 pixels; allowed: at most 599 \(max_pixels sets it\)"):
         cnn.predict(content, max_pixels=599)
     assert len(cnn.predict(content, max_pixels=600)) == 1
     with pytest.raises(hfprobe.InputError, match="max_pixels is '9'; allowed: a whole number"):
@@ -254,15 +254,15 @@ def test_images_are_loaded_whatever_the_precision_of_the_environment(dataset_fol
     ("settings", "message"),
     [
         ({"max_train_samples": "60"}, "max_train_samples is '60'; allowed: a whole number, or none."),
-        ({"max_train_samples": 0}, "--max_train_samples is 0; allowed: 1 to 1,000,000,000."),
-        ({"max_pixels": 0}, "--max_pixels is 0; allowed: 1 to 10,000,000,000 (each takes 4 bytes of memory)."),
+        ({"max_train_samples": 0}, "max_train_samples is 0; allowed: 1 to 1,000,000,000."),
+        ({"max_pixels": 0}, "max_pixels is 0; allowed: 1 to 10,000,000,000 (each takes 4 bytes of memory)."),
         ({"skip_unreadable": "yes"}, "skip_unreadable is 'yes'; allowed: true or false."),
         ({"group_by": "colour"}, "group_by is 'colour'; allowed: folder, prefix, or none."),
         ({"seed": 0.5}, "seed is 0.5; allowed: a whole number."),
         ({"seed": None}, "seed is None; allowed: a whole number."),
-        ({"seed": -1}, "--split_seed is -1; allowed: 0 to 4,294,967,295"),
+        ({"seed": -1}, "split_seed is -1; allowed: 0 to 4,294,967,295"),
         ({"classes": "cat"}, "classes is 'cat'; allowed: a list of strings"),
-        ({"classes": ["cat"]}, "--classes names only cat; allowed: two classes or more."),
+        ({"classes": ["cat"]}, "classes names only cat; allowed: two classes or more."),
         ({"epochs": 3}, "Unknown setting 'epochs' of images. Allowed: dataset_config, train_split"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import hfprobe.cli.interruptible
 from hfprobe.cli.command import run_command
-from hfprobe.cli.parser import refuse_unusable
+from hfprobe.cli.parser import check_usable
 from hfprobe.system.errors import InputError, shorten, suggest
 from hfprobe.system.process import command
 
@@ -49,7 +49,7 @@ def find(name: str) -> str:
     Raises:
         InputError: there is none.
     """
-    refuse_unusable([name])
+    check_usable([name])
     found = name.replace("_", "-")
     commands = find_commands()
     if found not in commands:

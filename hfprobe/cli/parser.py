@@ -23,10 +23,10 @@ class OneLineErrors(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
         args = sys.argv[1:] if args is None else list(args)
-        refuse_unusable(args)
+        check_usable(args)
         return super().parse_known_args(args, namespace)
 
-    def refuse_unknown(self, remaining: Sequence[str]) -> None:
+    def check_remaining(self, remaining: Sequence[str]) -> None:
         """Raise InputError for the first of the arguments that no flag took."""
         if not remaining:
             return
@@ -36,7 +36,7 @@ class OneLineErrors(argparse.ArgumentParser):
         raise InputError(f"Unknown argument '{shorten(found)}'. {remedy} All flags: {self.prog} --help")
 
 
-def refuse_unusable(argv: Sequence[str]) -> None:
+def check_usable(argv: Sequence[str]) -> None:
     """Raise InputError for an empty value, and for bytes that are no text: they could not be recorded."""
     flag = "The first argument"
     for text in argv:
@@ -70,7 +70,7 @@ class Parser(OneLineErrors):
     def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
         args = sys.argv[1:] if args is None else list(args)
         parsed, remaining = self.parse_known_args(args, namespace)
-        self.refuse_unknown(remaining)
+        self.check_remaining(remaining)
         warn_about_repeated(self, args)
         return parsed
 

@@ -50,7 +50,7 @@ class RunParser(OneLineErrors, HfArgumentParser):
         """
         unset = object()
         given = argparse.Namespace(**{action.dest: unset for action in self._actions})
-        self.refuse_unknown(self.parse_known_args(argv, given)[1])
+        self.check_remaining(self.parse_known_args(argv, given)[1])
         return {name: value for name, value in vars(given).items() if value is not unset}
 
 

@@ -27,7 +27,7 @@ LOG_IN = "Log in with `hf auth login`, or correct the environment variable HF_TO
 
 
 @dataclass(frozen=True)
-class Trouble:
+class HubFailure:
     """Why a request to the hub failed.
 
     Attributes:
@@ -39,7 +39,7 @@ class Trouble:
     remedy: str
 
 
-def explain(error: BaseException, *, what: str) -> Trouble | None:
+def explain(error: BaseException, *, what: str) -> HubFailure | None:
     """Explain an error of a request to the hub; None for an error with another cause.
 
     Args:
@@ -50,45 +50,45 @@ def explain(error: BaseException, *, what: str) -> Trouble | None:
     chain = _chain(error)
     for found in chain:
         if isinstance(found, OSError) and (variable := _find_unwritable(found)):
-            return Trouble(
+            return HubFailure(
                 f"files of the hub cannot be kept in '{found.filename}': {found.strerror}",
                 f"Set {variable} to a folder that you can write to.",
             )
         if isinstance(found, OfflineModeIsEnabled):
-            return Trouble("the environment variable HF_HUB_OFFLINE forbids asking the hub", "Unset HF_HUB_OFFLINE.")
+            return HubFailure("the environment variable HF_HUB_OFFLINE forbids asking the hub", "Unset HF_HUB_OFFLINE.")
         if isinstance(found, LocalTokenNotFoundError):
-            return Trouble("no token was found", "Log in with `hf auth login`, or set HF_TOKEN.")
+            return HubFailure("no token was found", "Log in with `hf auth login`, or set HF_TOKEN.")
         status = _status(found)
         if status is None or status < 400:
             continue
         said = f"HTTP {status}{_server_message(error)}"
         if isinstance(found, GatedRepoError):
-            return Trouble(
+            return HubFailure(
                 f"only those whom its owner accepts may read {what} ({said})",
                 "Ask for access on its page, then log in with `hf auth login`.",
             )
         if refuses_token(found):
-            return Trouble(f"the hub refuses your token ({said}) and has no public {what}", LOG_IN)
+            return HubFailure(f"the hub refuses your token ({said}) and has no public {what}", LOG_IN)
         if status in (401, 404):
-            return Trouble(
+            return HubFailure(
                 f"the hub has no public {what} ({said})",
                 "Check the name, or log in with `hf auth login` if it is private.",
             )
         if status == 429:
-            return Trouble(
+            return HubFailure(
                 f"the hub limits the rate of requests ({said})",
                 "Wait some minutes. With a token (`hf auth login`) more requests are allowed.",
             )
         if status >= 500:
-            return Trouble(f"the hub has a fault ({said})", "Try again later; see https://status.huggingface.co.")
-        return Trouble(
+            return HubFailure(f"the hub has a fault ({said})", "Try again later; see https://status.huggingface.co.")
+        return HubFailure(
             f"the hub refuses the request ({said})",
             "Use a token with the permission for it: https://huggingface.co/settings/tokens.",
         )
     # The HTTP library's error gives the reason; datasets wraps it in a ConnectionError that does not.
     by_transport = [found for found in chain if type(found).__module__.partition(".")[0] in TRANSPORTS]
     for found in [*by_transport, *(found for found in chain if isinstance(found, ConnectionError | TimeoutError))]:
-        return Trouble(
+        return HubFailure(
             f"the hub cannot be reached ({type(found).__name__}: {' '.join(str(found).split()) or 'no answer'})",
             "Check the network. Behind a proxy set HTTPS_PROXY, and SSL_CERT_FILE if it has its own certificate.",
         )
@@ -222,23 +222,23 @@ def check_upload(arguments: Any) -> str:
     from huggingface_hub.utils import validate_repo_id
 
     api = HfApi(token=arguments.hub_token)
-    wanted = arguments.hub_model_id or Path(arguments.output_dir).absolute().name
+    requested = arguments.hub_model_id or Path(arguments.output_dir).absolute().name
     try:
-        validate_repo_id(wanted)
+        validate_repo_id(requested)
     except HFValidationError as error:
-        raise InputError(f"--push_to_hub to '{wanted}': {error} Pass --hub_model_id owner/name.") from error
+        raise InputError(f"--push_to_hub to '{requested}': {error} Pass --hub_model_id owner/name.") from error
     try:
         user = _within(PATIENCE, lambda: api.whoami())
-        repository = wanted if "/" in wanted else f"{user['name']}/{wanted}"
+        repository = requested if "/" in requested else f"{user['name']}/{requested}"
         _check_permission(user, repository)
         with contextlib.suppress(RepositoryNotFoundError):  # it is created before the upload
             _within(PATIENCE, lambda: api.auth_check(repository, write=True))
     except InputError:
         raise
     except Exception as error:
-        trouble = _explain_upload(error, arguments, what=f"model '{wanted}'")
+        failure = _explain_upload(error, arguments, what=f"model '{requested}'")
         raise InputError(
-            f"--push_to_hub cannot be done: {trouble.reason}. {trouble.remedy} Or leave --push_to_hub out: the model "
+            f"--push_to_hub cannot be done: {failure.reason}. {failure.remedy} Or leave --push_to_hub out: the model "
             "is pushed to the local hub folder in any case."
         ) from error
     return repository
@@ -268,13 +268,13 @@ def _check_permission(user: dict[str, Any], repository: str) -> None:
         )
 
 
-def _explain_upload(error: Exception, arguments: Any, *, what: str) -> Trouble:
+def _explain_upload(error: Exception, arguments: Any, *, what: str) -> HubFailure:
     if any(_status(found) == 401 for found in _chain(error)):
-        return Trouble(
+        return HubFailure(
             f"the hub refuses the token (HTTP 401{_server_message(error)})",
             "Correct --hub_token." if arguments.hub_token else LOG_IN,
         )
-    return explain(error, what=what) or Trouble(f"{type(error).__name__}: {' '.join(str(error).split())}", "")
+    return explain(error, what=what) or HubFailure(f"{type(error).__name__}: {' '.join(str(error).split())}", "")
 
 
 def upload_revision(revision: Revision, *, repository: str, arguments: Any) -> str:
@@ -308,12 +308,12 @@ def upload_revision(revision: Revision, *, repository: str, arguments: Any) -> s
                 revision=arguments.hub_revision,
             )
     except Exception as error:  # the transport's own classes change with huggingface_hub's HTTP library
-        trouble = _explain_upload(error, arguments, what=f"model '{repository}'")
+        failure = _explain_upload(error, arguments, what=f"model '{repository}'")
         again = ["hf", "upload", repository, str(revision.path), "."]
         again += ["--private"] * bool(arguments.hub_private_repo)
         again += ["--revision", arguments.hub_revision] if arguments.hub_revision else []
         raise MachineError(
-            f"The upload to {repository} failed: {trouble.reason}. {trouble.remedy} The model is intact in the local "
+            f"The upload to {repository} failed: {failure.reason}. {failure.remedy} The model is intact in the local "
             f"hub folder as {revision.name}@{revision.commit[:12]}. To upload it: {shlex.join(again)}"
         ) from error
     page = f"{api.endpoint}/{repository}"

@@ -28,7 +28,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from hfprobe.hub.model_card import render_card
-from hfprobe.hub.revision import Revision, blob_link, verify_revision
+from hfprobe.hub.revision import Revision, blob_link, check_revision
 from hfprobe.system.errors import InputError, MachineError, shorten
 from hfprobe.system.files import locked, sha256, sync
 from hfprobe.system.model_files import CONFIG_FILE
@@ -83,7 +83,7 @@ def push_files(*, write: Callable[[Path], None], hub_dir: str | Path, name: str)
             try:
                 files.mkdir(parents=True)
                 write(files)
-                _refuse_unpublishable(files)
+                _check_publishable(files)
                 return _publish(repository, files, name)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
@@ -164,20 +164,20 @@ def resolve_model(*, model: str, hub_dir: str | Path = "hub") -> Path:
                 f"folder, or a name in the hub folder, which has: {_known(hub_dir)}."
             )
         return Path(model)
-    name, _, wanted = model.removeprefix(f"{ORGANISATION}/").partition("@")
+    name, _, requested = model.removeprefix(f"{ORGANISATION}/").partition("@")
     revisions = list_revisions(hub_dir=hub_dir, name=name) if NAME.fullmatch(name) else []
     if not revisions:
         raise InputError(
             f"No model '{shorten(model)}': neither a folder nor a name in the hub folder '{hub_dir}', which has: "
             f"{_known(hub_dir)}. Train one: {command('train')} --model cnn"
         )
-    if not wanted or wanted == "main":
+    if not requested or requested == "main":
         found = [revision for revision in revisions if revision.is_main]
     else:
-        found = [revision for revision in revisions if len(wanted) >= 7 and revision.commit.startswith(wanted)]
+        found = [revision for revision in revisions if len(requested) >= 7 and revision.commit.startswith(requested)]
     if len(found) != 1:
         known = ", ".join(revision.commit[:12] for revision in revisions)
-        raise InputError(f"No revision '{wanted or 'main'}' of {name}. Known, newest first: {known}.")
+        raise InputError(f"No revision '{requested or 'main'}' of {name}. Known, newest first: {known}.")
     path = found[0].path
     try:
         for file in [path, *path.iterdir()]:
@@ -187,7 +187,7 @@ def resolve_model(*, model: str, hub_dir: str | Path = "hub") -> Path:
                     f"'{model}' has a file outside the hub folder '{hub_dir}': '{file}' is a link to '{target}'. "
                     "Push the model again, or pass a model folder that you trust."
                 )
-        verify_revision(found[0])
+        check_revision(found[0])
     except OSError as error:
         raise InputError(
             f"'{error.filename}' in the hub folder cannot be read: {error.strerror}. Make it readable, or pass another "
@@ -266,7 +266,7 @@ def _revision(repository: Path, name: str, commit: str, *, main: str | None) -> 
     return Revision(f"{ORGANISATION}/{name}", commit, path, created, commit == main)
 
 
-def _refuse_unpublishable(folder: Path) -> None:
+def _check_publishable(folder: Path) -> None:
     for file in folder.iterdir():
         if file.is_dir() and file.name == "__pycache__":
             shutil.rmtree(file)

@@ -30,7 +30,7 @@ def blob_link(checksum: str) -> str:
     return f"../../blobs/{checksum}"
 
 
-def verify_revision(revision: Revision) -> None:
+def check_revision(revision: Revision) -> None:
     """Check that a revision holds exactly the files that were pushed, with their content.
 
     The content decides, not whether a file is a link: a hub folder may be copied or unpacked without links.

@@ -45,9 +45,9 @@ def find_changes(run: dict[str, Any], images: Images, *, split: str) -> str:
     known = {entry for part in before.values() for entry in part["sample"]}
     is_known = not known or any(known & set(part["sample"]) for part in now.values())
     if (is_own or is_known) and not same:
-        _refuse_parts(run, images, split=split, named=named)
+        _check_parts(run, images, split=split, named=named)
     if not is_own:
-        _refuse_seen(before, found, split=split, dataset=dataset)
+        _check_not_seen(before, found, split=split, dataset=dataset)
         return ""
     if not found["own"]:
         raise InputError(
@@ -66,7 +66,7 @@ def find_changes(run: dict[str, Any], images: Images, *, split: str) -> str:
     return f"The {split} split has changed since training: {difference}."
 
 
-def _refuse_parts(run: dict[str, Any], images: Images, *, split: str, named: str) -> None:
+def _check_parts(run: dict[str, Any], images: Images, *, split: str, named: str) -> None:
     """Raise InputError for images that are those of the training, or some parts of them, divided in another way."""
     before, now = run["membership"], images.membership
     total = add_up(now.values())
@@ -85,7 +85,7 @@ def _refuse_parts(run: dict[str, Any], images: Images, *, split: str, named: str
             )
 
 
-def _refuse_seen(before: dict[str, Any], found: dict[str, Any], *, split: str, dataset: str) -> None:
+def _check_not_seen(before: dict[str, Any], found: dict[str, Any], *, split: str, dataset: str) -> None:
     """Raise InputError if images of another dataset are among those that the model was trained or selected on."""
     shared = {name: set(before[name]["sample"]) & set(found["sample"]) for name in SEEN if name != split}
     count = len(set().union(*shared.values()))

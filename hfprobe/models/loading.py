@@ -187,7 +187,7 @@ def load_model(folder: str | Path) -> tuple[PreTrainedModel, BaseImageProcessor]
             not match the model.
     """
     folder = Path(folder)
-    refuse_outside_weights(folder)
+    check_weights_inside(folder)
     try:
         config = load_config(folder)
         model = load_weights(config, folder)
@@ -200,7 +200,7 @@ def load_model(folder: str | Path) -> tuple[PreTrainedModel, BaseImageProcessor]
     return model.eval().to(memory_format=torch.channels_last), processor
 
 
-def refuse_outside_weights(folder: Path) -> None:
+def check_weights_inside(folder: Path) -> None:
     """Check that the index of weights in a model folder names only files in this folder.
 
     Raises:

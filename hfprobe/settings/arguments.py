@@ -18,8 +18,8 @@ from hfprobe.settings.names import name_run
 from hfprobe.settings.optim_args import check_optim_args
 from hfprobe.settings.schedules import check_schedule, read_table
 from hfprobe.settings.training_arguments import LOGGING, NO_EVALUATION, PLACE, ROWS, SELECTION
-from hfprobe.system.errors import InputError, refuse, shorten
-from hfprobe.system.precision import DEFAULT_PRECISION, EMULATION, PRECISIONS, find_faster
+from hfprobe.system.errors import InputError, raise_problems, shorten
+from hfprobe.system.precision import DEFAULT_PRECISION, EMULATION, PRECISIONS, preferred_precision
 from hfprobe.system.ranges import RATE, SEED, SEEDS, SHARE, Range
 from hfprobe.system.setting import GRADIENT_TRAINING, Case, Setting, check_ranges, find_refused
 
@@ -181,7 +181,7 @@ class RunArguments(TrainingArguments):
             raise InputError("--resume and --overwrite exclude each other: keep the run, or delete it.")
         if self.seed + self.seeds - 1 not in SEED:
             raise InputError(f"--seed {self.seed} with --seeds {self.seeds} passes {SEED.high}. Pass a smaller --seed.")
-        refuse(find_contradictions(self) + find_refused(self))
+        raise_problems(find_contradictions(self) + find_refused(self))
         if self.output_dir is None:  # not in a run: see `hfprobe.settings.run_config.build_run`
             self.output_dir = default_output_dir(self.model, self.recipe, seed=self.seed)
         bf16: bool = vars(self)["bf16"]
@@ -227,16 +227,16 @@ class RunArguments(TrainingArguments):
         if configured not in PRECISIONS:
             raise InputError(f"mixed_precision is {configured} in accelerate's configuration. Allowed: no, bf16, fp16.")
         if self.precision == "bf16" and not self.bf16:
-            self.refuse_emulation("--precision bf16", remedy="Pass --precision fp32, or add --bf16 to train so anyway.")
+            self.check_emulation("--precision bf16", remedy="Pass --precision fp32, or add --bf16 to train so anyway.")
         if self.fp16 and self._is_on_cpu():
             raise InputError("--fp16 needs a GPU, and none is here. Leave it out.")
         what, remedy = f"mixed_precision: {configured} in accelerate's configuration", "Set it to 'no'."
         if configured == "fp16" and self._is_on_cpu():
             raise InputError(f"{what} needs a GPU, and none is here. {remedy}")
         if configured == "bf16":
-            self.refuse_emulation(what, remedy=remedy)
+            self.check_emulation(what, remedy=remedy)
 
-    def refuse_emulation(self, what: str, *, remedy: str) -> None:
+    def check_emulation(self, what: str, *, remedy: str) -> None:
         """Raise InputError where the device of this run has no native bfloat16 support.
 
         Args:
@@ -245,7 +245,7 @@ class RunArguments(TrainingArguments):
         import torch
 
         on_cpu = self._is_on_cpu()
-        found, reason = find_faster(torch.device("cpu" if on_cpu else torch.accelerator.current_accelerator()))
+        found, reason = preferred_precision(torch.device("cpu" if on_cpu else torch.accelerator.current_accelerator()))
         if found == "fp32" and on_cpu:
             raise InputError(
                 f"{what} needs a GPU, or a CPU with native bfloat16 support; this one has none and takes "

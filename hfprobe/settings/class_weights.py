@@ -34,7 +34,7 @@ def read_class_weights(given: dict[str, Any] | str | None) -> dict[str, float] |
     weights: dict[str, float] = {}
     for name, value in pairs:
         if not isinstance(name, str):
-            raise InputError(f"--class_weights names the class {shorten(name)}; allowed: texts. Put it in quotes.")
+            raise InputError(f"--class_weights names the class {shorten(name)}; allowed: a string. Put it in quotes.")
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or value not in WEIGHT:
             raise InputError(
@@ -67,7 +67,7 @@ def _read_pairs(given: str) -> Any:
         raise InputError(f"--class_weights '{shorten(given, 100)}' is not JSON; {ALLOWED}.") from error
 
 
-def refuse_unknown_classes(given: dict[str, Any] | str | None, *, class_names: list[str]) -> None:
+def check_class_names(given: dict[str, Any] | str | None, *, class_names: list[str]) -> None:
     """Raise InputError if weights name a class that the images do not have."""
     unknown = [name for name in given if name not in class_names] if isinstance(given, dict) else []
     if unknown:
@@ -87,7 +87,7 @@ def find_class_weights(
     Raises:
         InputError: a class that the images do not have.
     """
-    refuse_unknown_classes(given, class_names=class_names)
+    check_class_names(given, class_names=class_names)
     if isinstance(given, dict):
         return {name: given.get(name, 1.0) for name in class_names}
     if given != "balanced":

@@ -39,14 +39,14 @@ def find_contradictions(arguments: Any) -> list[str]:
     if arguments.load_best_model_at_end and name != evaluates and name != "best":
         problems.append(
             f"--save_strategy is {name} and --eval_strategy {evaluates}: the best epoch can only be kept where both "
-            "happen together. Pass the same for both, or --load_best_model_at_end false."
+            "happen together. Pass the same value for both, or --load_best_model_at_end false."
         )
     evaluated = arguments.eval_steps or arguments.logging_steps  # as transformers does
     if arguments.load_best_model_at_end and name == evaluates == "steps" and arguments.save_steps != evaluated:
         flag = "--eval_steps" if arguments.eval_steps else "--logging_steps, which --eval_steps follows, is"
         problems.append(
             f"--save_steps is {arguments.save_steps:g} and {flag} {evaluated:g}: the best step can only be kept "
-            "where it is saved. Pass --save_steps and --eval_steps with one value, or --load_best_model_at_end false."
+            "where it is saved. Pass the same value for both, or --load_best_model_at_end false."
         )
     for flag in ("bf16", "fp16"):
         if getattr(arguments, flag) and arguments.precision not in (None, "auto", flag):

@@ -220,7 +220,7 @@ def build_run(*, model: str = "cnn", recipe: str | None = None, **values: Any) -
             )
             frozen = family.frozen_precision
             if frozen is not None and getattr(own, frozen) == "bf16":
-                training.refuse_emulation(f"--{frozen} bf16", remedy=f"Pass --{frozen} fp32.")
+                training.check_emulation(f"--{frozen} bf16", remedy=f"Pass --{frozen} fp32.")
     except InputError as error:
         values = {field.name: field.default for group in groups_of(family) for field in fields(group)} | settings
         recipe_values = family.recipe_values(settings["recipe"])

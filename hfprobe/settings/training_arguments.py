@@ -159,7 +159,7 @@ REFUSED = {
     "gradient_checkpointing": _gradient(refused=Case("is not supported by hfprobe's models")),
     "train_sampling_strategy": _gradient(
         refused=Case(
-            "is for texts: images have no length",
+            "applies only to text: images have no length",
             lambda a: a.train_sampling_strategy in ("group_by_length", "batch_rebalance"),
         )
     ),

@@ -5,10 +5,11 @@ Each message is one line: what was found, what is allowed, and what to do.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 # Longest message in characters: a value that a user passes may have thousands.
 LONGEST = 2000
@@ -91,7 +92,26 @@ def find_shortage(error: BaseException) -> str | None:
     return None
 
 
-def refuse(wrong: Sequence[str], lacking: Sequence[str] = ()) -> None:
+# A command to paste, to the end of its sentence: its flags stay flags.
+_COMMAND = re.compile(r"(?:hfprobe|accelerate launch|python|pip|\S*scripts/\w+\.py)\s.*?(?=[.;)](?:\s|$)|$)")
+_FLAG = re.compile(r"(?<![\w-])--(\w+)")
+
+
+@contextlib.contextmanager
+def settings_instead_of_flags() -> Iterator[None]:
+    """Name settings in errors as Python spells them, `output_dir` instead of `--output_dir`, except in commands."""
+    try:
+        yield
+    except CommandError as error:
+        text, found, end = str(error), [], 0
+        for command in _COMMAND.finditer(text):
+            found += [_FLAG.sub(r"\1", text[end : command.start()]), command[0]]
+            end = command.end()
+        error.args = ("".join([*found, _FLAG.sub(r"\1", text[end:])]),)
+        raise
+
+
+def raise_problems(wrong: Sequence[str], lacking: Sequence[str] = ()) -> None:
     """Raise one error with all problems that were found; several problems are numbered. Without problems, do nothing.
 
     Args:

@@ -175,7 +175,7 @@ def replace_together(folder: Path, *, last: str) -> Iterator[Path]:
 LONGEST_NAME = 120
 
 
-def require_writable(folder: str | Path, *, flag: str) -> None:
+def check_writable(folder: str | Path, *, flag: str) -> None:
     """Check that `folder` can be created and written to; nothing is left behind.
 
     Args:

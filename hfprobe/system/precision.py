@@ -16,26 +16,27 @@ Precision = Literal["auto", "fp32", "bf16"]
 DEFAULT_PRECISION: Precision = "auto"
 # accelerate's mixed_precision -> its name in the settings, in run.json and on the card.
 PRECISIONS = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}
-UNITS = {"avx512_bf16", "amx_bf16", "bf16"}  # in /proc/cpuinfo, of x86 and of Arm
-# Training steps of SimpleCNN; on a processor with AVX-512 and no units 2.4 times. See benchmarks/precision.py.
+NATIVE_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}  # in /proc/cpuinfo, of x86 and of Arm
+# Training steps of SimpleCNN; on a processor with AVX-512 and without native support, 2.4 times. See
+# benchmarks/precision.py.
 EMULATION = "about 2.5 times as long as in float32"
 LEAST_CAPABILITY = (8, 0)  # of NVIDIA's Ampere generation
 
 
-def has_bf16_units() -> bool | None:
+def has_native_bfloat16() -> bool | None:
     """Whether this machine's CPU computes in bfloat16 without emulation; None where it does not say."""
     try:
         flags = Path("/proc/cpuinfo").read_text().split()
     except OSError:
         return None
-    return not UNITS.isdisjoint(flags)
+    return not NATIVE_BFLOAT16.isdisjoint(flags)
 
 
-def torch_uses_units() -> bool:
-    """Whether torch computes in bfloat16 on this CPU by instructions that it would use the units with.
+def torch_uses_native_bfloat16() -> bool:
+    """Whether torch would compute in bfloat16 with the native instructions of this CPU, if it has them.
 
-    ATEN_CPU_CAPABILITY or ONEDNN_MAX_CPU_ISA may keep torch from units that are there. On a processor with AVX-512 and
-    no units, this is true as well.
+    ATEN_CPU_CAPABILITY or ONEDNN_MAX_CPU_ISA may keep torch from using them. On a processor with AVX-512 and without
+    native support, this is true as well.
     """
     import torch
 
@@ -46,7 +47,7 @@ def torch_uses_units() -> bool:
     )
 
 
-def find_faster(device: torch.device) -> tuple[Precision | None, str]:
+def preferred_precision(device: torch.device) -> tuple[Precision | None, str]:
     """The precision that a device computes faster, fp32 or bf16, and the reason, for a log line.
 
     The precision is None where neither the device nor torch tells.
@@ -62,11 +63,11 @@ def find_faster(device: torch.device) -> tuple[Precision | None, str]:
         return None, "this GPU does not tell whether it computes faster in bf16"
     if device.type != "cpu":
         return "fp32", f"bf16 is used on a GPU of NVIDIA or AMD and on a CPU, and the device is {device.type}"
-    units = has_bf16_units()
-    if units is None:
+    native = has_native_bfloat16()
+    if native is None:
         return None, "this CPU does not say whether it has native bfloat16 support"
-    if not units:
+    if not native:
         return "fp32", "this CPU has no native bfloat16 support"
-    if torch_uses_units():
+    if torch_uses_native_bfloat16():
         return "bf16", "this CPU has native bfloat16 support, and torch uses it"
     return None, "this CPU has native bfloat16 support, and torch does not use it"

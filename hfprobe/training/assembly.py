@@ -23,7 +23,7 @@ from hfprobe.models.base import Inputs
 from hfprobe.settings.class_weights import find_class_weights, weights_in_loss
 from hfprobe.settings.run_config import RunConfig
 from hfprobe.statistics.imbalance import are_imbalanced, describe_sizes
-from hfprobe.system.errors import refuse
+from hfprobe.system.errors import raise_problems
 from hfprobe.system.progress import has_bars
 from hfprobe.training.callbacks import Curves, EarlyStopping, EpochLines, Histograms, Profiler, SetEpoch, StepBar
 from hfprobe.training.metrics import compute_metrics
@@ -167,7 +167,7 @@ def check_before_start(*, config: RunConfig, model: PreTrainedModel, splits: Spl
         memory=family.memory_needed(model, options=config.model, images=len(splits.part("train"))),
         memory_remedy=family.memory_remedy,
     )
-    refuse([], lacking)
+    raise_problems([], lacking)
 
 
 def make_inputs(

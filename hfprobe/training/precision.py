@@ -10,7 +10,7 @@ from accelerate.utils import broadcast_object_list
 
 from hfprobe.models import find_family
 from hfprobe.settings.run_config import RunConfig
-from hfprobe.system.precision import EMULATION, PRECISIONS, Precision, find_faster
+from hfprobe.system.precision import EMULATION, PRECISIONS, Precision, preferred_precision
 from hfprobe.training.record import RunRecord
 from hfprobe.training.run_files import RUN_FILE
 
@@ -36,7 +36,7 @@ def settle_precision(config: RunConfig) -> RunConfig:
     elif arguments.mixed_precision != "no":
         logger.info("Training in mixed precision: %s.", PRECISIONS[arguments.mixed_precision])
         on_cpu = arguments.device.type == "cpu"
-        if arguments.mixed_precision == "bf16" and on_cpu and find_faster(arguments.device)[0] == "fp32":
+        if arguments.mixed_precision == "bf16" and on_cpu and preferred_precision(arguments.device)[0] == "fp32":
             logger.warning("This CPU has no native bfloat16 support: training takes %s.", EMULATION)
     frozen = find_family(arguments.model).frozen_precision
     if frozen is not None and getattr(config.model, frozen) == "auto" and frozen not in config.ignored_settings:
@@ -49,7 +49,7 @@ def settle_precision(config: RunConfig) -> RunConfig:
 def _choose(name: str, config: RunConfig) -> tuple[Precision, str]:
     """fp32 or bf16 for one setting, and the reason."""
     arguments = config.training
-    found, reason = find_faster(arguments.device)
+    found, reason = preferred_precision(arguments.device)
     folder = Path(arguments.output_dir)
     if arguments.resume and (folder / RUN_FILE).exists():
         settings = RunRecord.load(folder).config

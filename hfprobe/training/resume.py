@@ -18,7 +18,7 @@ from hfprobe.settings.arguments import RunArguments
 from hfprobe.settings.run_config import RunConfig
 from hfprobe.system import provenance
 from hfprobe.system.errors import InputError
-from hfprobe.system.files import locked, require_writable
+from hfprobe.system.files import check_writable, locked
 from hfprobe.system.process import is_main_process
 from hfprobe.system.setting import spell_flag
 from hfprobe.training import checkpoints
@@ -26,11 +26,11 @@ from hfprobe.training.record import RunRecord
 from hfprobe.training.run_files import (
     LOCK_FILE,
     RUN_FILE,
+    check_overwriting,
     check_places,
     claim,
     delete_run,
     find_run_files,
-    refuse_overwriting,
 )
 
 logger = logging.getLogger(__name__)
@@ -51,11 +51,11 @@ def check_output_dir(config: RunConfig) -> None:
     arguments = config.training
     folder = Path(arguments.output_dir)
     if is_main_process():
-        require_writable(folder, flag="--output_dir")
-        require_writable(arguments.hub_dir, flag="--hub_dir")
+        check_writable(folder, flag="--output_dir")
+        check_writable(arguments.hub_dir, flag="--hub_dir")
         pushed = {"hub_dir": arguments.hub_dir, "name": config.hub_name}
         for place in hub.push_folders(**pushed):
-            require_writable(place, flag="--hub_dir")
+            check_writable(place, flag="--hub_dir")
         _check_push_lock(hub.push_folders(**pushed)[0] / hub.PUSH_LOCK, hub_dir=arguments.hub_dir)
         if not hub.moves_files(**pushed):
             raise InputError(
@@ -68,10 +68,10 @@ def check_output_dir(config: RunConfig) -> None:
     if is_main_process() and os.path.lexists(folder / LOCK_FILE):
         with claim(folder):
             pass
-    _refuse_another_run(arguments)
+    _check_free(arguments)
     find_run_files(folder)  # refuses another one's files where checkpoints are saved and deleted
     saves_model = find_family(arguments.model).is_solved(config.model)
-    refuse_overwriting(folder, holds_run=holds_run(folder), saves_model=saves_model)
+    check_overwriting(folder, holds_run=holds_run(folder), saves_model=saves_model)
     if arguments.resume:
         if not holds_run(folder):
             raise InputError(f"Nothing to resume: the output folder '{folder}' holds no run. Leave --resume out.")
@@ -113,13 +113,13 @@ def claimed(arguments: RunArguments) -> Iterator[Path]:
         return
     folder.mkdir(parents=True, exist_ok=True)
     with claim(folder):
-        _refuse_another_run(arguments)
+        _check_free(arguments)
         if arguments.overwrite and holds_run(folder):
             delete_run(folder)
         yield folder
 
 
-def _refuse_another_run(arguments: RunArguments) -> None:
+def _check_free(arguments: RunArguments) -> None:
     if holds_run(arguments.output_dir) and not (arguments.resume or arguments.overwrite):
         raise InputError(
             f"The output folder '{arguments.output_dir}' holds another run. Continue it: --resume. Delete it: "

@@ -68,7 +68,7 @@ def _is_own(folder: Path) -> bool:
     return is_named_so or (folder / MANIFEST_FILE).is_file() or bool(read_run(folder))
 
 
-def refuse_overwriting(folder: Path, *, holds_run: bool, saves_model: bool) -> None:
+def check_overwriting(folder: Path, *, holds_run: bool, saves_model: bool) -> None:
     """Refuse an output folder in which a run would overwrite files that no run of hfprobe wrote.
 
     Args:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hfprobe.settings.class_weights import refuse_unknown_classes
+from hfprobe.settings.class_weights import check_class_names
 from hfprobe.settings.run_config import RunConfig
 from hfprobe.system.machine import use_every_core
 from hfprobe.system.process import is_main_process
@@ -83,7 +83,7 @@ def run_training(config: RunConfig, *, images: Images | None = None) -> Finished
         if images is None:
             images = load_images(config.data, seed=config.split_seed)
         config = config.for_images(images)
-        refuse_unknown_classes(config.training.class_weights, class_names=images.class_names)
+        check_class_names(config.training.class_weights, class_names=images.class_names)
         (enable_full_determinism if config.training.full_determinism else set_seed)(config.training.seed)
         model, processor = build_model(config.training.model, labels=images.class_names, options=config.model)
         splits = images.decode("train", "validation", processor=processor)

@@ -76,7 +76,7 @@ def test_a_flag_with_any_value_is_taken_or_refused_in_one_line(model, field):
         (["--neftune_noise_alpha", "5"], "--neftune_noise_alpha is for language models. Leave it out."),
         (
             ["--train_sampling_strategy", "group_by_length"],
-            "--train_sampling_strategy is for texts: images have no length. Leave it out.",
+            "--train_sampling_strategy applies only to text: images have no length. Leave it out.",
         ),
         (
             ["--dataloader_persistent_workers", "true"],

@@ -146,7 +146,7 @@ def test_killed_push_keeps_main_and_the_next_push_removes_its_files(tmp_path, mo
         first.commit,
         second.commit,
     }
-    hub.verify_revision(second)
+    hub.check_revision(second)
     assert list(tmp_path.rglob("staging")) == []
 
 
@@ -170,7 +170,7 @@ def test_concurrent_pushes_of_two_processes_all_succeed(tmp_path):
     assert [revision.is_main for revision in revisions] == [True, False, False, False]
     for revision in revisions:
         assert {file.name for file in revision.path.iterdir()} == {"config.json", "a.json"}
-        hub.verify_revision(revision)
+        hub.check_revision(revision)
 
 
 def test_files_are_copied_on_a_file_system_without_links(tmp_path, monkeypatch):

@@ -12,19 +12,19 @@ from hfprobe.system.errors import InputError
 
 def test_error_for_a_damaged_revision_names_the_file(tmp_path):
     revision = hub.push_files(write=write_text("{}"), hub_dir=tmp_path, name="m")
-    hub.verify_revision(revision)
+    hub.check_revision(revision)
     (revision.path / "config.json").resolve().write_text("[]")
     with pytest.raises(InputError, match=re.escape(f"'config.json' of hfprobe/m@{revision.commit[:12]} is damaged: ")):
-        hub.verify_revision(revision)
+        hub.check_revision(revision)
     # What the message advises helps, although the new revision shares the damaged file.
-    hub.verify_revision(hub.push_files(write=write_text("{}"), hub_dir=tmp_path, name="m"))
+    hub.check_revision(hub.push_files(write=write_text("{}"), hub_dir=tmp_path, name="m"))
 
 
 def test_error_for_an_added_file_names_it(tmp_path):
     revision = hub.push_files(write=write_text("{}"), hub_dir=tmp_path, name="m")
     (revision.path / "added.py").write_text("print()")
     with pytest.raises(InputError, match=re.escape("'added.py' of hfprobe/m@")):
-        hub.verify_revision(revision)
+        hub.check_revision(revision)
 
 
 @pytest.mark.parametrize("copied", [False, True])

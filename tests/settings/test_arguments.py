@@ -9,7 +9,7 @@ from hfprobe.system.errors import InputError
 
 def test_bfloat16_needs_hardware_support(monkeypatch):
     monkeypatch.setattr("hfprobe.settings.arguments.has_accelerator", lambda: False)
-    monkeypatch.setattr("hfprobe.settings.arguments.find_faster", lambda device: ("fp32", ""))
+    monkeypatch.setattr("hfprobe.settings.arguments.preferred_precision", lambda device: ("fp32", ""))
     message = (
         "needs a GPU, or a CPU with native bfloat16 support; this one has none and takes about 2.5 times as long as in "
         "float32. Pass --"
@@ -22,7 +22,7 @@ def test_bfloat16_needs_hardware_support(monkeypatch):
         parse_run(["--model", "vit", "--feature_precision", "bf16"])
     for flags in (["--bf16"], ["--bf16", "--precision", "bf16"], ["--bf16", "--use_cpu"]):  # insisted on
         assert parse_run(flags).training.recorded_precision == "bf16"
-    monkeypatch.setattr("hfprobe.settings.arguments.find_faster", lambda device: ("bf16", ""))
+    monkeypatch.setattr("hfprobe.settings.arguments.preferred_precision", lambda device: ("bf16", ""))
     for flags in (["--bf16"], ["--precision", "bf16"], ["--bf16", "--precision", "auto"]):
         arguments = parse_run(flags).training
         assert arguments.bf16 is ("--bf16" in flags)
@@ -44,7 +44,7 @@ def test_bfloat16_is_refused_on_a_gpu_that_emulates_it(monkeypatch):
 
 
 def test_precision_that_is_passed_wins_over_the_accelerate_configuration(monkeypatch):
-    monkeypatch.setattr("hfprobe.settings.arguments.find_faster", lambda device: ("bf16", ""))
+    monkeypatch.setattr("hfprobe.settings.arguments.preferred_precision", lambda device: ("bf16", ""))
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     assert parse_run(["--precision", "fp32"]).training.mixed_precision == "no"
     for flags in ([], ["--precision", "auto"], ["--precision", "bf16"]):
@@ -74,7 +74,7 @@ def test_float16_needs_a_gpu(monkeypatch):
 )
 @pytest.mark.parametrize("gpu", [False, True])
 def test_a_precision_of_the_accelerate_configuration_that_this_run_cannot_use(monkeypatch, configured, message, gpu):
-    monkeypatch.setattr("hfprobe.settings.arguments.find_faster", lambda device: ("fp32", ""))
+    monkeypatch.setattr("hfprobe.settings.arguments.preferred_precision", lambda device: ("fp32", ""))
     monkeypatch.setattr("hfprobe.settings.arguments.has_accelerator", lambda: gpu)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", configured)
     for on_cpu in ({"--use_cpu"}, {"ACCELERATE_USE_CPU"}) if gpu else (set(),):

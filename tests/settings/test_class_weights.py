@@ -6,9 +6,9 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from hfprobe.cli.run_flags import parse_run
 from hfprobe.settings.class_weights import (
+    check_class_names,
     find_class_weights,
     read_class_weights,
-    refuse_unknown_classes,
     weights_in_loss,
 )
 from hfprobe.settings.files import read_config_file, write_config_file
@@ -71,7 +71,7 @@ def test_weights_come_from_text_from_a_file_and_from_a_dict(tmp_path):
         ('{"cat": [1]}', "--class_weights of class 'cat' is [1]; allowed: a number"),
         ('{"cat": 1, "cat": 2}', "--class_weights names the class 'cat' twice; allowed: each class once."),
         ('{"caf\u00e9": 1, "cafe\u0301": 2}', "' twice; allowed: each class once."),
-        ({1: 2}, "--class_weights names the class 1; allowed: texts. Put it in quotes."),
+        ({1: 2}, "--class_weights names the class 1; allowed: a string. Put it in quotes."),
         ("[1, 2]", "--class_weights is [1, 2]; allowed: none, balanced,"),
         ("{" * 100_000, "is not JSON; allowed: none, balanced,"),
         ("x" * 5000, "--class_weights is xxxxx"),
@@ -100,10 +100,10 @@ def test_a_class_that_the_images_lack_is_refused_with_near_misses():
         find_class_weights({"airplan": 2.0}, class_names=names, images_per_class=COUNTS)
     assert str(error.value) == "--class_weights names the unknown class 'airplan'. Did you mean airplane?"
     with pytest.raises(InputError) as error:
-        refuse_unknown_classes({"xyz": 2.0}, class_names=names)
+        check_class_names({"xyz": 2.0}, class_names=names)
     assert str(error.value) == "--class_weights names the unknown class 'xyz'. The classes are airplane, cat, dog."
-    refuse_unknown_classes({"cat": 2.0}, class_names=names)
-    refuse_unknown_classes("balanced", class_names=names)
+    check_class_names({"cat": 2.0}, class_names=names)
+    check_class_names("balanced", class_names=names)
 
 
 def test_the_weights_are_part_of_the_settings_that_repeat_a_run(tmp_path):

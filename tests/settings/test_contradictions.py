@@ -20,7 +20,7 @@ CONTRADICTIONS = [
     (
         ["--save_strategy", "steps"],
         "--save_strategy is steps and --eval_strategy epoch (the default): the best epoch can only be kept where both "
-        "happen together. Pass the same for both, or --load_best_model_at_end false.",
+        "happen together. Pass the same value for both, or --load_best_model_at_end false.",
     ),
     (
         ["--lr_scheduler_type", "reduce_lr_on_plateau"],
@@ -33,13 +33,13 @@ CONTRADICTIONS = [
     ),
     (
         ["--save_strategy", "steps", "--eval_strategy", "steps", "--save_steps", "6", "--eval_steps", "3"],
-        "--save_steps is 6 and --eval_steps 3: the best step can only be kept where it is saved. Pass --save_steps and "
-        "--eval_steps with one value, or --load_best_model_at_end false.",
+        "--save_steps is 6 and --eval_steps 3: the best step can only be kept where it is saved. Pass the same "
+        "value for both, or --load_best_model_at_end false.",
     ),
     (
         ["--save_strategy", "steps", "--eval_strategy", "steps", "--logging_steps", "50"],
         "--save_steps is 500 (the default) and --logging_steps, which --eval_steps follows, is 50: the best step can "
-        "only be kept where it is saved. Pass --save_steps and --eval_steps with one value, or "
+        "only be kept where it is saved. Pass the same value for both, or "
         "--load_best_model_at_end false.",
     ),
     (

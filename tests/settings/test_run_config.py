@@ -272,7 +272,7 @@ def test_help_says_which_weights_the_learning_rate_reaches_under_muon(capsys):
 
 @pytest.mark.parametrize("flags", [{"bf16": True}, {"precision": "bf16"}, {"precision": "fp32"}])
 def test_the_settings_of_a_run_repeat_its_precision_as_it_was_passed(flags, monkeypatch):
-    monkeypatch.setattr("hfprobe.settings.arguments.find_faster", lambda device: ("bf16", ""))
+    monkeypatch.setattr("hfprobe.settings.arguments.preferred_precision", lambda device: ("bf16", ""))
     monkeypatch.setattr("hfprobe.settings.arguments.has_accelerator", lambda: False)
     settings = make_run(**flags).to_settings()
     assert {name: settings[name] for name in ("bf16", "precision") if name in settings} == flags

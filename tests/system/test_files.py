@@ -13,7 +13,7 @@ import pytest
 
 from helpers.results import make_result
 from hfprobe.system.errors import InputError, MachineError
-from hfprobe.system.files import locked, replace_together, require_writable, staging_folder
+from hfprobe.system.files import check_writable, locked, replace_together, staging_folder
 from hfprobe.tasks.evaluate.page import save_evaluation, write_report
 from hfprobe.tasks.evaluate.result import METRICS_FILE, EvalResult
 
@@ -181,7 +181,7 @@ with locked(Path({str(tmp_path / "lock")!r})):
 
 
 def test_a_writable_folder_is_left_as_it_was(tmp_path):
-    require_writable(tmp_path / "new" / "hub", flag="--hub_dir")
+    check_writable(tmp_path / "new" / "hub", flag="--hub_dir")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -189,7 +189,7 @@ def test_a_folder_below_a_file(tmp_path):
     (tmp_path / "file").touch()
     expected = f"--hub_dir '{tmp_path}/file/hub' cannot be written: '{tmp_path}/file' is a file. Pass a folder that"
     with pytest.raises(InputError, match=re.escape(expected)):
-        require_writable(tmp_path / "file" / "hub", flag="--hub_dir")
+        check_writable(tmp_path / "file" / "hub", flag="--hub_dir")
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_a_folder_that_can_never_be_made(tmp_path, place, reason):
     with pytest.raises(
         InputError, match=re.escape(f"cannot be written: {reason.format(tmp_path)}. Pass a ")
     ) as refused:
-        require_writable(tmp_path / place, flag="--output_dir")
+        check_writable(tmp_path / place, flag="--output_dir")
     assert len(str(refused.value)) < 500
     assert sorted(tmp_path.iterdir()) == before
 
@@ -221,7 +221,7 @@ def test_a_folder_that_can_never_be_made(tmp_path, place, reason):
 def test_a_folder_that_can_be_made_is_not_made(tmp_path, place):
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to("there")
-    require_writable(tmp_path / place, flag="--output_dir")
+    check_writable(tmp_path / place, flag="--output_dir")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["link", "there"]
 
 
@@ -233,7 +233,7 @@ def test_a_folder_on_a_full_disk(tmp_path, monkeypatch, number):
     monkeypatch.setattr(os, "mkdir", refuse)
     expected = f"--output_dir '{tmp_path}/a' cannot be written: {os.strerror(number)}. Free some space, or pass another"
     with pytest.raises(MachineError, match=re.escape(expected)):
-        require_writable(tmp_path / "a", flag="--output_dir")
+        check_writable(tmp_path / "a", flag="--output_dir")
 
 
 def test_a_path_with_no_room_for_what_is_written_into_it(tmp_path):
@@ -241,13 +241,13 @@ def test_a_path_with_no_room_for_what_is_written_into_it(tmp_path):
     while len(str(folder)) < 4020:
         folder = folder / ("a" * min(200, 4029 - len(str(folder))))
     with pytest.raises(InputError, match=re.escape("cannot be written: File name too long. Pass a folder that")):
-        require_writable(folder, flag="--output_dir")
-    require_writable(Path(str(folder)[:-200]), flag="--output_dir")
+        check_writable(folder, flag="--output_dir")
+    check_writable(Path(str(folder)[:-200]), flag="--output_dir")
 
 
 def test_a_trial_stays_inside_its_folder(tmp_path):
     (tmp_path / "work").mkdir()
-    require_writable(tmp_path / "work" / "new" / ".." / ".." / "out" / "a", flag="--output_dir")
+    check_writable(tmp_path / "work" / "new" / ".." / ".." / "out" / "a", flag="--output_dir")
     assert [path.name for path in tmp_path.rglob("*")] == ["work"]
 
 
@@ -255,7 +255,7 @@ def test_a_folder_without_write_permission():
     if not Path("/proc/self").is_dir():
         pytest.skip("needs a folder that nobody may write")
     with pytest.raises(InputError, match=re.escape("--output_dir '/proc/x' cannot be written: ")):
-        require_writable("/proc/x", flag="--output_dir")
+        check_writable("/proc/x", flag="--output_dir")
 
 
 def test_a_working_directory_that_was_removed_is_one_line(tmp_path, monkeypatch):
@@ -263,12 +263,12 @@ def test_a_working_directory_that_was_removed_is_one_line(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     with pytest.raises(InputError, match=re.escape("--hub_dir 'hub' cannot be written: No such file or directory.")):
-        require_writable("hub", flag="--hub_dir")
+        check_writable("hub", flag="--hub_dir")
 
 
 def test_a_path_of_very_many_folders_is_one_line(tmp_path):
     with pytest.raises(InputError, match=re.escape("cannot be written: ")):
-        require_writable(tmp_path / "/".join("a" * 1900), flag="--output_dir")
+        check_writable(tmp_path / "/".join("a" * 1900), flag="--output_dir")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -278,4 +278,4 @@ def test_a_folder_that_cannot_be_listed_is_one_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "listdir", refuse)
     with pytest.raises(InputError, match=re.escape(f"--output_dir '{tmp_path}' cannot be written: Permission denied.")):
-        require_writable(tmp_path, flag="--output_dir")
+        check_writable(tmp_path, flag="--output_dir")

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from hfprobe.system import precision
-from hfprobe.system.precision import find_faster, has_bf16_units
+from hfprobe.system.precision import has_native_bfloat16, preferred_precision
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -24,9 +24,9 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
     ],
 )
 def test_a_cpu_is_asked_and_so_is_torch(monkeypatch, units, used, found, reason):
-    monkeypatch.setattr(precision, "has_bf16_units", lambda: units)
-    monkeypatch.setattr(precision, "torch_uses_units", lambda: used)
-    assert find_faster(CPU) == (found, reason)
+    monkeypatch.setattr(precision, "has_native_bfloat16", lambda: units)
+    monkeypatch.setattr(precision, "torch_uses_native_bfloat16", lambda: used)
+    assert preferred_precision(CPU) == (found, reason)
 
 
 @pytest.mark.parametrize(("capability", "found"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")])
@@ -34,9 +34,9 @@ def test_a_gpu_computes_in_bfloat16_from_compute_capability_8_on(monkeypatch, ca
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.version, "hip", None)
     named = ".".join(map(str, capability))
-    assert find_faster(GPU) == (found, f"the GPU has compute capability {named}, and 8.0 is needed for bf16")
+    assert preferred_precision(GPU) == (found, f"the GPU has compute capability {named}, and 8.0 is needed for bf16")
     monkeypatch.setattr(torch.version, "hip", "6.4")  # it numbers its GPUs in another way
-    assert find_faster(GPU)[0] is None
+    assert preferred_precision(GPU)[0] is None
 
 
 @pytest.mark.parametrize(
@@ -54,9 +54,9 @@ def test_units_of_a_processor(monkeypatch, tmp_path, text, expected):
     if text is not None:
         file.write_text(f"processor : 0\n{text}\n")
     monkeypatch.setattr(precision, "Path", lambda path: file)
-    assert has_bf16_units() is expected
+    assert has_native_bfloat16() is expected
 
 
 def test_torch_that_is_kept_to_older_instructions_does_not_use_units(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    assert precision.torch_uses_units() is False
+    assert precision.torch_uses_native_bfloat16() is False

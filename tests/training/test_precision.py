@@ -26,7 +26,7 @@ def found(monkeypatch):
     """Sets what the processor and torch say about this device."""
 
     def say(precision, reason="the test says so"):
-        monkeypatch.setattr("hfprobe.training.precision.find_faster", lambda device: (precision, reason))
+        monkeypatch.setattr("hfprobe.training.precision.preferred_precision", lambda device: (precision, reason))
 
     return say
 
@@ -37,7 +37,7 @@ def bf16_run(dataset_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bf16")
     values = {"precision": "bf16", "num_train_epochs": 2, "report_to": "none", "hub_dir": str(folder / "hub")}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hfprobe.settings.arguments.find_faster", lambda device: ("bf16", ""))
+        patch.setattr("hfprobe.settings.arguments.preferred_precision", lambda device: ("bf16", ""))
         interrupted_run(dataset_folder, folder / "halves", **values)
         resumed = small_run(dataset_folder, folder / "halves", **values, resume=True)
         whole, result = small_run(dataset_folder, folder / "whole", **values)
@@ -101,7 +101,7 @@ def test_the_precision_is_recorded_and_the_run_can_be_repeated(bf16_run, monkeyp
     settings = read_config_file(folder / "whole" / "config.yaml")
     assert settings["precision"] == "bf16"
     assert re.search(r"precision.*bf16", (revision.path / "README.md").read_text())
-    monkeypatch.setattr("hfprobe.settings.arguments.find_faster", lambda device: ("bf16", ""))
+    monkeypatch.setattr("hfprobe.settings.arguments.preferred_precision", lambda device: ("bf16", ""))
     assert make_run(**settings).training.mixed_precision == "bf16"
 
 
@@ -166,7 +166,7 @@ def test_auto_follows_the_record_of_a_resumed_run(dataset_folder, tmp_path, foun
 
 @pytest.mark.parametrize(("flags", "env"), [({"bf16": True}, "no"), ({}, "bf16")])
 def test_bf16_of_transformers_and_accelerate_win_over_auto(dataset_folder, tmp_path, found, monkeypatch, flags, env):
-    monkeypatch.setattr("hfprobe.settings.arguments.find_faster", lambda device: ("bf16", ""))
+    monkeypatch.setattr("hfprobe.settings.arguments.preferred_precision", lambda device: ("bf16", ""))
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", env)
     found("fp32")
     config = settle(small_config(dataset_folder, tmp_path, precision="auto", **flags))
@@ -201,7 +201,7 @@ def test_auto_is_the_default(dataset_folder, tmp_path, found, said, chosen):
 
 def test_bfloat16_that_is_insisted_on_is_a_warning(dataset_folder, tmp_path, monkeypatch, caplog):
     for module in ("settings.arguments", "training.precision"):
-        monkeypatch.setattr(f"hfprobe.{module}.find_faster", lambda device: ("fp32", "no units"))
+        monkeypatch.setattr(f"hfprobe.{module}.preferred_precision", lambda device: ("fp32", "no units"))
     with caplog.at_level("INFO", logger="hfprobe"):
         settle(small_config(dataset_folder, tmp_path, bf16=True, precision="bf16"))
     assert caplog.messages == [
@@ -211,7 +211,7 @@ def test_bfloat16_that_is_insisted_on_is_a_warning(dataset_folder, tmp_path, mon
 
 
 def test_a_probe_on_features_in_bfloat16_is_evaluated_in_float32(dataset_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("hfprobe.settings.arguments.find_faster", lambda device: ("bf16", ""))
+    monkeypatch.setattr("hfprobe.settings.arguments.preferred_precision", lambda device: ("bf16", ""))
     run = run_training(small_config(dataset_folder, tmp_path, **BACKBONE, feature_precision="bf16"))
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["config"]["model"]["feature_precision"] == "bf16"

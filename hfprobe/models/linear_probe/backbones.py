@@ -69,11 +69,11 @@ def inspect_backbone(name: str) -> tuple[int, dict[str, Any]]:
             f"The backbone '{name}' changes its buffer {changed[0]} in a forward pass, but a frozen backbone must "
             "not change. Choose an image classifier of timm, such as resnet18."
         )
-    _refuse_unservable(backbone, name)
+    _check_servable(backbone, name)
     return features.shape[1], backbone.pretrained_cfg
 
 
-def _refuse_unservable(backbone: nn.Module, name: str) -> None:
+def _check_servable(backbone: nn.Module, name: str) -> None:
     """Raise InputError for a backbone that would fail only when the trained model is saved or used."""
     _, height, width = backbone.pretrained_cfg["input_size"]
     if height != width or backbone.pretrained_cfg.get("crop_mode") == "border":
@@ -176,11 +176,11 @@ def _find_on_hub(name: str, repository: str) -> Path:
             with hub_client.progress_bars():
                 return Path(HfApi().hf_hub_download(repository, file, token=token))
     except Exception as error:  # the transport's own classes change with huggingface_hub's HTTP library
-        trouble = hub_client.explain(error, what=f"model '{repository}'")
-        if trouble is None:
+        failure = hub_client.explain(error, what=f"model '{repository}'")
+        if failure is None:
             raise
         raise InputError(
-            f"The weights of '{name}' cannot be downloaded: {trouble.reason}. {trouble.remedy} {_other_ways()}"
+            f"The weights of '{name}' cannot be downloaded: {failure.reason}. {failure.remedy} {_other_ways()}"
         ) from error
     raise InputError(
         f"The model '{repository}' on the hub has none of the files {', '.join(WEIGHT_FILES)}. {_other_ways()}"
@@ -242,10 +242,10 @@ def _why_not_on_hub(name: str) -> str | None:
     try:
         return None if _ask_hub(repository) is not None else f"the hub has no weights file of '{repository}'"
     except Exception as error:  # see _find_on_hub
-        trouble = hub_client.explain(error, what=f"model '{repository}'")
-        if trouble is None:
+        failure = hub_client.explain(error, what=f"model '{repository}'")
+        if failure is None:
             raise
-        return trouble.reason
+        return failure.reason
 
 
 def _other_ways() -> str:

@@ -42,7 +42,7 @@ class SimpleCNNConfig(PretrainedConfig):
         dropout: float = 0.5,
         **kwargs: Any,
     ):
-        def require(name: str, value: Any, *, fits: bool, allowed: str) -> None:
+        def check(name: str, value: Any, *, fits: bool, allowed: str) -> None:
             if not fits:
                 raise ValueError(f"{name} is {shortened(value)}; allowed: {allowed}")
 
@@ -50,13 +50,13 @@ class SimpleCNNConfig(PretrainedConfig):
             return type(value) is int and value > 0
 
         fits = positive(image_size) and image_size <= LARGEST_SIZE
-        require("image_size", image_size, fits=fits, allowed=f"a whole number from 1 to {LARGEST_SIZE}")
+        check("image_size", image_size, fits=fits, allowed=f"a whole number from 1 to {LARGEST_SIZE}")
         fits = isinstance(channels, list | tuple) and len(channels) > 0 and all(map(positive, channels))
         fits = fits and 2 ** len(channels) <= image_size
-        require("channels", channels, fits=fits, allowed="positive whole numbers, each halving the image once")
-        require("hidden_size", hidden_size, fits=positive(hidden_size), allowed="a positive whole number")
+        check("channels", channels, fits=fits, allowed="positive whole numbers, each halving the image once")
+        check("hidden_size", hidden_size, fits=positive(hidden_size), allowed="a positive whole number")
         fits = type(dropout) in (int, float) and 0 <= dropout < 1
-        require("dropout", dropout, fits=fits, allowed="0 <= dropout < 1")
+        check("dropout", dropout, fits=fits, allowed="0 <= dropout < 1")
         self.image_size = image_size
         self.channels = list(channels)
         self.hidden_size = hidden_size

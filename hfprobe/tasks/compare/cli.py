@@ -10,7 +10,7 @@ the images are not needed. Takes a few seconds.
 from pathlib import Path
 
 from hfprobe.cli.parser import Parser
-from hfprobe.system.files import require_writable
+from hfprobe.system.files import check_writable
 from hfprobe.system.markdown import printable
 from hfprobe.system.process import command
 
@@ -32,7 +32,7 @@ def make_parser() -> Parser:
 
 def main() -> None:
     arguments = make_parser().parse_args()
-    require_writable(arguments.report_dir, flag="--report_dir")
+    check_writable(arguments.report_dir, flag="--report_dir")
 
     from hfprobe.tasks.compare.comparable import load_comparable
     from hfprobe.tasks.compare.measure import compare

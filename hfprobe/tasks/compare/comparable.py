@@ -65,7 +65,7 @@ def make_comparable(results: dict[str, EvalResult], *, places: Sequence[str]) ->
     first, *others = results.values()
     ordered = [first, *(_order_classes(result, like=first) for result in others)]
     for place, result in zip(places[1:], ordered[1:], strict=True):
-        _require_same_images(places[0], first, place, result)
+        _check_same_images(places[0], first, place, result)
     return dict(zip(results, ordered, strict=True))
 
 
@@ -91,20 +91,20 @@ def _order_classes(result: EvalResult, *, like: EvalResult) -> EvalResult:
     )
 
 
-def _require_same_images(one: str, first: EvalResult, other: str, second: EvalResult) -> None:
-    def refuse(what: str, found: Any, expected: Any) -> None:
+def _check_same_images(one: str, first: EvalResult, other: str, second: EvalResult) -> None:
+    def fail(what: str, found: Any, expected: Any) -> None:
         raise InputError(
             f"'{other}' and '{one}' cannot be compared, their {what} differ: {found} and {expected}. "
             f"Evaluate both on the same: {command('eval')} --model <model> --split test --report_dir <folder>"
         )
 
     if first.provenance["split"] != second.provenance["split"]:
-        refuse("splits", second.provenance["split"], first.provenance["split"])
+        fail("splits", second.provenance["split"], first.provenance["split"])
     if first.class_names != second.class_names:
-        refuse("classes", ", ".join(second.class_names), ", ".join(first.class_names))
+        fail("classes", ", ".join(second.class_names), ", ".join(first.class_names))
     if len(first.labels) != len(second.labels):
-        refuse("numbers of images", f"{len(second.labels):,}", f"{len(first.labels):,}")
+        fail("numbers of images", f"{len(second.labels):,}", f"{len(first.labels):,}")
     same = np.array_equal(first.index, second.index) and np.array_equal(first.labels, second.labels)
     prints = [result.provenance["split_fingerprint"][:12] for result in (first, second)]
     if not same or prints[0] != prints[1]:
-        refuse("images", f"fingerprint {prints[1]}", f"fingerprint {prints[0]}")
+        fail("images", f"fingerprint {prints[1]}", f"fingerprint {prints[0]}")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from hfprobe.cli.data_flags import NAMES, add_data_flags, read_data_flags
 from hfprobe.cli.parser import Parser, number_in
 from hfprobe.system.errors import InputError
-from hfprobe.system.files import require_writable
+from hfprobe.system.files import check_writable
 from hfprobe.system.machine import quiet_libraries
 from hfprobe.system.process import command
 from hfprobe.system.ranges import IMAGES
@@ -157,7 +157,7 @@ def evaluate(arguments: argparse.Namespace) -> EvalResult:
     folder = resolve_model(model=arguments.model, hub_dir=arguments.hub_dir)
     if arguments.report_dir is None:
         arguments.report_dir = Path("reports") / name_report(arguments.model, dataset=arguments.dataset)
-    require_writable(arguments.report_dir, flag="--report_dir")
+    check_writable(arguments.report_dir, flag="--report_dir")
     check_places(arguments.report_dir, flag="--report_dir", dataset=arguments.dataset, models=[folder])
 
     from hfprobe.models.loading import load_model

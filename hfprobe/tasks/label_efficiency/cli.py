@@ -15,7 +15,7 @@ from hfprobe.cli.parser import Parser, number_in
 from hfprobe.models import find_family
 from hfprobe.system import process
 from hfprobe.system.errors import InputError
-from hfprobe.system.files import require_writable
+from hfprobe.system.files import check_writable
 from hfprobe.system.machine import quiet_libraries, use_every_core
 from hfprobe.system.markdown import printable
 from hfprobe.system.precision import DEFAULT_PRECISION
@@ -68,7 +68,7 @@ def main() -> None:
     last = arguments.seed + arguments.seeds - 1
     if last not in SEED:
         raise InputError(f"The last seed is {last}; allowed: {SEED}. Pass a smaller --seed.")
-    require_writable(arguments.report_dir, flag="--report_dir")
+    check_writable(arguments.report_dir, flag="--report_dir")
     flags = ("backbone", "backbone_weights", "feature_precision")
     own = {name: getattr(arguments, name) for name in flags if getattr(arguments, name)}
     common = {"precision": arguments.precision} if arguments.precision else {}

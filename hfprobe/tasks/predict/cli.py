@@ -90,7 +90,7 @@ def make_parser() -> Parser:
 def main() -> None:
     parser = make_parser()
     arguments, remaining = parser.parse_known_intermixed_args()  # images may stand on both sides of a flag
-    parser.refuse_unknown(remaining)
+    parser.check_remaining(remaining)
     warn_about_repeated(parser, sys.argv[1:])
     check_file(arguments.output, flag="--output", endings=TABLE_ENDINGS)
     check_file(arguments.html, flag="--html", endings=PAGE_ENDINGS)

@@ -18,7 +18,7 @@ class Predictions:
 
     Attributes:
         class_names: C names, in the order of the columns of `probabilities`.
-        names: N texts that name the images: the path, or the position in the list for an image without a path.
+        names: a list of N strings: the path of each image, or its position in the list if it has no path.
         probabilities: (N, C) float32; each row sums to 1.
         unreadable: name -> reason of each image that was skipped because it cannot be read; none of them is in
             `names`.

@@ -12,7 +12,7 @@ import shlex
 from pathlib import Path
 
 from hfprobe.cli.parser import Parser, number_in
-from hfprobe.system.files import require_writable
+from hfprobe.system.files import check_writable
 from hfprobe.system.machine import quiet_libraries, use_every_core
 from hfprobe.system.process import command
 from hfprobe.system.ranges import BATCH, Range
@@ -40,7 +40,7 @@ def make_parser() -> Parser:
 
 def main() -> None:
     arguments = make_parser().parse_args()
-    require_writable(arguments.report_dir, flag="--report_dir")
+    check_writable(arguments.report_dir, flag="--report_dir")
 
     from hfprobe.hub.local import resolve_model
     from hfprobe.training.run_files import check_places

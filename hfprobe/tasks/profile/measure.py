@@ -17,7 +17,7 @@ from hfprobe.system import provenance
 from hfprobe.system.errors import InputError, MachineError, first_line
 from hfprobe.system.files import write_json
 from hfprobe.system.machine import find_device
-from hfprobe.system.precision import find_faster
+from hfprobe.system.precision import preferred_precision
 from hfprobe.tasks.profile.precisions import COMPARED, choose_precision, compare_answers
 from hfprobe.tasks.profile.result import PROFILE_FILE
 from hfprobe.tasks.profile.timing import (
@@ -77,7 +77,7 @@ def profile_models(
         for model, _ in models.values():
             model.to(device)
         steps: dict[Any, Callable[[], torch.Tensor]] = {}
-        precisions = COMPARED if find_faster(device)[0] != "fp32" else ("fp32",)
+        precisions = COMPARED if preferred_precision(device)[0] != "fp32" else ("fp32",)
         for name, (model, _) in models.items():
             for size in sorted({*batch_sizes, *own.values()}):
                 images = noise(size, side=described[name]["network"]["input"][1], device=device)

@@ -41,7 +41,7 @@ def measure(images, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_points_of_two_precisions_are_kept_apart(measure, monkeypatch):
-    monkeypatch.setattr("hfprobe.settings.arguments.find_faster", lambda device: ("bf16", ""))
+    monkeypatch.setattr("hfprobe.settings.arguments.preferred_precision", lambda device: ("bf16", ""))
     bf16 = {"models": {"cnn": {"precision": "bf16"}, "probe": PROBE | {"precision": "bf16"}}}
     seen, fit = [], label_efficiency.fit
 

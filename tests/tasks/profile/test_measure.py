@@ -37,7 +37,7 @@ def profiled(tmp_path_factory):
         patch.setattr(profiling, "peak_memory", once)
         for name, size in (("cnn", 4), ("probe", 2)):
             patch.setattr(find_family(name), "profile_batch_size", size)
-        patch.setattr(profiling, "find_faster", lambda device: ("bf16", "the test says so"))
+        patch.setattr(profiling, "preferred_precision", lambda device: ("bf16", "the test says so"))
         profile = profile_models(folders, batch_sizes=[1], rounds=5, seconds=0.001, trace_dir=folder)
     save_profile(profile, folder)
     return folder, profile

@@ -1,0 +1,97 @@
+"""The figures of the documentation show the results in docs/results/, and the text beside them says the same."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from helpers.results import make_result, network_of, profile_of
+from hfprobe.tasks.compare.measure import compare, save_comparison
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+
+
+def load_script():
+    spec = importlib.util.spec_from_file_location("make_figures", DOCS / "make_figures.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
+figures = load_script()
+
+
+def result(name):
+    return json.loads((DOCS / "results" / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in DOCS.glob("*.png")))
+def test_each_figure_was_drawn_from_the_recorded_result_by_the_present_code(name):
+    drawn_from = PIL.Image.open(DOCS / f"{name}.png").text[figures.SOURCE]
+    assert drawn_from == figures.checksum(name), f"docs/{name}.png is stale; run: python docs/make_figures.py"
+
+
+def test_each_result_says_where_it_comes_from_and_has_a_figure():
+    assert {path.stem for path in (DOCS / "results").iterdir()} == {path.stem for path in DOCS.glob("*.png")}
+    assert all(len(result(name)["origin"]) > 50 for name in figures.FIGURES)
+
+
+def test_the_readme_quotes_the_verdict_of_the_comparison_in_its_figure():
+    quoted = " ".join(line[2:] for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("> "))
+    assert quoted == " ".join(result("comparison")["verdict"])
+
+
+def test_the_confusion_matrix_belongs_to_the_compared_model():
+    matrix, models = result("confusion_matrix"), result("comparison")["models"]
+    assert np.trace(matrix["confusion_matrix"]) / np.sum(matrix["confusion_matrix"]) == pytest.approx(
+        matrix["accuracy"]
+    )
+    assert matrix["accuracy"] == models[matrix["model"]]["accuracy"]
+
+
+def test_the_table_of_label_efficiency_has_the_values_of_the_figure():
+    text = (DOCS / "label_efficiency.md").read_text()
+    rows = re.findall(
+        r"^\| ([\d,]+)[^|]*\| ([\d.]+)(?: \+/- ([\d.]+))? %[^|]*\| ([\d.]+)(?: \+/- ([\d.]+))? %", text, re.M
+    )
+    found = {int(shots.replace(",", "")): values for shots, *values in rows}
+    for column, points in enumerate(result("label_efficiency")["curves"].values()):
+        for shots, mean, deviation in points:
+            told, spread = found[shots][2 * column : 2 * column + 2]
+            assert float(told) == pytest.approx(100 * mean)
+            assert float(spread or 0) == pytest.approx(100 * deviation)
+
+
+def test_the_best_epochs_in_the_figure_are_those_of_the_table():
+    curves = result("curves")["validation_accuracy"]
+    table = (DOCS / "results.md").read_text()
+    for name, epoch, said in (
+        ("fast", 20, "90.26 %"),
+        ("reference", 82, "88.68 %"),
+        ("best", 58, "91.52, 91.52, 91.26 %"),
+    ):
+        assert said in table
+        assert max(value for value in curves[name] if value is not None) == curves[name][epoch - 1]
+        assert curves[name][epoch - 1] == pytest.approx(float(said[:5]) / 100, abs=0.001)
+
+
+def test_a_figure_is_stale_after_another_result(tmp_path, monkeypatch):
+    results = {name: make_result(seed=seed, count=300) for seed, name in enumerate(("cnn", "probe"), start=1)}
+    for number, one in enumerate(results.values(), start=1):
+        one.provenance.update(parameters=number, network=network_of(number), run_seconds=10.0 * number)
+    path = save_comparison(compare(results, profile=profile_of(cnn=(1, 1.0), probe=(2, 2.0))), tmp_path)
+    before = figures.checksum("comparison")
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    figures.write_result("comparison", {"origin": "a test"} | figures.keep_comparison(path))
+    assert figures.checksum("comparison") != before
+    (tmp_path / "one.png").write_bytes(figures.draw("comparison"))
+    assert PIL.Image.open(tmp_path / "one.png").text[figures.SOURCE] == figures.checksum("comparison")
+    kept = json.loads((tmp_path / "comparison.json").read_text())["models"]
+    assert {name: model["accuracy"] for name, model in kept.items()} == {
+        name: one.metrics["accuracy"] for name, one in results.items()
+    }
