@@ -19,12 +19,16 @@ from hfprobe.system.machine import quiet_libraries
 pytest.register_assert_rewrite("helpers")
 settings.register_profile("hfprobe", deadline=None)  # no test depends on a measured time
 settings.load_profile("hfprobe")
-quiet_libraries()
-import_module("hfprobe.training.assembly")
-import_module("hfprobe.training.publish")
-gc.freeze()  # Trainer.train collects garbage: what was imported is not looked at again, a second each time
 os.environ["TQDM_DISABLE"] = "1"
 SCRIPTS = Path(__file__).parent.parent / "scripts"
+
+
+def pytest_collection():
+    """Import what most tests use, in the processes that run tests: with -n, the first process runs none."""
+    quiet_libraries()
+    import_module("hfprobe.training.assembly")
+    import_module("hfprobe.training.publish")
+    gc.freeze()  # Trainer.train collects garbage: skip what was imported, which saves a second each time
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from helpers.features import blobs
-from helpers.images import CLASSES, load_splits
+from helpers.images import CLASSES
+from helpers.runs import read_splits
 from hfprobe.cli.run_flags import parse_run
 from hfprobe.models import build_model, find_family
 from hfprobe.models.linear_probe.features import FeatureBatches
@@ -37,7 +38,7 @@ def run_probe(dataset_folder, folder, **values):
     )  # fmt: skip
     torch.manual_seed(0)
     model, processor = build_model("vit", labels=CLASSES, options=config.model)
-    splits = load_splits(config.data, seed=42)
+    splits = read_splits(config.data, seed=42)
     trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
     return trainer, train(trainer, config=config, splits=splits)
 

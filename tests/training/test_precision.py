@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from helpers.images import CLASSES, load_splits
-from helpers.runs import interrupted_run, small_config, small_run
+from helpers.images import CLASSES
+from helpers.runs import interrupted_run, read_splits, small_config, small_run
 from hfprobe import evaluate
 from hfprobe.models import build_model
 from hfprobe.models.loading import load_model
@@ -48,7 +48,7 @@ def bf16_run(dataset_folder, tmp_path_factory):
         whole, result = small_run(dataset_folder, folder / "whole", **values)
         predicted = whole.predict(whole.eval_dataset).predictions
         config = make_run(dataset=str(dataset_folder), output_dir=str(folder / "whole"), use_cpu=True, **values)
-    splits = load_splits(config.data, seed=42)
+    splits = read_splits(config.data, seed=42)
     revision = push_best(whole, config=config, splits=splits, result=result)
     return folder, whole, result, resumed, predicted, revision
 
