@@ -73,6 +73,38 @@ def no_bf16_units():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def few_penalties():
+    """Heads are solved with four penalties instead of 13, a second each time; `all_penalties` is for tests of the
+    search."""
+    import numpy as np
+
+    from hfprobe.models.linear_probe import head
+
+    whole = head.PENALTIES
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(head, "PENALTIES", np.logspace(0, -3, 4))
+        yield whole
+
+
+@pytest.fixture
+def all_penalties(few_penalties, monkeypatch):
+    monkeypatch.setattr("hfprobe.models.linear_probe.head.PENALTIES", few_penalties)
+
+
+@pytest.fixture(scope="module")
+def narrow_network():
+    """SimpleCNN with a quarter of its channels, for tests that need any network: its files are a tenth as large."""
+    from hfprobe.models.simple_cnn.modeling import SimpleCNNConfig
+
+    constructor = SimpleCNNConfig.__init__
+    whole = constructor.__defaults__
+    size, _, _, dropout = whole
+    constructor.__defaults__ = (size, (16, 32, 64), 64, dropout)
+    yield whole
+    constructor.__defaults__ = whole
+
+
 @pytest.fixture(autouse=True)
 def own_signals():
     """A script that runs in this process takes Ctrl-C no longer than its test."""

@@ -20,6 +20,8 @@ from helpers.results import make_result
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 
 def run(*command, cwd=ROOT):
     environment = os.environ | {"HF_DATASETS_CACHE": str(cwd / "cache")} if cwd != ROOT else os.environ
