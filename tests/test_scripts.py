@@ -54,20 +54,14 @@ def test_a_script_runs_from_another_folder(tmp_path):
     assert done.stdout.startswith("usage: ")
 
 
-@pytest.mark.slow
-def test_train_then_the_command_it_prints_then_the_same_again(fails, dataset_folder, tmp_path):
-    train = run(
-        ROOT / "scripts" / "train.py", "--model", "cnn", "--dataset", dataset_folder, "--epochs", 1, cwd=tmp_path
-    )
-    assert train.returncode == 0, train.stderr
-    assert "Validation accuracy " in train.stdout
-    assert "(n = 40)" in train.stdout
-    command = next(line.removeprefix("Report:").strip() for line in train.stdout.splitlines() if "Report:" in line)
+def test_train_then_the_command_it_prints_then_the_same_again(succeeds, fails, dataset_folder, tmp_path):
+    said = succeeds("train.py", "--model", "cnn", "--dataset", dataset_folder, "--epochs", 1, "--use_cpu")
+    assert "Validation accuracy " in said
+    assert "(n = 40)" in said
+    command = next(line.removeprefix("Report:").strip() for line in said.splitlines() if "Report:" in line)
     python, script, *arguments = shlex.split(command)
     assert (python, script) == ("python", str(ROOT / "scripts" / "eval.py"))
-    evaluated = run(ROOT / script, *arguments, cwd=tmp_path)
-    assert evaluated.returncode == 0, evaluated.stderr
-    assert "(n = 60)" in evaluated.stdout
+    assert "(n = 60)" in succeeds("eval.py", *arguments)
     names = {path.name for path in (tmp_path / "reports" / "cnn-small").iterdir()}
     assert names == {
         "metrics.json", "predictions.parquet", "mistakes.parquet", "per_class_metrics.csv",
