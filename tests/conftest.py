@@ -19,12 +19,16 @@ from hfprobe.system.machine import quiet_libraries
 pytest.register_assert_rewrite("helpers")
 settings.register_profile("hfprobe", deadline=None)  # no test depends on a measured time
 settings.load_profile("hfprobe")
-quiet_libraries()
-import_module("hfprobe.training.assembly")
-import_module("hfprobe.training.publish")
-gc.freeze()  # Trainer.train collects garbage: what was imported is not looked at again, a second each time
 os.environ["TQDM_DISABLE"] = "1"
 SCRIPTS = Path(__file__).parent.parent / "scripts"
+
+
+def pytest_collection():
+    """Import what most tests use, in the processes that run tests: with -n, the first process runs none."""
+    quiet_libraries()
+    import_module("hfprobe.training.assembly")
+    import_module("hfprobe.training.publish")
+    gc.freeze()  # Trainer.train collects garbage: skip what was imported, which saves a second each time
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +71,38 @@ def no_bf16_units():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hfprobe.system.precision.has_native_bfloat16", lambda: False)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_penalties():
+    """Heads are solved with four penalties instead of 13, a second each time; `all_penalties` is for tests of the
+    search."""
+    import numpy as np
+
+    from hfprobe.models.linear_probe import head
+
+    whole = head.PENALTIES
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(head, "PENALTIES", np.logspace(0, -3, 4))
+        yield whole
+
+
+@pytest.fixture
+def all_penalties(few_penalties, monkeypatch):
+    monkeypatch.setattr("hfprobe.models.linear_probe.head.PENALTIES", few_penalties)
+
+
+@pytest.fixture(scope="module")
+def narrow_network():
+    """SimpleCNN with a quarter of its channels, for tests that need any network: its files are a tenth as large."""
+    from hfprobe.models.simple_cnn.modeling import SimpleCNNConfig
+
+    constructor = SimpleCNNConfig.__init__
+    whole = constructor.__defaults__
+    size, _, _, dropout = whole
+    constructor.__defaults__ = (size, (16, 32, 64), 64, dropout)
+    yield whole
+    constructor.__defaults__ = whole
 
 
 @pytest.fixture(autouse=True)

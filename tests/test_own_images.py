@@ -1,4 +1,5 @@
-"""A user's own folder of images on the whole road: train, eval, compare, profile, label efficiency and predict.
+"""A user's own folder of images on the whole road: train, eval, profile, compare, label efficiency, sanity check and
+predict.
 
 The images are scikit-learn's digits (8 x 8 pixels, ten classes) and cut-outs of two photographs that scikit-learn's
 package holds (china.jpg and flower.jpg, 640 x 427 pixels); the cut-outs have many sizes.
@@ -7,6 +8,7 @@ package holds (china.jpg and flower.jpg, 640 x 427 pixels); the cut-outs have ma
 import json
 import re
 import sys
+from functools import partial
 
 import numpy as np
 import PIL.Image
@@ -15,6 +17,8 @@ from sklearn.datasets import load_digits, load_sample_image
 
 from hfprobe.cli import main as console
 from hfprobe.data.sources.file_kinds import IMAGE_ENDINGS
+from hfprobe.models import find_family
+from hfprobe.tasks.profile import measure
 
 PROBE = ["--backbone", "test_byobnet", "--backbone_weights", "random"]
 
@@ -45,12 +49,24 @@ def write_photographs(folder):
     return folder
 
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
+
+def short_timing(timing, steps, **values):
+    return timing(steps, **values | {"seconds": 0.001})
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
     """Run a console command in this process, in an empty folder; its standard output."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("hfprobe.data.sources.file_kinds.readable_endings", lambda: IMAGE_ENDINGS)  # no HEIC
     monkeypatch.setattr("hfprobe.tasks.label_efficiency.measure.LEAST_STEPS", 4)
+    # Small batches for a short time, and no process that measures memory: tests/tasks/profile/test_measure.py has one.
+    for name in ("cnn", "probe"):
+        monkeypatch.setattr(find_family(name), "profile_batch_size", 2)
+    monkeypatch.setattr(measure, "time_in_turn", partial(short_timing, measure.time_in_turn))
+    monkeypatch.setattr(measure, "peak_memory", lambda folder, model, **_: 4 * model.num_parameters() + 1)
 
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["hfprobe", *map(str, words)])
@@ -60,38 +76,49 @@ def run(tmp_path, monkeypatch, capsys):
     return call
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("write", "side", "classes", "parts"),
-    [
-        (write_digits, 32, [f"digit {label}" for label in range(10)], {"train": 192, "validation": 48, "test": 60}),
-        (write_photographs, 64, ["china", "flower"], {"train": 64, "validation": 30, "test": 16}),
-    ],
-)
-def test_a_folder_of_images_takes_every_command(run, tmp_path, write, side, classes, parts):
-    folder = write(tmp_path / "photos")
+def train_and_check(run, tmp_path, *, side, classes):
+    """Train SimpleCNN on `photos`; its name in the hub folder."""
     quick = ["--dataset", "photos", "--epochs", 2, "--batch_size", 16]
     out = run("train", "--model", "cnn", *quick, "--output_dir", "runs/cnn")
     assert "Validation accuracy" in out
-    cnn = re.search(r"--model (hfprobe/\S+)", out)[1]
     record = json.loads((tmp_path / "runs" / "cnn" / "run.json").read_text())
     assert record["class_names"] == classes
     assert record["config"]["model"]["image_size"] == side
+    return re.search(r"--model (hfprobe/\S+)", out)[1]
+
+
+def evaluate_and_check(run, tmp_path, *, model, report, parts):
+    """Evaluate a model; the text of its report."""
+    assert f"n = {parts['test']}" in run("eval", "--model", model, "--report_dir", report)
+    metrics = json.loads((tmp_path / report / "metrics.json").read_text())
+    assert {split: sum(counts) for split, counts in metrics["image_counts"].items()} == parts
+    page = (tmp_path / report / "report.html").read_text()
+    assert "of the training images" in page or "its images are divided" in page
+    return page
+
+
+def test_a_folder_of_small_images_is_divided_trained_on_and_evaluated(run, tmp_path):
+    write_digits(tmp_path / "photos")
+    parts = {"train": 192, "validation": 48, "test": 60}
+    cnn = train_and_check(run, tmp_path, side=32, classes=[f"digit {label}" for label in range(10)])
+    evaluate_and_check(run, tmp_path, model=cnn, report="reports/cnn", parts=parts)
+
+
+def test_a_folder_of_photographs_takes_every_command(run, tmp_path):
+    folder = write_photographs(tmp_path / "photos")
+    parts = {"train": 64, "validation": 30, "test": 16}
+    cnn = train_and_check(run, tmp_path, side=64, classes=["china", "flower"])
     out = run("train", "--model", "probe", *PROBE, "--dataset", "photos", "--output_dir", "runs/probe")
     probe = re.search(r"--model (hfprobe/\S+)", out)[1]
-    for model, place in ((cnn, "reports/cnn"), (probe, "reports/probe")):
-        assert f"n = {parts['test']}" in run("eval", "--model", model, "--report_dir", place)
-    metrics = json.loads((tmp_path / "reports" / "cnn" / "metrics.json").read_text())
-    assert {split: sum(counts) for split, counts in metrics["image_counts"].items()} == parts
-    page = (tmp_path / "reports" / "cnn" / "report.html").read_text()
-    assert "of the training images" in page or "its images are divided" in page
-    if side == 64:
-        assert "HEIC cannot be read without pillow-heif" in page
-        assert "china/IMG_0001.heic" in page
+    evaluate_and_check(run, tmp_path, model=probe, report="reports/probe", parts=parts)
+    page = evaluate_and_check(run, tmp_path, model=cnn, report="reports/cnn", parts=parts)
+    assert "HEIC cannot be read without pillow-heif" in page
+    assert "china/IMG_0001.heic" in page
     run("profile", cnn, probe, "--rounds", 5, "--batch_sizes", 1, "--report_dir", "reports/profile")
     assert "images/s" in run("compare", "reports/cnn", "reports/probe", "--profile", "reports/profile")
     table = run("label-efficiency", "--dataset", "photos", "--shots", 4, "--seeds", 1, *PROBE)
     assert "| images per class | cnn | probe |" in table
+    assert "cnn overfitted " in run("sanity-check", "--dataset", "photos")
     lines = run("predict", folder, "--model", cnn, "--output", "predictions.csv").splitlines()
     assert [line.split("\t")[0] for line in lines[: sum(parts.values())]] == sorted(
         map(str, folder.rglob("*.[pj][np]g"))

@@ -5,7 +5,7 @@ import numpy as np
 import PIL.Image
 
 from hfprobe.data.splits.images import load_images
-from hfprobe.models import build_model, find_family
+from hfprobe.models.simple_cnn.modeling import IMAGE_SIZE, build_processor
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "dog"]
 
@@ -33,7 +33,7 @@ def make_dataset(*, train: int = 200, test: int = 60, classes: list[str] = CLASS
 
 def load_splits(data, *, seed: int):
     """All three parts as SimpleCNN sees them."""
-    processor = build_model("cnn", labels=["a", "b"], options=find_family("cnn").recipe_options())[1]
+    processor = build_processor(IMAGE_SIZE)
     return load_images(data, seed=seed).decode("train", "validation", "test", processor=processor)
 
 

@@ -1,5 +1,6 @@
 """Python code in a process of its own."""
 
+import json
 import os
 import subprocess
 import sys
@@ -24,3 +25,21 @@ def in_a_process_without_hfprobe(code, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def growth_and_imports(folder, side, batch_size):
+    """`_resident_growth` in a process of its own, which also writes what was imported while memory was measured.
+
+    `imported.json` beside the folder has the modules of each model folder there, of which this one is the first.
+    """
+    from hfprobe.tasks.profile import timing
+
+    status, imported, growth = timing._status, {}, {}
+    others = sorted(path.parent for path in folder.parent.glob("*/config.json") if path.parent != folder)
+    for place in (folder, *others):
+        modules = []
+        timing._status = lambda field, modules=modules: modules.append(set(sys.modules)) or status(field)
+        growth[place] = timing._resident_growth(place, side, batch_size)
+        imported[place.name] = sorted(modules[1] - modules[0])
+    (folder.parent / "imported.json").write_text(json.dumps(imported))
+    return growth[folder]

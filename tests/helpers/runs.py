@@ -1,6 +1,8 @@
 """A short training run, and the comparison of two runs' settings."""
 
+import pickle
 from dataclasses import asdict, fields
+from functools import cache
 
 import pytest
 from transformers import set_seed
@@ -16,6 +18,16 @@ from hfprobe.training.record import Config, RunRecord
 from hfprobe.training.trainer import ProbeTrainer
 
 
+@cache
+def _read_splits(pickled, seed):
+    return load_splits(pickle.loads(pickled), seed=seed)
+
+
+def read_splits(data, *, seed):
+    """`load_splits`, once in a session for the same settings: reading the images takes as long as a short training."""
+    return _read_splits(pickle.dumps(data), seed)
+
+
 def small_run(dataset_folder, folder, *, diverges=False, **values):
     defaults = {"num_train_epochs": 2, "per_device_train_batch_size": 40, "disable_tqdm": True, "use_cpu": True}
     config = make_run(dataset=str(dataset_folder), output_dir=str(folder), **defaults | values)
@@ -23,7 +35,7 @@ def small_run(dataset_folder, folder, *, diverges=False, **values):
         config.training.learning_rate = config.training.muon_learning_rate = 1e30
     set_seed(config.training.seed)
     model, processor = build_model("cnn", labels=CLASSES, options=config.model)
-    splits = load_splits(config.data, seed=config.training.seed)
+    splits = read_splits(config.data, seed=config.training.seed)
     config = settle(config, splits)
     trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
     return trainer, train(trainer, config=config, splits=splits)

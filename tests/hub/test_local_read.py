@@ -8,7 +8,7 @@ from transformers import AutoModelForImageClassification
 
 from helpers.hub_folders import copy_without_links, write_text
 from helpers.images import CLASSES
-from helpers.models import CARD, cat_model
+from helpers.models import CARD, cat_model, save_model
 from helpers.processes import in_a_process_without_hfprobe
 from hfprobe.hub import local as hub
 from hfprobe.system.errors import InputError
@@ -24,8 +24,9 @@ def test_round_trip_through_a_standard_client_gives_the_same_logits(pushed):
     assert loaded.config.id2label == dict(enumerate(CLASSES))
 
 
-def test_pipeline_in_a_process_without_hfprobe_predicts_cat(pushed, tmp_path):
+def test_pipeline_in_a_process_without_hfprobe_loads_both_models_and_predicts_cat(pushed, tmp_path):
     _, hub_dir, revision = pushed
+    save_model(tmp_path / "probe", "vit")
     PIL.Image.new("RGB", (50, 40)).save(tmp_path / "image.png")
     model, processor = cat_model(image_size=64)
     large = hub.push_model(model=model, processor=processor, hub_dir=tmp_path / "large", name="simple-cnn", card=CARD)
@@ -35,13 +36,15 @@ def test_pipeline_in_a_process_without_hfprobe_predicts_cat(pushed, tmp_path):
         for folder in ({str(revision.path)!r}, {str(large.path)!r}):
             classify = pipeline("image-classification", model=folder, trust_remote_code=True)
             print(classify({str(tmp_path / "image.png")!r})[0]["label"], classify.model.config.image_size)
+        classify = pipeline("image-classification", model={str(tmp_path / "probe")!r}, trust_remote_code=True)
+        print(len(classify({str(tmp_path / "image.png")!r})))
         AutoModelForImageClassification.from_pretrained(
             "hfprobe/simple-cnn", cache_dir={str(hub_dir)!r}, local_files_only=True, trust_remote_code=True
         )
         """,
         tmp_path,
     )
-    assert printed.splitlines() == ["cat 32", "cat 64"]
+    assert printed.splitlines() == ["cat 32", "cat 64", "5"]
 
 
 def test_hub_folder_copied_without_links_can_be_read_and_pushed_to(pushed, tmp_path):

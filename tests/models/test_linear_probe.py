@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from helpers.features import blobs
-from helpers.images import CLASSES, load_splits
+from helpers.images import CLASSES
+from helpers.runs import read_splits
 from hfprobe.cli.run_flags import parse_run
 from hfprobe.models import build_model, find_family
 from hfprobe.models.linear_probe.features import FeatureBatches
@@ -37,7 +38,7 @@ def run_probe(dataset_folder, folder, **values):
     )  # fmt: skip
     torch.manual_seed(0)
     model, processor = build_model("vit", labels=CLASSES, options=config.model)
-    splits = load_splits(config.data, seed=42)
+    splits = read_splits(config.data, seed=42)
     config = settle(config, splits)
     trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
     return trainer, train(trainer, config=config, splits=splits)
@@ -64,6 +65,7 @@ def test_run_logs_that_the_temperature_stays_at_one(dataset_folder, tmp_path, mo
     assert "The calibration temperature stays at 1: the validation images determine no other." in caplog.messages
 
 
+@pytest.mark.usefixtures("all_penalties")
 def test_exact_and_sgd_heads_agree_on_the_same_features(dataset_folder, tmp_path, monkeypatch):
     data = [blobs(count=count, size=256, classes=5, noise=2.5, seed=count) for count in (6000, 5000)]
     for split in data:

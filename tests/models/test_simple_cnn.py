@@ -30,7 +30,7 @@ def build(request):
     return build
 
 
-@pytest.mark.parametrize("side", [32, 33, 48, 64, 100, 224, 512])
+@pytest.mark.parametrize("side", [33, 64, 100, 512])
 def test_parameters_are_the_same_at_every_image_size(build, side):
     reference, model = build()[0], build(image_size=side)[0]
     assert model.config.image_size == side
@@ -59,7 +59,7 @@ def test_a_larger_map_is_averaged_as_by_adaptive_pooling(build, side):
     torch.testing.assert_close(model.features(images), torch.nn.AdaptiveAvgPool2d(4)(maps))
 
 
-@pytest.mark.parametrize("side", range(40, 513, 8))
+@pytest.mark.parametrize("side", [40, 48, 64, 104, 224, 512])  # maps of 5 to 64 places a side
 def test_every_place_of_a_larger_map_is_read(build, side):
     pool = build(image_size=side)[0].features[-1]
     maps = torch.ones(1, 1, side // 8, side // 8, requires_grad=True)

@@ -5,9 +5,9 @@ import re
 import pytest
 import torch
 
-from helpers.images import CLASSES, load_splits, make_imbalanced_dataset
+from helpers.images import CLASSES, make_imbalanced_dataset
 from helpers.models import PROBE
-from helpers.runs import interrupted_run, small_run
+from helpers.runs import interrupted_run, read_splits, small_run
 from hfprobe.data.arguments import DEFAULT_DATASET
 from hfprobe.data.pixels.store import ImageBatches
 from hfprobe.models import build_model, find_family
@@ -24,7 +24,7 @@ from hfprobe.training.resume import check_output_dir
 def test_principal_filters_are_set_before_training(dataset_folder, tmp_path):
     config = make_run(dataset=str(dataset_folder), output_dir=str(tmp_path), first_filters="principal", use_cpu=True)
     model, processor = build_model("cnn", labels=CLASSES, options=config.model)
-    splits = load_splits(config.data, seed=42)
+    splits = read_splits(config.data, seed=42)
     config = settle(config, splits)
     build_trainer(config=config, model=model, processor=processor, splits=splits)
     filters = model.features[0].weight
@@ -36,7 +36,7 @@ def test_images_are_normalised_by_their_own_statistics_unless_they_are_the_defau
     for dataset in (str(dataset_folder), DEFAULT_DATASET):
         config = make_run(dataset=str(dataset_folder), output_dir=str(tmp_path), use_cpu=True)
         model, processor = build_model("cnn", labels=CLASSES, options=config.model)
-        splits = load_splits(config.data, seed=42)
+        splits = read_splits(config.data, seed=42)
         config.data.dataset = dataset
         config = settle(config, splits)
         trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
@@ -52,7 +52,7 @@ def test_images_are_normalised_by_their_own_statistics_unless_they_are_the_defau
 def test_a_pretrained_backbone_keeps_its_statistics(dataset_folder, tmp_path):
     config = make_run(model="vit", dataset=str(dataset_folder), output_dir=str(tmp_path), use_cpu=True, **PROBE)
     model, processor = build_model("vit", labels=CLASSES, options=config.model)
-    images = ImageBatches(load_splits(config.data, seed=42).train, processor=processor)
+    images = ImageBatches(read_splits(config.data, seed=42).train, processor=processor)
     adapt(config=config, model=model, images=images)
     assert images.processor.to_dict() == find_family("vit").processor_for(model).to_dict()
 
@@ -104,8 +104,8 @@ def test_a_metric_that_was_passed_or_that_chooses_nothing_is_left_alone(imbalanc
     caplog.set_level(logging.INFO, "hfprobe")
     config = make_run(dataset=str(imbalanced_folder), output_dir=str(tmp_path), use_cpu=True, **values)
     model, processor = build_model("cnn", labels=CLASSES, options=config.model)
-    config = settle(config, load_splits(config.data, seed=42))
-    trainer = build_trainer(config=config, model=model, processor=processor, splits=load_splits(config.data, seed=42))
+    config = settle(config, read_splits(config.data, seed=42))
+    trainer = build_trainer(config=config, model=model, processor=processor, splits=read_splits(config.data, seed=42))
     assert trainer.args.metric_for_best_model == "accuracy"
     assert LINE not in caplog.messages
 
@@ -168,7 +168,7 @@ def test_the_weights_reach_the_exact_head(imbalanced_folder, tmp_path):
         )
         torch.manual_seed(0)
         model, processor = build_model("probe", labels=CLASSES, options=config.model)
-        splits = load_splits(config.data, seed=42)
+        splits = read_splits(config.data, seed=42)
         config = settle(config, splits)
         trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
         train(trainer, config=config, splits=splits)

@@ -193,7 +193,8 @@ def test_two_processes_count_every_validation_image_once(dataset_folder, tmp_pat
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611",
          ROOT / "scripts" / "train.py", "--use_cpu", "--dataset", dataset_folder, "--output_dir", "run",
-         "--epochs", "1", "--max_eval_samples", "39", "--per_device_eval_batch_size", "4", "--batch_size", "20"],
+         "--epochs", "1", "--max_eval_samples", "39", "--precision", "fp32",
+         "--per_device_eval_batch_size", "4", "--batch_size", "20"],
         capture_output=True, text=True, cwd=tmp_path, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -7,8 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from helpers.images import load_splits
-from helpers.runs import interrupted_run, run_record, small_config, small_run
+from helpers.runs import interrupted_run, read_splits, run_record, small_config, small_run
 from hfprobe import evaluate
 from hfprobe.models.loading import load_model
 from hfprobe.settings.files import read_config_file
@@ -43,7 +42,7 @@ def bf16_run(dataset_folder, tmp_path_factory):
         whole, result = small_run(dataset_folder, folder / "whole", **values)
         predicted = whole.predict(whole.eval_dataset).predictions
         config = make_run(dataset=str(dataset_folder), output_dir=str(folder / "whole"), use_cpu=True, **values)
-    splits = load_splits(config.data, seed=42)
+    splits = read_splits(config.data, seed=42)
     revision = push_best(whole, config=config, splits=splits, result=result)
     return folder, whole, result, resumed, predicted, revision
 

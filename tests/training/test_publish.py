@@ -4,8 +4,8 @@ import shutil
 import pytest
 from transformers import set_seed
 
-from helpers.images import CLASSES, load_splits
-from helpers.runs import small_config
+from helpers.images import CLASSES
+from helpers.runs import read_splits, small_config
 from hfprobe.models import build_model
 from hfprobe.settings.run_config import make_run
 from hfprobe.training.assembly import build_trainer, settle
@@ -48,7 +48,7 @@ def test_the_card_and_the_record_list_settings_that_have_an_effect(dataset_folde
     config = make_run(dataset=str(dataset_folder), output_dir=str(tmp_path / "run"), hub_dir=tmp_path / "hub", **values)
     set_seed(config.training.seed)
     model, processor = build_model(config.training.model, labels=CLASSES, options=config.model)
-    splits = load_splits(config.data, seed=config.training.seed)
+    splits = read_splits(config.data, seed=config.training.seed)
     config = settle(config, splits)
     trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
     result = train(trainer, config=config, splits=splits)

@@ -39,14 +39,17 @@ from hfprobe.tasks.evaluate.measure import evaluate_model
 pytestmark = pytest.mark.hostile
 
 
-@pytest.fixture(scope="module", params=["cnn", "cnn of 64 x 64", "vit"])
+MODELS = ["cnn", "cnn of 64 x 64", "vit"]
+
+
+@pytest.fixture(scope="module")
 def published(request, tmp_path_factory):
     """A model folder as it is pushed, with a head that tells images apart."""
     name = request.param.split()[0]
-    given = {"backbone": "test_byobnet", "backbone_weights": "random"} if name == "vit" else {}
-    given |= {"image_size": 64} if "64" in request.param else {}
+    options = {"backbone": "test_byobnet", "backbone_weights": "random"} if name == "vit" else {}
+    options |= {"image_size": 64} if "64" in request.param else {}
     torch.manual_seed(0)
-    model, processor = build_model(name, labels=CLASSES, options=find_family(name).recipe_options(**given))
+    model, processor = build_model(name, labels=CLASSES, options=find_family(name).recipe_options(**options))
     last = model.head if name == "vit" else model.classifier[-1]
     pixels = processor(grey(96, 96).convert("RGB"), return_tensors="pt")["pixel_values"]
     with torch.no_grad():
@@ -58,7 +61,12 @@ def published(request, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("way", WAYS_IN)
+# Each model, and each layout of a dataset: no layout knows the model.
+@pytest.mark.parametrize(
+    ("published", "way"),
+    [*((model, "folder") for model in MODELS), ("cnn", "parquet"), ("cnn", "save_to_disk")],
+    indirect=["published"],
+)
 def test_eval_and_pipeline_give_the_same_probabilities(way, published, tmp_path):
     contents = {f"{kind} {size}": KINDS[kind](*SIZES[size])[0] for kind in KINDS for size in SIZES}
     folder = WAYS_IN[way](tmp_path / "photos", contents)
@@ -79,6 +87,7 @@ def test_eval_and_pipeline_give_the_same_probabilities(way, published, tmp_path)
         )
 
 
+@pytest.mark.parametrize("published", MODELS, indirect=True)
 def test_unusual_image_does_not_change_the_others(published, tmp_path):
     processor = load_model(published)[1]
     contents = {"a": encode(grey(30, 24), "PNG")}
@@ -95,6 +104,7 @@ def test_unusual_image_does_not_change_the_others(published, tmp_path):
         assert torch.equal(ImageBatches(mixed, processor=processor)[position]["pixel_values"], expected)
 
 
+@pytest.mark.parametrize("published", MODELS, indirect=True)
 def test_each_file_is_read_once_and_not_again_by_the_next_call(published, tmp_path, monkeypatch):
     processor = load_model(published)[1]
     folder = write_folder(tmp_path / "photos", {str(n): encode(grey(40 + n, 50), "PNG") for n in range(4)})

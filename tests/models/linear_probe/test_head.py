@@ -8,6 +8,8 @@ from helpers.features import blobs
 from helpers.models import build_probe
 from hfprobe.models.linear_probe.head import PENALTIES, Head, install_head, minimise_cross_entropy, solve_head
 
+pytestmark = pytest.mark.usefixtures("all_penalties")
+
 
 @pytest.mark.parametrize("penalty", [1e-1, 1e-3])
 def test_solution_equals_that_of_scikit_learn(penalty):

@@ -12,7 +12,6 @@ from torchvision.transforms.v2 import functional as tvF
 from transformers import AutoModelForImageClassification
 
 from helpers.models import SMALL, build_probe
-from helpers.processes import in_a_process_without_hfprobe
 from hfprobe.data.pixels.transforms import fit_images, normalize
 from hfprobe.models import check_processor, family_of
 from hfprobe.models.linear_probe import modeling
@@ -79,22 +78,6 @@ def test_round_trip_needs_no_timm_weights_and_stays_frozen(backbone, tmp_path, m
     torch.testing.assert_close(loaded(images).logits, model(images).logits, rtol=1e-4, atol=1e-8)
     assert loaded.frozen_sha256() == model.config.backbone_sha256
     assert {name for name, p in loaded.named_parameters() if p.requires_grad} == {"head.weight", "head.bias"}
-
-
-def test_saved_folder_loads_without_hfprobe(tmp_path):
-    model, processor = build_probe()
-    model.save_pretrained(tmp_path / "model")
-    processor.save_pretrained(tmp_path / "model")
-    PIL.Image.new("RGB", (50, 40)).save(tmp_path / "image.png")
-    printed = in_a_process_without_hfprobe(
-        f"""
-        from transformers import pipeline
-        classify = pipeline("image-classification", model={str(tmp_path / "model")!r}, trust_remote_code=True)
-        print(len(classify({str(tmp_path / "image.png")!r})))
-        """,
-        tmp_path,
-    )
-    assert printed.split() == ["5"]
 
 
 def test_features_and_pixels_give_the_same_logits():

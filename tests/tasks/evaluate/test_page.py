@@ -1,6 +1,7 @@
 import csv
 import dataclasses
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -19,11 +20,13 @@ from hfprobe.tasks.evaluate.page import write_report
 from hfprobe.tasks.evaluate.result import EvalResult
 
 
-@pytest.fixture
-def report(tmp_path):
-    make_result().save(tmp_path)
-    write_report(tmp_path)
-    return tmp_path
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """A report that no test changes."""
+    folder = tmp_path_factory.mktemp("report")
+    make_result().save(folder)
+    write_report(folder)
+    return folder
 
 
 def section(report, name):
@@ -103,7 +106,8 @@ def test_a_damaged_image_is_named(tmp_path):
         write_report(tmp_path)
 
 
-def test_the_page_can_be_made_again_from_the_data_alone(report):
+def test_the_page_can_be_made_again_from_the_data_alone(report, tmp_path):
+    report = shutil.copytree(report, tmp_path / "copy")
     before = (report / "report.html").read_bytes()
     for name in ("report.html", "confusion_matrix.png", "per_class_metrics.csv", "classification_report.txt"):
         (report / name).unlink()
@@ -266,7 +270,8 @@ def test_a_model_without_mistakes(tmp_path):
     assert "every image was classified correctly" in (tmp_path / "report.html").read_text()
 
 
-def test_reporting_never_imports_torch(report):
+def test_reporting_never_imports_torch(report, tmp_path):
+    report = shutil.copytree(report, tmp_path / "copy")
     code = (
         f"import sys; from hfprobe.tasks.evaluate.page import write_report; write_report({str(report)!r}); "
         "print(sys.modules.keys() & {'torch', 'transformers'})"

@@ -20,6 +20,8 @@ from hfprobe.tasks.label_efficiency.result import LabelEfficiency
 from hfprobe.training import assembly
 from hfprobe.training.fit import train
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 
 @pytest.fixture
 def splits(dataset_folder):

@@ -1,14 +1,13 @@
 import json
 import re
-import subprocess
-import sys
-import textwrap
 
 import pytest
 
+from helpers.processes import growth_and_imports
 from hfprobe.models import build_model, find_family
 from hfprobe.system.errors import InputError
 from hfprobe.tasks.profile import measure as profiling
+from hfprobe.tasks.profile import timing
 from hfprobe.tasks.profile.measure import name_models, profile_models, save_profile
 from hfprobe.tasks.profile.page import write_profile
 from hfprobe.tasks.profile.result import load_profile
@@ -30,6 +29,7 @@ def profiled(tmp_path_factory):
     folders = {"simple-cnn": save_model(folder / "a"), "linear-probe": probe}
     with pytest.MonkeyPatch.context() as patch:
         measured = profiling.peak_memory  # a process of its own: for one of the two only
+        patch.setattr(timing, "_resident_growth", growth_and_imports)
 
         def once(path, model, **values):
             return measured(path, model, **values) if path == folders["simple-cnn"] else 4 * model.num_parameters() + 1
@@ -68,17 +68,7 @@ def test_profile_equals_independently_computed_values(profiled):
 
 def test_memory_is_measured_after_every_import(profiled):
     folder, _ = profiled
-    script = f"""
-        import sys
-        from pathlib import Path
-        from hfprobe.tasks.profile import timing as measurements
-        modules, status = [], measurements._status
-        measurements._status = lambda field: modules.append(set(sys.modules)) or status(field)
-        measurements._resident_growth(Path({str(folder / "b")!r}), 64, 1)
-        print(sorted(modules[1] - modules[0]))
-    """
-    run = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"
+    assert json.loads((folder / "imported.json").read_text()) == {"a": [], "b": []}
 
 
 def test_the_keys_of_a_profile_are_stable(profiled):

@@ -22,16 +22,23 @@ def vit_macs(*, patch, width, depth):
     return patches * 3 * patch**2 * width + depth * block + width * 2
 
 
+TINY = ("vit_tiny_patch16_224", vit_macs(patch=16, width=192, depth=12))
+SMALL = ("vit_small_patch32_224", vit_macs(patch=32, width=384, depth=12))
+# No attention: eight blocks, each with a network over the 49 patches and one over the 512 channels.
+MIXER = ("mixer_s32_224", 49 * 3072 * 512 + 8 * 2 * (512 * 49 * 256 + 49 * 512 * 2048) + 512 * 2)
+
+
 @pytest.mark.parametrize(
-    ("backbone", "macs"),
+    ("backbone", "macs", "backend"),
     [
-        ("vit_tiny_patch16_224", vit_macs(patch=16, width=192, depth=12)),
-        ("vit_small_patch32_224", vit_macs(patch=32, width=384, depth=12)),
-        # No attention: eight blocks, each with a network over the 49 patches and one over the 512 channels.
-        ("mixer_s32_224", 49 * 3072 * 512 + 8 * 2 * (512 * 49 * 256 + 49 * 512 * 2048) + 512 * 2),
+        (*TINY, None),
+        (*TINY, SDPBackend.FLASH_ATTENTION),
+        (*TINY, SDPBackend.MATH),
+        (*TINY, "timm"),
+        (*SMALL, None),
+        (*MIXER, None),
     ],
 )
-@pytest.mark.parametrize("backend", [None, SDPBackend.FLASH_ATTENTION, SDPBackend.MATH, "timm"])
 def test_macs_of_attention_and_linear_layers(backbone, macs, backend, monkeypatch):
     if backend == "timm":  # its own matrix products instead of torch's operator
         monkeypatch.setattr("timm.layers.config._USE_FUSED_ATTN", 0)
