@@ -82,7 +82,7 @@ def test_a_folder_of_pictures_takes_every_command(run, tmp_path, write, side, cl
     for model, place in ((cnn, "reports/cnn"), (probe, "reports/probe")):
         assert f"n = {parts['test']}" in run("eval", "--model", model, "--report_dir", place)
     metrics = json.loads((tmp_path / "reports" / "cnn" / "metrics.json").read_text())
-    assert {split: sum(counts) for split, counts in metrics["image_counts"].items()} == parts
+    assert {split: sum(counts) for split, counts in metrics["provenance"]["image_counts"].items()} == parts
     page = (tmp_path / "reports" / "cnn" / "report.html").read_text()
     assert "of the training images" in page or "its images are divided" in page
     if side == 64:

@@ -71,7 +71,7 @@ def test_interval_of_a_difference_of_a_macro_metric_covers_the_true_value(name, 
     n, accuracies = SETTINGS[name]
 
     def of(labels, answers):
-        return paired.compare_paired(labels=labels, predictions=tuple(answers))[metric]["interval"]
+        return paired.compare_paired(labels=labels, predictions=tuple(answers))[metric].interval
 
     shares = [shares_of(accuracies), shares_of([0.95 * accuracy for accuracy in accuracies])]
     assert coverage(n, shares, of=of, true_value=TRUE_VALUES[metric]) > 0.89
