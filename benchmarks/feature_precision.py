@@ -65,7 +65,7 @@ def main() -> None:
     labels = validation.labels
     right = [before == labels, after == labels]
     accuracy = compare_paired(labels=labels, predictions=(before, after))["accuracy"]
-    low, high = (100 * bound for bound in accuracy["interval"])
+    low, high = (100 * bound for bound in accuracy.interval)
     p = mcnemar_exact(int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum()))
     print(f"\n{arguments.backbone}, weights {arguments.backbone_weights}; {describe_machine()}")
     print(
@@ -74,7 +74,7 @@ def main() -> None:
     )
     print(
         f"validation accuracy of the exact head: {right[0].mean():.2%} on float32, {right[1].mean():.2%} on bfloat16; "
-        f"difference {100 * accuracy['value']:+.2f} points (95 % interval {low:+.2f} to {high:+.2f}), p = {p:.2g}; "
+        f"difference {100 * accuracy.value:+.2f} points (95 % interval {low:+.2f} to {high:+.2f}), p = {p:.2g}; "
         f"{int((before != after).sum())} of {len(labels):,} answers differ"
     )
 

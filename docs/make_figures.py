@@ -26,7 +26,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hfprobe.pages.figures import COLOURS, draw_confusion_matrix, draw_curves
-from hfprobe.tasks.label_efficiency.page import summarize_points
+from hfprobe.tasks.compare.result import Comparison
+from hfprobe.tasks.label_efficiency.result import LabelEfficiency
+from hfprobe.training.record import RunRecord
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
@@ -104,7 +106,7 @@ def draw_answer(result: dict[str, Any]) -> bytes:
         axes.set_ylim(len(models) - 0.4, -0.6)
         axes.spines[["top", "right", "bottom"]].set_visible(False)
         axes.tick_params(length=0, labelsize=8)
-    figure.suptitle(result["verdict"][0].partition(" (")[0] + ".", x=0.01, ha="left", fontsize=11, weight="bold")
+    figure.suptitle(result["sentences"][0].partition(" (")[0] + ".", x=0.01, ha="left", fontsize=11, weight="bold")
     return as_png(figure)
 
 
@@ -153,41 +155,45 @@ def as_png(figure: Figure) -> bytes:
 
 
 def keep_comparison(path: Path) -> dict[str, Any]:
-    comparison = json.loads(path.read_text())
+    comparison = Comparison.load(path.parent)
     models = {
         name: {
-            "accuracy": model["accuracy"],
-            "interval": model["intervals"]["accuracy"],
-            "training_seconds": model["training_seconds"],
-            **{key: model["cost"][key] for key in ("throughput", "batch_size", "peak_memory_bytes")},
+            "accuracy": model.accuracy,
+            "interval": list(model.intervals["accuracy"]),
+            "training_seconds": model.training_seconds,
+            "throughput": model.cost.throughput,
+            "batch_size": model.cost.batch_size,
+            "peak_memory_bytes": model.cost.peak_memory_bytes,
         }
-        for name, model in comparison["models"].items()
+        for name, model in comparison.models.items()
+        if model.cost is not None
     }
-    return {key: comparison[key] for key in ("n", "split", "class_names", "verdict")} | {"models": models}
+    kept = {key: vars(comparison)[key] for key in ("n", "split", "class_names", "sentences")}
+    return kept | {"models": models}
 
 
 def keep_evaluation(path: Path) -> dict[str, Any]:
     metrics = json.loads(path.read_text())
-    return {key: metrics[key] for key in ("model", "split", "n", "accuracy", "class_names", "confusion_matrix")}
+    kept = {key: metrics[key] for key in ("n", "accuracy", "class_names", "confusion_matrix")}
+    return {key: metrics["provenance"][key] for key in ("model", "split")} | kept
 
 
 def keep_label_efficiency(path: Path) -> dict[str, Any]:
-    curves = summarize_points(json.loads(path.read_text())["points"])
+    curves = LabelEfficiency.load(path.parent).curves
     return {
         "curves": {
-            name: [[shots, point["mean"], point["std"]] for shots, point in curve.items()]
-            for name, curve in curves.items()
+            name: [[shots, point.mean, point.std] for shots, point in curve.items()] for name, curve in curves.items()
         }
     }
 
 
 def keep_runs(folders: list[Path]) -> dict[str, Any]:
-    records = [json.loads((folder / "run.json").read_text()) for folder in folders]
+    records = [RunRecord.load(folder) for folder in folders]
     curves = {}
     for folder, record in zip(folders, records, strict=True):
         history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
-        curves[record["recipe"]] = [entry["eval_accuracy"] for entry in history if "eval_accuracy" in entry]
-    return {"n": records[0]["images"]["validation"], "seed": records[0]["seed"], "validation_accuracy": curves}
+        curves[str(record.recipe)] = [entry["eval_accuracy"] for entry in history if "eval_accuracy" in entry]
+    return {"n": records[0].images["validation"], "seed": records[0].seed, "validation_accuracy": curves}
 
 
 Draw = Callable[[dict[str, Any]], bytes]

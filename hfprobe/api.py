@@ -30,7 +30,7 @@ from hfprobe.tasks.compare.page import save_comparison
 from hfprobe.tasks.compare.result import Comparison
 from hfprobe.tasks.evaluate.page import save_evaluation
 from hfprobe.tasks.evaluate.result import EvalResult
-from hfprobe.tasks.profile.result import load_profile
+from hfprobe.tasks.profile.result import Profile
 from hfprobe.trained_model import Model
 from hfprobe.training.run_files import check_places
 from hfprobe.training.start import run_training
@@ -183,8 +183,8 @@ def compare(*results: EvalResult, names: Sequence[str] | None = None, profile: s
     if len(set(called)) != len(results) or len(called) != len(results):
         raise InputError(f"names are {shorten(called)}; allowed: {len(results)} different names.")
     comparable = make_comparable(dict(zip(called, results, strict=True)), places=called)
-    costs = None if profile is None else load_profile(Path(profile))
-    return Comparison(results=comparable, content=comparison.compare(comparable, profile=costs))
+    costs = None if profile is None else Profile.load(Path(profile))
+    return comparison.compare(comparable, profile=costs)
 
 
 @settings_instead_of_flags()

@@ -279,7 +279,7 @@ def test_a_model_of_images_in_memory_keeps_their_name_and_asks_for_them(home):
     assert model.name == f"hfprobe/simple-cnn-{name}"
     assert json.loads(Path(f"runs/{name}-cnn-fast-seed42/run.json").read_text())["config"]["data"]["split_seed"] == 1
     assert "\ndatasets:" not in (model.folder / "README.md").read_text()
-    assert model.evaluate().metrics["n"] == 12
+    assert model.evaluate().metrics.n == 12
     loaded = hfprobe.load(model.name)
     expected = (
         f"The images '{images.arguments.dataset}' were passed by a Python program and are not kept. Pass them again"

@@ -9,8 +9,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from helpers.results import make_result, network_of, profile_of
-from hfprobe.tasks.compare.measure import compare, save_comparison
+from helpers.results import make_result, network_of, profile_of, with_provenance
+from hfprobe.tasks.compare.measure import compare
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -43,7 +43,7 @@ def test_each_result_says_where_it_comes_from_and_has_a_figure():
 
 def test_the_readme_quotes_the_verdict_of_the_comparison_in_its_figure():
     quoted = " ".join(line[2:] for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("> "))
-    assert quoted == " ".join(result("comparison")["verdict"])
+    assert quoted == " ".join(result("comparison")["sentences"])
 
 
 def test_the_confusion_matrix_belongs_to_the_compared_model():
@@ -82,12 +82,13 @@ def test_the_best_epochs_in_the_figure_are_those_of_the_table():
 
 def test_a_figure_is_stale_after_another_result(tmp_path, monkeypatch):
     results = {name: make_result(seed=seed, count=300) for seed, name in enumerate(("cnn", "probe"), start=1)}
-    for number, one in enumerate(results.values(), start=1):
-        one.provenance.update(parameters=number, network=network_of(number), run_seconds=10.0 * number)
-    path = save_comparison(compare(results, profile=profile_of(cnn=(1, 1.0), probe=(2, 2.0))), tmp_path)
+    for number, (name, one) in enumerate(results.items(), start=1):
+        told = {"parameters": number, "network": network_of(number), "run": {"seconds": 10.0 * number}}
+        results[name] = with_provenance(one, **told)
+    compare(results, profile=profile_of(cnn=(1, 1.0), probe=(2, 2.0))).save(tmp_path)
     before = figures.checksum("comparison")
     monkeypatch.setattr(figures, "RESULTS", tmp_path)
-    figures.write_result("comparison", {"origin": "a test"} | figures.keep_comparison(path))
+    figures.write_result("comparison", {"origin": "a test"} | figures.keep_comparison(tmp_path / "comparison.json"))
     assert figures.checksum("comparison") != before
     (tmp_path / "one.png").write_bytes(figures.draw("comparison"))
     assert PIL.Image.open(tmp_path / "one.png").text[figures.SOURCE] == figures.checksum("comparison")

@@ -91,7 +91,7 @@ def evaluate_and_check(run, tmp_path, *, model, report, parts):
     """Evaluate a model; the text of its report."""
     assert f"n = {parts['test']}" in run("eval", "--model", model, "--report_dir", report)
     metrics = json.loads((tmp_path / report / "metrics.json").read_text())
-    assert {split: sum(counts) for split, counts in metrics["image_counts"].items()} == parts
+    assert {split: sum(counts) for split, counts in metrics["provenance"]["image_counts"].items()} == parts
     page = (tmp_path / report / "report.html").read_text()
     assert "of the training images" in page or "its images are divided" in page
     return page

@@ -8,9 +8,10 @@ import PIL.Image
 import pytest
 
 from helpers.pages import too_wide
-from helpers.results import make_result, network_of, profile_of
-from hfprobe.tasks.compare.measure import compare, save_comparison
-from hfprobe.tasks.compare.page import write_comparison
+from helpers.results import make_result, network_of, profile_of, with_provenance
+from hfprobe.system.provenance import Hardware
+from hfprobe.tasks.compare.measure import compare
+from hfprobe.tasks.compare.page import save_comparison
 from hfprobe.tasks.evaluate.page import write_report
 from hfprobe.tasks.predict.page import write_contact_sheet
 from hfprobe.tasks.predict.result import Predictions
@@ -33,15 +34,15 @@ def draw(seed, side=32):
 
 def evaluation(classes=CLASSES, *, count=600, seed=0, files=True, **provenance):
     """An evaluation with everything that a report can show."""
-    result = make_result(classes, count=count, seed=seed)
-    result.provenance.update(
+    result = with_provenance(
+        make_result(classes, count=count, seed=seed),
         model="hfprobe/simple-cnn-photos",
-        run_recipe="fast", run_seed=0, run_epochs=30.0, run_best_epoch=27.0, run_seconds=1234.5,
+        run={"recipe": "fast", "seed": 0, "epochs": 30.0, "best_epoch": 27.0, "seconds": 1234.5},
         dataset="/home/someone/projects/animals_and_vehicles/photos/2024/from_the_old_camera/sorted",
         division="The images are divided into 64 % training, 16 % validation and 20 % test images.",
         image_counts=dict.fromkeys(("train", "validation", "test"), [1234] * len(classes)),
         left_out={"files that cannot be read": [LONG_FILE.format(number) for number in range(12)]},
-        hardware={"processor": "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", "cores": 2, "torch_threads": 2},
+        hardware=Hardware("Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", 2, 2),
         versions={"hfprobe": "0.1.0", "torch": "2.9.0", "transformers": "4.57.1", "python": "3.11.7"},
         parameters=2_471_941, network=network_of(2_471_941), **provenance,
     )  # fmt: skip
@@ -69,11 +70,10 @@ def write_compared(folder, names, classes=CLASSES, *, imbalanced=False):
                 mistakes={key: png for key, png in result.mistakes.items() if key in wrong},
             )
         size = 10**6 * number
-        result.provenance.update(parameters=size, network=network_of(size), run_seconds=100.0 * number)
-        results[name] = result
+        run = {"seconds": 100.0 * number}
+        results[name] = with_provenance(result, parameters=size, network=network_of(size), run=run)
     profile = profile_of(**{name: (10**6 * number, 1.5 * number) for number, name in enumerate(names, start=1)})
-    save_comparison(compare(results, profile=profile), folder)
-    return write_comparison(folder, results)
+    return save_comparison(compare(results, profile=profile), folder)
 
 
 def write_sheet(folder, classes=CLASSES):

@@ -1,6 +1,5 @@
 """The commands as a user types them."""
 
-import dataclasses
 import json
 import os
 import runpy
@@ -15,7 +14,7 @@ import pytest
 
 from helpers.image_folders import write_images
 from helpers.models import save_model
-from helpers.results import make_result
+from helpers.results import make_result, with_provenance
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
@@ -165,7 +164,7 @@ def test_compare(succeeds, fails, tmp_path):
     for seed, name in enumerate(("a", "b")):
         make_result(seed=seed).save(tmp_path / name)
     said = succeeds("compare.py", "a", "b", "--report_dir", "out")
-    verdict = json.loads((tmp_path / "out" / "comparison.json").read_text())["verdict"]
+    verdict = json.loads((tmp_path / "out" / "comparison.json").read_text())["sentences"]
     assert verdict[0] in said
     assert "Page: out/comparison.html" in said
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
@@ -180,10 +179,10 @@ def test_no_report_is_written_into_a_dataset(fails, tmp_path):
     config = json.loads((model / "config.json").read_text())
     config["run"]["dataset"] = str(photos)
     (model / "config.json").write_text(json.dumps(config))
-    other = {"run_dataset": "uoft-cs/cifar10", "dataset": str(photos)}  # evaluated on it
-    for seed, (name, known) in enumerate({"a": {"run_dataset": str(photos)}, "b": other, "photos/c": other}.items()):
-        result = make_result(seed=seed)
-        dataclasses.replace(result, provenance=result.provenance | known).save(tmp_path / name)
+    other = {"run": {"dataset": "uoft-cs/cifar10"}, "dataset": str(photos)}  # evaluated on it
+    trained = {"run": {"dataset": str(photos)}}
+    for seed, (name, known) in enumerate({"a": trained, "b": other, "photos/c": other}.items()):
+        with_provenance(make_result(seed=seed), **known).save(tmp_path / name)
     make_result(seed=3).save(tmp_path / "d")
     place = ["--report_dir", "photos/c"]
     for dataset, command in (

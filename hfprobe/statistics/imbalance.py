@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
-from hfprobe.statistics.intervals import score_predictions
+from hfprobe.statistics.intervals import Intervals, Metric, score_predictions
 
 # Classes are imbalanced if the largest has more than so many times the images of the smallest.
 IMBALANCE_FACTOR = 1.5
-METRIC_NAMES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy"}
+METRIC_NAMES: dict[Metric, str] = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "balanced_accuracy": "balanced accuracy",
+}
+
+
+class HasScores(Protocol):
+    """`Scores`, or a dict with the same keys."""
+
+    def __getitem__(self, name: Metric, /) -> float: ...
 
 
 def are_imbalanced(images_per_class: Sequence[int] | np.ndarray) -> bool:
@@ -25,7 +35,7 @@ def are_imbalanced(images_per_class: Sequence[int] | np.ndarray) -> bool:
     return bool(largest > max(IMBALANCE_FACTOR * smallest, smallest + 1))
 
 
-def leading_metrics(images_per_class: Sequence[int] | np.ndarray) -> list[str]:
+def leading_metrics(images_per_class: Sequence[int] | np.ndarray) -> list[Metric]:
     """The metrics that reports show first, the most important first."""
     if are_imbalanced(images_per_class):
         return ["macro_f1", "balanced_accuracy", "accuracy"]
@@ -38,11 +48,11 @@ def describe_sizes(images_per_class: Sequence[int] | np.ndarray) -> str:
     return f"{counts[counts > 0].min():,} to {counts.max():,} images per class"
 
 
-def describe_scores(metrics: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Some metrics in words; the first one with its interval, if `metrics` has intervals."""
-    found = [f"{METRIC_NAMES[name]} {metrics[name]:.2%}" for name in names]
-    if "intervals" in metrics:
-        low, high = metrics["intervals"][names[0]]
+def describe_scores(scores: HasScores, names: Sequence[Metric], *, intervals: Intervals | None = None) -> str:
+    """Some metrics in words; the first one with its interval, if there are intervals."""
+    found = [f"{METRIC_NAMES[name]} {scores[name]:.2%}" for name in names]
+    if intervals is not None:
+        low, high = intervals[names[0]]
         found[0] += f" (95 % interval {low:.2%} to {high:.2%})"
     return ", ".join(found)
 
@@ -54,24 +64,30 @@ def score_baseline(labels: np.ndarray, *, class_names: Sequence[str], answer: st
         labels: (N,) class numbers.
         answer: the class that it answers, as a rule the most frequent one of the training images.
     """
-    return {"class": answer, **score_predictions(labels, np.full_like(labels, class_names.index(answer)))}
+    return {"class": answer, **vars(score_predictions(labels, np.full_like(labels, class_names.index(answer))))}
 
 
 def summarize_scores(
-    metrics: Mapping[str, Any], *, images_per_class: Sequence[int] | np.ndarray, start: str = ""
+    scores: HasScores,
+    *,
+    images_per_class: Sequence[int] | np.ndarray,
+    baseline: HasScores,
+    answer: str,
+    intervals: Intervals | None = None,
+    start: str = "",
 ) -> list[str]:
     """Sentences with which a command ends: the leading metrics, and what the sizes of the classes make of them.
 
     Args:
-        metrics: of the model, and under `baseline` those of `score_baseline`.
+        baseline, answer: see `explain_baseline`.
         start: first words of the first sentence.
     """
     leading = leading_metrics(images_per_class)
-    scores = upper_first(f"{start}{describe_scores(metrics, leading)}")
-    sentences = [f"{scores} (n = {sum(images_per_class):,})."]
+    described = upper_first(f"{start}{describe_scores(scores, leading, intervals=intervals)}")
+    sentences = [f"{described} (n = {sum(images_per_class):,})."]
     if are_imbalanced(images_per_class):
         sentences.append(f"The classes are imbalanced ({describe_sizes(images_per_class)}), so macro-F1 comes first.")
-    warning = explain_baseline(metrics, metrics["baseline"], leading)
+    warning = explain_baseline(scores, baseline, leading, answer=answer)
     return [*sentences, warning] if warning else sentences
 
 
@@ -80,17 +96,18 @@ def upper_first(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def explain_baseline(metrics: Mapping[str, Any], baseline: Mapping[str, Any], names: Sequence[str]) -> str | None:
+def explain_baseline(scores: HasScores, baseline: HasScores, names: Sequence[Metric], *, answer: str) -> str | None:
     """A sentence for a model that is not better than the baseline; otherwise None.
 
     It must be better by accuracy, and with imbalanced classes by macro-F1 and balanced accuracy instead.
 
     Args:
+        baseline: the scores of always answering `answer`.
         names: from `leading_metrics`.
     """
-    if all(metrics[name] > baseline[name] for name in names[:-1]):
+    if all(scores[name] > baseline[name] for name in names[:-1]):
         return None
     return (
-        f"The model is not better than always answering '{baseline['class']}', the most frequent class: "
+        f"The model is not better than always answering '{answer}', the most frequent class: "
         f"{describe_scores(baseline, names)}."
     )

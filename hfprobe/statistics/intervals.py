@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import statistics
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from scipy import optimize, sparse, special, stats
@@ -19,6 +19,48 @@ NUMBERS_AT_ONCE = 4_000_000  # limits the memory of the bootstrap, whose matrice
 COVERAGE = 0.95
 BINS = 15
 TEMPERATURES = (np.exp(-3), np.exp(3))  # range of the search for a temperature
+
+
+Metric = Literal["accuracy", "macro_f1", "balanced_accuracy"]
+Intervals = dict[Metric, tuple[float, float]]  # low, high
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The metrics of a classification, in [0, 1]; they are items too: `scores["macro_f1"]`."""
+
+    accuracy: float
+    macro_f1: float
+    balanced_accuracy: float
+
+    def __getitem__(self, name: Metric) -> float:
+        return getattr(self, name)
+
+
+@dataclass(frozen=True)
+class Bin:
+    """`n` images of similar confidence: their mean confidence and their accuracy."""
+
+    confidence: float
+    accuracy: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How well predicted probabilities match observed frequencies.
+
+    Attributes:
+        nll: mean negative log-likelihood, in nats.
+        brier: mean squared distance to the one-hot label, 0 to 2.
+        ece: expected calibration error over 15 bins of equal width (Guo et al., 2017), 0 to 1.
+        reliability: the bins with images.
+    """
+
+    nll: float
+    brier: float
+    ece: float
+    reliability: list[Bin]
 
 
 @dataclass(frozen=True)
@@ -37,7 +79,7 @@ def summarize_values(values: list[float]) -> Summary:
     return Summary(mean=statistics.fmean(values), std=std, n=len(values), values=values)
 
 
-def metric_intervals(*, labels: np.ndarray, predictions: np.ndarray, seed: int = 0) -> dict[str, list[float]]:
+def metric_intervals(*, labels: np.ndarray, predictions: np.ndarray, seed: int = 0) -> Intervals:
     """95 % confidence intervals of the metrics of `score_predictions` for new images from the same distribution.
 
     Accuracy has the exact binomial interval (Clopper and Pearson, Biometrika 1934). It covers the true value in at
@@ -55,18 +97,19 @@ def metric_intervals(*, labels: np.ndarray, predictions: np.ndarray, seed: int =
     exact = stats.binomtest(right, len(labels)).proportion_ci(COVERAGE, method="exact")
     values = score_predictions(labels, predictions)
     draws = draw_scores(labels, predictions, seed=seed)
-    return {"accuracy": [float(exact.low), float(exact.high)]} | {
-        name: interval(drawn[0], around=values[name]) for name, drawn in draws.items()
-    }
-
-
-def score_predictions(labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
-    """`accuracy`, `macro_f1`, `balanced_accuracy`, in [0, 1], of predicted class numbers (N,) against labels (N,)."""
     return {
-        "accuracy": float(accuracy_score(labels, predictions)),
-        "macro_f1": macro_f1(labels, predictions),
-        "balanced_accuracy": balanced_accuracy(labels, predictions),
+        "accuracy": (float(exact.low), float(exact.high)),
+        **{name: interval(drawn[0], around=values[name]) for name, drawn in draws.items()},
     }
+
+
+def score_predictions(labels: np.ndarray, predictions: np.ndarray) -> Scores:
+    """The metrics of predicted class numbers (N,) against labels (N,)."""
+    return Scores(
+        accuracy=float(accuracy_score(labels, predictions)),
+        macro_f1=macro_f1(labels, predictions),
+        balanced_accuracy=balanced_accuracy(labels, predictions),
+    )
 
 
 def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
@@ -80,7 +123,7 @@ def balanced_accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
     return float(recall_score(labels, predictions, labels=np.unique(labels), average="macro", zero_division=0))
 
 
-def draw_scores(labels: np.ndarray, *predictions: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
+def draw_scores(labels: np.ndarray, *predictions: np.ndarray, seed: int = 0) -> dict[Metric, np.ndarray]:
     """Macro-F1 and balanced accuracy in RESAMPLES draws of a Bayesian bootstrap within each true class.
 
     The method is that of Rubin (Annals of Statistics 1981).
@@ -153,23 +196,18 @@ def summing(group: np.ndarray, groups: int, where: np.ndarray | bool = True) -> 
     return sparse.csr_array((chosen, (group, np.arange(len(group)))), shape=(groups, len(group)))
 
 
-def interval(draws: np.ndarray, *, around: float) -> list[float]:
+def interval(draws: np.ndarray, *, around: float) -> tuple[float, float]:
     """The central 95 % interval [low, high] of draws, widened if necessary to contain the observed value `around`."""
     low, high = np.quantile(draws, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]).tolist()
-    return [min(low, around), max(high, around)]
+    return min(low, around), max(high, around)
 
 
-def calibration(*, labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+def calibration(*, labels: np.ndarray, probabilities: np.ndarray) -> Calibration:
     """Measure how well predicted probabilities match observed frequencies.
 
     Args:
         labels: (N,) class numbers.
         probabilities: (N, C), in [0, 1].
-
-    Returns:
-        `nll`: mean negative log-likelihood, in nats. `brier`: mean squared distance to the one-hot label, 0 to 2.
-        `ece`: expected calibration error over 15 bins of equal width (Guo et al., 2017), 0 to 1. `reliability`: for
-        each bin with images, the means `confidence` and `accuracy`, and `n`.
     """
     probabilities = np.asarray(probabilities, dtype=np.float64)
     rows = np.arange(len(labels))
@@ -179,21 +217,16 @@ def calibration(*, labels: np.ndarray, probabilities: np.ndarray) -> dict[str, A
     bin_of = np.minimum((confidence * BINS).astype(int), BINS - 1)
     bins = [bin_of == number for number in np.unique(bin_of)]
     reliability = [
-        {
-            "confidence": float(confidence[inside].mean()),
-            "accuracy": float(right[inside].mean()),
-            "n": int(inside.sum()),
-        }
-        for inside in bins
+        Bin(float(confidence[inside].mean()), float(right[inside].mean()), int(inside.sum())) for inside in bins
     ]
-    gaps = sum(row["n"] * abs(row["confidence"] - row["accuracy"]) for row in reliability)
+    gaps = sum(row.n * abs(row.confidence - row.accuracy) for row in reliability)
     smallest = np.finfo(np.float32).tiny  # a probability of zero is an underflow, not an impossible event
-    return {
-        "nll": float(-np.log(probabilities[rows, labels].clip(min=smallest)).mean()),
-        "brier": float(np.square(probabilities - one_hot).sum(axis=1).mean()),
-        "ece": gaps / len(labels),
-        "reliability": reliability,
-    }
+    return Calibration(
+        nll=float(-np.log(probabilities[rows, labels].clip(min=smallest)).mean()),
+        brier=float(np.square(probabilities - one_hot).sum(axis=1).mean()),
+        ece=gaps / len(labels),
+        reliability=reliability,
+    )
 
 
 def fit_temperature(*, labels: np.ndarray, logits: np.ndarray) -> float:

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import optimize, stats
 
-from hfprobe.statistics.intervals import COVERAGE, NUMBERS_AT_ONCE, draw_scores, interval, score_predictions, summing
+from hfprobe.statistics.intervals import (
+    COVERAGE,
+    NUMBERS_AT_ONCE,
+    Metric,
+    draw_scores,
+    interval,
+    score_predictions,
+    summing,
+)
 
 # Of the randomization test, whose smallest p-value is 1 / (SWAPS + 1).
 SWAPS = 10_000
 
 
+@dataclass(frozen=True)
+class Difference:
+    """In a metric of two models: the second minus the first, with its 95 % interval and its two-sided p-value."""
+
+    value: float
+    interval: tuple[float, float]
+    p: float
+
+
 def compare_paired(
     *, labels: np.ndarray, predictions: tuple[np.ndarray, np.ndarray], seed: int = 0
-) -> dict[str, dict[str, Any]]:
+) -> dict[Metric, Difference]:
     """The differences in metrics of two models on the same images: the second minus the first.
 
     Args:
@@ -24,9 +41,9 @@ def compare_paired(
         seed: seed of the bootstrap and of the randomization test.
 
     Returns:
-        `accuracy`, `macro_f1` and `balanced_accuracy`, each with `value`, `interval` (95 %) and `p`, two-sided. Of
-        accuracy, the interval is that of `paired_score_interval`, and `p` that of `mcnemar_exact`. Of the others, the
-        interval comes from `draw_scores`, with the same draws for both models, and `p` from `randomization_test`.
+        Metric -> difference. Of accuracy, the interval is that of `paired_score_interval`, and `p` that of
+        `mcnemar_exact`. Of the others, the interval comes from `draw_scores`, with the same draws for both models, and
+        `p` from `randomization_test`.
     """
     right = [predicted == labels for predicted in predictions]
     only_first, only_second = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
@@ -35,23 +52,19 @@ def compare_paired(
     gains = {name: after[name] - before[name] for name in draws}
     tested = randomization_test(labels, *predictions, seed=seed)
     return {
-        "accuracy": {
-            "value": (only_second - only_first) / len(labels),
-            "interval": paired_score_interval(only_first, only_second, len(labels)),
-            "p": mcnemar_exact(only_first, only_second),
-        },
+        "accuracy": Difference(
+            value=(only_second - only_first) / len(labels),
+            interval=paired_score_interval(only_first, only_second, len(labels)),
+            p=mcnemar_exact(only_first, only_second),
+        ),
         **{
-            name: {
-                "value": gains[name],
-                "interval": interval(second - first, around=gains[name]),
-                "p": tested[name],
-            }
+            name: Difference(gains[name], interval(second - first, around=gains[name]), tested[name])
             for name, (first, second) in draws.items()
         },
     }
 
 
-def paired_score_interval(only_first: int, only_second: int, n: int) -> list[float]:
+def paired_score_interval(only_first: int, only_second: int, n: int) -> tuple[float, float]:
     """95 % score interval of a difference of two accuracies on the same images (Tango, Stat. in Medicine, 1998).
 
     Its width is positive even if the models never disagree. It excludes 0 whenever `mcnemar_exact` rejects at 5 %. The
@@ -77,7 +90,7 @@ def paired_score_interval(only_first: int, only_second: int, n: int) -> list[flo
         # The small step skips a second root, which lies at 0 if the models never disagree.
         return 1.0 if more == n else optimize.brentq(excess, (more - less) / n + 1e-12, 1)
 
-    return [-upper_bound(only_second, only_first), upper_bound(only_first, only_second)]
+    return -upper_bound(only_second, only_first), upper_bound(only_first, only_second)
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
@@ -90,7 +103,9 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     return float(stats.binomtest(only_first, disagreements).pvalue) if disagreements else 1.0
 
 
-def randomization_test(labels: np.ndarray, first: np.ndarray, second: np.ndarray, *, seed: int = 0) -> dict[str, float]:
+def randomization_test(
+    labels: np.ndarray, first: np.ndarray, second: np.ndarray, *, seed: int = 0
+) -> dict[Metric, float]:
     """Two-sided p-values of the hypothesis that two models are interchangeable, by macro-F1 and balanced accuracy.
 
     If the models are interchangeable, the predictions of each image may as well be swapped. The p-value is the share

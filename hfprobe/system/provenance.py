@@ -56,6 +56,10 @@ class Hardware:
     torch_threads: int
     gpu: str | None = None
 
+    def known(self) -> dict[str, str | int]:
+        """Its fields as a dict, without `gpu` if there is none."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
 
 def find_hardware() -> Hardware:
     """The hardware of this machine."""
@@ -66,8 +70,8 @@ def find_hardware() -> Hardware:
 
 
 def hardware() -> dict[str, str | int]:
-    """The hardware of this machine as run.json records it, without `gpu` if there is none."""
-    return {name: value for name, value in vars(find_hardware()).items() if value is not None}
+    """The hardware of this machine as run.json records it."""
+    return find_hardware().known()
 
 
 def describe_hardware(found: Hardware) -> str:

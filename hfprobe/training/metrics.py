@@ -34,7 +34,7 @@ class ClassificationMetric(evaluate.Metric):
         return self._data_dir_root if self.keep_in_memory else super()._build_data_dir()
 
     def _compute(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
-        return score_predictions(references, predictions)
+        return vars(score_predictions(references, predictions))
 
 
 def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:

@@ -1,16 +1,58 @@
 """Evaluations and profiles that no model was needed for."""
 
-import dataclasses
+from dataclasses import replace
 
 import numpy as np
 
+from hfprobe.models.network import Network
+from hfprobe.statistics.paired import Difference
 from hfprobe.system.provenance import Hardware
-from hfprobe.tasks.evaluate.result import EvalResult
+from hfprobe.tasks.compare.measure import compare
+from hfprobe.tasks.evaluate.result import EvalResult, Provenance
 from hfprobe.tasks.label_efficiency.result import LabelEfficiency, Point, Setting
+from hfprobe.tasks.profile.result import (
+    Answers,
+    Batch,
+    Bfloat16,
+    Latency,
+    Operator,
+    Operators,
+    Profile,
+    ProfiledModel,
+    Shares,
+    Throughput,
+)
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63606060000000040001f61738550000"
     "000049454e44ae426082"
+)
+
+HARDWARE = Hardware(processor="something", cores=2, torch_threads=2)
+VERSIONS = dict.fromkeys(("python", "torch", "transformers", "timm"), "1")
+PROVENANCE = Provenance(
+    model="simple-cnn",
+    model_revision="0123abcd",
+    run={},
+    facts={},
+    network=Network("simple-cnn", input=[3, 32, 32], classes=3, parameters=1000, tensors="7e"),
+    parameters=1000,
+    trainable_parameters=1000,
+    dataset="",
+    split="test",
+    split_changes=None,
+    source="a test",
+    division="",
+    left_out={},
+    identical_images=[],
+    image_counts={},
+    split_fingerprint="f" * 64,
+    images_fingerprint="d" * 64,
+    temperature=None,
+    test_time_augmentation=None,
+    seconds=1.0,
+    versions=VERSIONS,
+    hardware=HARDWARE,
 )
 
 
@@ -29,23 +71,21 @@ def make_result(class_names=("cat", "dog", "owl"), count=60, seed=0):
         labels=labels,
         probabilities=probabilities,
         mistakes=dict.fromkeys(wrong.tolist(), PNG),
-        provenance={
-            "model": "simple-cnn",
-            "model_revision": "0123abcd",
-            "split": "test",
-            "source": "a test",
-            "split_fingerprint": "f" * 64,
-            "versions": {"torch": "2"},
-            "hardware": {"cores": 2},
-        },
+        provenance=PROVENANCE,
     )
+
+
+def with_provenance(result, *, run=None, **values):
+    """The result with other values in its provenance; `run`: in addition to those of the run."""
+    known = result.provenance
+    return replace(result, provenance=replace(known, run=known.run | (run or {}), **values))
 
 
 def without_images(result, *, of):
     """The result on those images alone that are not of this class."""
     kept = result.labels != of
     wrong = set(result.index[kept & (result.predictions != result.labels)].tolist())
-    return dataclasses.replace(
+    return replace(
         result,
         **{name: getattr(result, name)[kept] for name in ("index", "labels", "probabilities")},
         mistakes={key: png for key, png in result.mistakes.items() if key in wrong},
@@ -60,7 +100,7 @@ def imbalanced_result(seed=0, answers=None):
     if answers is not None:
         values["probabilities"] = np.eye(3, dtype=np.float32)[np.full(kept.sum(), answers)]
     wrong = values["index"][values["probabilities"].argmax(1) != values["labels"]].tolist()
-    return dataclasses.replace(result, mistakes=dict.fromkeys(wrong, PNG), **values)
+    return replace(result, mistakes=dict.fromkeys(wrong, PNG), **values)
 
 
 COUNT = 600
@@ -74,40 +114,40 @@ def planted(right, seed=0, count=COUNT):
     probabilities = (0.1 + 0.7 * np.eye(3)[answers]).astype(np.float32)
     image = next(iter(result.mistakes.values()))
     wrong = result.index[answers != result.labels].tolist()
-    return dataclasses.replace(result, probabilities=probabilities, mistakes=dict.fromkeys(wrong, image))
+    return replace(result, probabilities=probabilities, mistakes=dict.fromkeys(wrong, image))
 
 
 def network_of(parameters, *, side=32):
     """A network as an evaluation and a profile record it."""
-    return {
-        "architecture": "simple-cnn", "input": [3, side, side], "classes": 3, "parameters": parameters, "tensors": "7e",
-    }  # fmt: skip
+    return Network("simple-cnn", input=[3, side, side], classes=3, parameters=parameters, tensors="7e")
+
+
+def batch_of(size, latency):
+    """A batch that takes so many milliseconds."""
+    speed = 1000 * size / latency
+    return Batch(n=30, latency_ms=Latency(latency, 1.2 * latency), throughput=Throughput(speed, speed, speed))
 
 
 def profile_of(**networks):
-    """A profile as scripts/profile_models.py writes it: name -> (parameters, milliseconds for one image)."""
-
-    def batch(size, latency):
-        speed = dict.fromkeys(("median", "min", "max"), 1000 * size / latency)
-        return {"n": 30, "latency_ms": {"p50": latency, "p95": 1.2 * latency}, "throughput": speed}
-
+    """A profile as hfprobe profile writes it: name -> (parameters, milliseconds for one image)."""
+    row = Operator("a`b|c", share=0.5, calls=2.0)
     models = {
-        name: {
-            "folder": name, "run": {}, "network": network_of(parameters), "own_batch_size": 64, "bf16": None,
-            "peak_memory_bytes": 100_000_000, "disk_bytes": 4 * parameters, "macs": 40_000_000,
-            "batches": {"1": batch(1, latency), "64": batch(64, 40 * latency)},
-            "operators": {"kinds": {"convolution": {"time": 0.75, "memory": 0.5}, name: {"time": 0.25, "memory": 0.5}}},
-        }
+        name: ProfiledModel(
+            folder=name,
+            run={},
+            network=network_of(parameters),
+            trainable_parameters=parameters,
+            own_batch_size=64,
+            bf16=None,
+            peak_memory_bytes=100_000_000,
+            disk_bytes=4 * parameters,
+            macs=40_000_000,
+            batches={1: batch_of(1, latency), 64: batch_of(64, 40 * latency)},
+            operators=Operators({"convolution": Shares(0.75, 0.5), name: Shares(0.25, 0.5)}, [row], [row]),
+        )
         for name, (parameters, latency) in networks.items()
-    }  # fmt: skip
-    measured = {"device": "cpu", "memory_of": "resident set", "load_average": [0.1, 0.2], "rounds": 20}
-    hardware = {"processor": "something", "cores": 2, "torch_threads": 2}
-    versions = {"torch": "2"}
-    return {"models": models, **measured, "warmup_steps": 10, "hardware": hardware, "versions": versions}
-
-
-HARDWARE = Hardware(processor="something", cores=2, torch_threads=2)
-VERSIONS = dict.fromkeys(("python", "torch", "transformers", "timm"), "1")
+    }
+    return Profile("cpu", "resident set", HARDWARE, VERSIONS, (0.1, 0.2), rounds=20, warmup_steps=10, models=models)
 
 
 def label_efficiency_of(models, *, class_names=("cat", "dog"), options=None):
@@ -119,4 +159,17 @@ def label_efficiency_of(models, *, class_names=("cat", "dog"), options=None):
 
 def saved_results():
     """A result of each kind that commands save, by the name of its file."""
-    return {"label_efficiency.json": label_efficiency_of(["cnn"], options={"cnn": {"dropout": 0.2, "crop": None}})}
+    profile = profile_of(one=(1000, 1.0), two=(2000, 2.0))
+    answers = Answers(images=1000, differing=3, of="validation", accuracy=Difference(0.001, (-0.002, 0.004), 0.5))
+    fast = Bfloat16(batch_of(64, 20.0), speedup=2.0, answers=answers, best="bf16")
+    profile.models["two"] = replace(profile.models["two"], folder="0123abcd", bf16=fast)
+    compared = {
+        name: with_provenance(make_result(seed=seed), network=network_of(1000 * (1 + seed)))
+        for seed, name in enumerate(("one", "two"))
+    }
+    return {
+        "metrics.json": with_provenance(make_result(), run={"seed": 42}, image_counts={"test": [20, 20, 20]}),
+        "comparison.json": compare(compared, profile=profile),
+        "profile.json": profile,
+        "label_efficiency.json": label_efficiency_of(["cnn"], options={"cnn": {"dropout": 0.2, "crop": None}}),
+    }

@@ -113,9 +113,9 @@ def test_a_test_split_of_its_own_that_was_edited_is_evaluated_and_named(own, now
     result = evaluate_images(
         model=model, processor=processor, images=load_images_of(model), split="test", name="m", revision="r"
     )
-    assert result.provenance["split_changes"] == said
+    assert result.provenance.split_changes == said
     assert said in caplog.messages
-    assert "run_membership" not in result.provenance
+    assert "membership" not in result.provenance.run
     write_images(own / "train", count=1, first=70)
     refused(
         model,

@@ -110,25 +110,25 @@ def test_calibration_by_hand():
     # Bins of 1/15: 0.6 is in the tenth, 0.9 in the fourteenth, 1.0 in the last.
     probabilities = np.array([[0.6, 0.4], [0.6, 0.4], [0.1, 0.9], [1.0, 0.0]])
     found = statistics.calibration(labels=np.array([0, 1, 1, 0]), probabilities=probabilities)
-    assert found["ece"] == pytest.approx((2 * abs(0.6 - 0.5) + abs(0.9 - 1) + 0) / 4)
-    assert found["brier"] == pytest.approx((2 * 0.16 + 2 * 0.36 + 2 * 0.01 + 0) / 4)
-    assert found["nll"] == pytest.approx(-(np.log(0.6) + np.log(0.4) + np.log(0.9) + 0) / 4)
-    assert [row["n"] for row in found["reliability"]] == [2, 1, 1]
-    assert [row["accuracy"] for row in found["reliability"]] == [0.5, 1, 1]
+    assert found.ece == pytest.approx((2 * abs(0.6 - 0.5) + abs(0.9 - 1) + 0) / 4)
+    assert found.brier == pytest.approx((2 * 0.16 + 2 * 0.36 + 2 * 0.01 + 0) / 4)
+    assert found.nll == pytest.approx(-(np.log(0.6) + np.log(0.4) + np.log(0.9) + 0) / 4)
+    assert [row.n for row in found.reliability] == [2, 1, 1]
+    assert [row.accuracy for row in found.reliability] == [0.5, 1, 1]
 
 
 def test_calibration_equals_that_of_scikit_learn(predicted):
     labels, _, probabilities = predicted
     found = statistics.calibration(labels=labels, probabilities=probabilities)
-    assert found["nll"] == pytest.approx(log_loss(labels, probabilities, labels=range(5)))
+    assert found.nll == pytest.approx(log_loss(labels, probabilities, labels=range(5)))
     # One class against the others, summed: scikit-learn's own score of several classes needs 1.7.
     expected = sum(brier_score_loss(labels == number, probabilities[:, number]) for number in range(5))
-    assert found["brier"] == pytest.approx(expected)
+    assert found.brier == pytest.approx(expected)
 
 
 def test_probability_of_zero_gives_a_finite_loss():
     found = statistics.calibration(labels=np.array([1]), probabilities=np.array([[1.0, 0.0]]))
-    assert np.isfinite(found["nll"])
+    assert np.isfinite(found.nll)
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])

@@ -76,4 +76,4 @@ def test_the_intervals_of_evaluations_and_comparisons_are_those_of_the_draws(nam
     for metric, draws in statistics.draw_scores(labels, first).items():
         assert alone[metric] == statistics.interval(draws[0], around=before[metric])
         gains = pairs[metric][1] - pairs[metric][0]
-        assert compared[metric]["interval"] == statistics.interval(gains, around=after[metric] - before[metric])
+        assert compared[metric].interval == statistics.interval(gains, around=after[metric] - before[metric])

@@ -14,6 +14,11 @@ from hfprobe.system.records import to_json
 RESULTS = saved_results()
 
 
+def record_of(result):
+    """What the file holds of a result."""
+    return getattr(result, "saved", result)
+
+
 def records_in(value, *path):
     """The records that a record contains, itself included, each with its path in the file."""
     if is_dataclass(value):
@@ -53,10 +58,8 @@ def wrong_files(record):
 def test_a_saved_result_loads_unchanged(name, tmp_path):
     RESULTS[name].save(tmp_path)
     loaded = type(RESULTS[name]).load(tmp_path)
-    assert loaded == RESULTS[name]
-    assert to_json(loaded) == to_json(RESULTS[name])
-    loaded.save(tmp_path)
-    assert type(loaded).load(tmp_path) == loaded
+    assert record_of(loaded) == record_of(RESULTS[name])
+    assert json.loads((tmp_path / name).read_text()) == json.loads(json.dumps(to_json(record_of(loaded))))
 
 
 @pytest.mark.hostile
@@ -64,8 +67,7 @@ def test_a_saved_result_loads_unchanged(name, tmp_path):
 def test_a_file_with_one_wrong_value_is_refused_in_one_line(name, tmp_path):
     RESULTS[name].save(tmp_path)
     text = (tmp_path / name).read_text()
-    assert json.loads(text) == json.loads(json.dumps(to_json(RESULTS[name])))
-    damaged = [(json.dumps(content), said) for content, said in wrong_files(RESULTS[name])]
+    damaged = [(json.dumps(content), said) for content, said in wrong_files(record_of(RESULTS[name]))]
     assert len(damaged) > 20
     damaged += [(text[:-3], ""), ("", ""), ("[]", "it is []; allowed: a JSON object. "), ("NaN", "NaN is not JSON. ")]
     for wrong, said in damaged:

@@ -207,7 +207,7 @@ def test_two_processes_count_every_validation_image_once(dataset_folder, tmp_pat
     images = hfprobe.load_images(dataset_folder, max_eval_samples=39)
     model = hfprobe.load("simple-cnn-small", hub_dir=tmp_path / "hub")
     evaluated = hfprobe.evaluate(model, images, split="validation")
-    assert record["result"]["metrics"]["loss"] == pytest.approx(evaluated.metrics["nll"], rel=1e-5)
+    assert record["result"]["metrics"]["loss"] == pytest.approx(evaluated.metrics.nll, rel=1e-5)
     state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())
     assert state["max_steps"] == 4  # 160 images, 20 a process
     assert done.stdout.count("Done: ") == 1

@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from transformers import EvalPrediction
 
-from hfprobe.tasks.evaluate.result import summarize_classification
+from helpers.results import make_result
 from hfprobe.training.metrics import ClassificationMetric, compute_metrics
 
 
@@ -39,10 +41,11 @@ def test_trainer_and_report_give_the_same_numbers_to_the_last_digit():
     for count in (7, 50, 1000):
         logits, labels = generator.normal(size=(count, 6)), generator.integers(0, 5, count)
         trainer = compute_metrics(EvalPrediction(predictions=logits, label_ids=labels))
-        report = summarize_classification(labels=labels, predictions=logits.argmax(1), class_names=list("abcdef"))
+        answers = np.eye(6, dtype=np.float32)[logits.argmax(1)]
+        report = replace(make_result("abcdef", count=count), labels=labels, probabilities=answers).metrics
         assert trainer == {name: report[name] for name in trainer}
-        in_classes = [scores["f1"] for scores in report["per_class"].values() if scores["f1"] is not None]
-        assert report["macro_f1"] == pytest.approx(np.mean(in_classes), abs=1e-15)
+        in_classes = [scores.f1 for scores in report.per_class.values() if scores.f1 is not None]
+        assert report.macro_f1 == pytest.approx(np.mean(in_classes), abs=1e-15)
 
 
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")  # balanced_accuracy_score

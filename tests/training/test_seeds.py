@@ -68,8 +68,9 @@ def test_an_evaluation_of_seeds_takes_what_each_run_pushed_wherever_it_is_starte
     for seed in (1, 2):
         record = json.loads((home / "runs" / str(seed) / "run.json").read_text())
         metrics = json.loads((other / "report" / f"seed{seed}" / "metrics.json").read_text())
-        assert metrics["model_revision"] == record["pushed"]["revision"]
-        assert metrics["dataset"] == metrics["run_dataset"] == str(home / "photos")
+        provenance = metrics["provenance"]
+        assert provenance["model_revision"] == record["pushed"]["revision"]
+        assert provenance["dataset"] == provenance["run"]["dataset"] == str(home / "photos")
     home = home.rename(tmp_path / "moved")  # runs and hub; the photos are named
     again = ["--seeds", "../moved/runs/photos-cnn-fast-seeds.json", "--split", "validation"]
     found = evaluate_seeds(monkeypatch, *again, "--dataset", "../moved/photos")

@@ -51,7 +51,9 @@ def test_photographs_are_trained_and_evaluated_at_64_x_64_and_resumed_to_the_bit
     assert "\n| crop | resized |\n" in card
     splits = load_images_of(model).decode("test", processor=processor)
     assert splits.test.images.shape == (12, 64, 64, 3)
-    result = evaluate_model(model=model, processor=processor, splits=splits, split="test", identity={})
+    result = evaluate_model(
+        model=model, processor=processor, splits=splits, split="test", name="m", revision="r", dataset=""
+    )
     assert len(result.labels) == 12
 
     weights = {name: value.clone() for name, value in run.model.state_dict().items()}

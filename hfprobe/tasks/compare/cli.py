@@ -37,17 +37,16 @@ def main() -> None:
     from hfprobe.tasks.compare.comparable import load_comparable
     from hfprobe.tasks.compare.measure import compare
     from hfprobe.tasks.compare.page import save_comparison
-    from hfprobe.tasks.compare.result import Comparison
-    from hfprobe.tasks.profile.result import load_profile
+    from hfprobe.tasks.profile.result import Profile
     from hfprobe.training.run_files import check_places
 
     results = load_comparable(arguments.folders)
     for dataset in [dataset for result in results.values() for dataset in result.datasets]:
         check_places(arguments.report_dir, flag="--report_dir", dataset=dataset)
-    profile = None if arguments.profile is None else load_profile(arguments.profile)
-    comparison = Comparison(results, compare(results, profile=profile))
+    profile = None if arguments.profile is None else Profile.load(arguments.profile)
+    comparison = compare(results, profile=profile)
     page = save_comparison(comparison, arguments.report_dir)
-    print("", *map(printable, comparison.content["verdict"]), sep="\n")
+    print("", *map(printable, comparison.sentences), sep="\n")
     print(f"Page: {page} (open it in a browser)")
     if profile is None:
         print(f"Speed and memory: {command('profile')} <model> ..., then this command with --profile")

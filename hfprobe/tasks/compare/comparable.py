@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -42,7 +41,7 @@ def name_results(results: Sequence[EvalResult]) -> list[str]:
     """A name for each evaluation: its model's, and with it the revision, then the position, where two share it."""
     names = _model_names(results)
     if len(set(names)) < len(names):
-        revisions = [result.provenance["model_revision"][:7] for result in results]
+        revisions = [result.provenance.model_revision[:7] for result in results]
         names = [f"{name}@{revision}" for name, revision in zip(names, revisions, strict=True)]
     if len(set(names)) < len(names):
         names = [f"{name} ({number})" for number, name in enumerate(names, start=1)]
@@ -50,7 +49,7 @@ def name_results(results: Sequence[EvalResult]) -> list[str]:
 
 
 def _model_names(results: Sequence[EvalResult]) -> list[str]:
-    return [result.provenance["model"].removeprefix("hfprobe/").split("@")[0] for result in results]
+    return [result.provenance.model.removeprefix("hfprobe/").split("@")[0] for result in results]
 
 
 def make_comparable(results: dict[str, EvalResult], *, places: Sequence[str]) -> dict[str, EvalResult]:
@@ -78,10 +77,9 @@ def _order_classes(result: EvalResult, *, like: EvalResult) -> EvalResult:
     if result.class_names == like.class_names or sorted(result.class_names) != sorted(like.class_names):
         return result
     order = [result.class_names.index(name) for name in like.class_names]
-    provenance = dict(result.provenance)
-    fingerprint = provenance.get("images_fingerprint")
-    if fingerprint is not None and fingerprint == like.provenance.get("images_fingerprint"):
-        provenance["split_fingerprint"] = like.provenance["split_fingerprint"]
+    provenance = result.provenance
+    if provenance.images_fingerprint == like.provenance.images_fingerprint:
+        provenance = replace(provenance, split_fingerprint=like.provenance.split_fingerprint)
     return replace(
         result,
         class_names=like.class_names,
@@ -92,19 +90,19 @@ def _order_classes(result: EvalResult, *, like: EvalResult) -> EvalResult:
 
 
 def _check_same_images(one: str, first: EvalResult, other: str, second: EvalResult) -> None:
-    def fail(what: str, found: Any, expected: Any) -> None:
+    def fail(what: str, found: str, expected: str) -> None:
         raise InputError(
             f"'{other}' and '{one}' cannot be compared, their {what} differ: {found} and {expected}. "
             f"Evaluate both on the same: {command('eval')} --model <model> --split test --report_dir <folder>"
         )
 
-    if first.provenance["split"] != second.provenance["split"]:
-        fail("splits", second.provenance["split"], first.provenance["split"])
+    if first.provenance.split != second.provenance.split:
+        fail("splits", second.provenance.split, first.provenance.split)
     if first.class_names != second.class_names:
         fail("classes", ", ".join(second.class_names), ", ".join(first.class_names))
     if len(first.labels) != len(second.labels):
         fail("numbers of images", f"{len(second.labels):,}", f"{len(first.labels):,}")
     same = np.array_equal(first.index, second.index) and np.array_equal(first.labels, second.labels)
-    prints = [result.provenance["split_fingerprint"][:12] for result in (first, second)]
+    prints = [result.provenance.split_fingerprint[:12] for result in (first, second)]
     if not same or prints[0] != prints[1]:
         fail("images", f"fingerprint {prints[1]}", f"fingerprint {prints[0]}")

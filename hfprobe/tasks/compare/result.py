@@ -1,45 +1,153 @@
-"""A comparison as Python shows it: its verdict in a console, a table in a notebook."""
+"""Comparison: which of several models is better on the same images, stored as JSON. Does not import torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from hfprobe.statistics.imbalance import METRIC_NAMES
+from hfprobe.statistics.intervals import Intervals, Metric, Scores
+from hfprobe.statistics.paired import Difference
+from hfprobe.system.errors import shorten
 from hfprobe.system.html import render_sentences, render_table
-from hfprobe.tasks.evaluate.result import EvalResult
+from hfprobe.system.process import command
+from hfprobe.system.provenance import Hardware
+from hfprobe.system.records import read_record, write_record
+from hfprobe.tasks.evaluate.result import Baseline, ClassScores, EvalResult
+from hfprobe.tasks.profile.result import Conditions, Cost
+
+COMPARISON_FILE = "comparison.json"
+
+
+@dataclass(frozen=True)
+class TestedDifference(Difference):
+    """`adjusted_p`: corrected for the number of pairs."""
+
+    adjusted_p: float
+
+
+@dataclass(frozen=True)
+class ClassDifference:
+    """In the scores of one class; None if a score is not defined."""
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models; every difference is that of the second minus the first."""
+
+    first: str
+    second: str
+    only_first_right: int
+    only_second_right: int
+    both_right: int
+    neither_right: int
+    differences: dict[Metric, TestedDifference]
+    per_class: dict[str, ClassDifference]
+
+
+@dataclass(frozen=True)
+class SignificanceTests:
+    """The test of each metric, the correction of its p-values for `pairs` pairs, and the significance level."""
+
+    accuracy: str
+    macro_f1: str
+    balanced_accuracy: str
+    correction: str | None
+    pairs: int
+    significance: float
+
+
+@dataclass(frozen=True)
+class ComparedModel(Scores):
+    """One model: its metrics, how it was trained (None: not recorded) and its inference cost (None: not measured)."""
+
+    macro_precision: float
+    macro_recall: float
+    intervals: Intervals
+    baseline: Baseline
+    per_class: dict[str, ClassScores]
+    nll: float
+    brier: float
+    ece: float
+    revision: str
+    recipe: str | None
+    seed: int | None
+    epochs: float | None
+    best_epoch: float | None
+    training_seconds: float | None
+    parameters: int
+    trainable_parameters: int
+    backbone: str | None
+    backbone_weights: str | None
+    temperature: float | None
+    test_time_augmentation: str | None
+    evaluation_seconds: float
+    hardware: Hardware
+    versions: dict[str, str]
+    cost: Cost | None
 
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """What can be said of models that were evaluated on the same images.
+    """What can be said of models that were evaluated on the same images; comparison.json holds all but `results`.
 
     Attributes:
-        results: name -> evaluation.
-        content: what comparison.json holds, see `hfprobe.tasks.compare.measure.compare`.
+        n: number of images.
+        leading: the metrics that come first; with imbalanced classes, macro-F1 and balanced accuracy.
+        models: by name.
+        profile: where and how the costs were measured.
+        sentences: what the figures support.
+        results: name -> evaluation; empty if the comparison was loaded.
     """
 
-    results: dict[str, EvalResult]
-    content: dict[str, Any]
+    class_names: list[str]
+    split: str
+    split_fingerprint: str
+    n: int
+    leading: list[Metric]
+    models: dict[str, ComparedModel]
+    pairs: list[Pair]
+    tests: SignificanceTests
+    profile: Conditions | None
+    sentences: list[str]
+    results: dict[str, EvalResult] = field(default_factory=dict, compare=False)
 
     @property
     def verdict(self) -> str:
         """The sentences that the figures support, one per line."""
-        return "\n".join(self.content["verdict"])
+        return "\n".join(self.sentences)
+
+    def save(self, folder: Path) -> None:
+        write_record(folder / COMPARISON_FILE, self)
+
+    @classmethod
+    def load(cls, folder: Path) -> Comparison:
+        """Load a comparison that `hfprobe compare` wrote, without the evaluations.
+
+        Raises:
+            InputError: the folder holds no comparison, or a damaged one.
+        """
+        remedy = f"Make it: {command('compare')} <report folders> --report_dir {shlex.quote(shorten(folder))}"
+        return read_record(cls, folder / COMPARISON_FILE, what="comparison", remedy=remedy)
 
     def __repr__(self) -> str:
         return self.verdict
 
     def _repr_html_(self) -> str:
-        def with_interval(found: dict[str, Any], key: str) -> str:
-            low, high = found["intervals"][key]
+        def with_interval(found: ComparedModel, key: Metric) -> str:
+            low, high = found.intervals[key]
             return f"{found[key]:.2%} ({low:.2%} to {high:.2%})"
 
         rows = [
-            (name, *(with_interval(found, key) for key in self.content["leading"]), f"{found['parameters']:,}")
-            for name, found in self.content["models"].items()
+            (name, *(with_interval(found, key) for key in self.leading), f"{found.parameters:,}")
+            for name, found in self.models.items()
         ]
-        names = [METRIC_NAMES[key] for key in self.content["leading"]]
-        caption = f"{self.content['n']:,} {self.content['split']} images, 95 % intervals"
+        names = [METRIC_NAMES[key] for key in self.leading]
+        caption = f"{self.n:,} {self.split} images, 95 % intervals"
         table = render_table(["model", *names, "parameters"], rows, caption=caption)
-        return table + render_sentences(self.content["verdict"])
+        return table + render_sentences(self.sentences)

@@ -90,10 +90,8 @@ def main() -> None:
     elif arguments.model is None:
         raise InputError("--model is missing. Pass a model folder or a name in the hub folder, such as simple-cnn.")
     result = (rewrite_report if arguments.report_only else evaluate)(arguments)
-    from hfprobe.statistics.imbalance import summarize_scores
-
     page = arguments.report_dir / "report.html"
-    print("", *summarize_scores(result.metrics, images_per_class=result.images_per_class), sep="\n")
+    print("", *result.summary, sep="\n")
     print(
         f"Report:  {page} (open it in a browser)\n"
         f"Compare: {command('compare')} {shlex.quote(str(arguments.report_dir))} <another report folder>"
@@ -130,7 +128,7 @@ def evaluate_seeds(arguments: argparse.Namespace) -> None:
     write_json(folder / "seeds.json", {"split": arguments.split, "seeds": list(runs)} | summary)
     scores = [f"{METRIC_NAMES[key]} {summary[key]['mean']:.2%} +/- {summary[key]['std']:.2%}" for key in leading]
     print(
-        f"\n{upper_first(', '.join(scores))} (n = {len(runs)} seeds, {found[0]['n']:,} images each).\n"
+        f"\n{upper_first(', '.join(scores))} (n = {len(runs)} seeds, {found[0].n:,} images each).\n"
         f"All values: {folder}/seeds.json (with a report of each seed in the same folder)"
     )
 

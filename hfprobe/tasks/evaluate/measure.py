@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -22,7 +21,7 @@ from hfprobe.system import provenance
 from hfprobe.system.errors import InputError
 from hfprobe.system.machine import find_device
 from hfprobe.system.progress import show_progress
-from hfprobe.tasks.evaluate.result import EvalResult
+from hfprobe.tasks.evaluate.result import EvalResult, Provenance
 
 logger = logging.getLogger(__name__)
 
@@ -47,18 +46,18 @@ def evaluate_images(
     Raises:
         InputError: see `evaluate_model` and `find_changes`.
     """
-    run = getattr(model.config, "run", {})
-    changes = find_changes(run, images, split=split)
+    changes = find_changes(getattr(model.config, "run", {}), images, split=split)
     if changes:
         logger.warning("%s", changes)
-    identity = {"model": name, "model_revision": revision, "dataset": images.arguments.recorded_dataset}
-    identity |= {"split_changes": changes} if changes else {}
     return evaluate_model(
         model=model,
         processor=processor,
         splits=images.decode(split, processor=processor),
         split=split,
-        identity=identity | {f"run_{key}": run[key] for key in run if key != "membership"},
+        name=name,
+        revision=revision,
+        dataset=images.arguments.recorded_dataset,
+        changes=changes or None,
         temperature=temperature,
         tta=tta,
     )
@@ -70,7 +69,10 @@ def evaluate_model(
     processor: BaseImageProcessor,
     splits: Splits,
     split: str,
-    identity: dict[str, Any],
+    name: str,
+    revision: str,
+    dataset: str,
+    changes: str | None = None,
     temperature: bool = False,
     tta: bool = False,
 ) -> EvalResult:
@@ -79,7 +81,7 @@ def evaluate_model(
     Args:
         splits: decoded images; the part named by `split` is used.
         split: `validation`, `test` or `all`.
-        identity: entries of the provenance that identify the model: `model`, `model_revision`, ...
+        name, revision, dataset, changes: of the model and the images, for the provenance.
         temperature: whether to divide the logits by the temperature that training fitted on validation.
         tta: whether to average the probabilities of each image and its mirror image.
 
@@ -123,26 +125,30 @@ def evaluate_model(
             int(images.index[position]): encode_png(images.images[position])
             for position in np.flatnonzero(probabilities.argmax(1) != images.labels)
         },
-        provenance=identity
-        | {
-            "split": split,
-            "source": splits.source,
-            "division": splits.summary.get("division", ""),
-            "left_out": splits.summary.get("left_out", {}),
-            "identical_images": splits.summary.get("identical_images", []),
-            "image_counts": splits.summary.get("image_counts", {}),
-            "split_fingerprint": images.fingerprint,
-            "images_fingerprint": images.images_fingerprint,
-            "network": describe_network(model, side=input_size(processor)),
-            "parameters": model.num_parameters(),
-            "trainable_parameters": model.num_parameters(only_trainable=True),
-            **family.describe(model),
-            **({"temperature": divisor} if temperature else {}),
-            **({"test_time_augmentation": "mirror image"} if tta else {}),
-            "seconds": round(seconds, 3),
-            "versions": provenance.versions(),
-            "hardware": provenance.hardware(),
-        },
+        provenance=Provenance(
+            model=name,
+            model_revision=revision,
+            run={key: value for key, value in getattr(model.config, "run", {}).items() if key != "membership"},
+            facts=family.describe(model),
+            network=describe_network(model, side=input_size(processor)),
+            parameters=model.num_parameters(),
+            trainable_parameters=model.num_parameters(only_trainable=True),
+            dataset=dataset,
+            split=split,
+            split_changes=changes,
+            source=splits.source,
+            division=splits.summary.get("division", ""),
+            left_out=splits.summary.get("left_out", {}),
+            identical_images=splits.summary.get("identical_images", []),
+            image_counts=splits.summary.get("image_counts", {}),
+            split_fingerprint=images.fingerprint,
+            images_fingerprint=images.images_fingerprint,
+            temperature=divisor if temperature else None,
+            test_time_augmentation="mirror image" if tta else None,
+            seconds=round(seconds, 3),
+            versions=provenance.versions(),
+            hardware=provenance.find_hardware(),
+        ),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from hfprobe.statistics.imbalance import (
 )
 from hfprobe.system.files import replace_together
 from hfprobe.system.markdown import printable
-from hfprobe.tasks.evaluate.result import METRICS_FILE, EvalResult, thumbnails_of
+from hfprobe.system.records import to_json
+from hfprobe.tasks.evaluate.result import METRICS_FILE, ClassScores, EvalResult, Provenance, Thumbnail, thumbnails_of
 
 GALLERY_SIZE = 24
 CONFUSED_PAIRS, IMAGES_PER_PAIR = 4, 6
@@ -57,10 +59,10 @@ def write_report(folder: str | Path) -> Path:
     result = EvalResult.load(folder)
     metrics = result.metrics
     matrix = draw_confusion_matrix(
-        metrics["confusion_matrix"],
+        np.array(metrics.confusion_matrix),
         class_names=result.class_names,
-        title=f"{printable(result.provenance['model'])} on {result.provenance['split']}\n"
-        f"{METRIC_NAMES[result.leading[0]]} {metrics[result.leading[0]]:.2%} (n = {metrics['n']:,})",
+        title=f"{printable(result.provenance.model)} on {result.provenance.split}\n"
+        f"{METRIC_NAMES[result.leading[0]]} {metrics[result.leading[0]]:.2%} (n = {metrics.n:,})",
     )
     occurring = np.union1d(result.labels, result.predictions)  # the classes of the macro averages
     text = classification_report(
@@ -78,12 +80,13 @@ def write_report(folder: str | Path) -> Path:
             result=result,
             metrics=metrics,
             provenance=result.provenance,
-            confusion=_confusion_rows(metrics["confusion_matrix"]),
+            facts=_facts(result.provenance),
+            confusion=_confusion_rows(metrics.confusion_matrix),
             leading=result.leading,
             imbalanced=describe_sizes(result.images_per_class) if are_imbalanced(result.images_per_class) else None,
             imbalance_factor=IMBALANCE_FACTOR,
             metric_names=METRIC_NAMES,
-            not_better=explain_baseline(metrics, metrics["baseline"], result.leading),
+            not_better=explain_baseline(metrics, metrics.baseline, result.leading, answer=metrics.baseline.answer),
             column_names=shorten_names(result.class_names),
             cells_are_readable=len(result.class_names) <= MOST_CLASSES_WITH_NUMBERS,
             matrix_image=data_uri(matrix),
@@ -91,20 +94,20 @@ def write_report(folder: str | Path) -> Path:
             pairs=_confused_pairs(result),
             mistakes=len(result.mistakes),
             guessing_nll=np.log(len(result.class_names)),
-            without_images=[name for name, scores in metrics["per_class"].items() if scores["support"] == 0],
+            without_images=[name for name, scores in metrics.per_class.items() if scores.support == 0],
             few_images=FEW_IMAGES,
-            with_few_images=sum(0 < scores["support"] < FEW_IMAGES for scores in metrics["per_class"].values()),
+            with_few_images=sum(0 < scores.support < FEW_IMAGES for scores in metrics.per_class.values()),
         )
     )
     with replace_together(folder, last="report.html") as staging:
         (staging / "confusion_matrix.png").write_bytes(matrix)
-        _write_per_class(staging / "per_class_metrics.csv", metrics["per_class"])
+        _write_per_class(staging / "per_class_metrics.csv", metrics.per_class)
         (staging / "classification_report.txt").write_text(text, encoding="utf-8")
         (staging / "report.html").write_text(page, encoding="utf-8")
     return folder / "report.html"
 
 
-def _write_per_class(path: Path, per_class: dict[str, dict[str, float | None]]) -> None:
+def _write_per_class(path: Path, per_class: dict[str, ClassScores]) -> None:
     """Write one row per class; a score that is not defined is an empty cell. docs/reports.md says how to read the file.
 
     A spreadsheet runs a cell that begins with one of FORMULA_STARTS as a formula, quoted or not (OWASP, "CSV
@@ -115,9 +118,19 @@ def _write_per_class(path: Path, per_class: dict[str, dict[str, float | None]]) 
         writer = csv.writer(stream)
         writer.writerow(["class", "precision", "recall", "f1", "support"])
         for name, scores in per_class.items():
-            found = [scores[key] for key in ("precision", "recall", "f1")]
-            shares = ["" if score is None else round(score, 6) for score in found]
-            writer.writerow(["'" * name.startswith(FORMULA_STARTS) + name, *shares, scores["support"]])
+            shares = [
+                "" if score is None else round(score, 6) for score in (scores.precision, scores.recall, scores.f1)
+            ]
+            writer.writerow(["'" * name.startswith(FORMULA_STARTS) + name, *shares, scores.support])
+
+
+def _facts(provenance: Provenance) -> dict[str, Any]:
+    """What the table of the provenance shows: each entry that is known and not shown elsewhere on the page."""
+    elsewhere = ("division", "left_out", "identical_images", "image_counts", "split_changes")
+    found = {name: value for name, value in to_json(provenance).items() if value is not None and name not in elsewhere}
+    run, facts = found.pop("run"), found.pop("facts")
+    found["hardware"] = provenance.hardware.known()
+    return found | facts | {f"run_{name}": value for name, value in run.items()}
 
 
 def _confusion_rows(matrix: list[list[int]]) -> list[list[tuple[int, float]]]:
@@ -125,12 +138,20 @@ def _confusion_rows(matrix: list[list[int]]) -> list[list[tuple[int, float]]]:
     return [[(count, count / max(1, sum(row))) for count in row] for row in matrix]
 
 
-def _worst_mistakes(result: EvalResult) -> list[dict[str, Any]]:
+def _worst_mistakes(result: EvalResult) -> list[Thumbnail]:
     """The GALLERY_SIZE most confident mistakes, the most confident first."""
     return thumbnails_of(result, _mistakes(result)[:GALLERY_SIZE])
 
 
-def _confused_pairs(result: EvalResult) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class _ConfusedPair:
+    names: list[str]
+    count: int
+    share: float
+    images: list[Thumbnail]
+
+
+def _confused_pairs(result: EvalResult) -> list[_ConfusedPair]:
     """The CONFUSED_PAIRS most confused pairs of classes, each with its most confident mistakes.
 
     Mistakes in both directions are counted together.
@@ -140,12 +161,12 @@ def _confused_pairs(result: EvalResult) -> list[dict[str, Any]]:
     kinds, counts = np.unique(pairs, axis=0, return_counts=True)
     most = np.argsort(-counts, kind="stable")[:CONFUSED_PAIRS]
     return [
-        {
-            "names": [result.class_names[number] for number in kinds[kind]],
-            "count": int(counts[kind]),
-            "share": float(counts[kind] / np.isin(result.labels, kinds[kind]).sum()),
-            "images": thumbnails_of(result, mistakes[(pairs == kinds[kind]).all(axis=1)][:IMAGES_PER_PAIR]),
-        }
+        _ConfusedPair(
+            names=[result.class_names[number] for number in kinds[kind]],
+            count=int(counts[kind]),
+            share=float(counts[kind] / np.isin(result.labels, kinds[kind]).sum()),
+            images=thumbnails_of(result, mistakes[(pairs == kinds[kind]).all(axis=1)][:IMAGES_PER_PAIR]),
+        )
         for kind in most
     ]
 

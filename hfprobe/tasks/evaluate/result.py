@@ -5,8 +5,6 @@ This module does not import torch, because reports are made from stored results 
 
 from __future__ import annotations
 
-import json
-import os
 import shlex
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,19 +18,119 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from hfprobe.models.network import Network
 from hfprobe.pages.figures import data_uri
-from hfprobe.statistics.imbalance import describe_scores, leading_metrics, score_baseline
-from hfprobe.statistics.intervals import calibration, metric_intervals, score_predictions
-from hfprobe.system.errors import InputError, shorten
-from hfprobe.system.files import replace_together, write_json
+from hfprobe.statistics.imbalance import describe_scores, leading_metrics, summarize_scores
+from hfprobe.statistics.intervals import (
+    Calibration,
+    Intervals,
+    Metric,
+    Scores,
+    calibration,
+    metric_intervals,
+    score_predictions,
+)
+from hfprobe.system.errors import InputError, first_line, shorten
+from hfprobe.system.files import replace_together
 from hfprobe.system.html import render_sentences, render_table
 from hfprobe.system.process import command
+from hfprobe.system.provenance import Hardware
+from hfprobe.system.records import read_record, write_record
 
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.parquet"
 MISTAKES_FILE = "mistakes.parquet"
-# Entries of the provenance that reports and comparisons need.
-PROVENANCE_KEYS = ("model", "model_revision", "split", "split_fingerprint", "versions")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Which model was evaluated on which images, how and where.
+
+    Attributes:
+        run: how the model was trained, from its config.
+        facts: what its family says about it, such as the backbone.
+        dataset: of the evaluated images, as an absolute path if it is local.
+        split_changes: a sentence, if the split has changed since training.
+        division: how the parts were made.
+        left_out: reason -> what was left out for it.
+        identical_images: sentences on images that are in two parts.
+        image_counts: part -> images per class.
+        split_fingerprint: of the images with their labels and the order of the classes; `images_fingerprint`: of the
+            images alone.
+        temperature: by which the logits were divided; None: they were not.
+        test_time_augmentation: the images that were averaged with the original; None: none.
+        seconds: duration of the evaluation.
+    """
+
+    model: str
+    model_revision: str
+    run: dict[str, Any]
+    facts: dict[str, Any]
+    network: Network
+    parameters: int
+    trainable_parameters: int
+    dataset: str
+    split: str
+    split_changes: str | None
+    source: str
+    division: str
+    left_out: dict[str, list[str]]
+    identical_images: list[str]
+    image_counts: dict[str, list[int]]
+    split_fingerprint: str
+    images_fingerprint: str
+    temperature: float | None
+    test_time_augmentation: str | None
+    seconds: float
+    versions: dict[str, str]
+    hardware: Hardware
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Of one class; `support`: number of its images. A class in neither labels nor predictions has no scores."""
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
+
+
+@dataclass(frozen=True)
+class Baseline(Scores):
+    """A model that always gives the same answer, the most frequent class of the training images."""
+
+    answer: str
+
+
+@dataclass(frozen=True)
+class Metrics(Calibration, Scores):
+    """What predictions are worth.
+
+    Macro averages are over the classes that occur in labels or predictions, the default of scikit-learn. For these, a
+    ratio with denominator 0 counts as 0: the precision of a class that is never predicted, the recall of a class
+    without images. Balanced accuracy is the mean recall of the classes that occur in labels.
+
+    Attributes:
+        confusion_matrix: rows: true class, columns: predicted.
+        intervals: 95 %.
+    """
+
+    n: int
+    macro_precision: float
+    macro_recall: float
+    per_class: dict[str, ClassScores]
+    confusion_matrix: list[list[int]]
+    intervals: Intervals
+    baseline: Baseline
+
+
+@dataclass(frozen=True)
+class Saved(Metrics):
+    """What metrics.json holds."""
+
+    class_names: list[str]
+    provenance: Provenance
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,7 +142,7 @@ class EvalResult:
         index: (N,) int64, the row number of each image in the split of the source.
         labels: (N,) int64.
         probabilities: (N, C) float32.
-        provenance: JSON-able; has at least PROVENANCE_KEYS.
+        provenance: of the model and the images.
         mistakes: index -> PNG bytes of each misclassified image.
         files: path of each image, '' if it has none; empty if none has one.
     """
@@ -53,7 +151,7 @@ class EvalResult:
     index: np.ndarray
     labels: np.ndarray
     probabilities: np.ndarray
-    provenance: dict[str, Any]
+    provenance: Provenance
     mistakes: dict[int, bytes] = field(default_factory=dict)
     files: tuple[str, ...] = ()
 
@@ -63,18 +161,32 @@ class EvalResult:
         return self.probabilities.argmax(axis=1)
 
     @cached_property
-    def metrics(self) -> dict[str, Any]:
-        """The results of `summarize_classification` and `calibration`, 95 % intervals under the key `intervals`, and
-        under `baseline` the metrics of a model that always answers the most frequent class of the training images."""
-        metrics = summarize_classification(
-            labels=self.labels, predictions=self.predictions, class_names=self.class_names
+    def metrics(self) -> Metrics:
+        """The scores of the predictions."""
+        labels, predictions, counts = self.labels, self.predictions, self.images_per_class
+        numbers = range(len(self.class_names))
+        answer = self.provenance.run.get("majority_class")  # None: not recorded; that of these images stands in
+        most = self.class_names.index(answer) if answer else int(counts.argmax())
+        guessed = score_predictions(labels, np.full_like(labels, most))
+        shares = np.array(precision_recall_fscore_support(labels, predictions, labels=numbers, zero_division=0)[:3])
+        occurs = np.isin(numbers, [labels, predictions])
+        rows = zip(*np.where(occurs, shares, np.array(None)).tolist(), counts.tolist(), strict=True)
+        return Metrics(
+            n=len(labels),
+            **vars(score_predictions(labels, predictions)),
+            macro_precision=float(shares[0, occurs].mean()),
+            macro_recall=float(shares[1, occurs].mean()),
+            per_class={name: ClassScores(*row) for name, row in zip(self.class_names, rows, strict=True)},
+            confusion_matrix=confusion_matrix(labels, predictions, labels=numbers).tolist(),
+            intervals=metric_intervals(labels=labels, predictions=predictions),
+            baseline=Baseline(**vars(guessed), answer=self.class_names[most]),
+            **vars(calibration(labels=labels, probabilities=self.probabilities)),
         )
-        return (
-            metrics
-            | {"intervals": metric_intervals(labels=self.labels, predictions=self.predictions)}
-            | {"baseline": self._score_baseline()}
-            | calibration(labels=self.labels, probabilities=self.probabilities)
-        )
+
+    @property
+    def saved(self) -> Saved:
+        """What metrics.json holds."""
+        return Saved(**vars(self.metrics), class_names=self.class_names, provenance=self.provenance)
 
     @property
     def images_per_class(self) -> np.ndarray:
@@ -84,31 +196,37 @@ class EvalResult:
     @property
     def datasets(self) -> list[str]:
         """The datasets of the training run and of the evaluated images, as far as they are recorded."""
-        return [self.provenance[key] for key in ("run_dataset", "dataset") if key in self.provenance]
+        return [name for name in (self.provenance.run.get("dataset"), self.provenance.dataset) if name]
 
     @property
-    def leading(self) -> list[str]:
+    def leading(self) -> list[Metric]:
         """The metrics that come first; with imbalanced classes, macro-F1 and balanced accuracy."""
         return leading_metrics(self.images_per_class)
 
-    def _score_baseline(self) -> dict[str, Any]:
-        # Where the training run is not recorded, the most frequent class of these images stands in.
-        most = self.class_names[int(self.images_per_class.argmax())]
-        answer = self.provenance.get("run_majority_class", most)
-        return score_baseline(self.labels, class_names=self.class_names, answer=answer)
+    @property
+    def summary(self) -> list[str]:
+        """Sentences: the leading metrics, and what the sizes of the classes make of them."""
+        return summarize_scores(
+            self.metrics,
+            images_per_class=self.images_per_class,
+            baseline=self.metrics.baseline,
+            answer=self.metrics.baseline.answer,
+            intervals=self.metrics.intervals,
+        )
 
     def __repr__(self) -> str:
         metrics, told = self.metrics, self.provenance
         return (
-            f"{told['model']} on {metrics['n']:,} {told['split']} images: {describe_scores(metrics, self.leading)}, "
-            f"calibration error {metrics['ece']:.2%}"
+            f"{told.model} on {metrics.n:,} {told.split} images: "
+            f"{describe_scores(metrics, self.leading, intervals=metrics.intervals)}, "
+            f"calibration error {metrics.ece:.2%}"
         )
 
     def _repr_html_(self) -> str:
-        keys = ("precision", "recall", "f1")
         rows = [
-            (name, *(None if scores[key] is None else f"{scores[key]:.2%}" for key in keys), scores["support"])
-            for name, scores in self.metrics["per_class"].items()
+            (name, *(None if share is None else f"{share:.2%}" for share in shares), support)
+            for name, scores in self.metrics.per_class.items()
+            for *shares, support in [vars(scores).values()]
         ]
         head = ["class", "precision", "recall", "F1", "images"]
         return render_sentences([repr(self)]) + render_table(head, rows)
@@ -137,7 +255,7 @@ class EvalResult:
         with replace_together(Path(folder), last=METRICS_FILE) as staging:
             pq.write_table(predictions, staging / PREDICTIONS_FILE)
             pq.write_table(mistakes, staging / MISTAKES_FILE)
-            write_json(staging / METRICS_FILE, {"class_names": self.class_names} | self.metrics | self.provenance)
+            write_record(staging / METRICS_FILE, self.saved)
 
     @classmethod
     def load(cls, folder: str | Path) -> EvalResult:
@@ -148,39 +266,30 @@ class EvalResult:
         """
         folder = Path(folder)
         remedy = f"Make it: {command('eval')} --model <folder or hub name> --report_dir {shlex.quote(shorten(folder))}"
-        if not os.path.isfile(folder / METRICS_FILE):  # False for a name too long, for which Path.is_file raises
-            raise InputError(f"'{shorten(folder)}' holds no evaluation: it has no {METRICS_FILE}. {remedy}")
+        saved = read_record(Saved, folder / METRICS_FILE, what="evaluation", remedy=remedy)
         try:
-            content = json.loads((folder / METRICS_FILE).read_text())
-            if not isinstance(content, dict):
-                raise ValueError(f"{METRICS_FILE} holds no JSON object")
             predictions = _read_columns(folder / PREDICTIONS_FILE)
             mistakes = _read_columns(folder / MISTAKES_FILE)
             result = cls(
-                class_names=content.pop("class_names"),
+                class_names=saved.class_names,
                 index=predictions["index"].to_numpy(),
                 labels=predictions["label"].to_numpy(),
                 probabilities=np.stack(predictions["probabilities"].to_numpy()),
                 mistakes=dict(zip(mistakes["index"].to_pylist(), mistakes["image"].to_pylist(), strict=True)),
-                provenance=content,
+                provenance=saved.provenance,
                 files=tuple(predictions["file"].to_pylist()) if "file" in predictions else (),
             )
-            summary = result.metrics
-            recorded = {key: content.pop(key) for key in summary}
             # Counts, not shares: another version of a library may round shares differently.
-            if recorded["confusion_matrix"] != summary["confusion_matrix"]:
+            if saved.confusion_matrix != result.metrics.confusion_matrix:
                 raise ValueError(f"{PREDICTIONS_FILE} and {METRICS_FILE} are not of the same evaluation")
             wrong = result.index[result.predictions != result.labels]
             if missing := set(wrong.tolist()) - set(result.mistakes):
                 raise ValueError(f"{MISTAKES_FILE} lacks image {min(missing)}")
             if broken := [index for index, png in result.mistakes.items() if not _is_image(png)]:
                 raise ValueError(f"{MISTAKES_FILE} holds no thumbnail of image {broken[0]}")
-            for key in PROVENANCE_KEYS:
-                if key not in content:
-                    raise KeyError(key)
         except Exception as error:  # a damaged file can raise any error
-            reason = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split()).rstrip(".")
-            raise InputError(f"The evaluation in '{folder}' is damaged: {reason}. {remedy}") from error
+            reason = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
+            raise InputError(f"The evaluation in '{shorten(folder)}' is damaged: {reason}. {remedy}") from error
         return result
 
 
@@ -198,44 +307,21 @@ def _read_columns(path: Path) -> dict[str, pa.ChunkedArray]:
     return dict(zip(table.column_names, table.columns, strict=True))
 
 
-def summarize_classification(*, labels: np.ndarray, predictions: np.ndarray, class_names: list[str]) -> dict[str, Any]:
-    """The metrics of a set of predictions, JSON-able.
+@dataclass(frozen=True)
+class Thumbnail:
+    """A misclassified image in a gallery; `image`: its data URI."""
 
-    Macro averages are over the classes that occur in labels or predictions, the default of scikit-learn. The scores of
-    a class that occurs in neither are None, and its support is 0. For the other classes, a ratio with denominator 0
-    counts as 0: the precision of a class that is never predicted, the recall of a class without images.
-
-    Args:
-        labels, predictions: (N,) class numbers.
-        class_names: in the order of the class numbers.
-
-    Returns:
-        `n`, `accuracy`, `macro_precision`, `macro_recall`, `macro_f1`, `balanced_accuracy` (shares in [0, 1]),
-        `per_class` (name -> precision, recall, f1, support) and `confusion_matrix` (rows: true class, columns:
-        predicted). Balanced accuracy is the mean recall of the classes that occur in labels.
-    """
-    numbers = range(len(class_names))
-    *scores, support = precision_recall_fscore_support(labels, predictions, labels=numbers, zero_division=0)
-    occurs = np.isin(numbers, [labels, predictions])
-    keys = ("precision", "recall", "f1")
-    means = {f"macro_{key}": float(np.mean(values[occurs])) for key, values in zip(keys[:2], scores, strict=False)}
-    return {
-        "n": len(labels),
-        **score_predictions(labels, predictions),
-        **means,
-        "per_class": {
-            name: {
-                key: float(values[number]) if occurs[number] else None for key, values in zip(keys, scores, strict=True)
-            }
-            | {"support": int(support[number])}
-            for number, name in enumerate(class_names)
-        },
-        "confusion_matrix": confusion_matrix(labels, predictions, labels=numbers).tolist(),
-    }
+    name: str
+    true: str
+    predicted: str
+    confidence: float
+    image: str
+    width: int
+    height: int
 
 
-def thumbnails_of(result: EvalResult, positions: np.ndarray) -> list[dict[str, Any]]:
-    """The values that a gallery shows for the misclassified images at these positions."""
+def thumbnails_of(result: EvalResult, positions: np.ndarray) -> list[Thumbnail]:
+    """The misclassified images at these positions."""
     images = []
     for position in positions:
         index = int(result.index[position])
@@ -243,15 +329,15 @@ def thumbnails_of(result: EvalResult, positions: np.ndarray) -> list[dict[str, A
         file = result.files[position] if result.files else ""
         width, height = PIL.Image.open(BytesIO(png)).size
         images.append(
-            {
+            Thumbnail(
                 # The folder of an image is usually its class.
-                "name": "/".join(PurePath(file).parts[-2:]) or f"image {index}",
-                "true": result.class_names[result.labels[position]],
-                "predicted": result.class_names[result.predictions[position]],
-                "confidence": float(result.probabilities[position].max()),
-                "image": data_uri(png),
-                "width": width,
-                "height": height,
-            }
+                name="/".join(PurePath(file).parts[-2:]) or f"image {index}",
+                true=result.class_names[result.labels[position]],
+                predicted=result.class_names[result.predictions[position]],
+                confidence=float(result.probabilities[position].max()),
+                image=data_uri(png),
+                width=width,
+                height=height,
+            )
         )
     return images

@@ -106,4 +106,4 @@ def main() -> None:
     )
     page = write_label_efficiency(result, arguments.report_dir)
     rows = [f"| {' | '.join(row)} |" for row in result.table]
-    print("", *map(printable, [*result.verdict, *rows]), f"Table and curves: {page}", sep="\n")
+    print("", *map(printable, [*result.sentences, *rows]), f"Table and curves: {page}", sep="\n")

@@ -55,7 +55,7 @@ class LabelEfficiency:
         return {name: {shots: summarize_values(of) for shots, of in curve.items()} for name, curve in found.items()}
 
     @property
-    def verdict(self) -> list[str]:
+    def sentences(self) -> list[str]:
         """For each pair of models, a sentence that says which has the higher mean accuracy where."""
         return [say_crossings(*pair, self.curves) for pair in combinations(self.curves, 2)]
 

@@ -49,8 +49,8 @@ def main() -> None:
     check_places(arguments.report_dir, flag="--report_dir", models=folders)
 
     from hfprobe.system.files import replace_together
-    from hfprobe.tasks.profile.measure import name_models, profile_models, save_profile
-    from hfprobe.tasks.profile.page import write_profile
+    from hfprobe.tasks.profile.measure import name_models, profile_models
+    from hfprobe.tasks.profile.page import render_summary, write_profile
     from hfprobe.tasks.profile.result import PROFILE_FILE
 
     named = name_models(arguments.models, folders)
@@ -60,11 +60,11 @@ def main() -> None:
         profile = profile_models(
             named, batch_sizes=arguments.batch_sizes, rounds=arguments.rounds, seconds=0.25, trace_dir=staging
         )
-        save_profile(profile, staging)
-        write_profile(staging)
+        profile.save(staging)
+        write_profile(profile, staging)
     page = arguments.report_dir / "profile.md"
-    print("\n" + page.read_text(encoding="utf-8").split("\n\n![")[0])
     print(
-        f"\nProfile: {page} (with bar charts and traces in the same folder)\n"
+        f"\n{render_summary(profile)}\n"
+        f"Profile: {page} (with bar charts and traces in the same folder)\n"
         f"Compare: {command('compare')} <report folders> --profile {shlex.quote(str(arguments.report_dir))}"
     )

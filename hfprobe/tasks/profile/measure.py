@@ -15,11 +15,10 @@ from hfprobe.models.loading import load_model
 from hfprobe.models.network import describe_network
 from hfprobe.system import provenance
 from hfprobe.system.errors import InputError, MachineError, first_line
-from hfprobe.system.files import write_json
 from hfprobe.system.machine import find_device
 from hfprobe.system.precision import preferred_precision
 from hfprobe.tasks.profile.precisions import COMPARED, choose_precision, compare_answers
-from hfprobe.tasks.profile.result import PROFILE_FILE
+from hfprobe.tasks.profile.result import Bfloat16, Profile, ProfiledModel
 from hfprobe.tasks.profile.timing import (
     WARMUP_STEPS,
     count_macs,
@@ -33,7 +32,7 @@ from hfprobe.tasks.profile.timing import (
 
 def profile_models(
     folders: dict[str, Path], *, batch_sizes: list[int], rounds: int, seconds: float, trace_dir: Path
-) -> dict[str, Any]:
+) -> Profile:
     """Measure the forward pass of each model on noise of its input size, in evaluation mode.
 
     Each (model, batch size) is warmed up by at most WARMUP_STEPS steps. Then all of them are timed in turn, in rounds
@@ -46,12 +45,6 @@ def profile_models(
         seconds: duration of each (model, batch size) in a round; at least one step.
         trace_dir: existing folder for `trace-<name>.json` of each model, which ui.perfetto.dev opens.
 
-    Returns:
-        JSON-able: `models`, by name, each with `bf16` where the device may have native bfloat16 support, otherwise
-        None: on its own batches, `batch` in bfloat16, `speedup` over float32, the result of `compare_answers`, and
-        `best`, the precision of `choose_precision`; `device`, `hardware`, `versions`, `load_average` before and after,
-        `rounds`, `warmup_steps`. Latency is in milliseconds per batch, throughput in images/s, memory in bytes.
-
     Raises:
         InputError: a folder does not hold a model.
         MachineError: out of memory for a model at one of the batch sizes.
@@ -60,19 +53,12 @@ def profile_models(
     load_before = os.getloadavg()[0]
     models = {name: load_model(folder) for name, folder in folders.items()}
     own = {name: family_of(model).profile_batch_size for name, (model, _) in models.items()}
-    described = {}
-    for name, (model, processor) in models.items():
-        side = input_size(processor)
-        described[name] = {
-            "folder": folders[name].name,
-            "run": getattr(model.config, "run", {}),
-            "network": describe_network(model, side=side),
-            "trainable_parameters": model.num_parameters(only_trainable=True),
-            "macs": count_macs(model, side=side),
-            "disk_bytes": sum(file.stat().st_size for file in folders[name].glob("*.safetensors")),
-            "own_batch_size": own[name],
-            "peak_memory_bytes": peak_memory(folders[name], model, side=side, batch_size=own[name], device=device),
-        }
+    sides = {name: input_size(processor) for name, (_, processor) in models.items()}
+    macs = {name: count_macs(model, side=sides[name]) for name, (model, _) in models.items()}
+    memory = {
+        name: peak_memory(folders[name], model, side=sides[name], batch_size=own[name], device=device)
+        for name, (model, _) in models.items()
+    }
     try:
         for model, _ in models.values():
             model.to(device)
@@ -80,7 +66,7 @@ def profile_models(
         precisions = COMPARED if preferred_precision(device)[0] != "fp32" else ("fp32",)
         for name, (model, _) in models.items():
             for size in sorted({*batch_sizes, *own.values()}):
-                images = noise(size, side=described[name]["network"]["input"][1], device=device)
+                images = noise(size, side=sides[name], device=device)
                 for precision in precisions if size == own[name] else ("fp32",):
                     steps[name, size, precision] = make_step(model, images, bf16=precision == "bf16")
         measured = time_in_turn(steps, rounds=rounds, seconds=seconds, device=device)
@@ -90,42 +76,38 @@ def profile_models(
         raise MachineError(
             f"Not enough memory for these batches: {first_line(error)}. Pass smaller --batch_sizes."
         ) from error
-    for name in models:
-        described[name]["batches"] = {
-            str(size): measured[key]
-            for key in steps
-            for of, size, precision in [key]
-            if (of, precision) == (name, "fp32")
-        }
-        described[name]["bf16"] = None
+    described = {}
+    for name, (model, processor) in models.items():
+        bf16 = None
         if "bf16" in precisions:
-            both = {precision: measured[name, own[name], precision] for precision in precisions}
-            speedup = both["bf16"]["throughput"]["median"] / both["fp32"]["throughput"]["median"]
-            answers = compare_answers(*models[name], name=name)
-            described[name]["bf16"] = {
-                "batch": both["bf16"],
-                "speedup": speedup,
-                **answers,
-                "best": choose_precision(speedup, answers),
-            }
+            batch = measured[name, own[name], "bf16"]
+            speedup = batch.throughput.median / measured[name, own[name], "fp32"].throughput.median
+            answers = compare_answers(model, processor, name=name)
+            bf16 = Bfloat16(batch, speedup, answers, best=choose_precision(speedup, answers))
         trace = trace_dir / f"trace-{name.replace('/', '-')}.json"
-        described[name]["operators"] = profile_operators(steps[name, own[name], "fp32"], trace=trace, device=device)
-    return {
-        "models": described,
-        "device": device.type,
-        "memory_of": "device" if device.type == "cuda" else "resident set",
-        "hardware": provenance.hardware(),
-        "versions": provenance.versions(),
-        "load_average": [round(load_before, 2), round(os.getloadavg()[0], 2)],
-        "rounds": rounds,
-        "warmup_steps": WARMUP_STEPS,
-    }
-
-
-def save_profile(profile: dict[str, Any], folder: Path) -> Path:
-    """Write profile.json into `folder`; returns its path."""
-    write_json(folder / PROFILE_FILE, profile)
-    return folder / PROFILE_FILE
+        described[name] = ProfiledModel(
+            folder=folders[name].name,
+            run={key: value for key, value in getattr(model.config, "run", {}).items() if key != "membership"},
+            network=describe_network(model, side=sides[name]),
+            trainable_parameters=model.num_parameters(only_trainable=True),
+            macs=macs[name],
+            disk_bytes=sum(file.stat().st_size for file in folders[name].glob("*.safetensors")),
+            own_batch_size=own[name],
+            peak_memory_bytes=memory[name],
+            batches={key[1]: batch for key, batch in measured.items() if (key[0], key[2]) == (name, "fp32")},
+            bf16=bf16,
+            operators=profile_operators(steps[name, own[name], "fp32"], trace=trace, device=device),
+        )
+    return Profile(
+        models=described,
+        device=device.type,
+        memory_of="device" if device.type == "cuda" else "resident set",
+        hardware=provenance.find_hardware(),
+        versions=provenance.versions(),
+        load_average=(round(load_before, 2), round(os.getloadavg()[0], 2)),
+        rounds=rounds,
+        warmup_steps=WARMUP_STEPS,
+    )
 
 
 def name_models(arguments: list[str], folders: list[Path]) -> dict[str, Path]:

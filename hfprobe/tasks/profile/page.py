@@ -1,4 +1,4 @@
-"""Write the tables and bar charts of a profile from profile.json."""
+"""Write the tables and bar charts of a profile."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from pathlib import Path
 from hfprobe.pages.environment import make_environment
 from hfprobe.pages.figures import draw_bars, draw_shares, shorten_names
 from hfprobe.system.files import replace_together
-from hfprobe.tasks.profile.result import load_profile
+from hfprobe.tasks.profile.result import Profile
 
 
-def write_profile(folder: str | Path) -> Path:
-    """Write profile.md, throughput.png, latency.png, memory.png and operators.png; return the path of profile.md.
+def render_summary(profile: Profile) -> str:
+    """The costs as Markdown."""
+    environment = make_environment(__file__, markdown=True)
+    return environment.get_template("summary.md.j2").render(profile=profile, models=profile.models)
 
-    Raises:
-        InputError: the folder contains no profile, or a damaged one.
-    """
-    folder = Path(folder)
-    profile = load_profile(folder)
-    models = profile["models"]
+
+def write_profile(profile: Profile, folder: Path) -> Path:
+    """Write profile.md, throughput.png, latency.png, memory.png and operators.png; return the path of profile.md."""
+    models = profile.models
     short = dict(zip(models, shorten_names(models), strict=True))
     latency, upper = (
         {
-            name: {f"batch of {size}": batch["latency_ms"][key] for size, batch in model["batches"].items()}
+            name: {f"batch of {size}": getattr(batch.latency_ms, key) for size, batch in model.batches.items()}
             for name, model in models.items()
         }
         for key in ("p50", "p95")
@@ -30,7 +30,7 @@ def write_profile(folder: str | Path) -> Path:
     figures = {
         "throughput.png": draw_bars(
             {
-                name: {f"batch of {size}": batch["throughput"]["median"] for size, batch in model["batches"].items()}
+                name: {f"batch of {size}": batch.throughput.median for size, batch in model.batches.items()}
                 for name, model in models.items()
             },
             title="Throughput (median)",
@@ -41,11 +41,11 @@ def write_profile(folder: str | Path) -> Path:
         ),
         "memory.png": draw_bars(
             {
-                name: ({"peak memory\n(MB)": model["peak_memory_bytes"] / 1e6} if model["peak_memory_bytes"] else {})
+                name: ({"peak memory\n(MB)": model.peak_memory_bytes / 1e6} if model.peak_memory_bytes else {})
                 | {
-                    "weights on\ndisk (MB)": model["disk_bytes"] / 1e6,
-                    "MACs per image\n(millions)": model["macs"] / 1e6,
-                    "parameters\n(millions)": model["network"]["parameters"] / 1e6,
+                    "weights on\ndisk (MB)": model.disk_bytes / 1e6,
+                    "MACs per image\n(millions)": model.macs / 1e6,
+                    "parameters\n(millions)": model.network.parameters / 1e6,
                 }
                 for name, model in models.items()
             },
@@ -54,7 +54,9 @@ def write_profile(folder: str | Path) -> Path:
         ),
         "operators.png": draw_shares(
             {
-                f"{short[name]}, {what}": {kind: shares[what] for kind, shares in model["operators"]["kinds"].items()}
+                f"{short[name]}, {what}": {
+                    kind: getattr(shares, what) for kind, shares in model.operators.kinds.items()
+                }
                 for what in ("time", "memory")
                 for name, model in models.items()
             },

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from hfprobe.models.own_images import load_images_of
 from hfprobe.statistics.paired import compare_paired
 from hfprobe.system.errors import InputError, MachineError, first_line
 from hfprobe.system.progress import show_progress
+from hfprobe.tasks.profile.result import Answers
 from hfprobe.tasks.profile.timing import make_step, noise
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ LEAST_GAIN = 1.1  # a smaller gain in speed may be noise; float32 is then taken
 MARGIN = 0.01  # a difference in accuracy below this counts as none
 
 
-def compare_answers(model: PreTrainedModel, processor: BaseImageProcessor, *, name: str) -> dict[str, Any]:
+def compare_answers(model: PreTrainedModel, processor: BaseImageProcessor, *, name: str) -> Answers:
     """Classify validation images of the dataset that the model was trained on, in both precisions.
 
     Where these images cannot be loaded, random noise is classified, and a warning says so.
@@ -37,11 +38,8 @@ def compare_answers(model: PreTrainedModel, processor: BaseImageProcessor, *, na
     Args:
         model: on its device.
         name: of the model, for the warning.
-
-    Returns:
-        JSON-able: `differing` of `images` predicted labels differ between the precisions; `of`: validation or noise;
-        `accuracy`: `value` and 95 % `interval` of the accuracy in bfloat16 minus that in float32, None on noise.
     """
+    of: Literal["validation", "noise"]
     try:
         split = _load_validation(model, processor)
     except (InputError, MachineError) as error:
@@ -51,10 +49,10 @@ def compare_answers(model: PreTrainedModel, processor: BaseImageProcessor, *, na
     else:
         fp32, bf16 = _classify(model, _read(split, processor))
         of, accuracy = "validation", compare_paired(labels=split.labels, predictions=(fp32, bf16))["accuracy"]
-    return {"images": len(fp32), "differing": int((fp32 != bf16).sum()), "of": of, "accuracy": accuracy}
+    return Answers(images=len(fp32), differing=int((fp32 != bf16).sum()), of=of, accuracy=accuracy)
 
 
-def choose_precision(speedup: float, answers: dict[str, Any]) -> str:
+def choose_precision(speedup: float, answers: Answers) -> Literal["bf16", "fp32"]:
     """bf16 if it is clearly faster and gives the same answers, otherwise fp32.
 
     The answers are the same if no label differs, or if the interval of the difference in accuracy contains zero and
@@ -64,9 +62,9 @@ def choose_precision(speedup: float, answers: dict[str, Any]) -> str:
         speedup: throughput in bfloat16 / throughput in float32.
         answers: of `compare_answers`.
     """
-    same = answers["differing"] == 0
-    if answers["accuracy"] is not None:
-        low, high = answers["accuracy"]["interval"]
+    same = answers.differing == 0
+    if answers.accuracy is not None:
+        low, high = answers.accuracy.interval
         same = same or -MARGIN <= low <= 0 <= high <= MARGIN
     return "bf16" if speedup >= LEAST_GAIN and same else "fp32"
 

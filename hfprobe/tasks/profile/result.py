@@ -1,156 +1,269 @@
-"""The inference cost of models in a comparison: that of the same networks in a profile. Without torch."""
+"""Profile: what the inference of models costs, stored as JSON, and the costs that a comparison takes from it.
+
+This module does not import torch, because reports are made from stored results alone.
+"""
 
 from __future__ import annotations
 
-import json
 import shlex
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
+from hfprobe.models.network import Network
+from hfprobe.statistics.paired import Difference
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.process import command
+from hfprobe.system.provenance import Hardware
+from hfprobe.system.records import read_record, write_record
 from hfprobe.tasks.evaluate.result import EvalResult
 
-if TYPE_CHECKING:  # slow to import
-    pass
-
 PROFILE_FILE = "profile.json"
-# Keys of a profile that say where and how it was measured.
-PROFILE_KEYS = ("device", "memory_of", "hardware", "versions", "load_average", "rounds", "warmup_steps")
 
 
-def load_profile(folder: Path) -> dict[str, Any]:
-    """Load a profile that `hfprobe profile` wrote.
+@dataclass(frozen=True)
+class Latency:
+    """Percentiles over the steps, in milliseconds per batch."""
 
-    Raises:
-        InputError: the folder holds no profile, or a damaged one.
+    p50: float
+    p95: float
+
+    def __mul__(self, factor: int) -> Latency:
+        return Latency(factor * self.p50, factor * self.p95)
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Images/s over the rounds."""
+
+    median: float
+    min: float
+    max: float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch size; `n`: number of timed steps."""
+
+    n: int
+    latency_ms: Latency
+    throughput: Throughput
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Of one kind of operator in the time and in the allocated memory, in [0, 1]."""
+
+    time: float
+    memory: float
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator with its share in [0, 1] and its calls per step."""
+
+    operator: str
+    share: float
+    calls: float
+
+
+@dataclass(frozen=True)
+class Operators:
+    """Kind of operator -> shares; the operators themselves, those with the largest share first."""
+
+    kinds: dict[str, Shares]
+    by_time: list[Operator]
+    by_memory: list[Operator]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Of `images` predicted labels, `differing` are others in bfloat16 than in float32.
+
+    Attributes:
+        of: images of the validation split, or of random noise.
+        accuracy: in bfloat16 minus that in float32; None on noise.
     """
-    path = folder / PROFILE_FILE
-    remedy = f"Make it: {command('profile')} <model> ... --report_dir {shlex.quote(shorten(folder))}"
-    try:
-        profile = json.loads(path.read_text(encoding="utf-8"))
-        for model in profile["models"].values():
-            _read_costs(model)
-            _name_network(model["network"])
-        for key in PROFILE_KEYS:
-            profile[key]
-    except OSError as error:
-        raise InputError(f"'{shorten(folder)}' holds no profile ({path.name}: {error.strerror}). {remedy}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise InputError(f"The profile '{path}' is damaged: {reason}. {remedy}") from error
-    return profile
+
+    images: int
+    differing: int
+    of: Literal["validation", "noise"]
+    accuracy: Difference | None
 
 
-def find_costs(results: dict[str, EvalResult], profile: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The inference cost of each evaluated model, JSON-able.
+@dataclass(frozen=True)
+class Bfloat16:
+    """A model in bfloat16, on its own batch size.
 
-    It is that of the same network in the profile, in float32. Only for the very model that was profiled it may be in
-    bfloat16, because the profile compared the answers of that model in both precisions.
-
-    Args:
-        results: name -> evaluation.
-        profile: from `load_profile`.
-
-    Raises:
-        InputError: the profile does not contain the network of a model.
+    Attributes:
+        speedup: throughput relative to float32.
+        best: the faster precision that gives the same answers.
     """
-    networks = {name: result.provenance.get("network", {}) for name, result in results.items()}
-    if unknown := [name for name, network in networks.items() if not network]:
-        raise InputError(
-            f"The evaluation of {unknown[0]} does not record its network, so no profile can be matched to it: an older "
-            f"hfprobe wrote it. Evaluate it again: {command('eval')} --model <model> --report_dir <folder>"
-        )
-    profiled = {
-        name: sorted(
-            (model for model in profile["models"].values() if model["network"] == networks[name]),
-            key=lambda model: not _is_same_model(model, result),
-        )
-        for name, result in results.items()
-    }
-    if missing := [name for name, found in profiled.items() if not found]:
-        measured = [f"{name} ({_name_network(model['network'])})" for name, model in profile["models"].items()]
-        lacking = [f"{name} ({_name_network(networks[name])})" for name in missing]
-        models = dict.fromkeys(shlex.quote(_name_model(result)) for result in results.values())
-        raise InputError(
-            f"The profile lacks the network of {', '.join(lacking)}. It has {', '.join(measured)}. Measure the models "
-            f"of this comparison together: {command('profile')} {' '.join(models)}"
-        )
-    return {
-        name: _read_costs(
-            found[0],
-            compared=_is_same_model(found[0], results[name]),
-            passes=2 if "test_time_augmentation" in results[name].provenance else 1,
-        )
-        for name, found in profiled.items()
-    }
+
+    batch: Batch
+    speedup: float
+    answers: Answers
+    best: Literal["bf16", "fp32"]
 
 
-def judge_inference(models: dict[str, dict[str, Any]]) -> list[str]:
-    """A sentence on the throughput of two models, if both were profiled."""
-    costs = {name: model["cost"] for name, model in models.items() if model["cost"]}
-    if len(models) != 2 or len(costs) < 2:
+@dataclass(frozen=True)
+class Cost:
+    """The inference cost of an evaluated model, in its `best` precision; memory in float32."""
+
+    batch_size: int
+    precision: Literal["bfloat16", "float32"]
+    answers: Answers | None
+    passes: int
+    throughput: float
+    latency_ms: Latency
+    single_latency_ms: Latency | None
+    n: int
+    operators: dict[str, Shares]
+    macs: int
+    peak_memory_bytes: int | None
+    disk_bytes: int
+    input: list[int]
+
+
+@dataclass(frozen=True)
+class ProfiledModel:
+    """One model.
+
+    Attributes:
+        folder: name of its folder, the revision of a model in the hub folder.
+        run: how it was trained, from its config.
+        macs: multiply-accumulates per image.
+        own_batch_size: one of `batches`, for which memory, operators and bfloat16 were measured.
+        peak_memory_bytes: None if the system does not report it.
+        batches: batch size -> cost in float32.
+        bf16: None on a device without native bfloat16 support.
+    """
+
+    folder: str
+    run: dict[str, Any]
+    network: Network
+    trainable_parameters: int
+    macs: int
+    disk_bytes: int
+    own_batch_size: int
+    peak_memory_bytes: int | None
+    batches: dict[int, Batch]
+    bf16: Bfloat16 | None
+    operators: Operators
+
+    def __post_init__(self) -> None:
+        if self.own_batch_size not in self.batches:
+            raise ValueError(f"'batches' of {self.folder} lacks {self.own_batch_size}, its 'own_batch_size'")
+
+    def is_of(self, result: EvalResult) -> bool:
+        """Whether it has the weights of an evaluated model: the same revision of the same run."""
+        return (self.folder, self.run) == (result.provenance.model_revision, result.provenance.run)
+
+    def cost_of(self, result: EvalResult) -> Cost:
+        """The inference cost of an evaluation of the same network.
+
+        Only for the very model that was profiled it may be in bfloat16, because the answers of that model were compared
+        in both precisions.
+        """
+        passes = 2 if result.provenance.test_time_augmentation else 1
+        bf16 = self.bf16 if self.bf16 and self.bf16.best == "bf16" and self.is_of(result) else None
+        own, single = bf16.batch if bf16 else self.batches[self.own_batch_size], self.batches.get(1)
+        return Cost(
+            batch_size=self.own_batch_size,
+            precision="bfloat16" if bf16 else "float32",
+            answers=bf16.answers if bf16 else None,
+            passes=passes,
+            throughput=own.throughput.median / passes,
+            latency_ms=own.latency_ms * passes,
+            single_latency_ms=single.latency_ms * passes if single else None,
+            n=own.n,
+            operators=self.operators.kinds,
+            macs=passes * self.macs,
+            peak_memory_bytes=self.peak_memory_bytes,
+            disk_bytes=self.disk_bytes,
+            input=self.network.input,
+        )
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Where and how costs were measured; `load_average`: before and after."""
+
+    device: str
+    memory_of: str
+    hardware: Hardware
+    versions: dict[str, str]
+    load_average: tuple[float, float]
+    rounds: int
+    warmup_steps: int
+
+
+@dataclass(frozen=True)
+class Profile(Conditions):
+    """What profile.json holds; `models`: by name."""
+
+    models: dict[str, ProfiledModel]
+
+    @property
+    def conditions(self) -> Conditions:
+        return Conditions(**{field.name: getattr(self, field.name) for field in fields(Conditions)})
+
+    def save(self, folder: Path) -> None:
+        write_record(folder / PROFILE_FILE, self)
+
+    @classmethod
+    def load(cls, folder: Path) -> Profile:
+        """Load a profile that `hfprobe profile` wrote.
+
+        Raises:
+            InputError: the folder holds no profile, or a damaged one.
+        """
+        remedy = f"Make it: {command('profile')} <model> ... --report_dir {shlex.quote(shorten(folder))}"
+        return read_record(cls, folder / PROFILE_FILE, what="profile", remedy=remedy)
+
+    def find_costs(self, results: dict[str, EvalResult]) -> dict[str, Cost]:
+        """The inference cost of each evaluated model, by name: that of the same network, if possible of the same model.
+
+        Raises:
+            InputError: the profile does not contain the network of a model.
+        """
+        networks = {name: result.provenance.network for name, result in results.items()}
+        profiled = {
+            name: sorted(
+                (model for model in self.models.values() if model.network == networks[name]),
+                key=lambda model: not model.is_of(result),
+            )
+            for name, result in results.items()
+        }
+        if missing := [name for name, found in profiled.items() if not found]:
+            measured = [f"{name} ({model.network})" for name, model in self.models.items()]
+            lacking = [f"{name} ({networks[name]})" for name in missing]
+            models = dict.fromkeys(shlex.quote(_name_model(result)) for result in results.values())
+            raise InputError(
+                f"The profile lacks the network of {', '.join(lacking)}. It has {', '.join(measured)}. Measure the "
+                f"models of this comparison together: {command('profile')} {' '.join(models)}"
+            )
+        return {name: found[0].cost_of(results[name]) for name, found in profiled.items()}
+
+
+def judge_inference(costs: dict[str, Cost]) -> list[str]:
+    """A sentence on the throughput of two models, if these were profiled."""
+    if len(costs) != 2:
         return []
-    slow, quick = sorted(costs, key=lambda name: costs[name]["throughput"])
-    bf16 = any(cost["precision"] != "float32" for cost in costs.values())
+    slow, quick = sorted(costs, key=lambda name: costs[name].throughput)
+    bf16 = any(cost.precision != "float32" for cost in costs.values())
 
     def say(name: str) -> str:
         cost = costs[name]
-        precision = f" in {cost['precision']}" if bf16 else ""
-        passes = f" with {cost['passes']} forward passes per image (--tta)" if cost["passes"] > 1 else ""
-        return f"{cost['throughput']:,.0f} images/s in batches of {cost['batch_size']}{precision}{passes}"
+        precision = f" in {cost.precision}" if bf16 else ""
+        passes = f" with {cost.passes} forward passes per image (--tta)" if cost.passes > 1 else ""
+        return f"{cost.throughput:,.0f} images/s in batches of {cost.batch_size}{precision}{passes}"
 
-    times = costs[quick]["throughput"] / costs[slow]["throughput"]
+    times = costs[quick].throughput / costs[slow].throughput
     return [f"{quick} classifies {say(quick)}, {slow} {say(slow)}: {times:.1f} times the throughput."]
-
-
-def _name_network(network: dict[str, Any]) -> str:
-    _, height, width = network["input"]
-    size = f"{height} x {width} pixels, {network['classes']:,} classes, {network['parameters']:,} parameters"
-    return f"{network['architecture']}, {size}"
 
 
 def _name_model(result: EvalResult) -> str:
     """What `hfprobe profile` takes for an evaluated model: its folder, or its name and revision in the hub folder."""
-    model, revision = result.provenance["model"], result.provenance["model_revision"]
+    model, revision = result.provenance.model, result.provenance.model_revision
     return model if "@" in model or Path(model).name == revision else f"{model}@{revision[:12]}"
-
-
-def _is_same_model(profiled: dict[str, Any], result: EvalResult) -> bool:
-    """Whether a profiled model has the weights of an evaluated one: the same revision of the same run."""
-    told = result.provenance
-    return profiled["folder"] == told["model_revision"] and all(
-        told.get(f"run_{key}") == value for key, value in profiled["run"].items()
-    )
-
-
-def _read_costs(profiled: dict[str, Any], *, compared: bool = True, passes: int = 1) -> dict[str, Any]:
-    """The inference cost of a profiled model, as a comparison shows it: in its `best` precision, memory in float32.
-
-    Args:
-        compared: whether the answers in both precisions are those of the model in question.
-        passes: forward passes per image.
-    """
-    own = profiled["batches"][str(profiled["own_batch_size"])]
-    single = profiled["batches"].get("1")
-    bf16 = profiled["bf16"] if compared and profiled["bf16"] and profiled["bf16"]["best"] == "bf16" else None
-    if bf16:
-        own = bf16["batch"]
-
-    def times_passes(latency: dict[str, float]) -> dict[str, float]:
-        return {name: passes * value for name, value in latency.items()}
-
-    return {
-        "batch_size": profiled["own_batch_size"],
-        "precision": "bfloat16" if bf16 else "float32",
-        "answers": {key: bf16[key] for key in ("differing", "images", "of")} if bf16 else None,
-        "passes": passes,
-        "throughput": own["throughput"]["median"] / passes,
-        "latency_ms": times_passes(own["latency_ms"]),
-        "single_latency_ms": single and times_passes(single["latency_ms"]),
-        "n": own["n"],
-        "operators": profiled["operators"]["kinds"],
-        "macs": passes * profiled["macs"],
-        **{key: profiled[key] for key in ("peak_memory_bytes", "disk_bytes")},
-        "input": profiled["network"]["input"],
-    }

@@ -27,6 +27,7 @@ from hfprobe.models.loading import load_model
 from hfprobe.system.errors import CheckFailedError, MachineError
 from hfprobe.system.machine import end_with_parent, quiet_libraries
 from hfprobe.system.progress import show_progress
+from hfprobe.tasks.profile.result import Batch, Latency, Operator, Operators, Shares, Throughput
 
 WARMUP_STEPS = 10  # at most: of a batch that takes seconds, the second step is as fast as the tenth
 WARMUP_SECONDS = 3
@@ -98,17 +99,13 @@ class OperatorNames(TorchDispatchMode):
 
 def time_in_turn(
     steps: dict[Any, Callable[[], object]], *, rounds: int, seconds: float, device: torch.device
-) -> dict[Any, dict[str, Any]]:
+) -> dict[Any, Batch]:
     """Time several steps in turn; each step is timed separately, with the device synchronised before and after it.
 
     Args:
         steps: (name, batch size, ...) -> a function that runs one batch.
         rounds: number of rounds.
         seconds: duration of each key of `steps` in a round; at least one step.
-
-    Returns:
-        For each key of `steps`: `n`, the number of timed steps; `latency_ms` with the percentiles `p50` and `p95` over
-        the steps; `throughput` in images/s with the `median`, `min` and `max` over the rounds.
     """
     keys = list(steps)
     found: dict[Any, list[list[float]]] = {key: [] for key in keys}
@@ -128,14 +125,14 @@ def time_in_turn(
     return {key: _summarize(found[key], batch_size=key[1]) for key in keys}
 
 
-def _summarize(rounds: list[list[float]], *, batch_size: int) -> dict[str, Any]:
+def _summarize(rounds: list[list[float]], *, batch_size: int) -> Batch:
     latencies = 1000 * np.concatenate(rounds)
     speeds = [batch_size * len(times) / sum(times) for times in rounds]
-    return {
-        "n": len(latencies),
-        "latency_ms": {"p50": float(np.percentile(latencies, 50)), "p95": float(np.percentile(latencies, 95))},
-        "throughput": {"median": float(np.median(speeds)), "min": min(speeds), "max": max(speeds)},
-    }
+    return Batch(
+        n=len(latencies),
+        latency_ms=Latency(*np.percentile(latencies, [50, 95]).tolist()),
+        throughput=Throughput(float(np.median(speeds)), min(speeds), max(speeds)),
+    )
 
 
 def make_step(model: PreTrainedModel, images: torch.Tensor, *, bf16: bool = False) -> Callable[[], torch.Tensor]:
@@ -166,16 +163,12 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def profile_operators(step: Callable[[], object], *, trace: Path, device: torch.device) -> dict[str, Any]:
+def profile_operators(step: Callable[[], object], *, trace: Path, device: torch.device) -> Operators:
     """Run torch.profiler over PROFILED_STEPS steps: which operators take the time and the memory.
 
     Args:
         step: a function that runs one batch and has run before.
         trace: file for the trace in Chrome's format.
-
-    Returns:
-        `kinds`: kind of operator -> shares in [0, 1] of the time (`time`) and of the allocated memory (`memory`).
-        `by_time` and `by_memory`: operators with their `share` and their `calls` per step, the largest share first.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise it logs its start and missing GPUs on stderr
     gpu = device.type == "cuda"
@@ -198,20 +191,19 @@ def profile_operators(step: Callable[[], object], *, trace: Path, device: torch.
         for found, name in ((costs["kinds"], kind_of(event)), (costs["operators"], owner.name)):
             found[name] = found.get(name, 0) + cost
     total = np.maximum(sum(costs["kinds"].values()), 1e-9)
-    return {
-        "kinds": {
-            kind: {"time": float(cost[0] / total[0]), "memory": float(cost[1] / total[1])}
-            for kind, cost in sorted(costs["kinds"].items(), key=lambda item: -item[1][0])
-        },
-        **{
-            f"by_{what}": [
-                {"operator": name, "share": float(cost[at] / total[at]), "calls": float(cost[2] / PROFILED_STEPS)}
-                for name, cost in sorted(costs["operators"].items(), key=lambda item: -item[1][at])
-                if cost[at] / total[at] >= SMALLEST_SHARE
-            ]
-            for at, what in enumerate(("time", "memory"))
-        },
+    by_time, by_memory = (
+        [
+            Operator(name, share=float(cost[at] / total[at]), calls=float(cost[2] / PROFILED_STEPS))
+            for name, cost in sorted(costs["operators"].items(), key=lambda item: -item[1][at])
+            if cost[at] / total[at] >= SMALLEST_SHARE
+        ]
+        for at in (0, 1)
+    )
+    kinds = {
+        kind: Shares(*(cost[:2] / total[:2]).tolist())
+        for kind, cost in sorted(costs["kinds"].items(), key=lambda item: -item[1][0])
     }
+    return Operators(kinds, by_time, by_memory)
 
 
 def kind_of(event: FunctionEvent | None) -> str:

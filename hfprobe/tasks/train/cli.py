@@ -48,8 +48,10 @@ def print_run(config: RunConfig, run: FinishedRun | None) -> None:
     done = "solved" if epochs is None else f"{epochs:g} epoch{'s' * (epochs != 1)}, best {result.best_epoch:g},"
     scores = "\n".join(
         summarize_scores(
-            result.metrics | {"baseline": result.baseline},
+            result.metrics,
             images_per_class=result.images_per_class,
+            baseline=result.baseline,
+            answer=result.baseline["class"],
             start="validation ",
         )
     )

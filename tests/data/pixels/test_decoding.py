@@ -72,7 +72,9 @@ def test_eval_and_pipeline_give_the_same_probabilities(way, published, tmp_path)
     folder = WAYS_IN[way](tmp_path / "photos", contents)
     model, processor = load_model(folder=published)
     splits = decode_test(folder, processor=processor)
-    result = evaluate_model(model=model, processor=processor, splits=splits, split="test", identity={"model": "m"})
+    result = evaluate_model(
+        model=model, processor=processor, splits=splits, split="test", name="m", revision="r", dataset=""
+    )
     classify = pipeline("image-classification", model=str(published), trust_remote_code=True, device="cpu")
     assert np.ptp(result.probabilities[:, 0]) > 0.05
     for number, (kind, content) in enumerate(contents.items()):

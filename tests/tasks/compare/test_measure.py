@@ -7,14 +7,16 @@ import pytest
 from scipy import stats
 
 from helpers.images import CLASSES, load_splits
-from helpers.results import planted, without_images
+from helpers.results import planted, with_provenance, without_images
 from hfprobe.data.arguments import DataArguments
 from hfprobe.statistics import intervals as statistics
 from hfprobe.statistics import paired
 from hfprobe.statistics.paired import compare_paired
 from hfprobe.system.errors import InputError
 from hfprobe.tasks.compare.comparable import load_comparable
-from hfprobe.tasks.compare.measure import compare, save_comparison
+from hfprobe.tasks.compare.measure import compare
+from hfprobe.tasks.compare.result import ClassDifference, SignificanceTests
+from hfprobe.tasks.evaluate.result import ClassScores
 
 
 def saved(tmp_path, **results):
@@ -28,16 +30,16 @@ ONCE = "Each model was trained once; variation between seeds may exceed these in
 
 def test_comparison_of_a_model_with_itself_shows_no_difference():
     comparison = compare({"one": planted(0.8), "same": planted(0.8)})
-    (pair,) = comparison["pairs"]
-    for difference in pair["differences"].values():
-        assert difference["p"] == difference["adjusted_p"] == 1
+    (pair,) = comparison.pairs
+    for difference in pair.differences.values():
+        assert difference.p == difference.adjusted_p == 1
     # Not 0 to 0: 600 images without a disagreement leave 0.64 points to either side (Tango, 1998).
-    assert comparison["verdict"] == [
+    assert comparison.sentences == [
         "The accuracies of one and same do not differ significantly on these 600 images: +0.00 points, 95 % interval "
         "-0.64 to +0.64, exact McNemar p = 1.0000.",
         ONCE,
     ]
-    low, high = pair["differences"]["macro_f1"]["interval"]
+    low, high = pair.differences["macro_f1"].interval
     assert -0.01 < low < 0 < high < 0.01
 
 
@@ -53,13 +55,13 @@ def disagreeing(only_first, only_second, n=50):
 
 def test_verdict_explains_an_interval_without_zero_if_the_test_shows_no_difference():
     one, other = disagreeing(0, 5)
-    assert compare({"one": one, "other": other})["verdict"][0] == (
+    assert compare({"one": one, "other": other}).sentences[0] == (
         "The accuracies of one and other do not differ significantly on these 50 images: +10.00 points, 95 % interval "
         "+2.15 to +21.36, exact McNemar p = 0.0625. The interval excludes 0, but it is an approximation. The exact "
         "test decides, because its error rate holds for any number of images."
     )
     one, other = disagreeing(0, 6)
-    verdict = compare({"one": one, "other": other, "third": one})["verdict"][0]
+    verdict = compare({"one": one, "other": other, "third": one}).sentences[0]
     assert verdict.endswith(
         "exact McNemar p = 0.0938 after Holm's correction for 3 pairs. The interval excludes 0, but it is not "
         "corrected for 3 pairs. The test is corrected, and it decides."
@@ -71,32 +73,31 @@ def test_comparison_accepts_a_split_without_images_of_a_class():
     never = results["b"].probabilities.copy()
     never[:, 2] = 0  # calls nothing an owl
     results["c"] = dataclasses.replace(results["b"], probabilities=never)
-    comparison = json.loads(json.dumps(compare(results), allow_nan=False))
-    undefined = dict.fromkeys(("precision", "recall", "f1"))
-    assert comparison["models"]["c"]["per_class"]["owl"] == undefined | {"support": 0}
-    differences = [pair["per_class"]["owl"] for pair in comparison["pairs"]]
-    assert differences == [dict.fromkeys(undefined, 0), undefined, undefined]
-    for pair in comparison["pairs"]:
-        gain = [results[pair[which]].metrics["macro_f1"] for which in ("second", "first")]
-        low, high = pair["differences"]["macro_f1"]["interval"]
-        assert low <= pair["differences"]["macro_f1"]["value"] == gain[0] - gain[1] <= high
+    comparison = compare(results)
+    undefined = ClassDifference(None, None, None)
+    assert comparison.models["c"].per_class["owl"] == ClassScores(None, None, None, support=0)
+    assert [pair.per_class["owl"] for pair in comparison.pairs] == [ClassDifference(0, 0, 0), undefined, undefined]
+    for pair in comparison.pairs:
+        gain = [results[name].metrics.macro_f1 for name in (pair.second, pair.first)]
+        low, high = pair.differences["macro_f1"].interval
+        assert low <= pair.differences["macro_f1"].value == gain[0] - gain[1] <= high
 
 
 @pytest.mark.parametrize("order", [("good", "bad"), ("bad", "good")])
 def test_a_planted_better_model_is_found_in_either_order(order):
     models = {"good": planted(0.95, seed=1), "bad": planted(0.8, seed=2)}
     comparison = compare({name: models[name] for name in order})
-    (pair,) = comparison["pairs"]
-    low, high = pair["differences"]["accuracy"]["interval"]
+    (pair,) = comparison.pairs
+    low, high = pair.differences["accuracy"].interval
     assert low > 0 if order[1] == "good" else high < 0
     found = re.fullmatch(
         r"good is more accurate than bad by ([\d.]+) points on these 600 images \(95 % interval ([\d.]+) to ([\d.]+), "
         r"exact McNemar p < 0.0001\).",
-        comparison["verdict"][0],
+        comparison.sentences[0],
     )
     value, least, most = map(float, found.groups())
     assert 0 < least < value < most
-    accuracies = [models[name].metrics["accuracy"] for name in ("good", "bad")]
+    accuracies = [models[name].metrics.accuracy for name in ("good", "bad")]
     assert value == pytest.approx(100 * (accuracies[0] - accuracies[1]), abs=0.006)
 
 
@@ -105,25 +106,25 @@ def test_interval_of_a_difference_equals_the_paired_bootstrap_of_scipy():
     found = compare_paired(labels=one.labels, predictions=(one.predictions, other.predictions))
     gain = (other.predictions == other.labels).astype(float) - (one.predictions == one.labels)
     expected = stats.bootstrap((gain,), np.mean, n_resamples=10_000, method="percentile", rng=1).confidence_interval
-    assert found["accuracy"]["value"] == pytest.approx(gain.mean())
-    np.testing.assert_allclose(found["accuracy"]["interval"], expected, atol=0.003)
-    difference = other.metrics["macro_f1"] - one.metrics["macro_f1"]
-    assert found["macro_f1"]["value"] == pytest.approx(difference)
+    assert found["accuracy"].value == pytest.approx(gain.mean())
+    np.testing.assert_allclose(found["accuracy"].interval, expected, atol=0.003)
+    difference = other.metrics.macro_f1 - one.metrics.macro_f1
+    assert found["macro_f1"].value == pytest.approx(difference)
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "balanced_accuracy"])
 def test_several_pairs_are_corrected_after_holm(metric):
     results = {"a": planted(0.9, seed=1), "b": planted(0.86, seed=2), "c": planted(0.8, seed=3)}
     comparison = compare(results)
-    assert comparison["tests"] == {
-        "accuracy": "exact McNemar", "macro_f1": "randomization test", "balanced_accuracy": "randomization test",
-        "correction": "Holm", "pairs": 3, "significance": 0.05,
-    }  # fmt: skip
-    pairs = sorted((pair["differences"][metric] for pair in comparison["pairs"]), key=lambda found: found["p"])
-    raw = [found["p"] for found in pairs]
+    swaps = "randomization test"
+    assert comparison.tests == SignificanceTests(
+        "exact McNemar", swaps, swaps, correction="Holm", pairs=3, significance=0.05
+    )
+    pairs = sorted((pair.differences[metric] for pair in comparison.pairs), key=lambda found: found.p)
+    raw = [found.p for found in pairs]
     expected = [3 * raw[0], max(3 * raw[0], 2 * raw[1]), max(3 * raw[0], 2 * raw[1], raw[2])]
-    assert [found["adjusted_p"] for found in pairs] == pytest.approx(np.minimum(expected, 1))
-    *sentences, last = comparison["verdict"]
+    assert [found.adjusted_p for found in pairs] == pytest.approx(np.minimum(expected, 1))
+    *sentences, last = comparison.sentences
     assert all("after Holm's correction for 3 pairs" in sentence for sentence in sentences)
     assert last == ONCE
 
@@ -133,18 +134,17 @@ def test_rate_of_false_differences_is_within_the_significance_level(monkeypatch)
     monkeypatch.setattr(paired, "SWAPS", 1)
     called = 0
     for seed in range(40):
-        pair = compare({"a": planted(0.8, seed=2 * seed), "b": planted(0.8, seed=2 * seed + 1)})["pairs"][0]
-        called += pair["differences"]["accuracy"]["adjusted_p"] < 0.05
+        pair = compare({"a": planted(0.8, seed=2 * seed), "b": planted(0.8, seed=2 * seed + 1)}).pairs[0]
+        called += pair.differences["accuracy"].adjusted_p < 0.05
     assert called <= 7  # 2 expected; a binomial count exceeds 7 once in 1,000 times
 
 
 def test_the_keys_are_stable(tmp_path):
-    comparison = compare({"a": planted(0.9), "b": planted(0.8)})
-    content = json.loads(save_comparison(comparison, tmp_path / "new").read_text())
-    assert content == comparison
+    compare({"a": planted(0.9), "b": planted(0.8)}).save(tmp_path)
+    content = json.loads((tmp_path / "comparison.json").read_text())
     assert set(content) == {
         "class_names", "split", "split_fingerprint", "n", "leading", "models", "pairs", "tests", "profile",
-        "verdict",
+        "sentences",
     }  # fmt: skip
     assert set(content["models"]["a"]) == {
         "accuracy", "macro_precision", "macro_recall", "macro_f1", "balanced_accuracy", "intervals", "baseline",
@@ -162,9 +162,9 @@ def test_the_keys_are_stable(tmp_path):
 
 
 def test_names_are_those_of_the_models_or_else_of_the_folders(tmp_path):
-    named = dataclasses.replace(planted(0.8), provenance=planted(0.8).provenance | {"model": "hfprobe/other"})
+    named = with_provenance(planted(0.8), model="hfprobe/other")
     assert list(load_comparable(saved(tmp_path, a=planted(0.9), b=named))) == ["simple-cnn", "other"]
-    pinned = dataclasses.replace(planted(0.8), provenance=planted(0.8).provenance | {"model": "hfprobe/third@0123abc"})
+    pinned = with_provenance(planted(0.8), model="hfprobe/third@0123abc")
     assert list(load_comparable(saved(tmp_path, a=planted(0.9), e=pinned))) == ["simple-cnn", "third"]
     assert list(load_comparable(saved(tmp_path, c=planted(0.9), d=planted(0.8)))) == ["c", "d"]
 
@@ -173,11 +173,10 @@ def renumbered(result, class_names):
     """The same evaluation by a model whose classes are in another order."""
     order = [result.class_names.index(name) for name in class_names]
     return dataclasses.replace(
-        result,
+        with_provenance(result, split_fingerprint="e" * 64),
         class_names=class_names,
         labels=np.argsort(order)[result.labels],
         probabilities=result.probabilities[:, order],
-        provenance=result.provenance | {"split_fingerprint": "e" * 64},
     )
 
 
@@ -186,9 +185,7 @@ def test_classes_in_another_order_give_the_same_comparison_to_the_last_digit(tmp
         result = planted(right, seed=seed)
         noise = np.random.default_rng(seed).random(result.probabilities.shape).astype(np.float32) / 1000
         return dataclasses.replace(
-            result,
-            probabilities=result.probabilities + noise,
-            provenance=result.provenance | {"images_fingerprint": "d" * 64, "model": f"model-{seed}"},
+            with_provenance(result, model=f"model-{seed}"), probabilities=result.probabilities + noise
         )
 
     one, other = evaluated(0.9, 1), evaluated(0.8, 2)
@@ -203,13 +200,9 @@ def test_classes_in_another_order_give_the_same_comparison_to_the_last_digit(tmp
 
 def test_classes_in_another_order_are_compared_on_the_same_images_only(tmp_path):
     one = planted(0.9, seed=1)
-    for name, fingerprints in {"none": [None, None], "other": ["a", "b"]}.items():
-        told = [{} if value is None else {"images_fingerprint": value} for value in fingerprints]
-        first = dataclasses.replace(one, provenance=one.provenance | told[0])
-        second = renumbered(dataclasses.replace(one, provenance=one.provenance | told[1]), ["owl", "cat", "dog"])
-        folders = saved(tmp_path, **{f"{name}-first": first, f"{name}-second": second})
-        with pytest.raises(InputError, match="cannot be compared, their images differ: fingerprint eeeeeeeeeeee and"):
-            load_comparable(folders)
+    second = renumbered(with_provenance(one, images_fingerprint="other"), ["owl", "cat", "dog"])
+    with pytest.raises(InputError, match="cannot be compared, their images differ: fingerprint eeeeeeeeeeee and"):
+        load_comparable(saved(tmp_path, one=one, second=second))
 
 
 def test_the_fingerprint_of_images_does_not_depend_on_the_order_of_the_classes(dataset_folder):
@@ -226,7 +219,7 @@ def test_evaluations_that_cannot_be_compared_are_refused(tmp_path):
     base = planted(0.8)
     others = {
         "split": (
-            dataclasses.replace(base, provenance=base.provenance | {"split": "validation"}),
+            with_provenance(base, split="validation"),
             "their splits differ: validation and test. Evaluate both on the same: ",
         ),
         "classes": (
@@ -235,7 +228,7 @@ def test_evaluations_that_cannot_be_compared_are_refused(tmp_path):
         ),
         "count": (planted(0.8, count=300), "their numbers of images differ: 300 and 600. "),
         "images": (
-            dataclasses.replace(base, provenance=base.provenance | {"split_fingerprint": "abc"}),
+            with_provenance(base, split_fingerprint="abc"),
             "their images differ: fingerprint abc and fingerprint ffffffffffff. ",
         ),
     }

@@ -7,10 +7,10 @@ import pytest
 
 from helpers.names import AWFUL_MODELS, AWFUL_NAMES, letters, rows, shown, texts
 from helpers.pages import Page, section_of, title_after_sorting
-from helpers.results import make_result, network_of, profile_of
+from helpers.results import make_result, network_of, profile_of, with_provenance
 from hfprobe.system.markdown import printable
-from hfprobe.tasks.compare.measure import compare, save_comparison
-from hfprobe.tasks.compare.page import write_comparison
+from hfprobe.tasks.compare.measure import compare
+from hfprobe.tasks.compare.page import save_comparison
 
 
 @pytest.fixture
@@ -19,31 +19,27 @@ def compared(tmp_path):
     results = {name: make_result(seed=seed, count=300) for seed, name in enumerate(("one", "two & co", "three"))}
     networks = {name: (1000 * number, float(number)) for number, name in enumerate(results, start=1)}
     for name, result in results.items():
-        result.provenance.update(parameters=networks[name][0], network=network_of(networks[name][0]))
+        results[name] = with_provenance(result, parameters=networks[name][0], network=network_of(networks[name][0]))
     comparison = compare(results, profile=profile_of(**networks))
-    save_comparison(comparison, tmp_path)
-    return results, comparison, write_comparison(tmp_path, results)
+    return results, comparison, save_comparison(comparison, tmp_path)
 
 
 def test_the_costs_are_on_the_page_and_in_the_table(compared):
     _, comparison, page = compared
     text, markdown = Page(page.read_text()).text, page.with_suffix(".md").read_text()
-    for number, name in enumerate(comparison["models"], start=1):
+    for number, name in enumerate(comparison.models, start=1):
         speed = f"{1000 * 64 / (40 * number):,.0f}"
         assert f"{speed}\u00a0images/s" in text
         assert f"| {name} | {speed} | " in markdown
-    for kind in ("convolution", *comparison["models"]):
+    for kind in ("convolution", *comparison.models):
         assert f"| {kind} |" in markdown
 
 
 def test_the_page_says_that_memory_was_not_measured(tmp_path):
     results = {name: make_result() for name in ("one", "two")}
-    for result in results.values():
-        result.provenance.update(parameters=1000, network=network_of(1000), run_seconds=10.0)
     profile = profile_of(network=(1000, 1.0))
-    profile["models"]["network"]["peak_memory_bytes"] = None  # on systems without /proc
-    save_comparison(compare(results, profile=profile), tmp_path)
-    page = write_comparison(tmp_path, results)
+    profile.models["network"] = dataclasses.replace(profile.models["network"], peak_memory_bytes=None)  # without /proc
+    page = save_comparison(compare(results, profile=profile), tmp_path)
     cells = re.findall(r'data-value="0">(.*?)</td>', section_of(page, "costs"))
     assert cells == ["not measured"] * 2
     assert page.with_suffix(".md").read_text().count("| not measured |") == 2
@@ -51,32 +47,31 @@ def test_the_page_says_that_memory_was_not_measured(tmp_path):
 
 def test_pareto_optimal_models_are_filled_marks(compared):
     results, comparison, page = compared
-    accuracy = [result.metrics["accuracy"] for result in results.values()]  # of the quickest first
+    accuracy = [result.metrics.accuracy for result in results.values()]  # of the quickest first
     expected = sum(value <= max(accuracy[:number], default=-1) for number, value in enumerate(accuracy))
     text = page.read_text()
     assert len(re.findall(r"<circle [^>]*class=\"beaten\"", text)) == expected
     places = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', text)]
     assert places == sorted(places)
-    assert len(places) == len(comparison["models"])
+    assert len(places) == len(comparison.models)
 
 
 def test_the_axis_of_accuracy_ends_at_100_percent(tmp_path):
     results = {name: make_result() for name in ("one", "two")}
     for name, result in results.items():
         perfect = dataclasses.replace(result, probabilities=np.eye(3, dtype=np.float32)[result.labels], mistakes={})
-        perfect.provenance.update(parameters=1, network=network_of(1))
-        results[name] = perfect
-    save_comparison(compare(results, profile=profile_of(network=(1, 1.0))), tmp_path)
-    marks = re.findall(r'text-anchor="end">([\d.]+) %</text>', write_comparison(tmp_path, results).read_text())
+        results[name] = with_provenance(perfect, parameters=1, network=network_of(1))
+    page = save_comparison(compare(results, profile=profile_of(network=(1, 1.0))), tmp_path)
+    marks = re.findall(r'text-anchor="end">([\d.]+) %</text>', page.read_text())
     assert max(map(float, marks)) == 100
 
 
 def test_names_of_models_of_the_same_accuracy_are_below_each_other(tmp_path):
     results = {name: make_result() for name in ("one", "two", "three")}
-    for number, result in enumerate(results.values(), start=1):
-        result.provenance.update(parameters=number, network=network_of(number))
-    save_comparison(compare(results, profile=profile_of(one=(1, 1.0), two=(2, 1.5), three=(3, 1.2))), tmp_path)
-    text = write_comparison(tmp_path, results).read_text()
+    for number, (name, result) in enumerate(results.items(), start=1):
+        results[name] = with_provenance(result, parameters=number, network=network_of(number))
+    profile = profile_of(one=(1, 1.0), two=(2, 1.5), three=(3, 1.2))
+    text = save_comparison(compare(results, profile=profile), tmp_path).read_text()
     heights = sorted(float(y) for y in re.findall(r'<text x="[^"]*" y="([^"]*)" text-anchor="\w+" class="name">', text))
     assert len(heights) == 3
     assert all(below - above >= 5 for above, below in pairwise(heights))
@@ -84,7 +79,7 @@ def test_names_of_models_of_the_same_accuracy_are_below_each_other(tmp_path):
 
 def test_a_browser_loads_the_comparison_without_errors_and_sorts_its_table(compared):
     results, _, page = compared
-    order = sorted(results, key=lambda name: -results[name].metrics["accuracy"])
+    order = sorted(results, key=lambda name: -results[name].metrics.accuracy)
     expected = ",".join(order).replace("&", "&amp;")
     assert title_after_sorting(page, column=1) == f"sorted {expected} 0 0"
 
@@ -92,18 +87,17 @@ def test_a_browser_loads_the_comparison_without_errors_and_sorts_its_table(compa
 def test_the_comparison_shows_its_metrics_and_the_images_that_only_one_model_classifies_correctly(tmp_path):
     results = {name: make_result(seed=seed, count=300) for seed, name in enumerate(("one", "two & co"))}
     comparison = compare(results)
-    save_comparison(comparison, tmp_path)
-    text = Page(write_comparison(tmp_path, results).read_text()).text
+    text = Page(save_comparison(comparison, tmp_path).read_text()).text
     markdown = (tmp_path / "comparison.md").read_text()
-    for said in comparison["verdict"]:
+    for said in comparison.sentences:
         assert said in text
         assert said in markdown
-    for name, model in comparison["models"].items():
+    for name, model in comparison.models.items():
         for written in (text, markdown):
             assert name in written
-            assert f"{100 * model['accuracy']:.2f}\u00a0%" in written
-    pair = comparison["pairs"][0]
-    for name, count in (("one", pair["only_first_right"]), ("two & co", pair["only_second_right"])):
+            assert f"{100 * model.accuracy:.2f}\u00a0%" in written
+    pair = comparison.pairs[0]
+    for name, count in (("one", pair.only_first_right), ("two & co", pair.only_second_right)):
         assert f"Images that only {name} classifies correctly ({count})" in text
 
 
@@ -112,12 +106,11 @@ def awful(tmp_path_factory):
     """A comparison with its costs, of two models and many classes, all with markup in their names."""
     folder = tmp_path_factory.mktemp("awful")
     results = {name: make_result(AWFUL_NAMES, seed=seed, count=200) for seed, name in enumerate(AWFUL_MODELS)}
-    for number, result in enumerate(results.values(), start=1):
-        size = 1000 * number
-        result.provenance.update(parameters=size, network=network_of(size), run_seconds=10.0 * number)
+    for number, (name, result) in enumerate(results.items(), start=1):
+        size, run = 1000 * number, {"seconds": 10.0 * number}
+        results[name] = with_provenance(result, parameters=size, network=network_of(size), run=run)
     profile = profile_of(**{name: (1000 * number, float(number)) for number, name in enumerate(AWFUL_MODELS, start=1)})
     save_comparison(compare(results, profile=profile), folder)
-    write_comparison(folder, results)
     return folder
 
 
@@ -152,14 +145,14 @@ def test_a_comparison_of_three_begins_with_the_best_model_and_a_table_of_all_dif
     for metric, name in (("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
         best = max(results, key=lambda one: results[one].metrics[metric])
         beaten = 0
-        for pair in comparison["pairs"]:
-            found = pair["differences"][metric]
-            significant = found["adjusted_p"] < 0.05 and not found["interval"][0] <= 0 <= found["interval"][1]
-            beaten += best in (pair["first"], pair["second"]) and significant
+        for pair in comparison.pairs:
+            found = pair.differences[metric]
+            significant = found.adjusted_p < 0.05 and not found.interval[0] <= 0 <= found.interval[1]
+            beaten += best in (pair.first, pair.second) and significant
         count = ["not significantly more than any", "significantly more than 1", "significantly more than each"][beaten]
         score = f"{100 * results[best].metrics[metric]:.2f} %"
         assert f"{best} has the highest {name}: {score}, {count} of the 2 other models." in text
     table = section_of(page, "differences")
     assert len(re.findall(r'<a href="#pair\d">', table)) == 3
-    for pair in comparison["pairs"]:
-        assert f"{100 * pair['differences']['accuracy']['value']:+.2f}" in table
+    for pair in comparison.pairs:
+        assert f"{100 * pair.differences['accuracy'].value:+.2f}" in table

@@ -16,6 +16,8 @@ from hfprobe.models.own_images import load_images_of
 from hfprobe.system.errors import InputError
 from hfprobe.tasks.evaluate.measure import evaluate_model
 
+NAMED = {"name": "m", "revision": "r", "dataset": "photos"}
+
 
 @pytest.fixture
 def splits(dataset_folder):
@@ -25,9 +27,7 @@ def splits(dataset_folder):
 def test_probabilities_equal_those_of_the_model_and_mistakes_are_the_misclassified_images(splits):
     torch.manual_seed(0)
     model, processor = build_model("cnn", labels=["cat", "dog"], options=find_family("cnn").recipe_options())
-    result = evaluate_model(
-        model=model.eval(), processor=processor, splits=splits, split="test", identity={"model": "m"}
-    )
+    result = evaluate_model(model=model.eval(), processor=processor, splits=splits, split="test", **NAMED)
     assert result.index.tolist() == splits.test.index.tolist()
     images = [PIL.Image.fromarray(image) for image in splits.test.images]
     pixels = processor(images, return_tensors="pt")["pixel_values"]
@@ -35,7 +35,7 @@ def test_probabilities_equal_those_of_the_model_and_mistakes_are_the_misclassifi
         expected = model(pixels).logits.softmax(-1)
     np.testing.assert_allclose(result.probabilities, expected, atol=1e-5)
     assert set(result.mistakes) == set(result.index[result.predictions != result.labels].tolist())
-    assert result.provenance["split_fingerprint"] == splits.test.fingerprint
+    assert result.provenance.split_fingerprint == splits.test.fingerprint
 
 
 def test_labels_that_do_not_match_the_dataset_are_refused(splits):
@@ -45,7 +45,7 @@ def test_labels_that_do_not_match_the_dataset_are_refused(splits):
         "Pass --classes in the order of the model, or another --dataset."
     )
     with pytest.raises(InputError, match=re.escape(expected)):
-        evaluate_model(model=model, processor=processor, splits=splits, split="test", identity={})
+        evaluate_model(model=model, processor=processor, splits=splits, split="test", **NAMED)
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,7 @@ def test_code_in_a_model_folder_is_not_run(tmp_path):
 
 
 def evaluated(splits, model, processor, **options):
-    return evaluate_model(
-        model=model.eval(), processor=processor, splits=splits, split="test", identity={"model": "m"}, **options
-    )
+    return evaluate_model(model=model.eval(), processor=processor, splits=splits, split="test", **NAMED, **options)
 
 
 def test_mirror_images_are_averaged_and_recorded(splits):
@@ -79,8 +77,8 @@ def test_mirror_images_are_averaged_and_recorded(splits):
     other = evaluated(mirrored, model, processor)
     averaged = evaluated(splits, model, processor, tta=True)
     np.testing.assert_allclose(averaged.probabilities, (plain.probabilities + other.probabilities) / 2, atol=1e-6)
-    assert averaged.provenance["test_time_augmentation"] == "mirror image"
-    assert "test_time_augmentation" not in plain.provenance
+    assert averaged.provenance.test_time_augmentation == "mirror image"
+    assert plain.provenance.test_time_augmentation is None
 
 
 def test_temperature_changes_confidences_but_no_predictions(splits):
@@ -93,7 +91,7 @@ def test_temperature_changes_confidences_but_no_predictions(splits):
     np.testing.assert_array_equal(cooler.predictions, plain.predictions)
     odds = [np.log(result.probabilities[:, 0] / result.probabilities[:, 1]) for result in (plain, cooler)]
     np.testing.assert_allclose(odds[1], odds[0] / 3, atol=1e-4)
-    assert cooler.provenance["temperature"] == 3.0
+    assert cooler.provenance.temperature == 3.0
 
 
 def write_folder(folder, names, *, count=10):
@@ -114,9 +112,9 @@ def test_a_model_is_evaluated_on_every_image_of_another_folder(tmp_path):
         processor=processor,
         splits=images.decode("all", processor=processor),
         split="all",
-        identity={"model": "m", "model_revision": "r"},
+        **NAMED,
     )
-    assert (result.metrics["n"], result.metrics["accuracy"]) == (6, 0.5)
+    assert (result.metrics.n, result.metrics.accuracy) == (6, 0.5)
     assert sorted(result.files)[0] == str(tmp_path / "cat" / "0.png")
 
 

@@ -12,10 +12,10 @@ import PIL.Image
 import pytest
 
 from helpers.pages import Page, section_of, title_after_sorting
-from helpers.results import imbalanced_result, make_result, without_images
+from helpers.results import imbalanced_result, make_result, with_provenance, without_images
 from hfprobe.system.errors import InputError
-from hfprobe.tasks.compare.measure import compare, save_comparison
-from hfprobe.tasks.compare.page import write_comparison
+from hfprobe.tasks.compare.measure import compare
+from hfprobe.tasks.compare.page import save_comparison
 from hfprobe.tasks.evaluate.page import write_report
 from hfprobe.tasks.evaluate.result import EvalResult
 
@@ -36,7 +36,7 @@ def section(report, name):
 def test_page_shows_the_metrics_and_loads_no_other_file(report):
     page = Page((report / "report.html").read_text())
     metrics = make_result().metrics
-    for share in (metrics["accuracy"], metrics["macro_f1"], metrics["per_class"]["owl"]["recall"]):
+    for share in (metrics.accuracy, metrics.macro_f1, metrics.per_class["owl"].recall):
         assert f"{100 * share:.2f}\u00a0%" in page.text
     assert "0123abcd" in page.text
     addresses = [value for _, attrs in page.tags for name, value in attrs.items() if name in ("src", "href")]
@@ -52,7 +52,7 @@ def test_page_shows_the_metrics_and_loads_no_other_file(report):
 def test_a_change_of_the_split_since_training_is_said_once_at_the_top(tmp_path):
     said = "The test split has changed since training: 80 images then, 60 now."
     result = make_result()
-    dataclasses.replace(result, provenance=result.provenance | {"split_changes": said}).save(tmp_path)
+    with_provenance(result, split_changes=said).save(tmp_path)
     page = write_report(tmp_path).read_text()
     assert page.split("<header>")[1].split("</header>")[0].count(f"<strong>{said}</strong>") == page.count(said) == 1
 
@@ -76,7 +76,7 @@ def test_gallery_shows_the_most_confident_mistakes_first(report):
 
 def test_pairs_are_counted_both_ways_and_show_their_most_confident_mistakes(report):
     result = make_result()
-    matrix = np.array(result.metrics["confusion_matrix"])
+    matrix = np.array(result.metrics.confusion_matrix)
     both = {
         f"{result.class_names[a]} and {result.class_names[b]}": matrix[a, b] + matrix[b, a]
         for a in range(3)
@@ -91,10 +91,10 @@ def test_the_reliability_diagram_has_a_dot_for_every_bin(report):
     dots = re.findall(
         r"<title>(\d+) images: mean confidence ([\d.]+).*?, accuracy ([\d.]+)", section(report, "calibration")
     )
-    assert [int(count) for count, _, _ in dots] == [row["n"] for row in metrics["reliability"]]
-    for (_, confidence, accuracy), row in zip(dots, metrics["reliability"], strict=True):
-        assert float(confidence) == pytest.approx(100 * row["confidence"], abs=0.051)
-        assert float(accuracy) == pytest.approx(100 * row["accuracy"], abs=0.051)
+    assert [int(count) for count, _, _ in dots] == [row.n for row in metrics.reliability]
+    for (_, confidence, accuracy), row in zip(dots, metrics.reliability, strict=True):
+        assert float(confidence) == pytest.approx(100 * row.confidence, abs=0.051)
+        assert float(accuracy) == pytest.approx(100 * row.accuracy, abs=0.051)
 
 
 def test_a_damaged_image_is_named(tmp_path):
@@ -137,20 +137,18 @@ def test_pages_say_that_a_class_has_no_image(tmp_path):
     assert re.search(r"owl\s+\u2013\s+\u2013\s+\u2013\s+0\s", page.text)
     assert list(csv.reader((tmp_path / "per_class_metrics.csv").open()))[-1] == ["owl", "", "", "", "0"]
     text = (tmp_path / "classification_report.txt").read_text()
-    assert re.search(rf"macro avg .* {results['one'].metrics['macro_f1']:.4f} ", text)
-    save_comparison(compare(results), tmp_path)
-    page = Page(write_comparison(tmp_path, results).read_text())
+    assert re.search(rf"macro avg .* {results['one'].metrics.macro_f1:.4f} ", text)
+    page = Page(save_comparison(compare(results), tmp_path).read_text())
     assert "No test image belongs to owl. A dash marks a score that is not defined." in page.text
     assert "| owl | \u2013 | \u2013 | \u2013 |" in (tmp_path / "comparison.md").read_text()
 
 
 def test_pages_lead_with_macro_f1_and_name_the_baseline_if_classes_are_imbalanced(tmp_path):
-    result = imbalanced_result()
-    result.provenance.update(parameters=1000, run_majority_class="dog")
+    result = with_provenance(imbalanced_result(), run={"majority_class": "dog"})
     result.save(tmp_path)
     page = Page(write_report(tmp_path).read_text())
     metrics = result.metrics
-    assert f"simple-cnn: {100 * metrics['macro_f1']:.2f}\u00a0% test macro-F1" in page.text
+    assert f"simple-cnn: {100 * metrics.macro_f1:.2f}\u00a0% test macro-F1" in page.text
     text = " ".join(page.text.split())
     assert "The classes are imbalanced: 20 to 200 images per class, and the largest has more than 1.5 times" in text
     assert "The intervals of macro-F1 and balanced accuracy come from a Bayesian bootstrap" in text
@@ -159,11 +157,10 @@ def test_pages_lead_with_macro_f1_and_name_the_baseline_if_classes_are_imbalance
         "balanced accuracy 33.33 %, accuracy 31.25 %." in text
     )
     for name in ("macro_f1", "balanced_accuracy", "accuracy"):
-        low, high = metrics["intervals"][name]
+        low, high = metrics.intervals[name]
         assert f"{metrics[name]:.2%}{low:.2%}to{high:.2%}" in text.replace(" ", "")
     results = {"one": result, "other": imbalanced_result(seed=1)}
-    save_comparison(compare(results), tmp_path)
-    path = write_comparison(tmp_path, results)
+    path = save_comparison(compare(results), tmp_path)
     compared = " ".join(Page(path.read_text()).text.split())
     assert "Difference in balanced accuracy" in compared
     assert "Macro-F1BalancedaccuracyAccuracyNLL" in compared.replace(" ", "")
@@ -178,7 +175,7 @@ def test_the_page_of_equal_classes_leads_with_accuracy_and_names_the_baseline(tm
     for one, sentence in ((result, ""), (guess, "The model is not better than the baseline. ")):
         one.save(tmp_path)
         text = " ".join(Page(write_report(tmp_path).read_text()).text.split())
-        assert f"{100 * one.metrics['accuracy']:.2f} % test accuracy" in text
+        assert f"{100 * one.metrics.accuracy:.2f} % test accuracy" in text
         assert (
             f"{sentence}Baseline: always answering cat, the most frequent class of these images, gives accuracy "
             "33.33 %, macro-F1 16.67 %." in text
@@ -196,8 +193,7 @@ def test_pages_say_which_intervals_they_show(tmp_path):
         in page
     )
     assert "3 classes have fewer than 5 images; the interval of macro-F1 can be too narrow with so few images." in page
-    save_comparison(compare({"one": result, "other": result}), tmp_path)
-    page = Page(write_comparison(tmp_path, {"one": result, "other": result}).read_text()).text
+    page = Page(save_comparison(compare({"one": result, "other": result}), tmp_path).read_text()).text
     assert "Tango's score interval" in page
     assert "Bayesian bootstrap within each class" in page
 
@@ -208,22 +204,23 @@ def test_the_page_says_that_the_temperature_stayed_at_one(tmp_path):
         (1.25, "The logits were divided by the temperature 1.250, "),
     ):
         result = make_result()
-        dataclasses.replace(result, provenance=result.provenance | {"temperature": temperature}).save(tmp_path)
+        with_provenance(result, temperature=temperature).save(tmp_path)
         assert expected in write_report(tmp_path).read_text()
 
 
 def test_provenance_shows_numbers_without_needless_digits(tmp_path):
     result = make_result()
-    values = {"parameters": 3377413, "trainable_parameters": 6405, "run_best_epoch": 20.0, "run_seconds": 2281.4}
-    dataclasses.replace(result, provenance=result.provenance | values).save(tmp_path)
+    run = {"best_epoch": 20.0, "seconds": 2281.4}
+    with_provenance(result, parameters=3377413, trainable_parameters=6405, run=run).save(tmp_path)
     write_report(tmp_path)
     shown = dict(re.findall(r"<th scope=\"row\">(.*?)</th><td>(.*?)</td>", section(tmp_path, "provenance")))
-    assert [shown[key.replace("_", " ")] for key in values] == ["3,377,413", "6,405", "20", "2281.4"]
+    names = ("parameters", "trainable parameters", "run best epoch", "run seconds")
+    assert [shown[name] for name in names] == ["3,377,413", "6,405", "20", "2281.4"]
 
 
 def test_a_dollar_sign_in_a_name_is_no_formula(tmp_path):
     result = make_result(class_names=("$\\frac$", "a$b$", "owl"))
-    dataclasses.replace(result, provenance=result.provenance | {"model": "runs/$x_{$"}).save(tmp_path)
+    with_provenance(result, model="runs/$x_{$").save(tmp_path)
     assert "$\\frac$" in write_report(tmp_path).read_text()
 
 
@@ -281,8 +278,8 @@ def test_reporting_never_imports_torch(report, tmp_path):
 
 
 def test_a_browser_loads_the_page_without_errors_and_sorts_its_table(report):
-    per_class = make_result().metrics["per_class"]
-    order = sorted(per_class, key=lambda name: -per_class[name]["f1"])
+    per_class = make_result().metrics.per_class
+    order = sorted(per_class, key=lambda name: -per_class[name].f1)
     assert title_after_sorting(report / "report.html", column=3) == f"sorted {','.join(order)} 0 0"
 
 
@@ -304,7 +301,7 @@ def test_the_page_names_identical_images_and_what_is_left_out(tmp_path):
         "identical_images": ["Identical files in two splits: 1 of the 60 <test> images."],
         "image_counts": {"test": [20, 20, 20]},
     }
-    dataclasses.replace(result, provenance=result.provenance | told).save(tmp_path)
+    with_provenance(result, **told).save(tmp_path)
     page = write_report(tmp_path).read_text()
     assert "<li>class that the model does not have (1): <bdi>3 images (wolf 3)</bdi></li>" in page
     assert page.count("Identical files in two splits: 1 of the 60 &lt;test&gt; images.") == 1

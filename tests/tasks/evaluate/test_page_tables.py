@@ -18,9 +18,9 @@ def test_tables_hold_the_metrics(tmp_path):
     assert [row["class"] for row in rows] == ["cat", "dog", "owl"]
     for row in rows:
         for key in ("precision", "recall", "f1"):
-            assert float(row[key]) == pytest.approx(metrics["per_class"][row["class"]][key], abs=1e-6)
+            assert float(row[key]) == pytest.approx(getattr(metrics.per_class[row["class"]], key), abs=1e-6)
     text = (tmp_path / "classification_report.txt").read_text()
-    assert f"{metrics['accuracy']:.4f}" in text
+    assert f"{metrics.accuracy:.4f}" in text
     assert "macro avg" in text
 
 
@@ -47,7 +47,7 @@ def test_pandas_reads_every_class_name_as_it_is_and_a_spreadsheet_finds_no_formu
     assert not [cell for cell in table["class"] if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d"))]
     assert table["class"].str.removeprefix("'").tolist() == list(names)
     for key in ("precision", "recall", "f1", "support"):
-        expected = [scores[key] for scores in result.metrics["per_class"].values()]
+        expected = [getattr(scores, key) for scores in result.metrics.per_class.values()]
         np.testing.assert_allclose(table[key].to_numpy(), expected, atol=1e-6)
 
 

@@ -1,16 +1,18 @@
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from helpers.processes import growth_and_imports
+from helpers.results import saved_results
 from hfprobe.models import build_model, find_family
 from hfprobe.system.errors import InputError
 from hfprobe.tasks.profile import measure as profiling
 from hfprobe.tasks.profile import timing
-from hfprobe.tasks.profile.measure import name_models, profile_models, save_profile
-from hfprobe.tasks.profile.page import write_profile
-from hfprobe.tasks.profile.result import load_profile
+from hfprobe.tasks.profile.measure import name_models, profile_models
+from hfprobe.tasks.profile.page import render_summary, write_profile
+from hfprobe.tasks.profile.result import Profile
 
 
 def save_model(folder, *, name="cnn", **options):
@@ -39,30 +41,30 @@ def profiled(tmp_path_factory):
             patch.setattr(find_family(name), "profile_batch_size", size)
         patch.setattr(profiling, "preferred_precision", lambda device: ("bf16", "the test says so"))
         profile = profile_models(folders, batch_sizes=[1], rounds=5, seconds=0.001, trace_dir=folder)
-    save_profile(profile, folder)
+    profile.save(folder)
     return folder, profile
 
 
 def test_profile_equals_independently_computed_values(profiled):
     folder, profile = profiled
-    cnn, probe = profile["models"]["simple-cnn"], profile["models"]["linear-probe"]
+    cnn, probe = profile.models["simple-cnn"], profile.models["linear-probe"]
     weights = 3 * 64 * 9 + 64 * 128 * 9 + 128 * 256 * 9 + 4096 * 512 + 512 * 2
-    assert cnn["network"]["parameters"] == cnn["trainable_parameters"] == weights + 3 * (64 + 128 + 256) + 512 + 2
-    assert probe["trainable_parameters"] == 2 * 256 + 2
-    assert cnn["disk_bytes"] == (folder / "a" / "model.safetensors").stat().st_size > 4 * cnn["network"]["parameters"]
+    assert cnn.network.parameters == cnn.trainable_parameters == weights + 3 * (64 + 128 + 256) + 512 + 2
+    assert probe.trainable_parameters == 2 * 256 + 2
+    assert cnn.disk_bytes == (folder / "a" / "model.safetensors").stat().st_size > 4 * cnn.network.parameters
     # Output positions times weights a position, layer by layer.
     macs = 3 * 64 * 9 * 32**2 + 64 * 128 * 9 * 16**2 + 128 * 256 * 9 * 8**2 + 4096 * 512 + 512 * 2
-    assert cnn["macs"] == macs
-    assert probe["macs"] > 10**7
+    assert cnn.macs == macs
+    assert probe.macs > 10**7
     for model in (cnn, probe):
-        assert set(model["batches"]) == {"1", "2", "4"}
-        assert all(batch["n"] >= 5 for batch in model["batches"].values())
-        kinds = model["operators"]["kinds"]
+        assert set(model.batches) == {1, 2, 4}
+        assert all(batch.n >= 5 for batch in model.batches.values())
+        kinds = model.operators.kinds
         for what in ("time", "memory"):
-            assert sum(shares[what] for shares in kinds.values()) == pytest.approx(1)
-        assert kinds["convolution"]["time"] > 0  # its rank depends on what else the machine does
+            assert sum(getattr(shares, what) for shares in kinds.values()) == pytest.approx(1)
+        assert kinds["convolution"].time > 0  # its rank depends on what else the machine does
         # Weights and the largest pair of activations are the least it can take.
-        assert model["peak_memory_bytes"] > 4 * model["network"]["parameters"]
+        assert model.peak_memory_bytes > 4 * model.network.parameters
     assert json.loads((folder / "trace-simple-cnn.json").read_text())["traceEvents"]
 
 
@@ -73,55 +75,46 @@ def test_memory_is_measured_after_every_import(profiled):
 
 def test_the_keys_of_a_profile_are_stable(profiled):
     folder, profile = profiled
-    assert load_profile(folder) == profile
-    assert set(profile) == {
+    assert Profile.load(folder) == profile
+    content = json.loads((folder / "profile.json").read_text())
+    assert set(content) == {
         "models", "device", "memory_of", "hardware", "versions", "load_average", "rounds", "warmup_steps",
     }  # fmt: skip
-    assert set(profile["models"]["simple-cnn"]) == {
+    assert set(content["models"]["simple-cnn"]) == {
         "folder", "run", "network", "trainable_parameters", "macs", "disk_bytes",
         "own_batch_size", "peak_memory_bytes", "operators", "batches", "bf16",
     }  # fmt: skip
-    assert set(profile["models"]["simple-cnn"]["batches"]["1"]) == {"n", "latency_ms", "throughput"}
+    assert set(content["models"]["simple-cnn"]["batches"]["1"]) == {"n", "latency_ms", "throughput"}
 
 
 def test_table_shows_the_measured_values(profiled):
     folder, profile = profiled
-    text = write_profile(folder).read_text()
-    for name, model in profile["models"].items():
-        assert (
-            f"| {name} | {' x '.join(map(str, model['network']['input']))} | {model['network']['parameters']:,} "
-            in text
-        )
-        for size, batch in model["batches"].items():
-            own = " (default)" if int(size) == model["own_batch_size"] else ""
-            assert re.search(rf"\| {name} \| {size}{re.escape(own)} \| .*\| {batch['n']} \|", text)
+    text = write_profile(profile, folder).read_text()
+    for name, model in profile.models.items():
+        assert f"| {name} | {' x '.join(map(str, model.network.input))} | {model.network.parameters:,} " in text
+        for size, batch in model.batches.items():
+            own = " (default)" if size == model.own_batch_size else ""
+            assert re.search(rf"\| {name} \| {size}{re.escape(own)} \| .*\| {batch.n} \|", text)
     for image in re.findall(r"!\[.+\]\((.+)\)", text):
         assert (folder / image).read_bytes().startswith(b"\x89PNG")
 
 
 def test_both_precisions_are_measured_where_the_machine_has_units(profiled):
     folder, profile = profiled
-    text = write_profile(folder).read_text()
-    for name, model in profile["models"].items():
-        found = model["bf16"]
-        own = model["batches"][str(model["own_batch_size"])]
-        assert set(found) == {"batch", "speedup", "images", "differing", "of", "accuracy", "best"}
-        assert found["of"] == "noise"  # these models were not trained on anything
-        assert found["speedup"] == found["batch"]["throughput"]["median"] / own["throughput"]["median"]
-        best = {"bf16": "bfloat16", "fp32": "float32"}[found["best"]]
-        answers = f"{found['differing']} of {found['images']} images of random noise"
-        cells = f"{found['speedup']:.2f} | {answers} | not measured | {best} |"
+    text = write_profile(profile, folder).read_text()
+    for name, model in profile.models.items():
+        found, own = model.bf16, model.batches[model.own_batch_size]
+        assert found.answers.of == "noise"  # these models were not trained on anything
+        assert found.speedup == found.batch.throughput.median / own.throughput.median
+        best = {"bf16": "bfloat16", "fp32": "float32"}[found.best]
+        answers = f"{found.answers.differing} of {found.answers.images} images of random noise"
+        cells = f"{found.speedup:.2f} | {answers} | not measured | {best} |"
         assert re.search(rf"\| {name} \| .* \| {re.escape(cells)}\n", text)
-    content = json.loads((folder / "profile.json").read_text())
-    for model in content["models"].values():
-        model["bf16"] |= {"of": "validation", "accuracy": {"value": 0.001, "interval": [-0.002, 0.004]}}
-    (folder / "profile.json").write_text(json.dumps(content))
-    assert re.search(r"of \d+ validation images \| \+0\.10 \(-0\.20 to \+0\.40\) \|", write_profile(folder).read_text())
-    for model in content["models"].values():
-        model["bf16"] = None
-    (folder / "profile.json").write_text(json.dumps(content))
-    assert "bfloat16" not in write_profile(folder).read_text()
-    save_profile(profile, folder)
+    compared = saved_results()["profile.json"]
+    text = render_summary(compared)
+    assert "| 3 of 1,000 validation images | +0.10 (-0.20 to +0.40) | bfloat16 |" in text
+    compared.models["two"] = replace(compared.models["two"], bf16=None)
+    assert "bfloat16" not in render_summary(compared)
 
 
 def test_names_are_shortened_if_they_stay_distinct(tmp_path):

@@ -4,8 +4,10 @@ import torch
 
 from helpers.runs import small_config
 from hfprobe.models.loading import load_model
+from hfprobe.statistics.paired import Difference
 from hfprobe.tasks.profile import precisions
 from hfprobe.tasks.profile.precisions import choose_precision, compare_answers
+from hfprobe.tasks.profile.result import Answers
 from hfprobe.training.start import run_training
 
 
@@ -35,24 +37,17 @@ def test_answers_are_compared_on_the_validation_images_of_the_run(model_folder, 
     monkeypatch.setattr(precisions, "make_step", make_step)
     found = compare_answers(model, processor, name="simple-cnn")
     assert sum(taken) == 2 * len(split)
-    assert {key: found[key] for key in ("images", "differing", "of")} == {
-        "images": len(split), "differing": len(taken) // 2, "of": "validation",
-    }  # fmt: skip
+    assert found == Answers(len(split), differing=len(taken) // 2, of="validation", accuracy=found.accuracy)
     firsts = np.array(split.labels[:: precisions.BATCH_SIZE])
     gained = (firsts == model.config.num_labels - 1).sum() - (firsts == 0).sum()
-    assert found["accuracy"]["value"] == pytest.approx(gained / len(split))
+    assert found.accuracy.value == pytest.approx(gained / len(split))
 
 
 def test_answers_of_a_model_without_its_dataset_are_compared_on_noise(model_folder, dataset_folder, caplog):
     model, processor = load_model(model_folder)
     model.config.run["dataset"] = str(dataset_folder / "moved")
     found = compare_answers(model, processor, name="simple-cnn")
-    assert found == {
-        "images": precisions.NOISE_ANSWERS,
-        "differing": found["differing"],
-        "of": "noise",
-        "accuracy": None,
-    }
+    assert found == Answers(precisions.NOISE_ANSWERS, found.differing, of="noise", accuracy=None)
     expected = "The validation images of simple-cnn are not here, so noise is classified: The dataset of this model, "
     assert caplog.messages[-1].startswith(expected)
 
@@ -72,5 +67,5 @@ def test_answers_of_a_model_without_its_dataset_are_compared_on_noise(model_fold
     ],
 )
 def test_bfloat16_is_best_if_it_is_clearly_faster_and_gives_the_same_answers(speedup, differing, interval, best):
-    accuracy = interval and {"interval": list(interval)}
-    assert choose_precision(speedup, {"differing": differing, "accuracy": accuracy}) == best
+    accuracy = interval and Difference(0.0, interval, p=1.0)
+    assert choose_precision(speedup, Answers(1000, differing, of="validation", accuracy=accuracy)) == best

@@ -98,18 +98,18 @@ def test_models_are_timed_in_turn_and_every_step_is_counted():
     found = time_in_turn(steps, rounds=6, seconds=0, device=CPU)
     assert "".join(order) == "a" * 10 + "b" * 10 + "c" * 10 + "abcbcacab" * 2
     for result in found.values():
-        assert result["n"] == 6
-        assert result["latency_ms"]["p50"] <= result["latency_ms"]["p95"]
-        assert result["throughput"]["min"] <= result["throughput"]["median"] <= result["throughput"]["max"]
+        assert result.n == 6
+        assert result.latency_ms.p50 <= result.latency_ms.p95
+        assert result.throughput.min <= result.throughput.median <= result.throughput.max
 
 
 def test_throughput_and_latency_are_correct_for_a_known_clock(monkeypatch):
     clock = iter(range(10_000))
     monkeypatch.setattr(measurements.time, "perf_counter", lambda: next(clock) / 1000)  # each step takes 1 ms
     found = time_in_turn({("a", 8): lambda: None}, rounds=5, seconds=0.003, device=CPU)["a", 8]
-    assert found["n"] == 5 * 3
-    assert found["latency_ms"] == {"p50": pytest.approx(1), "p95": pytest.approx(1)}
-    assert found["throughput"] == {key: pytest.approx(8000) for key in ("median", "min", "max")}
+    assert found.n == 5 * 3
+    assert vars(found.latency_ms) == {"p50": pytest.approx(1), "p95": pytest.approx(1)}
+    assert vars(found.throughput) == {key: pytest.approx(8000) for key in ("median", "min", "max")}
 
 
 def test_kind_of_an_operator_is_that_of_its_outermost_caller():
