@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from hfprobe.system.errors import InputError, first_line, shorten
 from hfprobe.system.files import write_json
@@ -44,17 +44,13 @@ def read_record(kind: type[Record], path: Path, *, what: str, remedy: str) -> Re
     Raises:
         InputError: the file cannot be read, or does not hold such a record.
     """
-    try:
-        return _fit(json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse), kind, "")
+    try:  # NaN and infinity, which are not JSON, are strings and thereby no numbers
+        return _fit(json.loads(path.read_text(encoding="utf-8"), parse_constant=str), kind, "")
     except OSError as error:
         found = f"'{shorten(path.parent)}' holds no {what} ({path.name}: {error.strerror})"
         raise InputError(f"{found}. {remedy}") from error
     except (ValueError, RecursionError, OverflowError) as error:
         raise InputError(f"The {what} '{shorten(path)}' is damaged: {first_line(error)}. {remedy}") from error
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
 
 
 @cache
