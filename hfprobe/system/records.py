@@ -25,6 +25,8 @@ def write_record(path: Path, record: Any) -> None:
 
 def to_json(value: Any) -> Any:
     """A dataclass and all that it contains as dicts, lists and plain values."""
+    if value is None or isinstance(value, str | int | float):  # first, because most values are
+        return value
     if is_dataclass(value):
         return {field.name: to_json(getattr(value, field.name)) for field in fields(value) if field.compare}
     if isinstance(value, Mapping):
@@ -92,6 +94,8 @@ def _fit(value: Any, wanted: Any, where: str, or_null: str = "") -> Any:
             return {inner[0](key): _fit(item, inner[1], f"{start}{key}") for key, item in value.items()}
     elif kind in (list, tuple):
         types = inner if kind is tuple else inner * len(value) if isinstance(value, list) else ()
+        if isinstance(value, list) and inner in ((int,), (str,)) and set(map(type, value)) <= set(inner):
+            return value  # a confusion matrix may have a million numbers
         if isinstance(value, list) and len(value) == len(types):
             return kind([_fit(*pair, f"{start}{at}") for at, pair in enumerate(zip(value, types, strict=True))])
         allowed += f" of {len(inner)}" * (kind is tuple)
