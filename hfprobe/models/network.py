@@ -1,11 +1,11 @@
-"""What the inference cost of a model depends on."""
+"""What results record of a model: its network, on which the inference cost depends, and its training."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hfprobe.models import family_of
 
@@ -46,3 +46,8 @@ def describe_network(model: PreTrainedModel, *, side: int) -> Network:
         parameters=model.num_parameters(),
         tensors=hashlib.sha256(json.dumps(tensors).encode()).hexdigest(),
     )
+
+
+def training_of(model: PreTrainedModel) -> dict[str, Any]:
+    """How a model was trained, from its config: without which images are in each part, which results do not repeat."""
+    return {name: value for name, value in getattr(model.config, "run", {}).items() if name != "membership"}

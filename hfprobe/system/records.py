@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from hfprobe.system.errors import InputError, first_line, shorten
 from hfprobe.system.files import write_json
@@ -25,6 +25,8 @@ def write_record(path: Path, record: Any) -> None:
 
 def to_json(value: Any) -> Any:
     """A dataclass and all that it contains as dicts, lists and plain values."""
+    if value is None or isinstance(value, str | int | float):  # first, because most values are
+        return value
     if is_dataclass(value):
         return {field.name: to_json(getattr(value, field.name)) for field in fields(value) if field.compare}
     if isinstance(value, Mapping):
@@ -44,17 +46,13 @@ def read_record(kind: type[Record], path: Path, *, what: str, remedy: str) -> Re
     Raises:
         InputError: the file cannot be read, or does not hold such a record.
     """
-    try:
-        return _fit(json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse), kind, "")
+    try:  # NaN and infinity, which are not JSON, are strings and thereby no numbers
+        return _fit(json.loads(path.read_text(encoding="utf-8"), parse_constant=str), kind, "")
     except OSError as error:
         found = f"'{shorten(path.parent)}' holds no {what} ({path.name}: {error.strerror})"
         raise InputError(f"{found}. {remedy}") from error
     except (ValueError, RecursionError, OverflowError) as error:
         raise InputError(f"The {what} '{shorten(path)}' is damaged: {first_line(error)}. {remedy}") from error
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
 
 
 @cache
@@ -96,6 +94,8 @@ def _fit(value: Any, wanted: Any, where: str, or_null: str = "") -> Any:
             return {inner[0](key): _fit(item, inner[1], f"{start}{key}") for key, item in value.items()}
     elif kind in (list, tuple):
         types = inner if kind is tuple else inner * len(value) if isinstance(value, list) else ()
+        if isinstance(value, list) and inner in ((int,), (str,)) and set(map(type, value)) <= set(inner):
+            return value  # a confusion matrix may have a million numbers
         if isinstance(value, list) and len(value) == len(types):
             return kind([_fit(*pair, f"{start}{at}") for at, pair in enumerate(zip(value, types, strict=True))])
         allowed += f" of {len(inner)}" * (kind is tuple)

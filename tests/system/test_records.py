@@ -69,7 +69,8 @@ def test_a_file_with_one_wrong_value_is_refused_in_one_line(name, tmp_path):
     text = (tmp_path / name).read_text()
     damaged = [(json.dumps(content), said) for content, said in wrong_files(record_of(RESULTS[name]))]
     assert len(damaged) > 20
-    damaged += [(text[:-3], ""), ("", ""), ("[]", "it is []; allowed: a JSON object. "), ("NaN", "NaN is not JSON. ")]
+    damaged += [(text[:-3], ""), ("", ""), ("[]", "it is []; allowed: a JSON object. ")]
+    damaged += [("NaN", "it is 'NaN'; allowed: a JSON object. ")]
     for wrong, said in damaged:
         (tmp_path / name).write_text(wrong)
         with pytest.raises(InputError, match=re.escape(f"is damaged: {said}")) as caught:

@@ -16,7 +16,7 @@ from hfprobe.data.splits.images import Images, Splits
 from hfprobe.models import class_names_of, family_of
 from hfprobe.models.changes import find_changes
 from hfprobe.models.inference import BATCH_SIZE, calibration_temperature
-from hfprobe.models.network import describe_network
+from hfprobe.models.network import describe_network, training_of
 from hfprobe.system import provenance
 from hfprobe.system.errors import InputError
 from hfprobe.system.machine import find_device
@@ -128,7 +128,7 @@ def evaluate_model(
         provenance=Provenance(
             model=name,
             model_revision=revision,
-            run={key: value for key, value in getattr(model.config, "run", {}).items() if key != "membership"},
+            run=training_of(model),
             facts=family.describe(model),
             network=describe_network(model, side=input_size(processor)),
             parameters=model.num_parameters(),

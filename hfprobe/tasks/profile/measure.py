@@ -12,7 +12,7 @@ import torch
 from hfprobe.data.pixels.transforms import input_size
 from hfprobe.models import family_of
 from hfprobe.models.loading import load_model
-from hfprobe.models.network import describe_network
+from hfprobe.models.network import describe_network, training_of
 from hfprobe.system import provenance
 from hfprobe.system.errors import InputError, MachineError, first_line
 from hfprobe.system.machine import find_device
@@ -87,7 +87,7 @@ def profile_models(
         trace = trace_dir / f"trace-{name.replace('/', '-')}.json"
         described[name] = ProfiledModel(
             folder=folders[name].name,
-            run={key: value for key, value in getattr(model.config, "run", {}).items() if key != "membership"},
+            run=training_of(model),
             network=describe_network(model, side=sides[name]),
             trainable_parameters=model.num_parameters(only_trainable=True),
             macs=macs[name],

@@ -6,6 +6,7 @@ import pytest
 
 from helpers.processes import growth_and_imports
 from helpers.results import saved_results
+from hfprobe.data.splits.membership import BITS, PARTS
 from hfprobe.models import build_model, find_family
 from hfprobe.system.errors import InputError
 from hfprobe.tasks.profile import measure as profiling
@@ -18,6 +19,8 @@ from hfprobe.tasks.profile.result import Profile
 def save_model(folder, *, name="cnn", **options):
     options = find_family(name).recipe_options(**options)
     model, processor = build_model(name, labels=["cat", "dog"], options=options)
+    part = {"own": False, "images": 1, "digest": "0" * (BITS // 4), "sample": []}
+    model.config.run = {"seed": 3, "dataset": str(folder / "moved"), "membership": dict.fromkeys(PARTS, part)}
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
@@ -76,6 +79,7 @@ def test_memory_is_measured_after_every_import(profiled):
 def test_the_keys_of_a_profile_are_stable(profiled):
     folder, profile = profiled
     assert Profile.load(folder) == profile
+    assert profile.models["simple-cnn"].run == {"seed": 3, "dataset": str(folder / "a" / "moved")}  # as an evaluation
     content = json.loads((folder / "profile.json").read_text())
     assert set(content) == {
         "models", "device", "memory_of", "hardware", "versions", "load_average", "rounds", "warmup_steps",
@@ -104,7 +108,7 @@ def test_both_precisions_are_measured_where_the_machine_has_units(profiled):
     text = write_profile(profile, folder).read_text()
     for name, model in profile.models.items():
         found, own = model.bf16, model.batches[model.own_batch_size]
-        assert found.answers.of == "noise"  # these models were not trained on anything
+        assert found.answers.of == "noise"  # the images of the training are not there
         assert found.speedup == found.batch.throughput.median / own.throughput.median
         best = {"bf16": "bfloat16", "fp32": "float32"}[found.best]
         answers = f"{found.answers.differing} of {found.answers.images} images of random noise"
