@@ -29,7 +29,6 @@ from hfprobe.data.sources.class_folders import (
     subfolders,
 )
 from hfprobe.data.sources.columns import standard_splits
-from hfprobe.data.sources.file_kinds import is_system_folder
 from hfprobe.data.sources.split_names import standard_name
 from hfprobe.data.sources.table_folders import Found, describe_lacking, find_tables, load_table, load_tables
 from hfprobe.data.sources.tables import TABLE_ENDINGS
@@ -66,20 +65,13 @@ def load_local(place: Path, data: DataArguments, *, whole: bool = False) -> Foun
 
 
 def _load_zip(file: Path, data: DataArguments, *, whole: bool) -> Found:
-    """The dataset in a zip file. If all of its files are in one folder, it stands for that folder."""
-    top = unpack(file)
-    inside = [found for found in top.iterdir() if not is_system_folder(found.name)]
-    is_only = len(inside) == 1 and inside[0].is_dir() and inside[0].name not in (data.classes or ())
-    folder = inside[0] if is_only else top
+    """The dataset in a zip file."""
     try:
-        found = load_local(folder, data, whole=whole)
+        return load_local(unpack(file), data, whole=whole)
     except InputError as error:
         text = name_zip(str(error), file)
         names_inside = re.search(rf"--dataset '?{re.escape(str(file))}/", text)
         raise InputError(text + " Unpack the zip file first." * bool(names_inside)) from error
-    if folder != top:
-        add_left_out(found.left_out, list_loose(top))
-    return found
 
 
 def _load_folder(folder: Path, data: DataArguments, *, whole: bool) -> Found:
