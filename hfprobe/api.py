@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 IMAGE_SETTINGS = ("dataset", "classes", "max_train_samples", "max_eval_samples", "split_seed", *IDENTITY)
 
 
-@settings_instead_of_flags()
+@settings_instead_of_flags(split_seed="seed")
 @quiet_bars()
 def load_images(
     dataset: str | Path | Dataset | DatasetDict | pd.DataFrame | tuple[Any, Any] = DEFAULT_DATASET,
