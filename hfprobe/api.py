@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 IMAGE_SETTINGS = [name for name, row in rows_of(DataArguments).items() if row.group != AUGMENTATION]
 
 
-@settings_instead_of_flags()
+@settings_instead_of_flags(split_seed="seed")
 @quiet_bars()
 def load_images(
     dataset: str | Path | Dataset | DatasetDict | pd.DataFrame | tuple[Any, Any] = DEFAULT_DATASET,

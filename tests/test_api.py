@@ -260,7 +260,7 @@ def test_images_are_loaded_whatever_the_precision_of_the_environment(dataset_fol
         ({"group_by": "colour"}, "group_by is 'colour'; allowed: folder, prefix, or none."),
         ({"seed": 0.5}, "seed is 0.5; allowed: a whole number."),
         ({"seed": None}, "seed is None; allowed: a whole number."),
-        ({"seed": -1}, "split_seed is -1; allowed: 0 to 4,294,967,295"),
+        ({"seed": -1}, "seed is -1; allowed: 0 to 4,294,967,295"),
         ({"classes": "cat"}, "classes is 'cat'; allowed: a list of strings"),
         ({"classes": ["cat"]}, "classes names only cat; allowed: two classes or more."),
         ({"epochs": 3}, "Unknown setting 'epochs' of images. Allowed: dataset_config, train_split"),

@@ -98,16 +98,24 @@ _FLAG = re.compile(r"(?<![\w-])--(\w+)")
 
 
 @contextlib.contextmanager
-def settings_instead_of_flags() -> Iterator[None]:
-    """Name settings in errors as Python spells them, `output_dir` instead of `--output_dir`, except in commands."""
+def settings_instead_of_flags(**renamed: str) -> Iterator[None]:
+    """Name settings in errors as Python spells them, `output_dir` instead of `--output_dir`, except in commands.
+
+    Args:
+        renamed: flag -> parameter, where they have different names.
+    """
+
+    def spell(words: str) -> str:
+        return _FLAG.sub(lambda flag: renamed.get(flag[1], flag[1]), words)
+
     try:
         yield
     except CommandError as error:
         text, found, end = str(error), [], 0
         for command in _COMMAND.finditer(text):
-            found += [_FLAG.sub(r"\1", text[end : command.start()]), command[0]]
+            found += [spell(text[end : command.start()]), command[0]]
             end = command.end()
-        error.args = ("".join([*found, _FLAG.sub(r"\1", text[end:])]),)
+        error.args = ("".join([*found, spell(text[end:])]),)
         raise
 
 
