@@ -37,6 +37,12 @@ def test_the_contributing_guide_explains_every_marker():
     assert not [marker for marker in markers if f"| `{marker}` |" not in text]
 
 
+def test_the_tests_that_run_with_the_oldest_versions_exist():
+    named = re.findall(r"tests/[\w/.]+", (ROOT / ".ci" / "oldest").read_text())
+    assert len(named) > 10
+    assert not [name for name in named if not (ROOT / name).exists()]
+
+
 def test_setup_declares_what_the_package_imports():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
