@@ -15,6 +15,7 @@ from hfprobe.data.pixels.image_files import MAX_PIXELS
 from hfprobe.data.splits.images import Images
 from hfprobe.models import class_names_of
 from hfprobe.models.own_images import load_images_of
+from hfprobe.models.passport import Passport
 from hfprobe.settings.values import check_value
 from hfprobe.system.errors import InputError, settings_instead_of_flags, shorten
 from hfprobe.system.files import check_writable, replace_together
@@ -144,7 +145,8 @@ class Model:
         """
         folder = Path(folder)
         check_writable(folder, flag="folder")
-        trained = getattr(self.model.config, "run", {}).get("dataset")
+        passport = Passport.of(self.model)
+        trained = None if passport is None else passport.dataset
         for dataset in (trained, self.images.arguments.dataset if self.images else None):
             check_places(folder, flag="folder", dataset=dataset)
         if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file():

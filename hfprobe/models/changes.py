@@ -3,59 +3,59 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Any
 
-from hfprobe.data.arguments import IDENTITY, is_moved, same_dataset
+from hfprobe.data.arguments import is_moved, same_dataset
 from hfprobe.data.splits.images import Images
-from hfprobe.data.splits.membership import add_up
+from hfprobe.data.splits.membership import Membership, add_up
+from hfprobe.models.passport import Passport
 from hfprobe.system.errors import InputError, shorten
 
 SEEN = ("train", "validation")
 REMEDY = "pass a folder of images that it has not seen: --dataset <folder> --split all"
 
 
-def find_changes(run: dict[str, Any], images: Images, *, split: str) -> str:
+def find_changes(passport: Passport | None, images: Images, *, split: str) -> str:
     """What has changed in a split since the training of a model: a sentence; "" for nothing.
 
     Of a dataset other than the model's own nothing is known, unless it consists of parts of it.
 
     Args:
-        run: what the config of the model says of its training.
+        passport: of the model.
         split: the part of `images` that is to be evaluated.
 
     Raises:
         InputError: there are images among them that the model was trained or selected on, or there may be.
     """
-    before, now = run.get("membership"), images.membership
-    if not before:  # not a model of a run
+    if passport is None or passport.membership is None:  # not a model of a run
         return ""
+    before, now = passport.membership, images.membership
     was, found = before.get(split, before["test"]), now[split]
-    same = found["digest"] == was["digest"]
-    if same and found["sample"] == was["sample"]:
+    same = found.digest == was.digest
+    if same and found.sample == was.sample:
         return ""
-    dataset, own = images.arguments.dataset, run.get("dataset", "")
+    dataset, own = images.arguments.dataset, passport.dataset
     named = f"images of '{shorten(dataset)}'"
     is_own = split != "all" and (same_dataset(dataset, own) or is_moved(dataset, own))
-    if is_own and found["own"] != was["own"]:
+    if is_own and found.own != was.own:
         raise InputError(
             f"The {split} {named} were {_origin(was)} when this model was trained, and today they are "
             f"{_origin(found)}, so some of them may have been training images. Restore the dataset, or {REMEDY}."
         )
     # Other images may have the same names and sizes; their content says so. The default dataset has no sample.
-    known = {entry for part in before.values() for entry in part["sample"]}
-    is_known = not known or any(known & set(part["sample"]) for part in now.values())
+    known = {entry for part in before.values() for entry in part.sample}
+    is_known = not known or any(known & set(part.sample) for part in now.values())
     if (is_own or is_known) and not same:
-        _check_parts(run, images, split=split, named=named)
+        _check_parts(passport, before, images, split=split, named=named)
     if not is_own:
         _check_not_seen(before, found, split=split, dataset=dataset)
         return ""
-    if not found["own"]:
+    if not found.own:
         raise InputError(
             f"The {named} have changed since this model was trained. Its {split} images were drawn from them, so some "
             f"of today's {split} images may have been training images. Restore the images, or {REMEDY}."
         )
-    difference = f"{was['images']:,} images then, {found['images']:,} now"
-    if was["images"] == found["images"]:
+    difference = f"{was.images:,} images then, {found.images:,} now"
+    if was.images == found.images:
         difference += ", with other files or labels"
     others = [name for name in SEEN if name != split]
     if add_up(before[name] for name in others) != add_up(now[name] for name in others):
@@ -66,37 +66,36 @@ def find_changes(run: dict[str, Any], images: Images, *, split: str) -> str:
     return f"The {split} split has changed since training: {difference}."
 
 
-def _check_parts(run: dict[str, Any], images: Images, *, split: str, named: str) -> None:
+def _check_parts(passport: Passport, before: dict[str, Membership], images: Images, *, split: str, named: str) -> None:
     """Raise InputError for images that are those of the training, or some parts of them, divided in another way."""
-    before, now = run["membership"], images.membership
+    now = images.membership
     total = add_up(now.values())
     if split != "all" and total == add_up(before.values()):
-        how = " ".join(
-            [f"seed {run.get('split_seed')}", *(f"--{name} {run[name]}" for name in IDENTITY if name in run)]
-        )
+        settings = (f"--{name} {value}" for name, value in passport.images.items())
+        how = " ".join([f"seed {passport.split_seed}", *settings])
         raise InputError(
             f"The {named} are divided in another way than when this model was trained, so some of the {split} images "
             f"may have been training images. Divide them as then, with {how}, or {REMEDY}."
         )
     for parts in (parts for count in range(1, 4) for parts in combinations(before, count) if set(parts) & set(SEEN)):
-        if add_up(before[name] for name in parts) in (total, now[split]["digest"]):
+        if add_up(before[name] for name in parts) in (total, now[split].digest):
             raise InputError(
                 f"The {named} are those of this model's training ({', '.join(parts)}). To evaluate it, {REMEDY}."
             )
 
 
-def _check_not_seen(before: dict[str, Any], found: dict[str, Any], *, split: str, dataset: str) -> None:
+def _check_not_seen(before: dict[str, Membership], found: Membership, *, split: str, dataset: str) -> None:
     """Raise InputError if images of another dataset are among those that the model was trained or selected on."""
-    shared = {name: set(before[name]["sample"]) & set(found["sample"]) for name in SEEN if name != split}
+    shared = {name: set(before[name].sample) & set(found.sample) for name in SEEN if name != split}
     count = len(set().union(*shared.values()))
     if count:
         parts = ", ".join(name for name, entries in shared.items() if entries)
         raise InputError(
-            f"At least {count:,} of the {found['images']:,} {'' if split == 'all' else f'{split} '}images of "
+            f"At least {count:,} of the {found.images:,} {'' if split == 'all' else f'{split} '}images of "
             f"'{shorten(dataset)}' are those of this model's training ({parts}). To evaluate it, {REMEDY}."
         )
 
 
-def _origin(part: dict[str, Any]) -> str:
-    origin = "a split of the dataset" if part["own"] else "drawn from its training images"
-    return f"{origin} ({part['images']:,} images)"
+def _origin(part: Membership) -> str:
+    origin = "a split of the dataset" if part.own else "drawn from its training images"
+    return f"{origin} ({part.images:,} images)"

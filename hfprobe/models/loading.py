@@ -14,20 +14,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, BaseImageProcessor, PretrainedConfig, PreTrainedModel
 
-from hfprobe.data.splits.membership import is_membership
 from hfprobe.models import check_preprocessing, family_of, register_models
+from hfprobe.models.passport import Passport
 from hfprobe.system.errors import InputError, first_line, list_some
 from hfprobe.system.model_files import CONFIG_FILE, PROCESSOR_FILE, WEIGHTS_FILE
 from hfprobe.system.process import command
 
 TEMPERATURES = (0.001, 1000)  # allowed range; training fits values from 0.05 to 20
-# Values that a run stores in the config of its model and that an evaluation reads: their types, and their description.
-COUNT, NUMBER, TEXT = ((int,), "a whole number from 0 on"), ((int, float), "a number from 0 on"), ((str,), "text")
-RUN_VALUES: dict[str, tuple[tuple[type, ...], str]] = {
-    **dict.fromkeys(("seed", "split_seed", "max_pixels"), COUNT),
-    **dict.fromkeys(("epochs", "best_epoch", "seconds"), NUMBER),
-    **dict.fromkeys(("dataset", "recipe", "data_fingerprint"), TEXT),
-}
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -52,7 +45,10 @@ def load_config(folder: Path) -> PretrainedConfig:
         raise ValueError(f"{CONFIG_FILE}: model_type is {shortened(found)}; allowed: {', '.join(classes)}")
     try:
         check_labels(values)
-        check_run(values.get("run", {}))
+        try:
+            Passport.parse(values.get("run"))
+        except ValueError as error:
+            raise ValueError(f"run: {error}") from error
         if values.get("dtype", "float32") != "float32":
             raise ValueError(f"dtype is {shortened(values['dtype'])}; allowed: 'float32'")
         temperature, (low, high) = values.get("calibration_temperature"), TEMPERATURES
@@ -81,21 +77,6 @@ def check_labels(values: dict[str, Any]) -> None:
     count = values.get("num_labels", len(labels))
     if type(count) is not int or count != len(labels):
         raise ValueError(f"num_labels is {shortened(count)}; allowed: {len(labels)}, as in id2label")
-
-
-def check_run(run: Any) -> None:
-    """Check the types and ranges of the values that a training run has stored."""
-    if not isinstance(run, dict):
-        raise ValueError(f"run is {shortened(run)}; allowed: an object")
-    for name, (types, allowed) in RUN_VALUES.items():
-        value = run.get(name, types[0]())
-        if type(value) not in types or (allowed != TEXT[1] and not 0 <= value < 2**63):
-            raise ValueError(f"run.{name} is {shortened(value)}; allowed: {allowed}")
-    if "membership" in run and not is_membership(run["membership"]):
-        found = shortened(run["membership"])
-        raise ValueError(
-            f"run.membership is {found}; allowed: own, images, digest and sample of train, validation and test"
-        )
 
 
 def load_weights(config: PretrainedConfig, folder: Path) -> PreTrainedModel:

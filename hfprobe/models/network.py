@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hfprobe.models import family_of
 
@@ -46,8 +46,3 @@ def describe_network(model: PreTrainedModel, *, side: int) -> Network:
         parameters=model.num_parameters(),
         tensors=hashlib.sha256(json.dumps(tensors).encode()).hexdigest(),
     )
-
-
-def training_of(model: PreTrainedModel) -> dict[str, Any]:
-    """How a model was trained, from its config: without which images are in each part, which results do not repeat."""
-    return {name: value for name, value in getattr(model.config, "run", {}).items() if name != "membership"}

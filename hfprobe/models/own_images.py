@@ -10,11 +10,12 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from hfprobe.data.arguments import IDENTITY, DataArguments, is_moved, same_dataset
+from hfprobe.data.arguments import DataArguments, is_moved, same_dataset
 from hfprobe.data.sources.file_kinds import walk_files, why_left_out
 from hfprobe.data.sources.split_names import NoTrainingSplitError, standard_name
 from hfprobe.data.splits.images import Images, load_images
 from hfprobe.models import class_names_of
+from hfprobe.models.passport import Passport
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.process import command
 
@@ -43,8 +44,8 @@ def load_images_of(
     Raises:
         InputError: no such dataset or class.
     """
-    run = getattr(model.config, "run", {})
-    own = run.get("dataset", DataArguments.dataset)
+    passport = Passport.of(model)
+    own = DataArguments.dataset if passport is None else passport.dataset
     if dataset is None and os.path.isabs(own) and not os.path.exists(own):
         raise InputError(
             f"The dataset of this model, '{shorten(own)}', does not exist any more. If it was moved, pass its new "
@@ -56,15 +57,16 @@ def load_images_of(
             "--split all evaluates every image of a dataset, and this model was trained on some of its own. Pass "
             "--dataset with images that it has not seen."
         )
-    known = {name: run[name] for name in IDENTITY if name in run} if is_own else {}
-    chosen = classes or (run.get("classes") if is_own else None)  # on purpose, now or for the run
+    known = passport.images if passport is not None and is_own else {}
+    # On purpose, now or for the run.
+    chosen = classes or (passport.classes if passport is not None and is_own else None)
     data = DataArguments(
         dataset=dataset or own,
         classes=chosen or class_names_of(model),
         max_eval_samples=max_eval_samples,
         **known | {name: value for name, value in settings.items() if value},
     )
-    seed = run.get("split_seed", run.get("seed", 42))
+    seed = 42 if passport is None else passport.split_seed
     try:
         try:
             images = load_images(data, seed=seed, whole=whole, of_model=chosen is None)

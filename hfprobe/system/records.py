@@ -55,6 +55,15 @@ def read_record(kind: type[Record], path: Path, *, what: str, remedy: str) -> Re
         raise InputError(f"The {what} '{shorten(path)}' is damaged: {first_line(error)}. {remedy}") from error
 
 
+def parse_record(kind: type[Record], value: Any) -> Record:
+    """A dataclass, or another type that one can hold, from what `to_json` made of it.
+
+    Raises:
+        ValueError: it is not such a record.
+    """
+    return _fit(value, kind, "")
+
+
 @cache
 def _members(wanted: Any) -> dict[str, Any]:
     """Name -> type of what a dataclass, or a dict whose keys are those of a Literal, consists of; otherwise empty."""

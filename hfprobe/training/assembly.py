@@ -20,6 +20,7 @@ from hfprobe.data.pixels.store import ImageBatches
 from hfprobe.data.splits.images import Splits
 from hfprobe.models import check_processor, find_family
 from hfprobe.models.base import Inputs
+from hfprobe.models.passport import Passport
 from hfprobe.settings.class_weights import find_class_weights, weights_in_loss
 from hfprobe.settings.run_config import RunConfig
 from hfprobe.statistics.imbalance import are_imbalanced, describe_sizes
@@ -58,21 +59,23 @@ def build_trainer(
     )
     effective = config.to_dict()
     frozen = find_family(config.training.model).frozen_precision
-    precisions = {"precision": effective["training"], frozen: effective["model"]}
+    precisions = {"precision": effective["training"].get("precision")}
+    if frozen is not None:
+        precisions[frozen] = effective["model"].get(frozen)
     # Saved with the weights, so that an evaluation finds the same images again.
-    model.config.run = {
-        "recipe": config.training.recipe,
-        "seed": config.training.seed,
-        "split_seed": config.split_seed,
-        "dataset": config.data.recorded_dataset,
-        "data_fingerprint": splits.fingerprint,
-        **({"classes": config.data.classes} if config.data.classes else {}),
-        **config.data.identity(),
-        "membership": splits.summary["membership"],
-        "majority_class": splits.class_names[int(images_per_class.argmax())],
-        **({"class_weights": weights} if weights else {}),
-        **{name: values[name] for name, values in precisions.items() if values.get(name, "fp32") != "fp32"},
-    }
+    Passport(
+        recipe=config.training.recipe,
+        seed=config.training.seed,
+        split_seed=config.split_seed,
+        dataset=config.data.recorded_dataset,
+        classes=config.data.classes,
+        images=config.data.identity(),
+        data_fingerprint=splits.fingerprint,
+        membership=splits.summary.membership,
+        majority_class=splits.class_names[int(images_per_class.argmax())],
+        class_weights=weights or None,
+        precisions={name: value for name, value in precisions.items() if value not in (None, "fp32")},
+    ).stamp(model)
     with config.training.main_process_first(desc="preparing inputs"):
         train, validation = make_inputs(config=config, model=model, processor=processor, splits=splits)
     adapt(config=config, model=model, images=ImageBatches(splits.part("train"), processor=processor))

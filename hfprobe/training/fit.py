@@ -17,6 +17,7 @@ from transformers.trainer_utils import PredictionOutput
 from hfprobe.data.splits.images import Splits
 from hfprobe.models import find_family
 from hfprobe.models.base import STATISTICS
+from hfprobe.models.passport import Passport
 from hfprobe.settings.arguments import RunArguments
 from hfprobe.settings.files import write_config_file
 from hfprobe.settings.run_config import RunConfig
@@ -64,7 +65,9 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
             setattr(trainer.processing_class, name, saved[name])
     try:
         chosen, logged = fit(trainer, config=config, checkpoint=checkpoint)
-        trainer.model.config.run |= chosen
+        passport = Passport.of(trainer.model)
+        assert passport is not None  # stamped by `build_trainer`
+        replace(passport, solution=chosen).stamp(trainer.model)
         trainer.check_finite()
         predicted = trainer.predict(trainer.eval_dataset)
     finally:
@@ -82,9 +85,7 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
     solved = family.is_solved(config.model)
     result = RunResult(
         metrics=metrics,
-        baseline=score_baseline(
-            predicted.label_ids, class_names=splits.class_names, answer=trainer.model.config.run["majority_class"]
-        ),
+        baseline=score_baseline(predicted.label_ids, class_names=splits.class_names, answer=passport.majority_class),
         n_validation=len(splits.part("validation")),
         images_per_class=splits.images_per_class("validation").tolist(),
         epochs=None if solved else trainer.state.epoch,

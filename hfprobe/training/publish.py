@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+from dataclasses import replace
 
 from hfprobe.data.arguments import IN_MEMORY, same_dataset
 from hfprobe.data.splits.images import Splits
 from hfprobe.hub import local as hub
 from hfprobe.models import find_family
+from hfprobe.models.passport import Passport
 from hfprobe.settings.run_config import RunConfig
 from hfprobe.statistics.imbalance import METRIC_NAMES, leading_metrics
 from hfprobe.system import provenance
@@ -33,6 +35,8 @@ def push_best(
     shown = [name for name, row in config.rows.items() if row.on_card]
     is_folder = os.path.exists(dataset)
     name = os.path.basename(os.path.abspath(dataset)) if is_folder else dataset  # not the folders of the user
+    passport = Passport.of(trainer.model)
+    assert passport is not None  # stamped by `build_trainer`
     record = describe_run(config=config, model=trainer.model, splits=splits, accelerator=trainer.described_accelerator)
     card = vars(record) | {
         "summary": (inspect.getmodule(family).__doc__ or "").strip(),
@@ -41,10 +45,10 @@ def push_best(
         "local_dataset": is_folder or dataset.startswith(IN_MEMORY),
         "source": splits.source.replace(dataset, name) if is_folder else splits.source,
         "settings": {name: effective["training"][name] for name in shown if name in effective["training"]}
-        | {"effective_batch_size": config.effective_batch_size, "penalty": trainer.model.config.run.get("penalty")}
+        | {"effective_batch_size": config.effective_batch_size, "penalty": passport.solution.get("penalty")}
         | {name: effective["data"][name] for name in shown if name in effective["data"]}
         | effective["model"]
-        | {"class_weights": trainer.model.config.run.get("class_weights")}
+        | {"class_weights": passport.class_weights}
         | {"precision": config.training.recorded_precision}
         | family.describe(trainer.model),
         "hardware": provenance.hardware() | {"device": record.device},
@@ -52,8 +56,7 @@ def push_best(
         "metrics": {METRIC_NAMES[name]: name for name in leading_metrics(result.images_per_class)},
         "repository": repository,
     }
-    counted = {"epochs": result.epochs, "best_epoch": result.best_epoch, "seconds": result.seconds}
-    trainer.model.config.run |= {name: value for name, value in counted.items() if value is not None}
+    replace(passport, epochs=result.epochs, best_epoch=result.best_epoch, seconds=result.seconds).stamp(trainer.model)
     say_other_dataset(config)
     return hub.push_model(
         model=trainer.model,

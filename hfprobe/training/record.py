@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hfprobe.data.splits.membership import Membership
 from hfprobe.models import find_family
+from hfprobe.models.passport import Passport
 from hfprobe.settings.run_config import RunConfig
 from hfprobe.system import provenance
 from hfprobe.system.errors import InputError
@@ -92,7 +94,7 @@ class RunRecord:
     division: str
     left_out: dict[str, list[str]]
     identical_images: list[str]
-    membership: dict[str, Any]
+    membership: dict[str, Membership] | None
     data_fingerprint: str
     class_weights: dict[str, float] | None
     images: dict[str, int]
@@ -154,7 +156,7 @@ def describe_run(
     Args:
         accelerator: of `describe_accelerator`.
     """
-    parameters = list(model.parameters())
+    parameters, passport = list(model.parameters()), Passport.of(model)
     return RunRecord(
         model=config.training.model,
         recipe=config.training.recipe,
@@ -162,12 +164,12 @@ def describe_run(
         config=Config(**to_json(config.to_dict())),
         class_names=splits.class_names,
         source=splits.source,
-        division=splits.summary.get("division", ""),
-        left_out=splits.summary.get("left_out", {}),
-        identical_images=splits.summary.get("identical_images", []),
-        membership=splits.summary.get("membership", {}),
+        division=splits.summary.division,
+        left_out=splits.summary.left_out,
+        identical_images=splits.summary.identical_images,
+        membership=splits.summary.membership,
         data_fingerprint=splits.fingerprint,
-        class_weights=model.config.run.get("class_weights"),
+        class_weights=None if passport is None else passport.class_weights,
         images={name: len(splits.part(name)) for name in ("train", "validation")},
         parameters=sum(p.numel() for p in parameters),
         trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),

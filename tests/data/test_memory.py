@@ -131,7 +131,7 @@ def test_other_rows_of_one_file_never_share_a_cache_entry(tmp_path, processor):
     rows = datasets.load_from_disk(tmp_path / "saved")
     halves = [rows.select(range(100)), rows.select(range(100, 200)), rows.select(range(100)).shuffle(seed=1)]
     found = [hfprobe.load_images(half, seed=1) for half in halves]
-    assert len({images.membership["train"]["digest"] for images in found}) == 3
+    assert len({images.membership["train"].digest for images in found}) == 3
     assert len({images.arguments.dataset for images in found}) == 3
     for images in found:
         expected = [np.asarray(PIL.Image.open(BytesIO(row["image"]["bytes"])))[0, 0] for row in images.parts["test"]]

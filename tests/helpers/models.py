@@ -1,15 +1,20 @@
 """Models that were not trained, and what a model card says of one."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 
 from helpers.images import CLASSES
 from hfprobe.models import build_model, find_family
+from hfprobe.models.passport import Passport
 from hfprobe.system.errors import InputError
 
-RUN = {"recipe": "fast", "seed": 42, "split_seed": 42, "dataset": "cifar10", "data_fingerprint": "ab", "seconds": 1.5}
+PASSPORT = Passport(
+    recipe="fast", seed=42, split_seed=42, dataset="cifar10", classes=None, images={}, data_fingerprint="ab",
+    membership=None, majority_class="cat", class_weights=None, precisions={}, seconds=1.5,
+)  # fmt: skip
 SMALL = "test_byobnet"  # has BatchNorm
 PROBE = {"backbone": SMALL, "backbone_weights": "random"}
 
@@ -24,7 +29,7 @@ def save_model(folder, name="cnn", **shards):
     torch.manual_seed(0)
     options = find_family(name).recipe_options(**PROBE if name == "vit" else {})
     model, processor = build_model(name, labels=CLASSES, options=options)
-    model.config.run = RUN
+    PASSPORT.stamp(model)
     model.config.calibration_temperature = 1.5
     model.save_pretrained(folder, **shards)
     processor.save_pretrained(folder)
@@ -66,6 +71,11 @@ def cat_model(labels=CLASSES, **options):
     with torch.no_grad():
         model.classifier[-1].bias[labels.index("cat")] = 100
     return model.eval(), processor
+
+
+def stamp(model, **values):
+    """Write a passport of a run to a model that was not trained."""
+    replace(PASSPORT, **values).stamp(model)
 
 
 def refused(call, message):

@@ -5,12 +5,13 @@ import PIL.Image
 import pytest
 
 from helpers.image_folders import NAMES, draw, write_images
-from helpers.models import cat_model
+from helpers.models import cat_model, stamp
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.splits.images import load_images
 from hfprobe.data.splits.membership import describe_part
 from hfprobe.models.changes import find_changes
 from hfprobe.models.own_images import load_images_of
+from hfprobe.models.passport import Passport
 from hfprobe.system.errors import InputError
 from hfprobe.tasks.evaluate.measure import evaluate_images
 
@@ -22,14 +23,14 @@ def trained(dataset, *, seed=3, **settings):
     """A model with the record of a run on a dataset."""
     images = load_images(DataArguments(dataset=str(dataset), **settings), seed=seed)
     model, processor = cat_model(labels=NAMES)
-    model.config.run = {"dataset": str(dataset), "seed": seed, "split_seed": seed, "membership": images.membership}
-    model.config.run |= images.arguments.identity()
+    values = {"images": images.arguments.identity(), "membership": images.membership}
+    stamp(model, dataset=str(dataset), seed=seed, split_seed=seed, **values)
     return model, processor
 
 
 def changes(model, *, split="test", **settings):
     images = load_images_of(model, whole=split == "all", **settings)
-    return find_changes(model.config.run, images, split=split)
+    return find_changes(Passport.of(model), images, split=split)
 
 
 def refused(model, text, **settings):
@@ -162,7 +163,7 @@ def test_images_that_are_divided_in_another_way_are_refused(drawn, split):
         f"images may have been training images. Divide them as then, with seed 3 --group_regex [0-9][.]png, or {REMEDY}"
     )
     with pytest.raises(InputError, match=re.escape(expected)):
-        find_changes(model.config.run, images, split=split)
+        find_changes(Passport.of(model), images, split=split)
 
 
 def test_the_training_images_are_recognised_as_a_dataset_of_their_own(own, tmp_path):
@@ -247,9 +248,9 @@ def test_the_sample_of_a_part_is_bounded_and_the_same_in_any_order(tmp_path, mon
     images = load_images(DataArguments(dataset=str(write_images(tmp_path / "photos", count=10))), seed=0)
     rows = images.parts["train"]
     how = {"own": False, "by_number": False}
-    assert len(describe_part(rows, **how)["sample"]) == 5
+    assert len(describe_part(rows, **how).sample) == 5
     assert describe_part(rows, **how) == describe_part(rows.select(range(len(rows))[::-1]), **how)
-    assert describe_part(rows, own=False, by_number=True)["sample"] == []
+    assert describe_part(rows, own=False, by_number=True).sample == []
 
 
 @pytest.mark.parametrize("layout", ["drawn", "own"])

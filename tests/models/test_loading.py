@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from helpers.images import CLASSES
 from helpers.models import save_model
+from hfprobe.data.arguments import IDENTITY
 from hfprobe.models.loading import load_model
+from hfprobe.models.passport import Passport
 from hfprobe.system.errors import InputError
 
 CONFIG, WEIGHTS, PROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
@@ -99,8 +101,6 @@ SIDES = "{'height': 32, 'width': 32}"
         ("cnn vit", "calibration_temperature", -1.5, "0.001 to 1000"),
         ("cnn vit", "calibration_temperature", float("nan"), "0.001 to 1000"),
         ("cnn vit", "calibration_temperature", True, "0.001 to 1000"),
-        ("cnn vit", "run", [], "an object"),
-        ("cnn vit", "run", None, "an object"),
     ],
 )
 def test_error_names_an_invalid_value_of_the_config(copied, names, key, value, allowed):
@@ -112,18 +112,31 @@ def test_error_names_an_invalid_value_of_the_config(copied, names, key, value, a
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "allowed"),
+    ("key", "value", "said"),
     [
-        ("seed", "42", "a whole number from 0 on"),
-        ("split_seed", -1, "a whole number from 0 on"),
-        ("seconds", None, "a number from 0 on"),
-        ("dataset", 1, "text"),
+        ("seed", "42", "'seed' is '42'; allowed: a whole number"),
+        ("split_seed", -1, "the seeds are 42 and -1; allowed: 0 or more"),
+        ("seconds", "1", "'seconds' is '1'; allowed: a number, or null"),
+        ("dataset", 1, "'dataset' is 1; allowed: a string"),
+        ("images", {"crop": "shift"}, f"'images.crop' is unknown; allowed: {', '.join(IDENTITY)}"),
+        ("images", {"max_pixels": "9"}, "it is '9'; allowed: a whole number, or null"),
+        ("membership", {"train": {}}, "'membership.train.own' is missing"),
+        ("membership", {}, "'membership' has ; allowed: train, validation, test"),
+        ("more", 1, f"'more' is unknown; allowed: {', '.join(Passport.__dataclass_fields__)}"),
     ],
 )
-def test_error_names_an_invalid_value_of_the_run(copied, key, value, allowed):
+def test_error_names_an_invalid_value_of_the_passport(copied, key, value, said):
     folder = copied("cnn")
     edit(folder / CONFIG, lambda values: values["run"].update({key: value}))
-    refused(folder, f"{CONFIG}: run.{key} is {value!r}; allowed: {allowed}")
+    refused(folder, f"{CONFIG}: run: {said}")
+
+
+def test_a_model_without_a_passport_is_loaded_and_a_passport_without_an_entry_is_refused(copied):
+    folder = copied("cnn")
+    edit(folder / CONFIG, lambda values: values.update(run={"seed": 42}))
+    refused(folder, f"{CONFIG}: run: 'recipe' is missing")
+    edit(folder / CONFIG, lambda values: values.pop("run"))
+    assert Passport.of(load_model(folder)[0]) is None
 
 
 @pytest.mark.parametrize("label", ["cat", 7, "", "two\nlines"])

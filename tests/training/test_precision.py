@@ -96,7 +96,8 @@ def test_the_precision_is_recorded_and_the_run_can_be_repeated(bf16_run, monkeyp
     folder, _, _, _, _, revision = bf16_run
     record = json.loads((folder / "whole" / "run.json").read_text())
     assert record["precision"] == record["config"]["training"]["precision"] == "bf16"
-    assert json.loads((revision.path / "config.json").read_text())["run"]["precision"] == "bf16"  # reports show it
+    run = json.loads((revision.path / "config.json").read_text())["run"]
+    assert run["precisions"] == {"precision": "bf16"}
     settings = read_config_file(folder / "whole" / "config.yaml")
     assert settings["precision"] == "bf16"
     assert re.search(r"precision.*bf16", (revision.path / "README.md").read_text())
@@ -215,7 +216,7 @@ def test_a_probe_on_features_in_bfloat16_is_evaluated_in_float32(dataset_folder,
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["config"]["model"]["feature_precision"] == "bf16"
     assert record["precision"] == "fp32"
-    assert run.model.config.run["feature_precision"] == "bf16"
+    assert run.model.config.run["precisions"] == {"feature_precision": "bf16"}
     assert re.search(r"feature_precision.*bf16", (run.revision.path / "README.md").read_text())
     weights = load_file(run.revision.path / "model.safetensors")
     assert torch.bfloat16 not in {tensor.dtype for tensor in weights.values()}

@@ -28,7 +28,7 @@ from hfprobe.data.splits.classes import choose_classes, keep_classes, set_aside_
 from hfprobe.data.splits.division import Part, divide
 from hfprobe.data.splits.drawing import stratified_subset
 from hfprobe.data.splits.duplicates import describe_identical
-from hfprobe.data.splits.membership import describe_part
+from hfprobe.data.splits.membership import Membership, describe_part
 from hfprobe.system.errors import InputError, list_some, shorten
 from hfprobe.system.html import render_table
 from hfprobe.system.progress import show_progress
@@ -43,6 +43,22 @@ NAMED_AT_MOST = 5
 UNREADABLE_NAMED = 20
 # Of more than FEW images with fewer pixels than SMALL on average, decoding takes hardly longer than reading headers.
 FEW, SMALL = 1_000, 128 * 128
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How the parts of a dataset were made.
+
+    Attributes:
+        division, left_out, membership: see `Images`; `identical_images`: its `identical`.
+        image_counts: part -> images of each class.
+    """
+
+    division: str = ""
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    identical_images: list[str] = field(default_factory=list)
+    image_counts: dict[str, list[int]] = field(default_factory=dict)
+    membership: dict[str, Membership] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +79,7 @@ class Splits:
     validation: ImageSplit | None = None
     test: ImageSplit | None = None
     all: ImageSplit | None = None
-    summary: dict[str, Any] = field(default_factory=dict)
+    summary: Summary = Summary()
 
     def part(self, name: str) -> ImageSplit:
         """The part `train`, `validation`, `test` or `all`.
@@ -119,7 +135,7 @@ class Images:
     division: str
     left_out: dict[str, list[str]]
     identical: list[str]
-    membership: dict[str, dict[str, Any]]
+    membership: dict[str, Membership]
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
@@ -197,13 +213,7 @@ class Images:
         left_out = self.left_out | ({"cannot be read": unreadable} if unreadable else {})
         classes = len(self.class_names)
         counts = {name: np.bincount(part.labels, minlength=classes).tolist() for name, part in decoded.items()}
-        summary: dict[str, Any] = {
-            "division": self.division,
-            "left_out": left_out,
-            "identical_images": self.identical,
-            "image_counts": self.counts() | counts,
-            "membership": self.membership,
-        }
+        summary = Summary(self.division, left_out, self.identical, self.counts() | counts, self.membership)
         return Splits(class_names=self.class_names, source=self.source, summary=summary, **decoded)
 
     def _check_headers(self, names: Iterable[str]) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow.compute as pc
@@ -13,15 +14,37 @@ from datasets import Dataset
 
 from hfprobe.data.sources.columns import image_paths, label_numbers, normalize_name
 from hfprobe.data.sources.file_names import text_to_path
-from hfprobe.data.splits.division import PARTS
+from hfprobe.system.errors import shorten
 
 BITS = 128
 SAMPLED = 512  # images of a part; two samples of parts that share images share some of them
 SAMPLE_BYTES = 2**16  # of the content of a sampled image
 
 
-def describe_part(rows: Dataset, *, own: bool, by_number: bool) -> dict[str, Any]:
-    """What a run records of a part, JSON-able: `own`, `images` (their number), `digest` and `sample`.
+@dataclass(frozen=True)
+class Membership:
+    """Which images a part has.
+
+    Attributes:
+        own: whether the dataset has this part as a split; otherwise it was drawn.
+        images: their number.
+        digest, sample: see `describe_part`.
+    """
+
+    own: bool
+    images: int
+    digest: str
+    sample: list[str]
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(f"[0-9a-f]{{{BITS // 4}}}", self.digest):
+            raise ValueError(f"a digest of images is {shorten(self.digest)}; allowed: {BITS // 4} hexadecimal digits")
+        if len(self.sample) > SAMPLED or not all(re.fullmatch("[0-9a-f]{16}", entry) for entry in self.sample):
+            raise ValueError(f"a sample of images is damaged; allowed: at most {SAMPLED} hashes of 16 digits")
+
+
+def describe_part(rows: Dataset, *, own: bool, by_number: bool) -> Membership:
+    """What a run records of a part.
 
     The digest is the sum of a digest of each image, so it does not depend on their order, and the digest of several
     parts together is the sum of theirs. An image counts by its class, the name of its file without the folder, because
@@ -33,7 +56,7 @@ def describe_part(rows: Dataset, *, own: bool, by_number: bool) -> dict[str, Any
 
     Args:
         rows: with the columns `image` (undecoded), `label` and `index`.
-        own: whether the dataset has this part as a split; otherwise it was drawn.
+        own: see `Membership`.
         by_number: count images by class and row number instead, because copies of the dataset differ in their bytes.
     """
     names = rows.features["label"].names
@@ -42,27 +65,12 @@ def describe_part(rows: Dataset, *, own: bool, by_number: bool) -> dict[str, Any
     for label, detail in zip(label_numbers(rows), details, strict=True):
         total += int.from_bytes(_hash(f"{names[label]}\0{detail}", size=BITS // 8), "big")
     sample = [] if by_number else _sample(rows, details)
-    return {"own": own, "images": len(rows), "digest": _hex(total), "sample": sample}
+    return Membership(own, len(rows), _hex(total), sample)
 
 
-def is_membership(value: Any) -> bool:
-    """Whether a value holds what `describe_part` returns of train, validation and test."""
-    types = {"own": bool, "images": int, "digest": str}
-    parts = list(value.values()) if isinstance(value, dict) and value.keys() == set(PARTS) else [None]
-    return all(
-        isinstance(part, dict)
-        and all(type(part.get(name)) is kind for name, kind in types.items())
-        and re.fullmatch(f"[0-9a-f]{{{BITS // 4}}}", part["digest"])
-        and isinstance(part.get("sample"), list)
-        and len(part["sample"]) <= SAMPLED
-        and all(isinstance(entry, str) and re.fullmatch("[0-9a-f]{16}", entry) for entry in part["sample"])
-        for part in parts
-    )
-
-
-def add_up(parts: Iterable[dict[str, Any]]) -> str:
+def add_up(parts: Iterable[Membership]) -> str:
     """The digest of several parts together."""
-    return _hex(sum(int(part["digest"], 16) for part in parts))
+    return _hex(sum(int(part.digest, 16) for part in parts))
 
 
 def _sample(rows: Dataset, details: list[str]) -> list[str]:

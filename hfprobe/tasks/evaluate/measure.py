@@ -16,7 +16,8 @@ from hfprobe.data.splits.images import Images, Splits
 from hfprobe.models import class_names_of, family_of
 from hfprobe.models.changes import find_changes
 from hfprobe.models.inference import BATCH_SIZE, calibration_temperature
-from hfprobe.models.network import describe_network, training_of
+from hfprobe.models.network import describe_network
+from hfprobe.models.passport import Passport, training_of
 from hfprobe.system import provenance
 from hfprobe.system.errors import InputError
 from hfprobe.system.machine import find_device
@@ -46,7 +47,7 @@ def evaluate_images(
     Raises:
         InputError: see `evaluate_model` and `find_changes`.
     """
-    changes = find_changes(getattr(model.config, "run", {}), images, split=split)
+    changes = find_changes(Passport.of(model), images, split=split)
     if changes:
         logger.warning("%s", changes)
     return evaluate_model(
@@ -137,10 +138,10 @@ def evaluate_model(
             split=split,
             split_changes=changes,
             source=splits.source,
-            division=splits.summary.get("division", ""),
-            left_out=splits.summary.get("left_out", {}),
-            identical_images=splits.summary.get("identical_images", []),
-            image_counts=splits.summary.get("image_counts", {}),
+            division=splits.summary.division,
+            left_out=splits.summary.left_out,
+            identical_images=splits.summary.identical_images,
+            image_counts=splits.summary.image_counts,
             split_fingerprint=images.fingerprint,
             images_fingerprint=images.images_fingerprint,
             temperature=divisor if temperature else None,

@@ -12,7 +12,8 @@ import torch
 from hfprobe.data.pixels.transforms import input_size
 from hfprobe.models import family_of
 from hfprobe.models.loading import load_model
-from hfprobe.models.network import describe_network, training_of
+from hfprobe.models.network import describe_network
+from hfprobe.models.passport import training_of
 from hfprobe.system import provenance
 from hfprobe.system.errors import InputError, MachineError, first_line
 from hfprobe.system.machine import find_device

@@ -15,6 +15,7 @@ from hfprobe.data.pixels.transforms import input_size
 from hfprobe.models.changes import find_changes
 from hfprobe.models.inference import BATCH_SIZE
 from hfprobe.models.own_images import load_images_of
+from hfprobe.models.passport import Passport
 from hfprobe.statistics.paired import compare_paired
 from hfprobe.system.errors import InputError, MachineError, first_line
 from hfprobe.system.progress import show_progress
@@ -70,10 +71,11 @@ def choose_precision(speedup: float, answers: Answers) -> Literal["bf16", "fp32"
 
 
 def _load_validation(model: PreTrainedModel, processor: BaseImageProcessor) -> ImageSplit:
-    if not getattr(model.config, "run", None):
+    passport = Passport.of(model)
+    if passport is None:
         raise InputError("The model does not say what it was trained on.")
     images = load_images_of(model, max_eval_samples=ANSWERS)
-    find_changes(model.config.run, images, split="validation")
+    find_changes(passport, images, split="validation")
     return images.decode("validation", processor=processor).part("validation")
 
 

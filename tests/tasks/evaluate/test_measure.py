@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers.images import load_splits
-from helpers.models import cat_model
+from helpers.models import cat_model, stamp
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.splits.images import load_images
 from hfprobe.models import build_model, find_family
@@ -150,10 +150,10 @@ def test_classes_that_a_run_chose_on_purpose_are_those_of_its_evaluation(tmp_pat
     for split in ("train", "test"):
         write_folder(tmp_path / split, ["cat", "dog", "Dog"])
     model = cat_model(labels=["cat", "dog"])[0]
-    model.config.run = {"dataset": str(tmp_path), "seed": 3}
+    stamp(model, dataset=str(tmp_path), split_seed=3)
     with pytest.raises(InputError, match=r"^Class 'Dog' of split 'train' has 10 images"):
         load_images_of(model)
-    model.config.run["classes"] = ["cat", "dog"]
+    stamp(model, dataset=str(tmp_path), split_seed=3, classes=["cat", "dog"])
     assert load_images_of(model).left_out == {
         "class that is not among --classes": ["10 train images (Dog 10)", "10 test images (Dog 10)"]
     }
@@ -181,7 +181,7 @@ def test_an_evaluation_finds_the_images_by_the_settings_of_the_run(tmp_path, way
     settings = DataArguments(dataset=str(folder), **way)
     trained = load_images(settings, seed=3)
     model = cat_model(labels=["cat", "dog"])[0]
-    model.config.run = {"dataset": str(folder), "seed": 3} | settings.identity()
+    stamp(model, dataset=str(folder), split_seed=3, images=settings.identity())
     found = load_images_of(model)
     assert found.parts["test"]["index"][:] == trained.parts["test"]["index"][:]
     assert found.division == trained.division
@@ -191,7 +191,7 @@ def test_the_models_own_dataset_is_known_however_its_path_is_written(tmp_path, m
     write_folder(tmp_path / "photos", ["cat", "dog"])
     monkeypatch.chdir(tmp_path)
     model = cat_model(labels=["cat", "dog"])[0]
-    model.config.run = {"dataset": "photos", "seed": 3, "test_split": "nowhere"}
+    stamp(model, dataset="photos", split_seed=3, images={"test_split": "nowhere"})
     for path in ("photos", "photos/", "./photos", str(tmp_path / "photos")):
         with pytest.raises(InputError, match="this model was trained on some of its own"):
             load_images_of(model, dataset=path, whole=True)
@@ -219,7 +219,7 @@ def test_a_dataset_with_a_test_split_and_no_training_split_is_evaluated_whole(tm
     images = load_images_of(model, dataset=str(tmp_path / "new"))
     assert images.counts() == {"test": [6, 6, 0]}
     assert images.division == "The images of the test split are evaluated."
-    model.config.run = {"dataset": str(tmp_path / "new")}
+    stamp(model, dataset=str(tmp_path / "new"))
     with pytest.raises(InputError, match=r"has no training split; its splits: .*test"):
         load_images_of(model)
     with pytest.raises(InputError, match=r"To evaluate a model on all of its images: hfprobe eval --split all\.$"):

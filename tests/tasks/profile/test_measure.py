@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from helpers.models import stamp
 from helpers.processes import growth_and_imports
 from helpers.results import saved_results
-from hfprobe.data.splits.membership import BITS, PARTS
+from hfprobe.data.splits.division import PARTS
+from hfprobe.data.splits.membership import BITS, Membership
 from hfprobe.models import build_model, find_family
 from hfprobe.system.errors import InputError
 from hfprobe.tasks.profile import measure as profiling
@@ -19,8 +21,8 @@ from hfprobe.tasks.profile.result import Profile
 def save_model(folder, *, name="cnn", **options):
     options = find_family(name).recipe_options(**options)
     model, processor = build_model(name, labels=["cat", "dog"], options=options)
-    part = {"own": False, "images": 1, "digest": "0" * (BITS // 4), "sample": []}
-    model.config.run = {"seed": 3, "dataset": str(folder / "moved"), "membership": dict.fromkeys(PARTS, part)}
+    part = Membership(own=False, images=1, digest="0" * (BITS // 4), sample=[])
+    stamp(model, seed=3, dataset=str(folder / "moved"), membership=dict.fromkeys(PARTS, part))
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
@@ -79,7 +81,9 @@ def test_memory_is_measured_after_every_import(profiled):
 def test_the_keys_of_a_profile_are_stable(profiled):
     folder, profile = profiled
     assert Profile.load(folder) == profile
-    assert profile.models["simple-cnn"].run == {"seed": 3, "dataset": str(folder / "a" / "moved")}  # as an evaluation
+    run = profile.models["simple-cnn"].run  # as an evaluation has it
+    assert (run["seed"], run["dataset"]) == (3, str(folder / "a" / "moved"))
+    assert not run.keys() & {"membership", "images", "precisions", "solution"}
     content = json.loads((folder / "profile.json").read_text())
     assert set(content) == {
         "models", "device", "memory_of", "hardware", "versions", "load_average", "rounds", "warmup_steps",

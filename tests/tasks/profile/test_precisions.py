@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.models import stamp
 from helpers.runs import small_config
 from hfprobe.models.loading import load_model
 from hfprobe.statistics.paired import Difference
@@ -45,7 +46,7 @@ def test_answers_are_compared_on_the_validation_images_of_the_run(model_folder, 
 
 def test_answers_of_a_model_without_its_dataset_are_compared_on_noise(model_folder, dataset_folder, caplog):
     model, processor = load_model(model_folder)
-    model.config.run["dataset"] = str(dataset_folder / "moved")
+    stamp(model, dataset=str(dataset_folder / "moved"))
     found = compare_answers(model, processor, name="simple-cnn")
     assert found == Answers(precisions.NOISE_ANSWERS, found.differing, of="noise", accuracy=None)
     expected = "The validation images of simple-cnn are not here, so noise is classified: The dataset of this model, "
