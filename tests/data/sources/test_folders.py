@@ -21,9 +21,15 @@ def test_one_folder_per_class_is_divided_into_train_validation_and_test(tmp_path
     )
 
 
-@pytest.mark.parametrize("train", ["train", "Training", "TRAIN"])
-@pytest.mark.parametrize("test", ["test", "Testing"])
-@pytest.mark.parametrize("validation", ["val", "valid", "Validation", "dev"])
+@pytest.mark.parametrize(
+    ("train", "validation", "test"),
+    [
+        ("train", "val", "test"),
+        ("Training", "valid", "Testing"),
+        ("TRAIN", "Validation", "test"),
+        ("train", "dev", "Testing"),
+    ],
+)
 def test_split_folders_of_every_usual_name_are_used(tmp_path, train, validation, test):
     for first, name in ((0, train), (50, validation), (100, test)):
         write_images(tmp_path / name, first=first, count=5)

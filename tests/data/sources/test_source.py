@@ -123,8 +123,13 @@ def load(folder, classes):
     return load_splits(DataArguments(dataset=str(folder), classes=classes), seed=0)
 
 
-@pytest.mark.parametrize("name", ["train", "test_tube", "val", "dev", "testing", "validation"])
-@pytest.mark.parametrize("place", ["photos", "test", "train-set", "data[v1]"])
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        *(("photos", name) for name in ("train", "test_tube", "val", "dev", "testing", "validation")),
+        *((place, "test_tube") for place in ("test", "train-set", "data[v1]")),
+    ],
+)
 def test_split_is_the_content_of_its_folder_whatever_the_names_of_classes_and_parents(tmp_path, name, place):
     splits = load(write_classes(tmp_path / place, ["cat", name]), ["cat", name])
     for part, count, blue in ((splits.train, 16, 0), (splits.validation, 4, 0), (splits.test, 20, 100)):

@@ -10,9 +10,20 @@ from hfprobe.data.sources.tables import read_table
 from hfprobe.system.errors import InputError
 
 
-@pytest.mark.parametrize("name", ["metadata.csv", "labels.csv"])
-@pytest.mark.parametrize("separator", [",", ";", "\t"])
-@pytest.mark.parametrize(("image", "label"), [("file_name", "label"), ("Image", "Class"), ("path", "category")])
+@pytest.mark.parametrize(
+    ("name", "separator", "image", "label"),
+    [  # each pair of values once
+        ("metadata.csv", ",", "file_name", "label"),
+        ("labels.csv", ";", "file_name", "label"),
+        ("labels.csv", "\t", "file_name", "label"),
+        ("labels.csv", ",", "Image", "Class"),
+        ("metadata.csv", ";", "Image", "Class"),
+        ("metadata.csv", "\t", "Image", "Class"),
+        ("labels.csv", ",", "path", "category"),
+        ("metadata.csv", ";", "path", "category"),
+        ("labels.csv", "\t", "path", "category"),
+    ],
+)
 def test_a_csv_file_names_images_and_classes(tmp_path, name, separator, image, label):
     write_images(tmp_path / "images", count=25)
     rows = [(f"images/{name}/{number:03}.png", name) for name in NAMES for number in range(25)]
