@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from helpers.results import imbalanced_result, make_result, with_provenance, without_images
+from hfprobe.statistics.classification import Baseline
 from hfprobe.statistics.imbalance import are_imbalanced, score_baseline, summarize_scores
 from hfprobe.statistics.intervals import score_predictions
 from hfprobe.tasks.compare.measure import compare
-from hfprobe.tasks.evaluate.result import Baseline
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hfprobe.statistics.classification import Baseline, ClassScores
 from hfprobe.statistics.imbalance import METRIC_NAMES
 from hfprobe.statistics.intervals import Intervals, Metric, Scores
 from hfprobe.statistics.paired import Difference
@@ -14,7 +15,7 @@ from hfprobe.system.html import render_sentences, render_table
 from hfprobe.system.process import command
 from hfprobe.system.provenance import Hardware
 from hfprobe.system.records import read_record, write_record
-from hfprobe.tasks.evaluate.result import Baseline, ClassScores, EvalResult
+from hfprobe.tasks.evaluate.result import EvalResult
 from hfprobe.tasks.profile.result import Conditions, Cost
 
 COMPARISON_FILE = "comparison.json"

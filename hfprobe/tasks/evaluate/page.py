@@ -12,6 +12,7 @@ from sklearn.metrics import classification_report
 
 from hfprobe.pages.environment import FORMULA_STARTS, make_environment
 from hfprobe.pages.figures import MOST_CLASSES_WITH_NUMBERS, data_uri, draw_confusion_matrix, shorten_names
+from hfprobe.statistics.classification import ClassScores
 from hfprobe.statistics.imbalance import (
     IMBALANCE_FACTOR,
     METRIC_NAMES,
@@ -22,7 +23,7 @@ from hfprobe.statistics.imbalance import (
 from hfprobe.system.files import replace_together
 from hfprobe.system.markdown import printable
 from hfprobe.system.records import to_json
-from hfprobe.tasks.evaluate.result import METRICS_FILE, ClassScores, EvalResult, Provenance, Thumbnail, thumbnails_of
+from hfprobe.tasks.evaluate.result import METRICS_FILE, EvalResult, Provenance, Thumbnail, thumbnails_of
 
 GALLERY_SIZE = 24
 CONFUSED_PAIRS, IMAGES_PER_PAIR = 4, 6

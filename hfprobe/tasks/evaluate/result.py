@@ -16,20 +16,12 @@ import numpy as np
 import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from hfprobe.models.network import Network
 from hfprobe.pages.figures import data_uri
+from hfprobe.statistics.classification import Metrics, score_classification
 from hfprobe.statistics.imbalance import describe_scores, leading_metrics, summarize_scores
-from hfprobe.statistics.intervals import (
-    Calibration,
-    Intervals,
-    Metric,
-    Scores,
-    calibration,
-    metric_intervals,
-    score_predictions,
-)
+from hfprobe.statistics.intervals import Metric
 from hfprobe.system.errors import InputError, first_line, shorten
 from hfprobe.system.files import replace_together
 from hfprobe.system.html import render_sentences, render_table
@@ -87,45 +79,6 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class ClassScores:
-    """Of one class; `support`: number of its images. A class in neither labels nor predictions has no scores."""
-
-    precision: float | None
-    recall: float | None
-    f1: float | None
-    support: int
-
-
-@dataclass(frozen=True)
-class Baseline(Scores):
-    """A model that always gives the same answer, the most frequent class of the training images."""
-
-    answer: str
-
-
-@dataclass(frozen=True)
-class Metrics(Calibration, Scores):
-    """What predictions are worth.
-
-    Macro averages are over the classes that occur in labels or predictions, the default of scikit-learn. For these, a
-    ratio with denominator 0 counts as 0: the precision of a class that is never predicted, the recall of a class
-    without images. Balanced accuracy is the mean recall of the classes that occur in labels.
-
-    Attributes:
-        confusion_matrix: rows: true class, columns: predicted.
-        intervals: 95 %.
-    """
-
-    n: int
-    macro_precision: float
-    macro_recall: float
-    per_class: dict[str, ClassScores]
-    confusion_matrix: list[list[int]]
-    intervals: Intervals
-    baseline: Baseline
-
-
-@dataclass(frozen=True)
 class Saved(Metrics):
     """What metrics.json holds."""
 
@@ -163,24 +116,9 @@ class EvalResult:
     @cached_property
     def metrics(self) -> Metrics:
         """The scores of the predictions."""
-        labels, predictions, counts = self.labels, self.predictions, self.images_per_class
-        numbers = range(len(self.class_names))
         answer = self.provenance.run.get("majority_class")  # None: not recorded; that of these images stands in
-        most = self.class_names.index(answer) if answer else int(counts.argmax())
-        guessed = score_predictions(labels, np.full_like(labels, most))
-        shares = np.array(precision_recall_fscore_support(labels, predictions, labels=numbers, zero_division=0)[:3])
-        occurs = np.isin(numbers, [labels, predictions])
-        rows = zip(*np.where(occurs, shares, np.array(None)).tolist(), counts.tolist(), strict=True)
-        return Metrics(
-            n=len(labels),
-            **vars(score_predictions(labels, predictions)),
-            macro_precision=float(shares[0, occurs].mean()),
-            macro_recall=float(shares[1, occurs].mean()),
-            per_class={name: ClassScores(*row) for name, row in zip(self.class_names, rows, strict=True)},
-            confusion_matrix=confusion_matrix(labels, predictions, labels=numbers).tolist(),
-            intervals=metric_intervals(labels=labels, predictions=predictions),
-            baseline=Baseline(**vars(guessed), answer=self.class_names[most]),
-            **vars(calibration(labels=labels, probabilities=self.probabilities)),
+        return score_classification(
+            labels=self.labels, probabilities=self.probabilities, class_names=self.class_names, answer=answer
         )
 
     @property

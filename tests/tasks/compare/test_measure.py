@@ -11,12 +11,12 @@ from helpers.results import planted, with_provenance, without_images
 from hfprobe.data.arguments import DataArguments
 from hfprobe.statistics import intervals as statistics
 from hfprobe.statistics import paired
+from hfprobe.statistics.classification import ClassScores
 from hfprobe.statistics.paired import compare_paired
 from hfprobe.system.errors import InputError
 from hfprobe.tasks.compare.comparable import load_comparable
 from hfprobe.tasks.compare.measure import compare
 from hfprobe.tasks.compare.result import ClassDifference, SignificanceTests
-from hfprobe.tasks.evaluate.result import ClassScores
 
 
 def saved(tmp_path, **results):

@@ -8,9 +8,10 @@ import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 from helpers.results import make_result, without_images
+from hfprobe.statistics.classification import ClassScores
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import write_json
-from hfprobe.tasks.evaluate.result import ClassScores, EvalResult
+from hfprobe.tasks.evaluate.result import EvalResult
 
 
 def test_saved_result_loads_unchanged(tmp_path):
