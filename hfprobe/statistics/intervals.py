@@ -138,7 +138,7 @@ def draw_scores(labels: np.ndarray, *predictions: np.ndarray, seed: int = 0) -> 
     spread evenly over the classes, so that the interval has a positive width even if no error was observed (with two
     classes, this is the Jeffreys prior).
 
-    Simulated coverage (`tests/evaluation/test_statistics_coverage.py`): 90 to 97 % with at least 5 images per class,
+    Simulated coverage (`tests/statistics/test_intervals_coverage.py`): 90 to 97 % with at least 5 images per class,
     also with one smaller class among larger ones. If all classes are smaller, their images contain too little
     information about the variance, and the interval is too narrow: with 30 classes, it covered 88 % at 3 images per
     class, 76 to 85 % at 2, and 40 % at one.

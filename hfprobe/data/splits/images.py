@@ -46,7 +46,7 @@ FEW, SMALL = 1_000, 128 * 128
 
 
 @dataclass(frozen=True)
-class Summary:
+class SplitSummary:
     """How the parts of a dataset were made.
 
     Attributes:
@@ -79,7 +79,7 @@ class Splits:
     validation: ImageSplit | None = None
     test: ImageSplit | None = None
     all: ImageSplit | None = None
-    summary: Summary = Summary()
+    summary: SplitSummary = SplitSummary()
 
     def part(self, name: str) -> ImageSplit:
         """The part `train`, `validation`, `test` or `all`.
@@ -213,7 +213,7 @@ class Images:
         left_out = self.left_out | ({"cannot be read": unreadable} if unreadable else {})
         classes = len(self.class_names)
         counts = {name: np.bincount(part.labels, minlength=classes).tolist() for name, part in decoded.items()}
-        summary = Summary(self.division, left_out, self.identical, self.counts() | counts, self.membership)
+        summary = SplitSummary(self.division, left_out, self.identical, self.counts() | counts, self.membership)
         return Splits(class_names=self.class_names, source=self.source, summary=summary, **decoded)
 
     def _check_headers(self, names: Iterable[str]) -> None:

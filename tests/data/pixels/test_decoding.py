@@ -184,7 +184,7 @@ def test_all_unreadable_images_are_named_at_once_and_can_be_skipped(tmp_path, ca
     parts = (splits.train, splits.validation, splits.test)
     assert sum(len(part) for part in parts) == 47
     assert {number for part in parts for number in numbers(part)} == set(range(25))
-    assert len(splits.summary["left_out"]["cannot be read"]) == 3
+    assert len(splits.summary.left_out["cannot be read"]) == 3
     assert "Left out 3 images: image " in caplog.text
 
 
@@ -262,7 +262,7 @@ def test_links_to_missing_files_are_skipped_too_and_named_pipes_never_read(tmp_p
     os.mkfifo(photos / "dog" / "pipe.png")
     splits = load(photos, skip_unreadable=True)
     assert len(splits.train) + len(splits.validation) + len(splits.test) == 50
-    assert sum(sum(counts) for counts in splits.summary["image_counts"].values()) == 50
+    assert sum(sum(counts) for counts in splits.summary.image_counts.values()) == 50
 
 
 def test_eps_under_another_name_runs_no_other_program(tmp_path, monkeypatch):

@@ -33,7 +33,7 @@ def test_a_zip_file_of_class_folders_is_unpacked_once(tmp_path, top, monkeypatch
     splits = load(tmp_path / "photos.zip")
     check_drawn(splits, count=25)
     assert splits.source == f"local file {tmp_path}/photos.zip"
-    assert splits.summary["left_out"] == {SYSTEM: ["__MACOSX"]}
+    assert splits.summary.left_out == {SYSTEM: ["__MACOSX"]}
     monkeypatch.setattr(zipfile.ZipFile, "extract", lambda *_: pytest.fail("unpacked again"))
     load(tmp_path / "photos.zip")
 
@@ -121,7 +121,7 @@ def test_images_of_a_zip_file_that_are_left_out_are_named_by_it(tmp_path):
     members = {f"{name}/{number}.png": None for name in ("cat", "dog") for number in range(9)}
     file = write_zip(tmp_path / "photos.zip", members | {"cat/bad.png": b"x"})
     expected = f"image 9 of split 'train' ({file}/cat/bad.png) cannot be read: not an image"
-    assert load(file, skip_unreadable=True).summary["left_out"] == {"cannot be read": [expected]}
+    assert load(file, skip_unreadable=True).summary.left_out == {"cannot be read": [expected]}
 
 
 def test_the_encoding_of_names_is_chosen_and_logged(tmp_path, caplog):

@@ -42,10 +42,10 @@ def test_other_files_and_unreadable_images_with_such_names_are_named_by_escapes(
     (photos / "cat" / f"{LATIN}.txt").touch()
     (photos / "cat" / f"{LATIN}.png").touch()
     splits = load(photos, skip_unreadable=True)
-    assert splits.summary["left_out"]["not an image"] == ["cat/caf\\udce9.txt"]
+    assert splits.summary.left_out["not an image"] == ["cat/caf\\udce9.txt"]
     assert (
         rf"{photos}/cat/caf\udce9.png) cannot be read: the file is empty"
-        in splits.summary["left_out"]["cannot be read"][0]
+        in splits.summary.left_out["cannot be read"][0]
     )
 
 

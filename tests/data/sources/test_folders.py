@@ -15,7 +15,7 @@ def test_one_folder_per_class_is_divided_into_train_validation_and_test(tmp_path
     splits = load(write_images(tmp_path / "photos", count=25))
     assert splits.class_names == NAMES
     check_drawn(splits, count=25)
-    assert splits.summary["division"] == (
+    assert splits.summary.division == (
         "The dataset has no test and no validation split: its images are divided into 64 % train, 16 % validation and "
         "20 % test, stratified by class, with seed 0."
     )
@@ -37,7 +37,7 @@ def test_split_folders_of_every_usual_name_are_used(tmp_path, train, validation,
     assert numbers(splits.train) == {0, 1, 2, 3, 4}
     assert numbers(splits.validation) == {50, 51, 52, 53, 54}
     assert numbers(splits.test) == {100, 101, 102, 103, 104}
-    assert splits.summary["division"] == "The train and validation and test images are those of the dataset."
+    assert splits.summary.division == "The train and validation and test images are those of the dataset."
 
 
 def test_a_missing_test_split_is_drawn_from_train_and_validation_stays(tmp_path):
@@ -46,7 +46,7 @@ def test_a_missing_test_split_is_drawn_from_train_and_validation_stays(tmp_path)
     splits = load(tmp_path)
     assert numbers(splits.validation) == {50, 51, 52, 53, 54}
     assert (len(splits.train), len(splits.test)) == (16, 4)
-    assert "The test images are 20 % of the training images" in splits.summary["division"]
+    assert "The test images are 20 % of the training images" in splits.summary.division
 
 
 def test_a_training_folder_alone_is_divided(tmp_path):
@@ -94,7 +94,7 @@ def test_what_is_left_out_is_named_with_its_reason_and_remedy(tmp_path, caplog, 
     (photos / "empty").mkdir()
     draw(1, 1).save(photos / "loose.png")
     splits = load(photos)
-    assert splits.summary["left_out"] == {
+    assert splits.summary.left_out == {
         "HEIC cannot be read without pillow-heif (pip install 'hfprobe[heic]')": ["cat/a.heic", "cat/b.HEIC"],
         "this version of Pillow cannot read AVIF (pip install --upgrade pillow)": ["dog/c.avif"],
         "raw files of a camera cannot be read (export them as JPEG or PNG)": ["dog/d.nef"],
@@ -118,7 +118,7 @@ def test_a_test_folder_without_labels_is_left_out_and_a_test_split_is_drawn(tmp_
     draw(1, 1).save(tmp_path / "test" / "1.png")
     splits = load(tmp_path)
     check_drawn(splits, count=25)
-    assert splits.summary["left_out"] == {"split without labels": ["test"]}
+    assert splits.summary.left_out == {"split without labels": ["test"]}
 
 
 def test_a_test_split_without_labels_is_left_out(tmp_path):
@@ -129,7 +129,7 @@ def test_a_test_split_without_labels_is_left_out(tmp_path):
     datasets.DatasetDict(train=train, test=test).save_to_disk(tmp_path / "saved")
     splits = load(tmp_path / "saved")
     check_drawn(splits, count=25)
-    assert splits.summary["left_out"] == {"split without labels": ["test (50 images)"]}
+    assert splits.summary.left_out == {"split without labels": ["test (50 images)"]}
 
 
 @pytest.mark.parametrize(

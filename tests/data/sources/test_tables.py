@@ -141,7 +141,7 @@ def test_test_rows_without_labels_are_left_out(tmp_path):
     pd.DataFrame(rows, columns=["file", "label", "split"]).to_csv(tmp_path / "table.csv", index=False)
     splits = load(tmp_path / "table.csv")
     check_drawn(splits, count=25)
-    assert splits.summary["left_out"] == {"split without labels": ["test (3 images)"]}
+    assert splits.summary.left_out == {"split without labels": ["test (3 images)"]}
 
 
 def test_a_cell_that_is_no_path_and_a_comma_at_the_end_of_rows(tmp_path):
