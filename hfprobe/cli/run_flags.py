@@ -14,12 +14,13 @@ from hfprobe.cli.parser import OneLineErrors, Parser, warn_about_repeated
 from hfprobe.models import find_family
 from hfprobe.settings.files import read_config_file
 from hfprobe.settings.run_config import CHOICES, RunConfig, build_run, starting_values
-from hfprobe.settings.values import SHORT_NAMES, groups_of, one_line_errors
+from hfprobe.settings.values import groups_of, one_line_errors
 from hfprobe.system.process import command, is_main_process
+from hfprobe.system.setting import short_names
 
 
 class RunParser(OneLineErrors, HfArgumentParser):
-    """One flag per field of the dataclasses, and short ones beside those of SHORT_NAMES.
+    """One flag per field of the dataclasses, and the short ones of their rows.
 
     Args:
         groups: dataclasses.
@@ -29,7 +30,7 @@ class RunParser(OneLineErrors, HfArgumentParser):
 
     def __init__(self, groups: Sequence[type], *, defaults: dict[str, Any], prog: str):
         HfArgumentParser.__init__(self, groups, prog=prog, allow_abbrev=False)
-        for short, long in SHORT_NAMES.items():
+        for short, long in short_names(*groups).items():
             for action in [action for action in self._actions if action.dest == long]:
                 same = {name: getattr(action, name) for name in ("dest", "type", "nargs", "const")}
                 self.add_argument(f"--{short}", **same, default=argparse.SUPPRESS, help=f"Short for --{long}.")

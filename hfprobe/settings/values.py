@@ -18,11 +18,9 @@ from hfprobe.models.base import ModelFamily
 from hfprobe.settings.arguments import RunArguments
 from hfprobe.system.errors import InputError, shorten, suggest
 from hfprobe.system.process import command
-from hfprobe.system.setting import rows_of
+from hfprobe.system.setting import short_names
 
 UNFIT = object()
-# Another name of a setting -> the setting.
-SHORT_NAMES = {row.short: name for name, row in rows_of(RunArguments).items() if row.short}
 
 
 @contextmanager
@@ -54,13 +52,14 @@ def check_values(values: Mapping[str, Any], *, model: str) -> dict[str, Any]:
     """
     family = find_family(check_value("model", model, RunArguments))
     owners = {name: group for group in groups_of(family) for name in _types(group)}
+    short = short_names(*groups_of(family))
     checked: dict[str, Any] = {}
     spelled: dict[str, str] = {}
     for given, value in values.items():
-        name = SHORT_NAMES.get(given, given)
+        name = short.get(given, given)
         if name not in owners:
             listed = f"All settings: {command('train')} --model {family.name} --help"
-            remedy = suggest(given, [*owners, *SHORT_NAMES], otherwise=listed)
+            remedy = suggest(given, [*owners, *short], otherwise=listed)
             raise InputError(f"Unknown setting '{shorten(given)}'. {remedy}")
         value = check_value(given, value, owners[name])
         if name in checked and checked[name] != value:
@@ -82,7 +81,7 @@ def check_value(given: str, value: Any, group: type) -> Any:
     Raises:
         InputError: see `check_values`.
     """
-    wanted, choices = _types(group)[SHORT_NAMES.get(given, given)]
+    wanted, choices = _types(group)[short_names(group).get(given, given)]
     for text in value if isinstance(value, list | tuple) else [value]:
         if text == "" and isinstance(text, str):
             raise InputError(f"{given} has an empty value. Set it to a value, or leave it out.")

@@ -69,6 +69,11 @@ def rows_of(group: type) -> dict[str, Setting]:
     return {field.name: field.metadata.get("row") or table.get(field.name, Setting()) for field in fields(group)}
 
 
+def short_names(*groups: type) -> dict[str, str]:
+    """Another name of a setting -> the setting, of the fields of some dataclasses."""
+    return {row.short: name for group in groups for name, row in rows_of(group).items() if row.short}
+
+
 def spell_flag(name: str, row: Setting) -> str:
     """A setting as its flag, and the short one where it has one: `--learning_rate/--lr`."""
     return f"--{name}/--{row.short}" if row.short else f"--{name}"

@@ -10,6 +10,7 @@ import numpy as np
 import PIL.Image
 
 from hfprobe.data.pixels.image_files import MAX_PIXELS, pixel_limit
+from hfprobe.data.sources.columns import stored_images
 from hfprobe.data.sources.file_kinds import register_heic
 from hfprobe.data.sources.file_names import text_to_path
 
@@ -35,8 +36,7 @@ def header_sizes(rows: Dataset) -> list[tuple[int, int]]:
     chosen = np.unique(np.linspace(0, len(rows) - 1, num=min(HEADERS, len(rows))).astype(int))
     sizes = []
     with pixel_limit(MAX_PIXELS):
-        for row in rows.select(chosen).select_columns("image"):
-            item = row["image"]
+        for item in stored_images(rows, chosen):
             try:
                 file = text_to_path(item["path"]) if item["bytes"] is None else BytesIO(item["bytes"])
                 with PIL.Image.open(file) as image:

@@ -7,12 +7,14 @@ Class numbers are valid within one file only: two files are joined by the names 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
+from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Features, Image, Value
 
 from hfprobe.data.arguments import DataArguments
@@ -230,8 +232,7 @@ def image_paths(rows: Dataset) -> list[str | None]:
     Args:
         rows: with the column `image`, undecoded.
     """
-    flat = rows.select_columns("image").flatten().select_columns("image.path")
-    return flat.with_format("arrow")["image.path"][:].to_pylist()
+    return in_order(rows, pc.struct_field(rows.data.column("image"), "path")).to_pylist()
 
 
 def paths_below(rows: Dataset, data: DataArguments) -> list[str | None]:
@@ -249,4 +250,23 @@ def paths_below(rows: Dataset, data: DataArguments) -> list[str | None]:
 
 def label_numbers(rows: Dataset) -> np.ndarray:
     """The label column as (N,) int64."""
-    return rows.with_format("arrow")["label"][:].to_numpy().astype(np.int64)
+    return in_order(rows, rows.data.column("label")).to_numpy().astype(np.int64)
+
+
+def stored_images(rows: Dataset, positions: Iterable[int]) -> Iterator[dict[str, Any]]:
+    """The images at some positions one after the other, as they are stored: `bytes` and `path`, empty for no image."""
+    column = rows.data.column("image")
+    for position in positions:
+        place = int(position) if rows._indices is None else rows._indices.column(0)[int(position)].as_py()
+        yield column[place].as_py() or {}
+
+
+def in_order(rows: Dataset, stored: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column in the order of the rows.
+
+    Datasets' own way copies the description of the dataset with every step, which takes longer than to read the column.
+
+    Args:
+        stored: made of a column of `rows.data`, with one value for each of its rows.
+    """
+    return stored if rows._indices is None else stored.take(rows._indices.column(0))

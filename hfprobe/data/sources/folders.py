@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import datasets
@@ -53,12 +53,10 @@ def load_local(place: Path, data: DataArguments, *, whole: bool = False) -> Foun
         MachineError: the cache has no free space.
     """
     if place.is_file():
-        ending = place.suffix.lower()
-        if ending == ".zip":
-            return _load_zip(place, data, whole=whole)
-        if ending in TABLE_ENDINGS:
-            return load_table(place, data, whole=whole)
-        raise InputError(f"--dataset '{shorten(place)}' is a file of another kind. Allowed: {ALLOWED}.")
+        load = FILES.get(place.suffix.lower())
+        if load is None:
+            raise InputError(f"--dataset '{shorten(place)}' is a file of another kind. Allowed: {ALLOWED}.")
+        return load(place, data, whole=whole)
     if _is_saved(place):
         return _load_saved(place, data, whole=whole)
     return _load_folder(place, data, whole=whole)
@@ -72,6 +70,10 @@ def _load_zip(file: Path, data: DataArguments, *, whole: bool) -> Found:
         text = name_zip(str(error), file)
         names_inside = re.search(rf"--dataset '?{re.escape(str(file))}/", text)
         raise InputError(text + " Unpack the zip file first." * bool(names_inside)) from error
+
+
+# Ending of a file -> how the dataset in it is loaded.
+FILES: dict[str, Callable[..., Found]] = {".zip": _load_zip} | dict.fromkeys(TABLE_ENDINGS, load_table)
 
 
 def _load_folder(folder: Path, data: DataArguments, *, whole: bool) -> Found:

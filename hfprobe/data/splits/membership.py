@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from hfprobe.data.sources.columns import image_paths, label_numbers, normalize_name
+from hfprobe.data.sources.columns import image_paths, in_order, label_numbers, normalize_name, stored_images
 from hfprobe.data.sources.file_names import text_to_path
 from hfprobe.system.errors import shorten
 
@@ -76,17 +76,17 @@ def add_up(parts: Iterable[Membership]) -> str:
 def _sample(rows: Dataset, details: list[str]) -> list[str]:
     ranks = [_hash(detail, size=8) for detail in details]
     chosen = sorted(range(len(ranks)), key=ranks.__getitem__)[:SAMPLED]
-    images = rows.select(chosen).select_columns("image")
-    entries = (_hash(details[at], _beginning(row["image"]), size=8) for at, row in zip(chosen, images, strict=True))
+    images = stored_images(rows, chosen)
+    entries = (_hash(details[at], _beginning(item), size=8) for at, item in zip(chosen, images, strict=True))
     return sorted(entry.hex() for entry in entries)
 
 
-def _beginning(item: dict[str, Any] | None) -> bytes:
+def _beginning(item: dict[str, Any]) -> bytes:
     """The first SAMPLE_BYTES of the file of an image; empty for one that cannot be read: decoding names it."""
-    if item is None or item["bytes"] is not None:
-        return item["bytes"][:SAMPLE_BYTES] if item else b""
+    if item.get("bytes") is not None:
+        return item["bytes"][:SAMPLE_BYTES]
     try:
-        with open(text_to_path(item["path"] or ""), "rb") as file:
+        with open(text_to_path(item.get("path") or ""), "rb") as file:
             return file.read(SAMPLE_BYTES)
     except OSError:
         return b""
@@ -103,19 +103,16 @@ def _hex(total: int) -> str:
 def _names_and_sizes(rows: Dataset) -> list[str]:
     """What tells an image: the name of its file and its size; of an image without a name, a digest of its bytes."""
     paths = image_paths(rows)
-    flat = rows.select_columns("image").flatten()
-    lengths = pc.binary_length(flat.data.column("image.bytes"))  # from the offsets: no image is read
-    if flat._indices is not None:
-        lengths = lengths.take(flat._indices.column(0))
+    contents = pc.struct_field(rows.data.column("image"), "bytes")
+    lengths = in_order(rows, pc.binary_length(contents))  # from the offsets: no image is read
     found = [
         f"{normalize_name(os.path.basename(path or ''))}\0{_size(path) if length is None else length}"
         for path, length in zip(paths, lengths.to_pylist(), strict=True)
     ]
     nameless = [position for position, path in enumerate(paths) if not os.path.basename(path or "")]
     if nameless:
-        contents = ((row["image"] or {}).get("bytes") for row in rows.select(nameless).select_columns("image"))
-        for position, content in zip(nameless, contents, strict=True):
-            found[position] = hashlib.blake2b(content or b"", digest_size=BITS // 8).hexdigest()
+        for position, item in zip(nameless, stored_images(rows, nameless), strict=True):
+            found[position] = hashlib.blake2b(item.get("bytes") or b"", digest_size=BITS // 8).hexdigest()
     return found
 
 
