@@ -67,6 +67,7 @@ def flags(draw):
 slow_inputs = settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")
 @settings(slow_inputs, max_examples=300)
 @given(flags())
@@ -86,6 +87,7 @@ def test_a_command_line_is_refused_in_one_line_or_makes_runs_that_begin(network,
     attempt(lambda: begin(network, arguments))
 
 
+@pytest.mark.slow
 @settings(slow_inputs, max_examples=200)
 @given(flags())
 def test_the_file_of_any_run_repeats_it(tmp_path, argv):

@@ -24,6 +24,7 @@ def test_round_trip_through_a_standard_client_gives_the_same_logits(pushed):
     assert loaded.config.id2label == dict(enumerate(CLASSES))
 
 
+@pytest.mark.slow
 def test_pipeline_in_a_process_without_hfprobe_loads_both_models_and_predicts_cat(pushed, tmp_path):
     _, hub_dir, revision = pushed
     save_model(tmp_path / "probe", "vit")

@@ -65,6 +65,7 @@ def test_run_logs_that_the_temperature_stays_at_one(dataset_folder, tmp_path, mo
     assert "The calibration temperature stays at 1: the validation images determine no other." in caplog.messages
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("all_penalties")
 def test_exact_and_sgd_heads_agree_on_the_same_features(dataset_folder, tmp_path, monkeypatch):
     data = [blobs(count=count, size=256, classes=5, noise=2.5, seed=count) for count in (6000, 5000)]

@@ -289,6 +289,7 @@ ANYTHING = st.one_of(
 REMOVED = object()
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 @pytest.mark.parametrize("name", ["cnn", "vit"])

@@ -145,6 +145,7 @@ def test_different_names_have_different_labels_of_limited_width(names):
     assert all(figures.text_width(label) <= figures.LONGEST_NAME for label in labels)
 
 
+@pytest.mark.slow
 def test_a_hundred_long_names_have_a_hundred_labels_on_both_axes(monkeypatch):
     names = [f"animals/wild/photographs of {number:03d} taken in the zoo of the capital" for number in range(100)]
     (axes,) = drawn(monkeypatch, names).axes

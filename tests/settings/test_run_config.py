@@ -87,6 +87,7 @@ def test_bad_input(argv, message):
         parse_run(argv)
 
 
+@pytest.mark.slow
 def test_help_and_errors_about_flags_import_no_model_and_no_trainer():
     program = """
         import sys

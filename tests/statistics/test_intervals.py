@@ -26,6 +26,7 @@ def test_macro_f1_equals_the_default_of_scikit_learn():
     assert statistics.macro_f1(labels, predictions) == (2 / 3 + 4 / 5 + 0 + 0) / 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 2, 3, 10, 30, 200])
 def test_interval_of_accuracy_covers_every_true_accuracy(n, monkeypatch):
     monkeypatch.setattr(statistics, "RESAMPLES", 1)  # of macro-F1

@@ -84,6 +84,7 @@ def write(folder, seed):
     save_evaluation(make_result(seed=seed), folder)
 
 
+@pytest.mark.slow
 def test_disk_that_is_full_at_any_point_keeps_the_old_report(tmp_path):
     write(tmp_path, seed=0)
     old = content(tmp_path)

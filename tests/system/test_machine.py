@@ -32,6 +32,7 @@ def test_a_single_launched_process_uses_every_core(environment, threads, monkeyp
         torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
 def test_memory_that_a_step_gives_back_is_not_fetched_again_page_by_page():
     program = """

@@ -35,6 +35,7 @@ def test_histograms_are_those_of_the_last_steps_of_epochs_as_trainer_counts_them
     assert [event.step for event in events.Histograms("weights/features/0/weight")] == [2, 4, 6]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("saved", [0, 1])
 def test_a_resumed_run_has_each_step_once_in_tensorboard(dataset_folder, tmp_path, monkeypatch, saved):
     class Interrupted(Exception):

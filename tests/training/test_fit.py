@@ -171,6 +171,7 @@ def test_resume_ends_where_the_uninterrupted_run_ends(dataset_folder, tmp_path):
         assert torch.equal(weights, load_file(sorted(folder.glob("checkpoint-*"))[-1] / "model.safetensors")[name])
 
 
+@pytest.mark.slow
 def test_resume_with_persistent_workers_ends_where_the_uninterrupted_run_ends(dataset_folder, tmp_path):
     """At the end of an epoch; tests/training/test_loaders.py does it in mid-epoch."""
     values = {"num_train_epochs": 3, "dataloader_num_workers": 1, "dataloader_persistent_workers": True}

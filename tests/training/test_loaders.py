@@ -32,6 +32,7 @@ def without_workers(dataset_folder, tmp_path_factory):
     return last_weights(folder / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", KINDS.values(), ids=KINDS)
 def test_the_weights_do_not_depend_on_the_workers(dataset_folder, tmp_path, without_workers, workers):
     small_run(dataset_folder, tmp_path, dropout=0.5, **STEPS, **workers)
@@ -39,6 +40,7 @@ def test_the_weights_do_not_depend_on_the_workers(dataset_folder, tmp_path, with
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [({}, PERSISTENT), (PERSISTENT, {}), (PERSISTENT, PERSISTENT)])
 def test_a_run_that_is_resumed_in_mid_epoch_may_change_its_workers(
     dataset_folder, tmp_path, without_workers, before, after

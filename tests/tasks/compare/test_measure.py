@@ -129,6 +129,7 @@ def test_several_pairs_are_corrected_after_holm(metric):
     assert last == ONCE
 
 
+@pytest.mark.slow
 def test_rate_of_false_differences_is_within_the_significance_level(monkeypatch):
     monkeypatch.setattr(statistics, "RESAMPLES", 1)
     monkeypatch.setattr(paired, "SWAPS", 1)

@@ -224,6 +224,7 @@ def test_a_dollar_sign_in_a_name_is_no_formula(tmp_path):
     assert "$\\frac$" in write_report(tmp_path).read_text()
 
 
+@pytest.mark.slow
 def test_forty_classes_are_one_figure_of_moderate_size(tmp_path):
     make_result(class_names=[f"class {number}" for number in range(40)], count=400).save(tmp_path)
     page = Page(write_report(tmp_path).read_text())
@@ -267,6 +268,7 @@ def test_a_model_without_mistakes(tmp_path):
     assert "every image was classified correctly" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_reporting_never_imports_torch(report, tmp_path):
     report = shutil.copytree(report, tmp_path / "copy")
     code = (
