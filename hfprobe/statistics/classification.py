@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from hfprobe.statistics.imbalance import Baseline, score_baseline
 from hfprobe.statistics.intervals import (
     Calibration,
     Intervals,
@@ -25,13 +26,6 @@ class ClassScores:
     recall: float | None
     f1: float | None
     support: int
-
-
-@dataclass(frozen=True)
-class Baseline(Scores):
-    """A model that always gives the same answer, the most frequent class of the training images."""
-
-    answer: str
 
 
 @dataclass(frozen=True)
@@ -69,8 +63,6 @@ def score_classification(
     """
     predictions, numbers = probabilities.argmax(axis=1), range(len(class_names))
     counts = np.bincount(labels, minlength=len(class_names))
-    most = class_names.index(answer) if answer else int(counts.argmax())
-    guessed = score_predictions(labels, np.full_like(labels, most))
     shares = np.array(precision_recall_fscore_support(labels, predictions, labels=numbers, zero_division=0)[:3])
     occurs = np.isin(numbers, [labels, predictions])
     rows = zip(*np.where(occurs, shares, np.array(None)).tolist(), counts.tolist(), strict=True)
@@ -82,6 +74,6 @@ def score_classification(
         per_class={name: ClassScores(*row) for name, row in zip(class_names, rows, strict=True)},
         confusion_matrix=confusion_matrix(labels, predictions, labels=numbers).tolist(),
         intervals=metric_intervals(labels=labels, predictions=predictions),
-        baseline=Baseline(**vars(guessed), answer=class_names[most]),
+        baseline=score_baseline(labels, class_names=class_names, answer=answer or class_names[int(counts.argmax())]),
         **vars(calibration(labels=labels, probabilities=probabilities)),
     )

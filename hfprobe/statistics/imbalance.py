@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from hfprobe.statistics.intervals import Intervals, Metric, score_predictions
+from hfprobe.statistics.intervals import Intervals, Metric, Scores, score_predictions
 
 # Classes are imbalanced if the largest has more than so many times the images of the smallest.
 IMBALANCE_FACTOR = 1.5
@@ -57,29 +58,34 @@ def describe_scores(scores: HasScores, names: Sequence[Metric], *, intervals: In
     return ", ".join(found)
 
 
-def score_baseline(labels: np.ndarray, *, class_names: Sequence[str], answer: str) -> dict[str, Any]:
-    """The metrics of a model that always gives the same answer: `class`, and those of `score_predictions`.
+@dataclass(frozen=True)
+class Baseline(Scores):
+    """A model that always gives the same answer, the most frequent class of the training images."""
+
+    answer: str
+
+
+def score_baseline(labels: np.ndarray, *, class_names: Sequence[str], answer: str) -> Baseline:
+    """The scores of always giving the same answer.
 
     Args:
         labels: (N,) class numbers.
-        answer: the class that it answers, as a rule the most frequent one of the training images.
     """
-    return {"class": answer, **vars(score_predictions(labels, np.full_like(labels, class_names.index(answer))))}
+    guessed = score_predictions(labels, np.full_like(labels, class_names.index(answer)))
+    return Baseline(**vars(guessed), answer=answer)
 
 
 def summarize_scores(
     scores: HasScores,
     *,
     images_per_class: Sequence[int] | np.ndarray,
-    baseline: HasScores,
-    answer: str,
+    baseline: Baseline,
     intervals: Intervals | None = None,
     start: str = "",
 ) -> list[str]:
     """Sentences with which a command ends: the leading metrics, and what the sizes of the classes make of them.
 
     Args:
-        baseline, answer: see `explain_baseline`.
         start: first words of the first sentence.
     """
     leading = leading_metrics(images_per_class)
@@ -87,7 +93,7 @@ def summarize_scores(
     sentences = [f"{described} (n = {sum(images_per_class):,})."]
     if are_imbalanced(images_per_class):
         sentences.append(f"The classes are imbalanced ({describe_sizes(images_per_class)}), so macro-F1 comes first.")
-    warning = explain_baseline(scores, baseline, leading, answer=answer)
+    warning = explain_baseline(scores, baseline, leading)
     return [*sentences, warning] if warning else sentences
 
 
@@ -96,18 +102,17 @@ def upper_first(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def explain_baseline(scores: HasScores, baseline: HasScores, names: Sequence[Metric], *, answer: str) -> str | None:
+def explain_baseline(scores: HasScores, baseline: Baseline, names: Sequence[Metric]) -> str | None:
     """A sentence for a model that is not better than the baseline; otherwise None.
 
     It must be better by accuracy, and with imbalanced classes by macro-F1 and balanced accuracy instead.
 
     Args:
-        baseline: the scores of always answering `answer`.
         names: from `leading_metrics`.
     """
     if all(scores[name] > baseline[name] for name in names[:-1]):
         return None
     return (
-        f"The model is not better than always answering '{answer}', the most frequent class: "
+        f"The model is not better than always answering '{baseline.answer}', the most frequent class: "
         f"{describe_scores(baseline, names)}."
     )

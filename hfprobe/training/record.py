@@ -11,6 +11,7 @@ from hfprobe.data.splits.membership import Membership
 from hfprobe.models import find_family
 from hfprobe.models.passport import Passport
 from hfprobe.settings.run_config import RunConfig
+from hfprobe.statistics.imbalance import Baseline
 from hfprobe.system import provenance
 from hfprobe.system.errors import InputError
 from hfprobe.system.records import read_record, to_json, write_record
@@ -31,7 +32,6 @@ class RunResult:
 
     Attributes:
         metrics: `accuracy`, `macro_f1`, `balanced_accuracy` and `loss` of the weights that the model holds.
-        baseline: `class`, the most frequent one of the training images, and the metrics of always answering it.
         n_validation: number of validation images.
         images_per_class: numbers of validation images.
         epochs: number of epochs trained; None where the weights were solved in closed form.
@@ -40,7 +40,7 @@ class RunResult:
     """
 
     metrics: dict[str, float]
-    baseline: dict[str, Any]
+    baseline: Baseline
     n_validation: int
     images_per_class: list[int]
     epochs: float | None

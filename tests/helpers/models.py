@@ -55,7 +55,7 @@ CARD = {
     "metrics": {"accuracy": "accuracy", "macro-F1": "macro_f1"},
     "result": {
         "metrics": {"accuracy": 0.9125, "macro_f1": 0.9, "balanced_accuracy": 0.91, "loss": 0.3},
-        "baseline": {"class": "cat", "accuracy": 0.2, "macro_f1": 0.0667, "balanced_accuracy": 0.2},
+        "baseline": {"answer": "cat", "accuracy": 0.2, "macro_f1": 0.0667, "balanced_accuracy": 0.2},
         "n_validation": 4,
         "epochs": 2.0,
         "best_epoch": 1.0,

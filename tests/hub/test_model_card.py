@@ -21,7 +21,7 @@ def test_model_card_shows_values_as_typed_and_omits_unset_ones():
 
 
 def test_the_table_of_metrics_has_the_baseline_beside_the_model():
-    baseline = CARD["result"]["baseline"] | {"class": "a|b"}
+    baseline = CARD["result"]["baseline"] | {"answer": "a|b"}
     metrics = {"macro-F1": "macro_f1", "balanced accuracy": "balanced_accuracy", "accuracy": "accuracy"}
     card = render_card(
         name="hfprobe/m", card=CARD | {"metrics": metrics, "result": CARD["result"] | {"baseline": baseline}}

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from helpers.results import imbalanced_result, make_result, with_provenance, without_images
-from hfprobe.statistics.classification import Baseline
-from hfprobe.statistics.imbalance import are_imbalanced, score_baseline, summarize_scores
+from hfprobe.statistics.imbalance import Baseline, are_imbalanced, score_baseline, summarize_scores
 from hfprobe.statistics.intervals import score_predictions
 from hfprobe.tasks.compare.measure import compare
 
@@ -63,7 +62,7 @@ def test_the_closing_lines_name_the_baseline_only_if_the_model_is_not_better():
     labels = np.arange(10) % 2
     baseline = score_baseline(labels, class_names=["a", "b"], answer="b")
     scores = score_predictions(labels, labels)
-    found = summarize_scores(scores, images_per_class=[5, 5], baseline=baseline, answer="b", start="validation ")
+    found = summarize_scores(scores, images_per_class=[5, 5], baseline=baseline, start="validation ")
     assert found == ["Validation accuracy 100.00%, macro-F1 100.00% (n = 10)."]
 
 
@@ -74,9 +73,9 @@ def test_with_imbalanced_classes_a_model_must_be_better_by_balanced_accuracy_too
     predictions[:5] = 2
     scores = score_predictions(labels, predictions)
     baseline = score_baseline(labels, class_names=["a", "b", "c"], answer="a")
-    assert scores.macro_f1 > baseline["macro_f1"]
-    assert scores.balanced_accuracy < baseline["balanced_accuracy"]
-    found = summarize_scores(scores, images_per_class=[20, 5, 5], baseline=baseline, answer="a")
+    assert scores.macro_f1 > baseline.macro_f1
+    assert scores.balanced_accuracy < baseline.balanced_accuracy
+    found = summarize_scores(scores, images_per_class=[20, 5, 5], baseline=baseline)
     assert found[-1].startswith("The model is not better than always answering 'a', the most frequent class: macro-F1 ")
 
 

@@ -88,7 +88,7 @@ def test_macro_f1_chooses_the_best_epoch_of_imbalanced_classes_and_is_recorded(i
     assert record["config"]["training"]["metric_for_best_model"] == "macro_f1"
     assert record["class_weights"] == pytest.approx(WEIGHTS)
     assert record["result"]["images_per_class"] == [16, 8, 4, 4, 4]
-    assert record["result"]["baseline"]["class"] == "airplane"
+    assert record["result"]["baseline"]["answer"] == "airplane"
     assert record["result"]["baseline"]["accuracy"] == 16 / 36
     assert trainer.model.config.run["class_weights"] == pytest.approx(WEIGHTS)
     assert trainer.model.config.run["majority_class"] == "airplane"

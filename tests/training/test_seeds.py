@@ -7,6 +7,7 @@ import pytest
 from helpers.image_folders import write_images
 from helpers.runs import run_record, small_config
 from hfprobe.settings.run_config import make_run
+from hfprobe.statistics.imbalance import Baseline
 from hfprobe.system.errors import InputError
 from hfprobe.tasks.evaluate import cli as evaluate
 from hfprobe.training.record import Pushed, RunRecord, RunResult
@@ -30,7 +31,9 @@ def test_seeds_from_python_are_announced_in_turn_and_summarised(dataset_folder, 
 
 def test_the_summary_leads_with_macro_f1_if_classes_are_imbalanced(dataset_folder, tmp_path, monkeypatch):
     metrics = {"accuracy": 0.9, "macro_f1": 0.7, "balanced_accuracy": 0.8}
-    result = RunResult(metrics, {}, 100, [90, 10], epochs=1, best_epoch=1, seconds=1.0)
+    result = RunResult(
+        metrics, Baseline(0.9, 0.5, 0.5, answer="cat"), 100, [90, 10], epochs=1, best_epoch=1, seconds=1.0
+    )
     runs = [small_config(dataset_folder, tmp_path, seed=seed) for seed in (1, 2)]
     record = run_record(runs[0], result=result, pushed=Pushed("hfprobe/small", "0" * 40, "../hub"))
     monkeypatch.setattr(RunRecord, "load", lambda folder: record)

@@ -6,8 +6,8 @@ import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hfprobe.statistics.classification import Baseline, ClassScores
-from hfprobe.statistics.imbalance import METRIC_NAMES
+from hfprobe.statistics.classification import ClassScores
+from hfprobe.statistics.imbalance import METRIC_NAMES, Baseline
 from hfprobe.statistics.intervals import Intervals, Metric, Scores
 from hfprobe.statistics.paired import Difference
 from hfprobe.system.errors import shorten

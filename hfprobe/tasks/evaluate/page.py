@@ -87,7 +87,7 @@ def write_report(folder: str | Path) -> Path:
             imbalanced=describe_sizes(result.images_per_class) if are_imbalanced(result.images_per_class) else None,
             imbalance_factor=IMBALANCE_FACTOR,
             metric_names=METRIC_NAMES,
-            not_better=explain_baseline(metrics, metrics.baseline, result.leading, answer=metrics.baseline.answer),
+            not_better=explain_baseline(metrics, metrics.baseline, result.leading),
             column_names=shorten_names(result.class_names),
             cells_are_readable=len(result.class_names) <= MOST_CLASSES_WITH_NUMBERS,
             matrix_image=data_uri(matrix),

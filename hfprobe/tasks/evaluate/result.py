@@ -148,7 +148,6 @@ class EvalResult:
             self.metrics,
             images_per_class=self.images_per_class,
             baseline=self.metrics.baseline,
-            answer=self.metrics.baseline.answer,
             intervals=self.metrics.intervals,
         )
 

@@ -51,7 +51,6 @@ def print_run(config: RunConfig, run: FinishedRun | None) -> None:
             result.metrics,
             images_per_class=result.images_per_class,
             baseline=result.baseline,
-            answer=result.baseline["class"],
             start="validation ",
         )
     )
