@@ -17,7 +17,7 @@ from hfprobe.statistics.intervals import COVERAGE
 
 # Probability with which a chosen threshold must reach the wished accuracy, for each wished accuracy separately.
 CONFIDENCE = 0.95
-SHARES = np.arange(1, 21) / 20  # of answered images, on the curve
+POINTS = 20  # on the curve, at equal steps of the share of answered images
 # The first test is made at the fewest images at which so many errors are allowed, but at this share of them at least.
 FIRST_ERRORS, FIRST_SHARE = 2, 0.1
 STEPS = 100  # tests at most
@@ -130,11 +130,13 @@ def measure_selectivity(*, confidences: np.ndarray, correct: np.ndarray) -> Sele
     values, group, size = np.unique(-confidences, return_inverse=True, return_counts=True)  # the most confident first
     wrong = np.bincount(group, weights=~correct, minlength=len(values)) / size
     ranks = np.arange(1, n + 1)
-    thresholds = -values[np.unique(np.repeat(np.arange(len(values)), size)[np.ceil(SHARES * n).astype(int) - 1])]
+    last = np.repeat(np.arange(len(values)), size)[-(-n * np.arange(1, POINTS + 1) // POINTS) - 1]
     return Selectivity(
         aurc=float((np.cumsum(np.repeat(wrong, size)) / ranks).mean()),
         least_aurc=float((np.maximum(0, ranks - (n - errors)) / ranks).mean()),
-        curve=[answered_at(threshold, confidences=confidences, correct=correct) for threshold in thresholds],
+        curve=[
+            answered_at(threshold, confidences=confidences, correct=correct) for threshold in -values[np.unique(last)]
+        ],
     )
 
 
