@@ -85,7 +85,7 @@ def write_sheet(folder, classes=CLASSES):
     unreadable = {LONG_FILE.format(number): "not an image" for number in range(3)}
     page = folder / "sheet.html"
     predictions = Predictions(list(classes), names, shares, unreadable)
-    write_contact_sheet(page, predictions, model="hfprobe/simple-cnn-photos", top=3, threshold=0.5, temperature=False)
+    write_contact_sheet(page, predictions, model="hfprobe/simple-cnn-photos", top=3, temperature=False)
     return page
 
 
