@@ -16,7 +16,10 @@ import torch
 
 import hfprobe
 from helpers.images import draw_images
+from hfprobe.models.thresholds import Thresholds
+from hfprobe.statistics.selective import ChosenThreshold
 from hfprobe.system.machine import quiet_bars
+from hfprobe.system.records import to_json
 
 ROOT = Path(__file__).parent.parent
 PROBE = {"backbone": "test_byobnet", "backbone_weights": "random"}
@@ -309,6 +312,22 @@ def test_a_temperature_changes_probabilities_and_no_label(cnn, monkeypatch):
     plain, calibrated = cnn.predict(images), cnn.predict(images, temperature=True)
     assert plain.labels == calibrated.labels
     assert (calibrated.confidences < plain.confidences).all()
+
+
+def test_a_threshold_says_which_predictions_are_sure(cnn, monkeypatch):
+    images = draw_images(12, classes=3)[0]
+    middle = float(np.median(cnn.predict(images).confidences))
+    found = cnn.predict(images, threshold=middle)
+    assert (found.threshold, found.accuracy) == (middle, None)
+    assert found.sure.tolist() == (found.confidences >= middle).tolist()
+    chosen = [ChosenThreshold(accuracy, middle, 6, 12) for accuracy in (0.9, 0.95, 0.98, 0.99)]
+    monkeypatch.setattr(cnn.model.config, "answer_thresholds", to_json(Thresholds(chosen, chosen)))
+    found = cnn.predict(images, threshold="auto")
+    assert (found.threshold, found.accuracy) == (middle, 0.95)
+    assert cnn.predict(images, threshold="auto:0.98").accuracy == 0.98
+    with pytest.raises(hfprobe.InputError, match=re.escape("threshold is 'auto:2'; allowed: 0 to 1, auto, ")) as error:
+        cnn.predict(images, threshold="auto:2")
+    assert "--" not in str(error.value)
 
 
 def test_a_comparison_has_a_verdict_and_shows_itself(cnn, probe):

@@ -9,6 +9,7 @@ import pytest
 
 from helpers.pages import too_wide
 from helpers.results import make_result, network_of, profile_of, with_provenance
+from hfprobe.statistics.selective import ChosenThreshold
 from hfprobe.system.provenance import Hardware
 from hfprobe.tasks.compare.measure import compare
 from hfprobe.tasks.compare.page import save_comparison
@@ -20,6 +21,10 @@ WIDTHS = (360, 800, 1200)
 CLASSES = ("airplane", "automobile", "ship", "truck", "bird")
 LONG_CLASSES = ("Grasshopper", "Donaudampfschifffahrtskapitaen_im_Ruhestand", "a name of several words", "猫" * 20, "x")
 LONG_FILE = "holiday/IMG_20240731_183402_portrait_of_a_very_long_file_name_without_any_space_in_it_{:03}.jpeg"
+
+
+THRESHOLDS = [ChosenThreshold(*row, 12345) for row in ((0.9, 0.0, 12345), (0.95, 0.6, 6789), (0.98, 0.8, 9))]
+THRESHOLDS += [ChosenThreshold(0.99, None, 0, 12345)]
 
 
 def draw(seed, side=32):
@@ -44,7 +49,7 @@ def evaluation(classes=CLASSES, *, count=600, seed=0, files=True, **provenance):
         left_out={"files that cannot be read": [LONG_FILE.format(number) for number in range(12)]},
         hardware=Hardware("Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", 2, 2),
         versions={"hfprobe": "0.1.0", "torch": "2.9.0", "transformers": "4.57.1", "python": "3.11.7"},
-        parameters=2_471_941, network=network_of(2_471_941), **provenance,
+        parameters=2_471_941, network=network_of(2_471_941), thresholds=THRESHOLDS, **provenance,
     )  # fmt: skip
     names = tuple(LONG_FILE.format(number) for number in range(count)) if files else None
     mistakes = {index: draw(index) for index in result.mistakes}
@@ -84,8 +89,8 @@ def write_sheet(folder, classes=CLASSES):
         PIL.Image.open(BytesIO(draw(number, side=100))).save(name)
     unreadable = {LONG_FILE.format(number): "not an image" for number in range(3)}
     page = folder / "sheet.html"
-    predictions = Predictions(list(classes), names, shares, unreadable)
-    write_contact_sheet(page, predictions, model="hfprobe/simple-cnn-photos", top=3, threshold=0.5, temperature=False)
+    predictions = Predictions(list(classes), names, shares, unreadable, threshold=0.99725, accuracy=0.98)
+    write_contact_sheet(page, predictions, model="hfprobe/simple-cnn-photos", top=3, temperature=False)
     return page
 
 

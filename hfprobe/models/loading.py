@@ -16,6 +16,7 @@ from transformers import AutoImageProcessor, BaseImageProcessor, PretrainedConfi
 
 from hfprobe.models import check_preprocessing, family_of, register_models
 from hfprobe.models.passport import Passport
+from hfprobe.models.thresholds import Thresholds
 from hfprobe.system.errors import InputError, first_line, list_some
 from hfprobe.system.model_files import CONFIG_FILE, PROCESSOR_FILE, WEIGHTS_FILE
 from hfprobe.system.process import command
@@ -54,6 +55,10 @@ def load_config(folder: Path) -> PretrainedConfig:
         temperature, (low, high) = values.get("calibration_temperature"), TEMPERATURES
         if temperature is not None and not (type(temperature) in (int, float) and low <= temperature <= high):
             raise ValueError(f"calibration_temperature is {shortened(temperature)}; allowed: {low} to {high}")
+        try:
+            Thresholds.parse(values.get("answer_thresholds"))
+        except ValueError as error:
+            raise ValueError(f"answer_thresholds: {error}") from error
         return classes[found].from_dict(values)
     except Exception as error:  # transformers raises several types of errors, with messages of several lines
         raise ValueError(f"{CONFIG_FILE}: {' '.join(str(error).split())}") from error

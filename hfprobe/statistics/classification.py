@@ -16,6 +16,7 @@ from hfprobe.statistics.intervals import (
     metric_intervals,
     score_predictions,
 )
+from hfprobe.statistics.selective import Selectivity, measure_selectivity
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Metrics(Calibration, Scores):
     Attributes:
         confusion_matrix: rows: true class, columns: predicted.
         intervals: 95 %.
+        selectivity: accuracy against the share of answered images, the most confident first.
     """
 
     n: int
@@ -48,6 +50,7 @@ class Metrics(Calibration, Scores):
     confusion_matrix: list[list[int]]
     intervals: Intervals
     baseline: Baseline
+    selectivity: Selectivity
 
 
 def score_classification(
@@ -75,5 +78,6 @@ def score_classification(
         confusion_matrix=confusion_matrix(labels, predictions, labels=numbers).tolist(),
         intervals=metric_intervals(labels=labels, predictions=predictions),
         baseline=score_baseline(labels, class_names=class_names, answer=answer or class_names[int(counts.argmax())]),
+        selectivity=measure_selectivity(confidences=probabilities.max(axis=1), correct=predictions == labels),
         **vars(calibration(labels=labels, probabilities=probabilities)),
     )

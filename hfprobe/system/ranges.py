@@ -40,3 +40,6 @@ PIXELS = Range(1, 10**10, reason="each takes 4 bytes of memory")
 STEPS = Range(0, 10**9, without=(0,))
 RATE = Range(0, 1000, without=(0,))
 SHARE = Range(0, 1, without=(1,))
+# Wished accuracies of answered images, for which training stores thresholds; `--threshold auto` means the usual one.
+ACCURACIES = (0.9, 0.95, 0.98, 0.99)
+USUAL_ACCURACY = 0.95

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import Trainer
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PredictionOutput
@@ -18,14 +19,17 @@ from hfprobe.data.splits.images import Splits
 from hfprobe.models import find_family
 from hfprobe.models.base import STATISTICS
 from hfprobe.models.passport import Passport
+from hfprobe.models.thresholds import Thresholds
 from hfprobe.settings.arguments import RunArguments
 from hfprobe.settings.files import write_config_file
 from hfprobe.settings.run_config import RunConfig
 from hfprobe.statistics.imbalance import METRIC_NAMES, score_baseline
 from hfprobe.statistics.intervals import fit_temperature
+from hfprobe.statistics.selective import choose_thresholds
 from hfprobe.system import process
 from hfprobe.system.errors import CheckFailedError
 from hfprobe.system.model_files import PROCESSOR_FILE
+from hfprobe.system.ranges import ACCURACIES
 from hfprobe.training import checkpoints
 from hfprobe.training.callbacks import EarlyStopping
 from hfprobe.training.callbacks.profiler import NOTHING_LEFT
@@ -82,6 +86,7 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
     if temperature == 1:
         logger.info("The calibration temperature stays at 1: the validation images determine no other.")
     trainer.model.config.calibration_temperature = temperature
+    find_thresholds(predicted, temperature=temperature).stamp(trainer.model)
     solved = family.is_solved(config.model)
     result = RunResult(
         metrics=metrics,
@@ -176,6 +181,16 @@ def held_evaluation(trainer: Trainer) -> dict[str, Any] | None:
     best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
     step = trainer.state.global_step if best is None else checkpoints.step_of(best)
     return next((entry for entry in reversed(evaluations(trainer)) if entry["step"] == step), None)
+
+
+def find_thresholds(predicted: PredictionOutput, *, temperature: float) -> Thresholds:
+    """The thresholds of the validation images for ACCURACIES, of the probabilities that evaluation computes."""
+    logits, labels = torch.from_numpy(predicted.predictions).float(), predicted.label_ids
+    plain, calibrated = (
+        choose_thresholds(labels=labels, probabilities=(logits / divisor).softmax(-1).numpy(), accuracies=ACCURACIES)
+        for divisor in (1.0, temperature)
+    )
+    return Thresholds(plain, calibrated)
 
 
 def check_figures(predicted: PredictionOutput, *, logged: dict[str, Any], evaluated_here: bool) -> dict[str, float]:

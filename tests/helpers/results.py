@@ -49,6 +49,7 @@ PROVENANCE = Provenance(
     split_fingerprint="f" * 64,
     images_fingerprint="d" * 64,
     temperature=None,
+    thresholds=None,
     test_time_augmentation=None,
     seconds=1.0,
     versions=VERSIONS,

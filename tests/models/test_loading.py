@@ -22,7 +22,7 @@ CONFIG, WEIGHTS, PROCESSOR = "config.json", "model.safetensors", "preprocessor_c
 PIXELS = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 # Values that no logits depend on, or that may be another without a sign of it.
 UNREAD = ("architectures", "auto_map", "transformers_version", "dropout", "backbone_weights", "do_convert_rgb")
-UNREAD += ("image_mean", "image_std", "calibration_temperature", "run")
+UNREAD += ("image_mean", "image_std", "calibration_temperature", "run", "answer_thresholds")
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +129,29 @@ def test_error_names_an_invalid_value_of_the_passport(copied, key, value, said):
     folder = copied("cnn")
     edit(folder / CONFIG, lambda values: values["run"].update({key: value}))
     refused(folder, f"{CONFIG}: run: {said}")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ([], "it is []; allowed: a JSON object"),
+        ({"plain": []}, "'calibrated' is missing"),
+        ({"plain": [], "calibrated": []}, "the thresholds are for ; allowed: 0.9, 0.95, 0.98, 0.99"),
+        (
+            {"plain": [{"accuracy": 0.9, "threshold": "1", "answered": 1, "n": 2}], "calibrated": []},
+            "'plain.0.threshold' is '1'; allowed: a number, or null",
+        ),
+        (
+            {"plain": [{"accuracy": 0.9, "threshold": 1.5, "answered": 1, "n": 2}], "calibrated": []},
+            "ChosenThreshold(accuracy=0.9, threshold=1.5, answered=1, n=2) is not a threshold; allowed: probabilities, "
+            "and at most as many images as there are",
+        ),
+    ],
+)
+def test_error_names_an_invalid_threshold(copied, value, said):
+    folder = copied("cnn")
+    edit(folder / CONFIG, lambda values: values.update(answer_thresholds=value))
+    refused(folder, f"{CONFIG}: answer_thresholds: {said}")
 
 
 def test_a_model_without_a_passport_is_loaded_and_a_passport_without_an_entry_is_refused(copied):

@@ -14,6 +14,7 @@ from transformers.trainer_utils import PredictionOutput
 
 import hfprobe
 from helpers.runs import interrupted_run, small_run
+from hfprobe.models.thresholds import Thresholds
 from hfprobe.system.errors import CheckFailedError
 from hfprobe.training.fit import check_figures
 from hfprobe.training.record import RunRecord
@@ -51,6 +52,22 @@ def test_a_run_learns_and_its_folder_contains_its_record_and_curves(dataset_fold
     assert [event.step for event in histograms] == [8, 32, 64]
     assert all(event.histogram_value.max > 0 for event in histograms)
     assert trainer.evaluate()["eval_accuracy"] == pytest.approx(best)
+
+
+def test_a_run_stores_thresholds_that_an_evaluation_of_validation_repeats(dataset_folder, tmp_path):
+    trainer, _ = small_run(dataset_folder, tmp_path, num_train_epochs=8, per_device_train_batch_size=20)
+    thresholds = Thresholds.of(trainer.model)
+    logits = trainer.predict(trainer.eval_dataset).predictions
+    for chosen, divisor in (
+        (thresholds.plain, 1),
+        (thresholds.calibrated, trainer.model.config.calibration_temperature),
+    ):
+        confidences = (torch.from_numpy(logits) / divisor).softmax(-1).numpy().max(axis=1)
+        assert [one.accuracy for one in chosen] == [0.9, 0.95, 0.98, 0.99]
+        assert {one.n for one in chosen} == {40}
+        assert chosen[0].threshold is not None  # 29 images without an error show 90 %
+        assert chosen[0].answered == (confidences >= chosen[0].threshold).sum() >= 29
+        assert [one.threshold for one in chosen[1:]] == [None] * 3  # 59 images would be needed
 
 
 def test_weights_without_a_histogram_end_the_run_at_its_next_log_entry(dataset_folder, tmp_path):

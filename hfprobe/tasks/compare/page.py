@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from hfprobe.pages.coverage import place_curves
 from hfprobe.pages.environment import make_environment
 from hfprobe.pages.figures import shorten_names
 from hfprobe.statistics.imbalance import METRIC_NAMES
 from hfprobe.system.files import replace_together
+from hfprobe.system.ranges import ACCURACIES
 from hfprobe.system.text_width import text_width
 from hfprobe.tasks.compare.result import ComparedModel, Comparison, Pair, TestedDifference
 from hfprobe.tasks.evaluate.result import EvalResult, Thumbnail, thumbnails_of
@@ -44,6 +46,9 @@ def save_comparison(comparison: Comparison, folder: str | Path) -> Path:
         "summary": _summarize_pairs(comparison),
         "is_significant": partial(_is_significant, comparison),
         "galleries": [_only_one_right(pair, comparison.results) for pair in comparison.pairs],
+        "coverage": place_curves({name: one.metrics.selectivity for name, one in comparison.results.items()}),
+        "answered": {name: one.answered for name, one in comparison.results.items()},
+        "accuracies": ACCURACIES,
         "pareto": _place_pareto(models),
         "operator_kinds": list(
             dict.fromkeys(kind for model in models.values() if model.cost for kind in model.cost.operators)

@@ -18,6 +18,7 @@ from hfprobe.models.changes import find_changes
 from hfprobe.models.inference import BATCH_SIZE, calibration_temperature
 from hfprobe.models.network import describe_network
 from hfprobe.models.passport import Passport, training_of
+from hfprobe.models.thresholds import Thresholds
 from hfprobe.system import provenance
 from hfprobe.system.errors import InputError
 from hfprobe.system.machine import find_device
@@ -96,6 +97,7 @@ def evaluate_model(
             f"({', '.join(splits.class_names)}). Pass --classes in the order of the model, or another --dataset."
         )
     divisor = calibration_temperature(model) if temperature else 1.0
+    thresholds = None if tta else Thresholds.of(model)  # chosen without mirror images
     device = find_device()
     images = splits.part(split)
     model.to(device)
@@ -145,6 +147,7 @@ def evaluate_model(
             split_fingerprint=images.fingerprint,
             images_fingerprint=images.images_fingerprint,
             temperature=divisor if temperature else None,
+            thresholds=None if thresholds is None else thresholds.chosen(temperature=temperature),
             test_time_augmentation="mirror image" if tta else None,
             seconds=round(seconds, 3),
             versions=provenance.versions(),

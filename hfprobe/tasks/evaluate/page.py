@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import classification_report
 
+from hfprobe.pages.coverage import place_curves
 from hfprobe.pages.environment import FORMULA_STARTS, make_environment
 from hfprobe.pages.figures import MOST_CLASSES_WITH_NUMBERS, data_uri, draw_confusion_matrix, shorten_names
 from hfprobe.statistics.classification import ClassScores
@@ -91,6 +92,7 @@ def write_report(folder: str | Path) -> Path:
             column_names=shorten_names(result.class_names),
             cells_are_readable=len(result.class_names) <= MOST_CLASSES_WITH_NUMBERS,
             matrix_image=data_uri(matrix),
+            coverage=place_curves({result.provenance.model: metrics.selectivity}),
             gallery=_worst_mistakes(result),
             pairs=_confused_pairs(result),
             mistakes=len(result.mistakes),
@@ -127,7 +129,7 @@ def _write_per_class(path: Path, per_class: dict[str, ClassScores]) -> None:
 
 def _facts(provenance: Provenance) -> dict[str, Any]:
     """What the table of the provenance shows: each entry that is known and not shown elsewhere on the page."""
-    elsewhere = ("division", "left_out", "identical_images", "image_counts", "split_changes")
+    elsewhere = ("division", "left_out", "identical_images", "image_counts", "split_changes", "thresholds")
     found = {name: value for name, value in to_json(provenance).items() if value is not None and name not in elsewhere}
     run, facts = found.pop("run"), found.pop("facts")
     found["hardware"] = provenance.hardware.known()

@@ -22,6 +22,7 @@ from hfprobe.pages.figures import data_uri
 from hfprobe.statistics.classification import Metrics, score_classification
 from hfprobe.statistics.imbalance import describe_scores, leading_metrics, summarize_scores
 from hfprobe.statistics.intervals import Metric
+from hfprobe.statistics.selective import ChosenThreshold, ConfirmedThreshold, confirm_threshold
 from hfprobe.system.errors import InputError, first_line, shorten
 from hfprobe.system.files import replace_together
 from hfprobe.system.html import render_sentences, render_table
@@ -50,6 +51,7 @@ class Provenance:
         split_fingerprint: of the images with their labels and the order of the classes; `images_fingerprint`: of the
             images alone.
         temperature: by which the logits were divided; None: they were not.
+        thresholds: of the model, chosen on validation for wished accuracies; None: it has none for these probabilities.
         test_time_augmentation: the images that were averaged with the original; None: none.
         seconds: duration of the evaluation.
     """
@@ -72,6 +74,7 @@ class Provenance:
     split_fingerprint: str
     images_fingerprint: str
     temperature: float | None
+    thresholds: list[ChosenThreshold] | None
     test_time_augmentation: str | None
     seconds: float
     versions: dict[str, str]
@@ -80,8 +83,9 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Saved(Metrics):
-    """What metrics.json holds."""
+    """What metrics.json holds; `answered`: what the thresholds of the model give on these images."""
 
+    answered: list[ConfirmedThreshold] | None
     class_names: list[str]
     provenance: Provenance
 
@@ -121,10 +125,21 @@ class EvalResult:
             labels=self.labels, probabilities=self.probabilities, class_names=self.class_names, answer=answer
         )
 
+    @cached_property
+    def answered(self) -> list[ConfirmedThreshold] | None:
+        """What the thresholds of the model give on these images; None if it has none."""
+        if self.provenance.thresholds is None:
+            return None
+        correct, confidences = self.predictions == self.labels, self.probabilities.max(axis=1)
+        return [
+            confirm_threshold(chosen, confidences=confidences, correct=correct) for chosen in self.provenance.thresholds
+        ]
+
     @property
     def saved(self) -> Saved:
         """What metrics.json holds."""
-        return Saved(**vars(self.metrics), class_names=self.class_names, provenance=self.provenance)
+        answered = self.answered
+        return Saved(**vars(self.metrics), answered=answered, class_names=self.class_names, provenance=self.provenance)
 
     @property
     def images_per_class(self) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Classify new images with a trained model.
 
     hfprobe predict photos/ *.jpg                                # the only model in the hub folder
+    hfprobe predict photos/ --threshold auto                     # sure only where 95 % of the answers are correct
     hfprobe predict photos/ --model simple-cnn --top 3 --output predictions.csv --html sheet.html
     find photos -name '*.jpg' -print0 | hfprobe predict - --model simple-cnn --temperature
 
@@ -31,6 +32,7 @@ from hfprobe.system.markdown import printable
 from hfprobe.system.process import command
 from hfprobe.system.ranges import PIXELS, Range
 from hfprobe.system.text_width import cut_text, text_width
+from hfprobe.tasks.predict.threshold import threshold_flag
 
 if TYPE_CHECKING:  # slow to import
     from hfprobe.tasks.predict.result import Predictions
@@ -65,9 +67,12 @@ def make_parser() -> Parser:
     )
     parser.add_argument(
         "--threshold",
-        type=number_in(Range(0, 1), kind=float),
+        type=threshold_flag,
         default=0.5,
-        help="an image whose most probable class has a lower probability is 'not sure'; default: 0.5",
+        help="an image whose most probable class has a lower probability is 'not sure'; auto: the threshold that "
+        "training chose on the validation images so that 95 %% of the other answers are correct; auto:0.9, auto:0.98 "
+        "or auto:0.99: so many of them. This holds for images from the same source; images of none of the classes can "
+        "have a high probability too. Default: 0.5",
     )
     parser.add_argument(
         "--temperature",
@@ -124,18 +129,31 @@ def main() -> None:
         paths,
         model=model,
         processor=processor,
+        threshold=arguments.threshold,
         temperature=arguments.temperature,
         skip_unreadable=True,
         max_pixels=max_pixels,
     )
-    print_predictions(predictions, top=arguments.top, threshold=arguments.threshold)
+    if predictions.accuracy is not None:
+        logger.info(
+            "Threshold: %.4g, chosen on the validation images of the model so that at least %.0f %% of the answers are "
+            "correct for images from the same source. It does not recognise images of none of the classes.",
+            predictions.threshold,
+            100 * predictions.accuracy,
+        )
+    print_predictions(predictions, top=arguments.top)
     if arguments.output is not None:
-        write_predictions(arguments.output, predictions, top=arguments.top, threshold=arguments.threshold)
+        write_predictions(arguments.output, predictions, top=arguments.top)
         logger.info("Predictions: %s", arguments.output)
     if arguments.html is not None:
-        shown = {key: getattr(arguments, key) for key in ("threshold", "temperature")}
-        shown |= {"model": name, "top": max(2, arguments.top), "max_pixels": max_pixels}
-        write_contact_sheet(arguments.html, predictions, **shown)
+        write_contact_sheet(
+            arguments.html,
+            predictions,
+            model=name,
+            top=max(2, arguments.top),
+            temperature=arguments.temperature,
+            max_pixels=max_pixels,
+        )
         logger.info("Contact sheet: %s (open it in a browser)", arguments.html)
     report_unreadable(predictions.unreadable, total=len(paths))
 
@@ -188,9 +206,9 @@ def only_model(hub_dir: str) -> str:
     )
 
 
-def print_predictions(predictions: Predictions, *, top: int, threshold: float) -> None:
+def print_predictions(predictions: Predictions, *, top: int) -> None:
     """A table with a heading on a terminal; otherwise one line per image, with tabs between the values."""
-    sure = predictions.is_sure(threshold)
+    sure = predictions.sure
     rows = zip(predictions.names, sure, predictions.top(top), strict=True)
     if not sys.stdout.isatty():
         for path, is_sure, [first, *others] in rows:

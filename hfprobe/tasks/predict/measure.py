@@ -27,10 +27,12 @@ from hfprobe.data.pixels.transforms import fit_images, normalize
 from hfprobe.data.sources.columns import find_column
 from hfprobe.models import class_names_of
 from hfprobe.models.inference import BATCH_SIZE, calibration_temperature
+from hfprobe.models.thresholds import find_threshold
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.machine import find_device
 from hfprobe.system.progress import show_progress
 from hfprobe.tasks.predict.result import Predictions
+from hfprobe.tasks.predict.threshold import parse_threshold
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ def predict_images(
     *,
     model: PreTrainedModel,
     processor: BaseImageProcessor,
+    threshold: float | str = 0.5,
     temperature: bool = False,
     skip_unreadable: bool = False,
     max_pixels: int = MAX_PIXELS,
@@ -60,14 +63,21 @@ def predict_images(
     Args:
         images: see `list_images`.
         processor: the image processor that belongs to the model.
+        threshold: probability from which a prediction counts as sure; "auto" or "auto:0.98": the one that training
+            chose for 95 % or another accuracy of such predictions.
         temperature: whether to divide the logits by the temperature that was fitted on validation.
         skip_unreadable: whether an image that cannot be read is listed in `Predictions.unreadable`.
         max_pixels: images with more pixels cannot be read.
 
     Raises:
-        InputError: there is no image; an image cannot be read, named with the reason; the model has no temperature.
+        InputError: there is no image; an image cannot be read, named with the reason; the model has no temperature, or
+            no threshold for the wished accuracy.
     """
+    limit, accuracy = parse_threshold(threshold)
     items = list_images(images)
+    if accuracy is not None:
+        limit = find_threshold(model, accuracy, temperature=temperature)
+    assert limit is not None  # one of both
     divisor = calibration_temperature(model) if temperature else 1.0
     class_names = class_names_of(model)
     device = find_device()
@@ -115,7 +125,12 @@ def predict_images(
     for note, count in notes.items():
         logger.info("%s (%d of %d images).", note, count, len(items))
     return Predictions(
-        class_names=class_names, names=read, probabilities=probabilities[: len(read)], unreadable=unreadable
+        class_names=class_names,
+        names=read,
+        probabilities=probabilities[: len(read)],
+        unreadable=unreadable,
+        threshold=limit,
+        accuracy=accuracy,
     )
 
 

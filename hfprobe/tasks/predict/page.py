@@ -44,7 +44,6 @@ def write_contact_sheet(
     *,
     model: str,
     top: int,
-    threshold: float,
     temperature: bool,
     max_pixels: int = MAX_PIXELS,
 ) -> None:
@@ -56,14 +55,13 @@ def write_contact_sheet(
         predictions: of files; `names` are their paths.
         model: name of the model, for the heading.
         top: so many of the most probable classes are named under each image.
-        threshold: probability, in [0, 1], below which a prediction counts as not sure.
         temperature: whether the probabilities are calibrated.
         max_pixels: largest image in pixels, as for the predictions.
 
     Raises:
         OSError: the page cannot be written; an earlier one is intact.
     """
-    groups = group_by_answer(predictions, threshold=threshold)
+    groups = group_by_answer(predictions)
     shown = choose_shown(groups)
     ranked = predictions.top(top)
     with (
@@ -89,7 +87,8 @@ def write_contact_sheet(
             total=len(predictions),
             shown=sum(map(len, shown)),
             sections=sections,
-            threshold=threshold,
+            threshold=predictions.threshold,
+            accuracy=predictions.accuracy,
             temperature=temperature,
             class_names=predictions.class_names,
             unreadable=list(predictions.unreadable.items())[:MOST_UNREADABLE],
@@ -99,9 +98,9 @@ def write_contact_sheet(
     write_beside(path, lambda beside: beside.write_text(page, encoding="utf-8"))
 
 
-def group_by_answer(predictions: Predictions, *, threshold: float) -> list[Group]:
+def group_by_answer(predictions: Predictions) -> list[Group]:
     """One group per class that was predicted, the largest first, after the images that are not sure."""
-    sure, numbers = predictions.is_sure(threshold), predictions.probabilities.argmax(axis=1)
+    sure, numbers = predictions.sure, predictions.probabilities.argmax(axis=1)
     order = np.argsort(predictions.confidences, kind="stable")
     unsure = [Group(None, order[~sure[order]])]
     classes = [

@@ -22,12 +22,16 @@ class Predictions:
         probabilities: (N, C) float32; each row sums to 1.
         unreadable: name -> reason of each image that was skipped because it cannot be read; none of them is in
             `names`.
+        threshold: probability, in [0, 1], from which a prediction counts as sure.
+        accuracy: the wished accuracy that training chose `threshold` for; None if it is any other number.
     """
 
     class_names: list[str]
     names: list[str]
     probabilities: np.ndarray
     unreadable: dict[str, str] = field(default_factory=dict)
+    threshold: float = 0.5
+    accuracy: float | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -55,9 +59,10 @@ class Predictions:
             for row in zip(order, shares, strict=True)
         ]
 
-    def is_sure(self, threshold: float) -> np.ndarray:
-        """(N,) bool, whether the most probable class has at least the probability `threshold`, in [0, 1]."""
-        return self.confidences >= threshold
+    @property
+    def sure(self) -> np.ndarray:
+        """(N,) bool, whether the most probable class has at least the probability `threshold`."""
+        return self.confidences >= self.threshold
 
     def __repr__(self) -> str:
         told = zip(self.names[:SHOWN], self.labels, self.confidences, strict=False)

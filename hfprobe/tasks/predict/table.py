@@ -18,22 +18,21 @@ from hfprobe.system.files import write_beside
 from hfprobe.tasks.predict.result import Predictions
 
 
-def write_predictions(path: Path, predictions: Predictions, *, top: int, threshold: float) -> None:
+def write_predictions(path: Path, predictions: Predictions, *, top: int) -> None:
     """Write one row per image, atomically: those that were classified, then those that cannot be read.
 
     Args:
         path: its ending is one of WRITERS.
         top: so many of the most probable classes, at least one.
-        threshold: probability, in [0, 1], from which a prediction counts as sure.
 
     Raises:
         OSError: the file cannot be written; an earlier file is intact.
     """
-    table = tabulate(predictions, top=top, threshold=threshold)
+    table = tabulate(predictions, top=top)
     write_beside(path, lambda beside: WRITERS[path.suffix.lower()](table, beside))
 
 
-def tabulate(predictions: Predictions, *, top: int, threshold: float) -> pa.Table:
+def tabulate(predictions: Predictions, *, top: int) -> pa.Table:
     """The columns path, predicted_label, probability, sure, predicted_label_2, probability_2, ..., error.
 
     A column `label` would be read as the truth: by datasets, by AutoML tools, and by people.
@@ -46,7 +45,7 @@ def tabulate(predictions: Predictions, *, top: int, threshold: float) -> pa.Tabl
         columns[f"predicted_label{end}"] = _texts([*(row[place][0] for row in ranked), *unread])
         columns[f"probability{end}"] = pa.array([*(row[place][1] for row in ranked), *unread], pa.float32())
         if not place:
-            columns["sure"] = pa.array([*predictions.is_sure(threshold).tolist(), *unread], pa.bool_())
+            columns["sure"] = pa.array([*predictions.sure.tolist(), *unread], pa.bool_())
     columns["error"] = _texts([*[None] * len(predictions), *predictions.unreadable.values()])
     return pa.table(columns)
 

@@ -49,7 +49,7 @@ def test_pareto_optimal_models_are_filled_marks(compared):
     results, comparison, page = compared
     accuracy = [result.metrics.accuracy for result in results.values()]  # of the quickest first
     expected = sum(value <= max(accuracy[:number], default=-1) for number, value in enumerate(accuracy))
-    text = page.read_text()
+    text = section_of(page, "costs")
     assert len(re.findall(r"<circle [^>]*class=\"beaten\"", text)) == expected
     places = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', text)]
     assert places == sorted(places)

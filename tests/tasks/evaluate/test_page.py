@@ -13,6 +13,7 @@ import pytest
 
 from helpers.pages import Page, section_of, title_after_sorting
 from helpers.results import imbalanced_result, make_result, with_provenance, without_images
+from hfprobe.statistics.selective import ChosenThreshold
 from hfprobe.system.errors import InputError
 from hfprobe.tasks.compare.measure import compare
 from hfprobe.tasks.compare.page import save_comparison
@@ -60,8 +61,8 @@ def test_a_change_of_the_split_since_training_is_said_once_at_the_top(tmp_path):
 def test_headings_are_in_the_language_of_the_field(report):
     headings = re.findall(r"<h2 id=.*?>(.*?)</h2>", (report / "report.html").read_text())
     assert headings == [
-        "Results per class", "Confusion matrix", "Most confused pairs", "Calibration", "Most confident mistakes",
-        "Provenance",
+        "Results per class", "Confusion matrix", "Most confused pairs", "Calibration", "Selective prediction",
+        "Most confident mistakes", "Provenance",
     ]  # fmt: skip
 
 
@@ -206,6 +207,47 @@ def test_the_page_says_that_the_temperature_stayed_at_one(tmp_path):
         result = make_result()
         with_provenance(result, temperature=temperature).save(tmp_path)
         assert expected in write_report(tmp_path).read_text()
+
+
+THRESHOLDS = [
+    ChosenThreshold(0.9, 0.5, 40, 60),
+    ChosenThreshold(0.95, 0.75, 30, 60),
+    ChosenThreshold(0.98, 1.0, 1, 60),
+    ChosenThreshold(0.99, None, 0, 60),
+]
+
+
+def test_the_report_shows_what_the_thresholds_of_validation_give_on_test(tmp_path):
+    result = with_provenance(make_result(), thresholds=THRESHOLDS)
+    result.save(tmp_path)
+    write_report(tmp_path)
+    text = section(tmp_path, "not-sure")
+    confidences, correct = result.probabilities.max(axis=1), result.predictions == result.labels
+    rows = re.findall(r"<tr>(.*?)</tr>", text.split("<tbody>")[1], re.S)
+    for row, chosen in zip(rows[:2], THRESHOLDS, strict=False):
+        answered = confidences >= chosen.threshold
+        assert f'<td data-label="Threshold">{chosen.threshold:.4f}</td>' in row
+        assert f"{100 * answered.mean():.1f}\u00a0%" in row
+        assert f"{100 * correct[answered].mean():.2f}\u00a0%" in row
+    assert "0.0\u00a0%" in rows[2]  # no image reaches it
+    assert rows[3].count(">none<") == 1
+    assert "Training chose each threshold on 60 validation images" in text
+    assert "what it gives on the 60 test images" in text
+    assert "It does not recognise images of none of the classes" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"thresholds": THRESHOLDS, "split": "validation"}, "so the table does not confirm the thresholds"),
+        ({"test_time_augmentation": "mirror image"}, "they were chosen without mirror images"),
+        ({}, "The model has no thresholds for wished accuracies"),
+    ],
+)
+def test_the_report_says_what_the_thresholds_are_not(tmp_path, values, expected):
+    with_provenance(make_result(), **values).save(tmp_path)
+    write_report(tmp_path)
+    assert expected in section(tmp_path, "not-sure")
 
 
 def test_provenance_shows_numbers_without_needless_digits(tmp_path):

@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
-from helpers.results import make_result, without_images
+from helpers.results import make_result, with_provenance, without_images
 from hfprobe.statistics.classification import ClassScores
+from hfprobe.statistics.selective import ChosenThreshold
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import write_json
 from hfprobe.tasks.evaluate.result import EvalResult
@@ -33,11 +34,27 @@ def test_the_keys_of_metrics_json_are_stable(tmp_path):
     assert set(content) == {
         "class_names", "n", "accuracy", "macro_precision", "macro_recall", "macro_f1", "balanced_accuracy", "per_class",
         "confusion_matrix", "intervals", "baseline", "nll", "brier", "ece", "reliability",
-        "provenance",
+        "provenance", "selectivity", "answered",
     }  # fmt: skip
     assert set(content["per_class"]["cat"]) == {"precision", "recall", "f1", "support"}
     assert set(content["intervals"]) == {"accuracy", "macro_f1", "balanced_accuracy"}
     assert set(content["reliability"][0]) == {"confidence", "accuracy", "n"}
+
+
+def test_thresholds_of_the_model_are_saved_with_what_they_give(tmp_path):
+    thresholds = [ChosenThreshold(0.9, 0.5, 40, 60), ChosenThreshold(0.99, None, 0, 60)]
+    result = with_provenance(make_result(), thresholds=thresholds)
+    result.save(tmp_path)
+    assert EvalResult.load(tmp_path).answered == result.answered
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    first, second = content["answered"]
+    confidences, correct = result.probabilities.max(axis=1), result.predictions == result.labels
+    assert first["chosen"] == {"accuracy": 0.9, "threshold": 0.5, "answered": 40, "n": 60}
+    assert first["answered"]["n"] == (confidences >= 0.5).sum()
+    assert first["answered"]["accuracy"] == correct[confidences >= 0.5].mean()
+    assert (second["answered"], second["coverage_interval"]) == (None, None)
+    assert set(content["selectivity"]) == {"aurc", "least_aurc", "curve"}
+    assert content["selectivity"]["curve"][-1]["accuracy"] == result.metrics.accuracy
 
 
 def test_summary_equals_scikit_learn_whichever_classes_occur():

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from helpers.images import CLASSES, draw_images
 from helpers.models import CARD, cat_model, save_model
 from hfprobe.cli.command import run_command
 from hfprobe.hub.local import push_model
+from hfprobe.models.thresholds import Thresholds
+from hfprobe.statistics.selective import ChosenThreshold
 from hfprobe.tasks.predict import cli as predict
 
 ROOT = Path(__file__).parents[3]
@@ -27,6 +30,10 @@ def hub(tmp_path_factory):
     folder = tmp_path_factory.mktemp("predict") / "hub"
     model, processor = cat_model()
     model.config.calibration_temperature = 1000.0
+    thresholds = [ChosenThreshold(accuracy, 0.9, 300, 400) for accuracy in (0.9, 0.95)]
+    thresholds += [ChosenThreshold(0.98, 1.0, 100, 400), ChosenThreshold(0.99, None, 0, 400)]
+    calibrated = [replace(chosen, threshold=0.2) for chosen in thresholds]
+    Thresholds(thresholds, calibrated).stamp(model)
     push_model(model=model, processor=processor, hub_dir=folder, name="simple-cnn", card=CARD)
     return folder
 
@@ -81,6 +88,39 @@ def test_a_temperature_calibrates_and_a_threshold_tells_what_is_not_sure(run, ph
     assert (label, sure) == ("cat", "not sure")
     assert 0.2 < float(share) < 0.3, "a temperature of 1,000 makes all classes nearly as probable"
     assert run("photos/1.png", "--temperature", "--threshold", 0.2)[0][0].split("\t")[3] == "sure"
+
+
+@pytest.mark.parametrize(
+    ("flags", "threshold", "accuracy"),
+    [
+        (["--threshold", "auto"], "0.9", "95"),
+        (["--threshold", "auto:0.9"], "0.9", "90"),
+        (["--threshold", "auto:0.98"], "1", "98"),
+        (["--threshold", "auto", "--temperature"], "0.2", "95"),
+    ],
+)
+def test_auto_uses_the_threshold_that_the_model_has_for_an_accuracy(run, photos, flags, threshold, accuracy):
+    lines, said = run("photos/1.png", *flags, "--output", "out.csv", "--html", "sheet.html")
+    _, label, share, answer = lines[0].split("\t")
+    assert (label, answer) == ("cat", "sure" if float(share) >= float(threshold) else "not sure")
+    assert (
+        f"Threshold: {threshold}, chosen on the validation images of the model so that at least {accuracy} % of the "
+        "answers are correct for images from the same source. It does not recognise images of none of the classes."
+    ) in said.splitlines()
+    (row,) = csv.DictReader(Path("out.csv").read_text().splitlines())
+    assert row["sure"] == str(answer == "sure").lower()
+    assert f"at least {accuracy}\u00a0% of the answers" in Path("sheet.html").read_text()
+
+
+def test_auto_is_refused_where_the_model_has_no_such_threshold(run, photos, tmp_path):
+    assert (
+        "--threshold auto:0.99 has no threshold in this model: " in run("photos", "--threshold", "auto:0.99", code=2)[1]
+    )
+    said = run("photos", "--model", save_model(tmp_path / "model"), "--threshold", "auto", code=2)[1]
+    assert said == (
+        "error: This model has no thresholds for 'auto': it was not trained by hfprobe, or by an earlier version. "
+        "Train it again, or pass --threshold with a number."
+    )
 
 
 def test_every_format_holds_the_same_rows(run, photos):
@@ -253,7 +293,8 @@ def test_a_model_without_a_temperature_is_refused(run, photos, tmp_path):
         (["photos", "--output", "/proc/a.csv"], "--output '/proc/a.csv' cannot be written: "),
         (["photos", "--output", f"{'x' * 300}.csv"], "x.csv' cannot be written: File name too long. Pass"),
         (["photos", "--top", "0"], "argument --top: '0' is invalid; allowed: a whole number, 1 to 1,000"),
-        (["photos", "--threshold", "1.5"], "argument --threshold: '1.5' is invalid; allowed: 0 to 1"),
+        (["photos", "--threshold", "1.5"], "argument --threshold: '1.5' is invalid; allowed: 0 to 1, auto, auto:0.9,"),
+        (["photos", "--threshold", "auto:0.97"], "'auto:0.97' is invalid; allowed: 0 to 1, auto, auto:0.9, auto:0.95"),
         (["photos", "--treshold", "1"], "Unknown argument '--treshold'. Did you mean --threshold?"),
         (["photos", "--output", ""], "--output has an empty value."),
     ],

@@ -1,6 +1,7 @@
 import logging
 import re
 import threading
+from dataclasses import replace
 
 import numpy as np
 import PIL.Image
@@ -97,8 +98,8 @@ def test_the_most_probable_classes_and_sureness():
     predictions = Predictions(["a", "b", "c"], ["x", "y"], shares)
     assert predictions.top(1) == [[("b", pytest.approx(0.6))], [("a", 0.5)]]
     assert [[label for label, _ in row] for row in predictions.top(9)] == [["b", "c", "a"], ["a", "b", "c"]]
-    assert predictions.is_sure(0.5).tolist() == [True, True]
-    assert predictions.is_sure(0.55).tolist() == [True, False]
+    assert predictions.sure.tolist() == [True, True]
+    assert replace(predictions, threshold=0.55).sure.tolist() == [True, False]
 
 
 def test_classes_are_those_of_the_model(model):

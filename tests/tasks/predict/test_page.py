@@ -1,5 +1,6 @@
 import base64
 import re
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -13,7 +14,7 @@ from hfprobe.tasks.predict import page as contact_sheet
 from hfprobe.tasks.predict.page import choose_shown, group_by_answer, write_contact_sheet
 from hfprobe.tasks.predict.result import Predictions
 
-SETTINGS = {"model": "simple-cnn", "top": 2, "threshold": 0.5, "temperature": False}
+SETTINGS = {"model": "simple-cnn", "top": 2, "temperature": False}
 
 
 def make_predictions(folder, shares, *, labels=("cat", "dog", "bird"), size=(40, 30), unreadable=None):
@@ -31,6 +32,19 @@ def page(tmp_path):
     predictions = make_predictions(tmp_path, shares, unreadable={"<i>.png": "not an image"})
     write_contact_sheet(tmp_path / "sheet.html", predictions, **SETTINGS)
     return tmp_path / "sheet.html"
+
+
+def test_the_page_says_where_the_threshold_comes_from_and_what_it_does_not_do(page, tmp_path):
+    text = Page(page.read_text()).text
+    assert "has less than 50\u00a0% is not sure" in text
+    assert "Training chose" not in text
+    predictions = make_predictions(tmp_path, [[0.9, 0.1, 0]])
+    chosen = replace(predictions, threshold=0.99725, accuracy=0.95)
+    write_contact_sheet(tmp_path / "auto.html", chosen, **SETTINGS)
+    text = Page((tmp_path / "auto.html").read_text()).text
+    assert "has less than 99.72\u00a0% is not sure" in text
+    assert "so that at least 95\u00a0% of the answers are correct for images from the same source." in text
+    assert "no threshold recognises it" in text
 
 
 def titles(text):
@@ -83,7 +97,7 @@ def test_of_many_images_each_answer_shows_an_equal_part(tmp_path, monkeypatch):
     monkeypatch.setattr(contact_sheet, "MOST_THUMBNAILS", 7)
     shares = [[1, 0, 0]] * 10 + [[0, 1, 0]] * 10 + [[0, 0, 1]]
     predictions = make_predictions(tmp_path, shares)
-    groups = group_by_answer(predictions, threshold=0.5)
+    groups = group_by_answer(predictions)
     assert [len(positions) for positions in choose_shown(groups)] == [3, 3, 1]
     write_contact_sheet(tmp_path / "sheet.html", predictions, **SETTINGS)
     text = " ".join(Page((tmp_path / "sheet.html").read_text()).text.split())

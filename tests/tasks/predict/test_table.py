@@ -31,7 +31,7 @@ def read(path):
 @pytest.mark.parametrize("ending", WRITERS)
 def test_labels_and_probabilities_are_read_back_exactly(predictions, tmp_path, ending):
     path = tmp_path / f"out{ending}"
-    write_predictions(path, predictions, top=3, threshold=0.5)
+    write_predictions(path, predictions, top=3)
     rows = read(path)
     for row, expected, shares in zip(rows, predictions.top(3), predictions.probabilities, strict=False):
         assert [row[f"predicted_label{end}"] for end in ("", "_2", "_3")] == [label for label, _ in expected]
@@ -45,14 +45,14 @@ def test_labels_and_probabilities_are_read_back_exactly(predictions, tmp_path, e
 def test_without_a_readable_image_the_columns_are_the_same(predictions, tmp_path, ending):
     nothing = Predictions(LABELS, [], np.empty((0, 3), np.float32), predictions.unreadable)
     for name, some in (("full", predictions), ("empty", nothing)):
-        write_predictions(tmp_path / f"{name}{ending}", some, top=2, threshold=0.5)
+        write_predictions(tmp_path / f"{name}{ending}", some, top=2)
     full, empty = (read(tmp_path / f"{name}{ending}") for name in ("full", "empty"))
     assert full[-1:] == empty
 
 
 def test_pandas_reads_the_same_table_from_each_format(predictions, tmp_path):
     for ending in WRITERS:
-        write_predictions(tmp_path / f"out{ending}", predictions, top=2, threshold=0.5)
+        write_predictions(tmp_path / f"out{ending}", predictions, top=2)
     from_csv = pandas.read_csv(tmp_path / "out.csv")
     from_json = pandas.read_json(tmp_path / "out.jsonl", lines=True)
     from_parquet = pandas.read_parquet(tmp_path / "out.parquet")
@@ -67,6 +67,6 @@ def test_every_name_can_be_written(tmp_path, name):
     predictions = Predictions([name, "other"], [name], np.array([[0.75, 0.25]], np.float32))
     expected = name.encode(errors="backslashreplace").decode()
     for ending in WRITERS:
-        write_predictions(tmp_path / f"out{ending}", predictions, top=1, threshold=0.5)
+        write_predictions(tmp_path / f"out{ending}", predictions, top=1)
         (row,) = read(tmp_path / f"out{ending}")
         assert row["path"] == row["predicted_label"] == expected
