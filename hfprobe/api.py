@@ -18,7 +18,7 @@ from hfprobe.data.splits.images import Images
 from hfprobe.hub.local import resolve_model
 from hfprobe.models.loading import load_model
 from hfprobe.settings.arguments import RunArguments
-from hfprobe.settings.run_config import make_run
+from hfprobe.settings.run_config import image_settings, make_run
 from hfprobe.settings.values import check_value, one_line_errors
 from hfprobe.system.errors import InputError, settings_instead_of_flags, shorten
 from hfprobe.system.files import check_writable
@@ -118,9 +118,7 @@ def train(model: str, images: Images, *, recipe: str | None = None, **settings: 
     told = [name for name in IMAGE_SETTINGS if name in settings]
     if told:
         raise InputError(f"{', '.join(told)} cannot be set in train: the images say it. Set it in load_images.")
-    given = vars(images.arguments)
-    chosen = {name: given[name] for name in IMAGE_SETTINGS if name != "split_seed" and given[name]}
-    config = make_run(model=model, recipe=recipe, **chosen, split_seed=images.seed, **settings)
+    config = make_run(model=model, recipe=recipe, **image_settings(images), split_seed=images.seed, **settings)
     with quiet_bars(own=not config.training.disable_tqdm):
         finished = run_training(config, images=images)
     assert finished is not None  # the only process is the main one

@@ -1,0 +1,324 @@
+"""Make a decision: train each model, evaluate all on test, profile and compare them. Each stage is a task of its own.
+
+This is the one task that calls other tasks' `measure` and `page`: it adds their order, the plan and the page.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hfprobe.data.splits.images import Images
+from hfprobe.hub.local import resolve_model
+from hfprobe.models import build_model, find_family
+from hfprobe.models.loading import load_model
+from hfprobe.settings.names import name_model
+from hfprobe.settings.run_config import RunConfig, build_run, image_settings
+from hfprobe.system.errors import InputError
+from hfprobe.system.files import read_json, replace_together
+from hfprobe.system.records import to_json
+from hfprobe.tasks.compare.comparable import make_comparable
+from hfprobe.tasks.compare.measure import compare
+from hfprobe.tasks.compare.page import save_comparison
+from hfprobe.tasks.compare.result import Comparison
+from hfprobe.tasks.decide.result import COMPARISON_FOLDER, PROFILE_FOLDER, RUNS_FOLDER, Candidate, Decision, Epoch
+from hfprobe.tasks.decide.stages import Stages, one_line_per_stage
+from hfprobe.tasks.decide.verdict import MARGIN, judge, judge_alone, say
+from hfprobe.tasks.evaluate.measure import evaluate_images
+from hfprobe.tasks.evaluate.page import save_evaluation
+from hfprobe.tasks.evaluate.result import EvalResult
+from hfprobe.tasks.profile.measure import profile_models
+from hfprobe.tasks.profile.page import write_profile
+from hfprobe.tasks.profile.result import PROFILE_FILE, Profile
+from hfprobe.training.callbacks import EpochLines
+from hfprobe.training.checkpoints import STATE_FILE
+from hfprobe.training.record import RunRecord
+from hfprobe.training.resume import holds_run
+from hfprobe.training.start import run_training
+from hfprobe.training.trainer import ProbeTrainer
+
+logger = logging.getLogger(__name__)
+
+MODELS = ("probe", "cnn")
+PROFILE_ROUNDS, PROFILE_SECONDS, BATCH_SIZES = 5, 0.25, [1]
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a decision is asked for.
+
+    Attributes:
+        folder: of its results.
+        models: names of families, in the order of their training.
+        settings: for `make_run`, each for the models that have it: backbone, backbone_weights, epochs.
+        seeds: number of training runs of each model that takes gradient steps.
+        margin: in [0, 1]; a smaller difference does not matter.
+        budget: in seconds; None: no limit.
+    """
+
+    folder: Path
+    models: tuple[str, ...] = MODELS
+    settings: dict[str, Any] = field(default_factory=dict)
+    seed: int = 42
+    seeds: int = 1
+    margin: float = MARGIN
+    budget: float | None = None
+    hub_dir: str = "hub"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run of a decision.
+
+    Attributes:
+        name: in the comparison.
+        values: for `build_run`.
+        solved: whether its weights are solved in closed form.
+    """
+
+    name: str
+    values: dict[str, Any]
+    solved: bool
+
+    def config(self, images: Images, **values: Any) -> RunConfig:
+        """The settings of the run.
+
+        They are made anew for each use, because transformers keeps the precision of the settings that were made last.
+        """
+        return build_run(**self.values | values).for_images(images)
+
+
+def decide_images(images: Images, wishes: Wishes) -> Decision:
+    """Train the models on these images, evaluate, profile and compare them, and write the page.
+
+    A call that was interrupted is continued by the same call: a stage is repeated only if something that it depends on
+    has changed.
+
+    Raises:
+        InputError: a model or a setting that cannot be used; images that cannot be read.
+        CheckFailedError, MachineError, StoppedError: see `run_training`.
+    """
+    wishes.folder.mkdir(parents=True, exist_ok=True)
+    stages = Stages(wishes.folder)
+    with one_line_per_stage():
+        runs, missing = choose_runs(images, wishes)
+        stages.total = len(runs) + 2 + 2 * (len(runs) > 1)
+        fingerprint = _decode(stages, images, runs)
+        trained = {run.name: _train(stages, run, images, fingerprint, wishes) for run in runs}
+        results = _evaluate(stages, trained, images, fingerprint, wishes)
+        profile = _profile(stages, trained, wishes) if len(trained) > 1 else None
+        comparison = _compare(stages, results, profile, wishes) if len(trained) > 1 else None
+    name = next(iter(results))
+    judgement = (
+        judge(comparison, margin=wishes.margin)
+        if comparison
+        else judge_alone(name, results[name], margin=wishes.margin)
+    )
+    return Decision(
+        judgement=judgement,
+        sentences=say(judgement, comparison, alone=results[name]),
+        class_names=images.class_names,
+        dataset=images.arguments.recorded_dataset,
+        candidates=trained,
+        compared=list(results),
+        stages=stages.finished,
+        budget=wishes.budget,
+        gave_up=[],
+        missing=missing,
+        commands=[],
+        results=results,
+    )
+
+
+def choose_runs(images: Images, wishes: Wishes) -> tuple[list[Run], str | None]:
+    """The training runs of a decision, those that are solved in closed form first.
+
+    Returns:
+        The runs, and why a model is missing: no weights of a backbone can be had.
+
+    Raises:
+        InputError: a model or a setting that cannot be used; no model is left.
+    """
+    runs: list[Run] = []
+    missing = None
+    for name in wishes.models:
+        family = find_family(name)
+        known = family.Options.__dataclass_fields__
+        own = {key: value for key, value in wishes.settings.items() if key in known}
+        folder = wishes.folder / RUNS_FOLDER
+        for seed in range(wishes.seed, wishes.seed + wishes.seeds):
+            values: dict[str, Any] = {"seed": seed, "split_seed": images.seed, "hub_dir": wishes.hub_dir}
+            values |= {"output_dir": str(folder / f"{family.name}-seed{seed}")} | image_settings(images) | own
+            values["model"] = family.name
+            try:
+                config = build_run(**values)
+            except InputError as error:
+                if own.get("backbone") != "auto" or len(wishes.models) == 1:
+                    raise
+                missing = str(error)
+                break
+            called = name_model(family.hub_name, dataset=config.data.dataset)
+            solved = family.is_solved(config.model)
+            if "epochs" in wishes.settings and not solved:
+                values["epochs"] = wishes.settings["epochs"]
+            runs.append(Run(called if seed == wishes.seed else f"{called} (seed {seed})", values, solved))
+            if solved:  # each seed gives the same weights
+                break
+    if missing:
+        logger.warning("%s", missing)
+    return sorted(runs, key=lambda run: not run.solved), missing
+
+
+def make_key(*parts: Any) -> str:
+    """Hex digits that change with any of the parts."""
+    return hashlib.sha256(json.dumps(to_json(list(parts)), sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _decode(stages: Stages, images: Images, runs: list[Run]) -> str:
+    """Decode all parts for all models, which reads the cache in a later command; the fingerprint of the images."""
+
+    def decode() -> str:
+        found = ""
+        for run in {run.values["model"]: run for run in runs}.values():
+            config = run.config(images)
+            _, processor = build_model(config.training.model, labels=images.class_names, options=config.model)
+            found = images.decode("train", "validation", "test", processor=processor).fingerprint
+        return found
+
+    return stages.run("decode", "decode the images", key="", work=decode)
+
+
+def _train(stages: Stages, run: Run, images: Images, fingerprint: str, wishes: Wishes) -> Candidate:
+    """Train one model, or load what an earlier command has trained."""
+    config = run.config(images)
+    arguments = config.training
+    stage = Path(arguments.output_dir).name
+    key = make_key(fingerprint, config.to_settings())
+
+    def load() -> Candidate | None:
+        record = RunRecord.find(arguments.output_dir)
+        if record is None or record.result is None or record.pushed is None:
+            return None
+        try:
+            resolve_model(model=f"{record.pushed.model}@{record.pushed.revision}", hub_dir=wishes.hub_dir)
+        except InputError:  # removed from the hub folder
+            return None
+        return _describe(record, config, stage)
+
+    def train() -> Candidate:
+        kept = stages.is_begun(stage, key) and holds_run(arguments.output_dir)
+        run_training(config.with_training(resume=kept, overwrite=not kept), images=images, prepare=_quieten)
+        found = load()
+        assert found is not None  # the run has just ended
+        return found
+
+    return stages.run(stage, f"train {run.name}", key=key, work=train, load=load)
+
+
+def _quieten(trainer: ProbeTrainer) -> None:
+    """Leave out the line of each epoch."""
+    trainer.remove_callback(EpochLines)
+
+
+def _describe(record: RunRecord, config: RunConfig, report: str) -> Candidate:
+    assert record.result is not None
+    assert record.pushed is not None
+    return Candidate(
+        family=config.training.model,
+        seed=config.training.seed,
+        name=record.pushed.model,
+        revision=record.pushed.revision,
+        report=report,
+        validation_accuracy=record.result.metrics["accuracy"],
+        train_images=record.images["train"],
+        epochs=record.result.epochs,
+        history=_read_history(Path(config.training.output_dir)),
+        settings=config.to_settings(),
+    )
+
+
+def _read_history(folder: Path) -> list[Epoch]:
+    """The evaluated epochs of a run, from the log of the Trainer; empty without one."""
+    log = read_json(folder / STATE_FILE).get("log_history", [])
+    losses = {entry["step"]: entry["loss"] for entry in log if "loss" in entry}
+    return [
+        Epoch(entry["epoch"], losses.get(entry["step"]), entry["eval_loss"], entry["eval_accuracy"])
+        for entry in log
+        if "eval_accuracy" in entry and entry["step"] > 0
+    ]
+
+
+def _evaluate(
+    stages: Stages, trained: dict[str, Candidate], images: Images, fingerprint: str, wishes: Wishes
+) -> dict[str, EvalResult]:
+    """Evaluate all models on test, which nothing has read before."""
+
+    def load() -> dict[str, EvalResult] | None:
+        try:
+            return {name: EvalResult.load(wishes.folder / found.report) for name, found in trained.items()}
+        except InputError:
+            return None
+
+    def evaluate() -> dict[str, EvalResult]:
+        results = {}
+        for name, candidate in trained.items():
+            folder = _model_folder(candidate, wishes)
+            model, processor = load_model(folder)
+            results[name] = evaluate_images(
+                model=model,
+                processor=processor,
+                images=images,
+                split="test",
+                name=candidate.name,
+                revision=folder.name,
+            )
+            save_evaluation(results[name], wishes.folder / candidate.report)
+        return results
+
+    key = make_key(fingerprint, [[name, found.revision, found.report] for name, found in trained.items()])
+    return stages.run("test", "evaluate on test", key=key, work=evaluate, load=load)
+
+
+def _model_folder(candidate: Candidate, wishes: Wishes) -> Path:
+    return resolve_model(model=f"{candidate.name}@{candidate.revision}", hub_dir=wishes.hub_dir)
+
+
+def _profile(stages: Stages, trained: dict[str, Candidate], wishes: Wishes) -> Profile:
+    """Measure the inference cost of the models, of each by its first seed."""
+    folder = wishes.folder / PROFILE_FOLDER
+    first = {name: found for name, found in trained.items() if found.seed == wishes.seed}
+
+    def load() -> Profile | None:
+        try:
+            return Profile.load(folder)
+        except InputError:
+            return None
+
+    def profile() -> Profile:
+        with replace_together(folder, last=PROFILE_FILE) as staging:
+            found = profile_models(
+                {name: _model_folder(candidate, wishes) for name, candidate in first.items()},
+                batch_sizes=BATCH_SIZES,
+                rounds=PROFILE_ROUNDS,
+                seconds=PROFILE_SECONDS,
+                trace_dir=staging,
+            )
+            found.save(staging)
+            write_profile(found, staging)
+        return found
+
+    key = make_key([[name, found.revision] for name, found in first.items()], PROFILE_ROUNDS, PROFILE_SECONDS)
+    return stages.run("profile", "measure the inference cost", key=key, work=profile, load=load)
+
+
+def _compare(stages: Stages, results: dict[str, EvalResult], profile: Profile | None, wishes: Wishes) -> Comparison:
+    def work() -> Comparison:
+        comparison = compare(make_comparable(results, places=list(results)), profile=profile)
+        save_comparison(comparison, wishes.folder / COMPARISON_FOLDER)
+        return comparison
+
+    return stages.run("compare", "compare", key="", work=work)
