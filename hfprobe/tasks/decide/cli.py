@@ -2,6 +2,7 @@
 
     hfprobe decide photos                      # a folder with one folder of images per class
     hfprobe decide photos --backbone resnet18.a1_in1k --seeds 3
+    hfprobe decide photos --budget 15m         # gives up epochs and, if needed, training images
     hfprobe decide                             # the default dataset, five classes of CIFAR-10
 
 By default, a small CNN that is trained from scratch is compared with a linear probe on the best frozen backbone whose
@@ -12,7 +13,9 @@ interruption, run the same command again: finished stages are kept.
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from hfprobe.cli.data_flags import add_data_flags, read_data_flags
 from hfprobe.cli.parser import Parser, number_in
 from hfprobe.models import find_family
 from hfprobe.settings.names import name_model
-from hfprobe.system.errors import InputError
+from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.files import check_writable
 from hfprobe.system.machine import quiet_libraries, use_every_core
 from hfprobe.system.markdown import printable
@@ -64,6 +67,12 @@ def make_parser() -> Parser:
         default=0.5,
         help="a difference of fewer points does not matter; default: 0.5",
     )
+    parser.add_argument(
+        "--budget",
+        type=read_duration,
+        help="time limit such as 90s, 15m or 2h, which chooses the epochs and, if needed, the training images; "
+        "default: none",
+    )
     parser.add_argument("--hub_dir", default="hub", help="local hub folder; default: hub")
     parser.add_argument(
         "--report_dir", type=Path, help="output folder; default: reports/decision, followed by the name of the dataset"
@@ -71,7 +80,17 @@ def make_parser() -> Parser:
     return parser
 
 
+def read_duration(text: str) -> float:
+    """An argparse type: seconds of a time such as 90s, 15m or 2h."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)", text.strip())
+    seconds = float(found[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600}[found[2]] if found else 0.0
+    if not 0 < seconds < 10**8:
+        raise argparse.ArgumentTypeError(f"'{shorten(text)}' is invalid; allowed: a time such as 90s, 15m or 2h")
+    return seconds
+
+
 def main() -> None:
+    started = time.perf_counter()
     arguments = make_parser().parse_args()
     data, settings = check_flags(arguments)
 
@@ -95,7 +114,9 @@ def main() -> None:
         seed=arguments.seed,
         seeds=arguments.seeds,
         margin=arguments.margin / 100,
+        budget=arguments.budget,
         hub_dir=arguments.hub_dir,
+        started=started,
     )
     decision = decide_images(images, wishes)
     page = save_decision(decision, folder)

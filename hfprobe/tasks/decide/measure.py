@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,24 @@ from hfprobe.tasks.compare.comparable import make_comparable
 from hfprobe.tasks.compare.measure import compare
 from hfprobe.tasks.compare.page import save_comparison
 from hfprobe.tasks.compare.result import Comparison
-from hfprobe.tasks.decide.result import COMPARISON_FOLDER, PROFILE_FOLDER, RUNS_FOLDER, Candidate, Decision, Epoch
+from hfprobe.tasks.decide.plan import (
+    Rates,
+    Run,
+    StopAtDeadline,
+    estimate,
+    limit_training,
+    make_plan,
+    measure_rates,
+)
+from hfprobe.tasks.decide.result import (
+    COMPARISON_FOLDER,
+    PROFILE_FOLDER,
+    RUNS_FOLDER,
+    Candidate,
+    Decision,
+    Epoch,
+    Plan,
+)
 from hfprobe.tasks.decide.stages import Stages, one_line_per_stage
 from hfprobe.tasks.decide.verdict import MARGIN, judge, judge_alone, say
 from hfprobe.tasks.evaluate.measure import evaluate_images
@@ -57,7 +75,8 @@ class Wishes:
         settings: for `make_run`, each for the models that have it: backbone, backbone_weights, epochs.
         seeds: number of training runs of each model that takes gradient steps.
         margin: in [0, 1]; a smaller difference does not matter.
-        budget: in seconds; None: no limit.
+        budget: in seconds from `started` on; None: no limit.
+        started: in seconds of `time.perf_counter`.
     """
 
     folder: Path
@@ -68,28 +87,7 @@ class Wishes:
     margin: float = MARGIN
     budget: float | None = None
     hub_dir: str = "hub"
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training run of a decision.
-
-    Attributes:
-        name: in the comparison.
-        values: for `build_run`.
-        solved: whether its weights are solved in closed form.
-    """
-
-    name: str
-    values: dict[str, Any]
-    solved: bool
-
-    def config(self, images: Images, **values: Any) -> RunConfig:
-        """The settings of the run.
-
-        They are made anew for each use, because transformers keeps the precision of the settings that were made last.
-        """
-        return build_run(**self.values | values).for_images(images)
+    started: float = field(default_factory=time.perf_counter)
 
 
 def decide_images(images: Images, wishes: Wishes) -> Decision:
@@ -106,8 +104,13 @@ def decide_images(images: Images, wishes: Wishes) -> Decision:
     stages = Stages(wishes.folder)
     with one_line_per_stage():
         runs, missing = choose_runs(images, wishes)
-        stages.total = len(runs) + 2 + 2 * (len(runs) > 1)
+        stages.total = len(runs) + 3 + 2 * (len(runs) > 1)
+        plan = _plan(stages, images, runs, wishes)
+        if plan.max_train_samples is not None:
+            images = limit_training(images, plan.max_train_samples)
+        runs = [replace(run, values=run.values | _planned_values(run, images, plan)) for run in runs]
         fingerprint = _decode(stages, images, runs)
+        # The stage "audit" belongs here: it looks at the images before any model is trained on them.
         trained = {run.name: _train(stages, run, images, fingerprint, wishes) for run in runs}
         results = _evaluate(stages, trained, images, fingerprint, wishes)
         profile = _profile(stages, trained, wishes) if len(trained) > 1 else None
@@ -127,7 +130,7 @@ def decide_images(images: Images, wishes: Wishes) -> Decision:
         compared=list(results),
         stages=stages.finished,
         budget=wishes.budget,
-        gave_up=[],
+        gave_up=plan.gave_up + _find_cut(trained, runs, wishes),
         missing=missing,
         commands=[],
         results=results,
@@ -152,7 +155,8 @@ def choose_runs(images: Images, wishes: Wishes) -> tuple[list[Run], str | None]:
         folder = wishes.folder / RUNS_FOLDER
         for seed in range(wishes.seed, wishes.seed + wishes.seeds):
             values: dict[str, Any] = {"seed": seed, "split_seed": images.seed, "hub_dir": wishes.hub_dir}
-            values |= {"output_dir": str(folder / f"{family.name}-seed{seed}")} | image_settings(images) | own
+            stage = f"{family.name}-seed{seed}"
+            values |= {"output_dir": str(folder / stage)} | image_settings(images) | own
             values["model"] = family.name
             try:
                 config = build_run(**values)
@@ -165,7 +169,7 @@ def choose_runs(images: Images, wishes: Wishes) -> tuple[list[Run], str | None]:
             solved = family.is_solved(config.model)
             if "epochs" in wishes.settings and not solved:
                 values["epochs"] = wishes.settings["epochs"]
-            runs.append(Run(called if seed == wishes.seed else f"{called} (seed {seed})", values, solved))
+            runs.append(Run(stage, called if seed == wishes.seed else f"{called} (seed {seed})", values, solved))
             if solved:  # each seed gives the same weights
                 break
     if missing:
@@ -176,6 +180,60 @@ def choose_runs(images: Images, wishes: Wishes) -> tuple[list[Run], str | None]:
 def make_key(*parts: Any) -> str:
     """Hex digits that change with any of the parts."""
     return hashlib.sha256(json.dumps(to_json(list(parts)), sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _plan(stages: Stages, images: Images, runs: list[Run], wishes: Wishes) -> Plan:
+    """Measure for some seconds, and choose what fits into the budget."""
+
+    def load() -> Plan | None:
+        try:
+            return Plan.load(wishes.folder)
+        except InputError:
+            return None
+
+    def work() -> Plan:
+        rates: dict[str, Rates] = {}
+        for run in runs:
+            if run.values["model"] not in rates:
+                rates[run.values["model"]] = measure_rates(run, images)
+        full = {run.stage: float(run.config(images).training.num_train_epochs) for run in runs if not run.solved}
+        counts = {part: sum(numbers) for part, numbers in images.counts().items()}
+
+        def estimated(size: int, epochs: dict[str, float]) -> dict[str, float]:
+            how: dict[str, Any] = {"rounds": PROFILE_ROUNDS, "seconds": PROFILE_SECONDS}
+            return estimate(runs, rates, counts=counts | {"train": size}, epochs=epochs, **how)
+
+        spent = time.perf_counter() - wishes.started
+        plan = make_plan(runs, images, budget=wishes.budget, spent=spent, full=full, estimated=estimated)
+        plan.save(wishes.folder)
+        return plan
+
+    limits = [images.arguments.max_train_samples, images.arguments.max_eval_samples]
+    wished = [[run.stage, run.values] for run in runs]
+    key = make_key(images.class_names, images.membership, limits, wished, wishes.budget)
+    plan = stages.run("plan", "measure this machine and plan", key=key, work=work, load=load)
+    stages.planned = plan.seconds
+    stages.announce(plan.gave_up)
+    return plan
+
+
+def _planned_values(run: Run, images: Images, plan: Plan) -> dict[str, Any]:
+    """The settings of a run that the plan has chosen."""
+    values = image_settings(images)
+    return values | ({"epochs": plan.epochs[run.stage]} if run.stage in plan.epochs else {})
+
+
+def _find_cut(trained: dict[str, Candidate], runs: list[Run], wishes: Wishes) -> list[str]:
+    """Sentences on the runs that were stopped before their last planned epoch."""
+    found = []
+    for run in runs:
+        epochs = trained[run.name].epochs
+        if wishes.budget is not None and epochs is not None and epochs < run.values["epochs"]:
+            planned = f"{epochs:g} of {run.values['epochs']:g} planned epochs"
+            found.append(
+                f"The training of {run.name} was stopped after {planned}, because it took longer than planned."
+            )
+    return found
 
 
 def _decode(stages: Stages, images: Images, runs: list[Run]) -> str:
@@ -196,7 +254,6 @@ def _train(stages: Stages, run: Run, images: Images, fingerprint: str, wishes: W
     """Train one model, or load what an earlier command has trained."""
     config = run.config(images)
     arguments = config.training
-    stage = Path(arguments.output_dir).name
     key = make_key(fingerprint, config.to_settings())
 
     def load() -> Candidate | None:
@@ -207,21 +264,23 @@ def _train(stages: Stages, run: Run, images: Images, fingerprint: str, wishes: W
             resolve_model(model=f"{record.pushed.model}@{record.pushed.revision}", hub_dir=wishes.hub_dir)
         except InputError:  # removed from the hub folder
             return None
-        return _describe(record, config, stage)
+        return _describe(record, config, run.stage)
+
+    def prepare(trainer: ProbeTrainer) -> None:
+        trainer.remove_callback(EpochLines)
+        if wishes.budget is not None:
+            later = list(stages.planned)[list(stages.planned).index(run.stage) + 1 :]
+            reserved = sum(stages.planned[name] for name in later)
+            trainer.add_callback(StopAtDeadline(wishes.started + wishes.budget - reserved))
 
     def train() -> Candidate:
-        kept = stages.is_begun(stage, key) and holds_run(arguments.output_dir)
-        run_training(config.with_training(resume=kept, overwrite=not kept), images=images, prepare=_quieten)
+        kept = stages.is_begun(run.stage, key) and holds_run(arguments.output_dir)
+        run_training(config.with_training(resume=kept, overwrite=not kept), images=images, prepare=prepare)
         found = load()
         assert found is not None  # the run has just ended
         return found
 
-    return stages.run(stage, f"train {run.name}", key=key, work=train, load=load)
-
-
-def _quieten(trainer: ProbeTrainer) -> None:
-    """Leave out the line of each epoch."""
-    trainer.remove_callback(EpochLines)
+    return stages.run(run.stage, f"train {run.name}", key=key, work=train, load=load)
 
 
 def _describe(record: RunRecord, config: RunConfig, report: str) -> Candidate:

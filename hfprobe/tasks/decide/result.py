@@ -16,6 +16,7 @@ from hfprobe.tasks.evaluate.result import EvalResult
 
 DECISION_FILE = "decision.json"
 PAGE_FILE = "decision.html"
+PLAN_FILE = "plan.json"
 COMPARISON_FOLDER, PROFILE_FOLDER, RUNS_FOLDER = "comparison", "profile", "runs"
 
 
@@ -85,6 +86,35 @@ class Candidate:
     epochs: float | None
     history: list[Epoch]
     settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the stages after the plan will take, and what was given up for a budget.
+
+    Attributes:
+        seconds: stage -> seconds.
+        epochs: stage of a run that takes gradient steps -> number of epochs.
+        max_train_samples: number of training images; None: all.
+        gave_up: sentences.
+    """
+
+    seconds: dict[str, float]
+    epochs: dict[str, float]
+    max_train_samples: int | None
+    gave_up: list[str]
+
+    def save(self, folder: Path) -> None:
+        write_record(folder / PLAN_FILE, self)
+
+    @classmethod
+    def load(cls, folder: Path) -> Plan:
+        """Load the plan of a decision.
+
+        Raises:
+            InputError: the folder holds none, or a damaged one.
+        """
+        return read_record(cls, folder / PLAN_FILE, what="plan", remedy="Run the decision again.")
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,11 @@ class Stages:
         self.finished.append(Stage(title, planned, seconds))
         return result
 
+    def announce(self, sentences: list[str]) -> None:
+        """Log the plan of the stages that follow in one line, and these sentences."""
+        total = sum(self.planned.values())
+        logger.info("%s", " ".join([f"Planned: {describe_seconds(total)} from here.", *sentences]))
+
     def is_begun(self, name: str, key: str) -> bool:
         """Whether an earlier command has begun or finished this stage with the same key."""
         return self._entry(name).get("key") == key
