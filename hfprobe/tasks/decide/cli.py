@@ -96,8 +96,9 @@ def main() -> None:
 
     from hfprobe.data.arguments import DataArguments
     from hfprobe.data.splits.images import load_images
-    from hfprobe.tasks.decide.measure import Wishes, decide_images
+    from hfprobe.tasks.decide.measure import decide_images
     from hfprobe.tasks.decide.page import save_decision
+    from hfprobe.tasks.decide.wishes import Wishes
     from hfprobe.training.run_files import check_places
 
     quiet_libraries()

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from hfprobe.tasks.compare.comparable import make_comparable
 from hfprobe.tasks.compare.measure import compare
 from hfprobe.tasks.compare.page import save_comparison
 from hfprobe.tasks.compare.result import Comparison
+from hfprobe.tasks.decide.commands import list_commands
 from hfprobe.tasks.decide.plan import (
     Rates,
     Run,
@@ -45,7 +46,8 @@ from hfprobe.tasks.decide.result import (
     Plan,
 )
 from hfprobe.tasks.decide.stages import Stages, one_line_per_stage
-from hfprobe.tasks.decide.verdict import MARGIN, judge, judge_alone, say
+from hfprobe.tasks.decide.verdict import judge, judge_alone, say
+from hfprobe.tasks.decide.wishes import Wishes
 from hfprobe.tasks.evaluate.measure import evaluate_images
 from hfprobe.tasks.evaluate.page import save_evaluation
 from hfprobe.tasks.evaluate.result import EvalResult
@@ -61,33 +63,7 @@ from hfprobe.training.trainer import ProbeTrainer
 
 logger = logging.getLogger(__name__)
 
-MODELS = ("probe", "cnn")
 PROFILE_ROUNDS, PROFILE_SECONDS, BATCH_SIZES = 5, 0.25, [1]
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What a decision is asked for.
-
-    Attributes:
-        folder: of its results.
-        models: names of families, in the order of their training.
-        settings: for `make_run`, each for the models that have it: backbone, backbone_weights, epochs.
-        seeds: number of training runs of each model that takes gradient steps.
-        margin: in [0, 1]; a smaller difference does not matter.
-        budget: in seconds from `started` on; None: no limit.
-        started: in seconds of `time.perf_counter`.
-    """
-
-    folder: Path
-    models: tuple[str, ...] = MODELS
-    settings: dict[str, Any] = field(default_factory=dict)
-    seed: int = 42
-    seeds: int = 1
-    margin: float = MARGIN
-    budget: float | None = None
-    hub_dir: str = "hub"
-    started: float = field(default_factory=time.perf_counter)
 
 
 def decide_images(images: Images, wishes: Wishes) -> Decision:
@@ -104,7 +80,7 @@ def decide_images(images: Images, wishes: Wishes) -> Decision:
     stages = Stages(wishes.folder)
     with one_line_per_stage():
         runs, missing = choose_runs(images, wishes)
-        stages.total = len(runs) + 3 + 2 * (len(runs) > 1)
+        stages.total = len(runs) + 3 + 2 * (len({run.values["model"] for run in runs}) > 1)
         plan = _plan(stages, images, runs, wishes)
         if plan.max_train_samples is not None:
             images = limit_training(images, plan.max_train_samples)
@@ -113,28 +89,46 @@ def decide_images(images: Images, wishes: Wishes) -> Decision:
         # The stage "audit" belongs here: it looks at the images before any model is trained on them.
         trained = {run.name: _train(stages, run, images, fingerprint, wishes) for run in runs}
         results = _evaluate(stages, trained, images, fingerprint, wishes)
-        profile = _profile(stages, trained, wishes) if len(trained) > 1 else None
-        comparison = _compare(stages, results, profile, wishes) if len(trained) > 1 else None
+        first = {run.name: results[run.name] for run in runs if run.values["seed"] == wishes.seed}
+        comparison = None
+        if len(first) > 1:
+            profile = _profile(stages, {name: trained[name] for name in first}, wishes)
+            comparison = _compare(stages, first, profile, wishes)
     name = next(iter(results))
-    judgement = (
-        judge(comparison, margin=wishes.margin)
-        if comparison
-        else judge_alone(name, results[name], margin=wishes.margin)
-    )
+    judgement = judge_alone(name, results[name], margin=wishes.margin)
+    if comparison is not None:
+        scores = _collect_scores(comparison, trained, results)
+        judgement = judge(comparison, margin=wishes.margin, scores=scores)
     return Decision(
         judgement=judgement,
         sentences=say(judgement, comparison, alone=results[name]),
         class_names=images.class_names,
         dataset=images.arguments.recorded_dataset,
         candidates=trained,
-        compared=list(results),
+        compared=list(first),
         stages=stages.finished,
         budget=wishes.budget,
         gave_up=plan.gave_up + _find_cut(trained, runs, wishes),
         missing=missing,
-        commands=[],
+        commands=list_commands(images, wishes, trained),
         results=results,
+        comparison=comparison,
     )
+
+
+def _collect_scores(
+    comparison: Comparison, trained: dict[str, Candidate], results: dict[str, EvalResult]
+) -> dict[str, list[float]]:
+    """Name in the comparison -> the leading metric of each training run of its family."""
+    metric = comparison.leading[0]
+    return {
+        name: [
+            results[other].metrics[metric]
+            for other, candidate in trained.items()
+            if candidate.family == trained[name].family
+        ]
+        for name in comparison.models
+    }
 
 
 def choose_runs(images: Images, wishes: Wishes) -> tuple[list[Run], str | None]:
@@ -347,9 +341,8 @@ def _model_folder(candidate: Candidate, wishes: Wishes) -> Path:
 
 
 def _profile(stages: Stages, trained: dict[str, Candidate], wishes: Wishes) -> Profile:
-    """Measure the inference cost of the models, of each by its first seed."""
+    """Measure the inference cost of the models."""
     folder = wishes.folder / PROFILE_FOLDER
-    first = {name: found for name, found in trained.items() if found.seed == wishes.seed}
 
     def load() -> Profile | None:
         try:
@@ -360,7 +353,7 @@ def _profile(stages: Stages, trained: dict[str, Candidate], wishes: Wishes) -> P
     def profile() -> Profile:
         with replace_together(folder, last=PROFILE_FILE) as staging:
             found = profile_models(
-                {name: _model_folder(candidate, wishes) for name, candidate in first.items()},
+                {name: _model_folder(candidate, wishes) for name, candidate in trained.items()},
                 batch_sizes=BATCH_SIZES,
                 rounds=PROFILE_ROUNDS,
                 seconds=PROFILE_SECONDS,
@@ -370,7 +363,7 @@ def _profile(stages: Stages, trained: dict[str, Candidate], wishes: Wishes) -> P
             write_profile(found, staging)
         return found
 
-    key = make_key([[name, found.revision] for name, found in first.items()], PROFILE_ROUNDS, PROFILE_SECONDS)
+    key = make_key([[name, found.revision] for name, found in trained.items()], PROFILE_ROUNDS, PROFILE_SECONDS)
     return stages.run("profile", "measure the inference cost", key=key, work=profile, load=load)
 
 

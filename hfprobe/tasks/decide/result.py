@@ -12,6 +12,7 @@ from hfprobe.system.errors import shorten
 from hfprobe.system.html import render_sentences, render_table
 from hfprobe.system.process import command
 from hfprobe.system.records import read_record, write_record
+from hfprobe.tasks.compare.result import Comparison
 from hfprobe.tasks.evaluate.result import EvalResult
 
 DECISION_FILE = "decision.json"
@@ -143,6 +144,7 @@ class Decision:
         missing: why a model is missing, and how to get it; None if none is.
         commands: that repeat the decision step by step.
         results: name -> evaluation on test; empty if the decision was loaded.
+        comparison: of the models, each by its first seed; None if there is one model, or if the decision was loaded.
         winner: the model to take, a `hfprobe.Model`; None if the decision was loaded, or was made by the command.
     """
 
@@ -158,6 +160,7 @@ class Decision:
     missing: str | None
     commands: list[str]
     results: dict[str, EvalResult] = field(default_factory=dict, compare=False)
+    comparison: Comparison | None = field(default=None, compare=False)
     winner: Any = field(default=None, compare=False)
 
     @property

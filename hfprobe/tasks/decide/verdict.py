@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal
 
+import numpy as np
 from scipy import stats
 
 from hfprobe.statistics.imbalance import METRIC_NAMES
@@ -18,51 +21,45 @@ from hfprobe.tasks.profile.result import judge_inference
 MARGIN = 0.005
 
 
-def judge(comparison: Comparison, *, margin: float = MARGIN) -> Judgement:
+def judge(
+    comparison: Comparison, *, margin: float = MARGIN, scores: Mapping[str, Sequence[float]] = MappingProxyType({})
+) -> Judgement:
     """The best model of a comparison against its strongest rival, by the leading metric.
 
     The difference is compared with 0 and with the margin: it is `better` if the test rejects and the 95 % interval
     excludes 0, `equal` if the interval lies between minus and plus the margin, which comes first, because a significant
     difference that is smaller does not matter either, and otherwise `unclear`.
 
+    With several training runs, the difference is that of their means, and its variance is that of the difference on the
+    test images, from the interval of the first runs, plus that of each mean over its runs, s^2 / k. The interval and
+    the p-value come from Student's t with the degrees of freedom of Welch and Satterthwaite, where the variance over
+    images counts as known.
+
     Args:
-        comparison: of two or more models.
+        comparison: of two or more models, each by its first run.
         margin: in [0, 1].
+        scores: name -> the leading metric of each of its training runs; only of models with several.
     """
     metric = comparison.leading[0]
-    best, rival = sorted(comparison.models, key=lambda name: -comparison.models[name][metric])[:2]
+    means = {name: float(np.mean(scores.get(name, [model[metric]]))) for name, model in comparison.models.items()}
+    best, rival = sorted(means, key=lambda name: -means[name])[:2]
     pair = next(pair for pair in comparison.pairs if {pair.first, pair.second} == {best, rival})
     found = pair.differences[metric]
     sign = 1 if pair.second == best else -1
     low, high = sorted(sign * bound for bound in found.interval)
-    difference = sign * found.value
-    return conclude(
-        comparison,
-        best=best,
-        rival=rival,
-        difference=difference,
-        interval=(low, high),
-        p=found.adjusted_p,
-        margin=margin,
-        per_image=per_image_variance(pair, comparison.n) if metric == "accuracy" else None,
-    )
-
-
-def conclude(
-    comparison: Comparison,
-    *,
-    best: str,
-    rival: str,
-    difference: float,
-    interval: tuple[float, float],
-    p: float,
-    margin: float,
-    per_image: float | None,
-    seeds: int = 1,
-) -> Judgement:
-    """The judgement on a difference with its interval and its p-value; see `judge`."""
-    low, high = interval
-    kind: Literal["better", "equal", "unclear"]
+    difference, p, quantile = sign * found.value, found.adjusted_p, float(stats.norm.ppf((1 + COVERAGE) / 2))
+    of_images, of_runs = ((high - low) / 2 / quantile) ** 2, 0.0
+    several = [scores[name] for name in (best, rival) if len(scores.get(name, ())) > 1]
+    if several:
+        variances = [float(np.var(values, ddof=1)) / len(values) for values in several]
+        of_runs, difference = sum(variances), means[best] - means[rival]
+        error = math.sqrt(of_images + of_runs)
+        spread = sum(variance**2 / (len(values) - 1) for variance, values in zip(variances, several, strict=True))
+        freedom = error**4 / spread if spread else math.inf
+        quantile = float(stats.t.ppf((1 + COVERAGE) / 2, freedom))
+        low, high = difference - quantile * error, difference + quantile * error
+        p = min(1.0, comparison.tests.pairs * 2 * float(stats.t.sf(abs(difference) / error, freedom)))
+    kind: Literal["better", "equal", "unclear"] = "unclear"
     if -margin <= low and high <= margin:
         kind = "equal"
         best, rival, swapped = _cheaper_first(comparison, best, rival)
@@ -70,25 +67,20 @@ def conclude(
             difference, low, high = -difference, -high, -low
     elif low > 0 and p < comparison.tests.significance:
         kind = "better"
-    else:
-        kind = "unclear"
-    needed = None
-    if kind == "unclear":
-        needed = count_needed(
-            comparison.n, difference=difference, half_width=(high - low) / 2, margin=margin, per_image=per_image
-        )
+    per_image = per_image_variance(pair, comparison.n) if metric == "accuracy" else comparison.n * of_images
+    how = {"difference": difference, "margin": margin, "per_image": per_image, "of_runs": of_runs, "quantile": quantile}
     return Judgement(
         kind=kind,
         best=best,
         rival=rival,
-        metric=comparison.leading[0],
+        metric=metric,
         difference=difference,
         interval=(low, high),
         p=p,
         margin=margin,
         n=comparison.n,
-        seeds=seeds,
-        images_needed=needed,
+        seeds=max(map(len, several), default=1),
+        images_needed=count_needed(comparison.n, **how) if kind == "unclear" else None,
     )
 
 
@@ -110,39 +102,35 @@ def per_image_variance(pair: Pair, n: int) -> float:
 
 
 def count_needed(
-    n: int, *, difference: float, half_width: float, margin: float, per_image: float | None = None
+    n: int, *, difference: float, margin: float, per_image: float, of_runs: float = 0.0, quantile: float = 1.96
 ) -> int | None:
     """How many test images would turn `unclear` into an answer, if the difference stays as it was observed.
 
     An answer needs an interval whose half width is at most |d|, which excludes 0, or at most margin - |d|, which lies
-    inside the margin: at most w = max(|d|, margin - |d|). The half width with N images is z sqrt(v / N), where z is the
-    normal quantile of the interval (1.96) and v the variance of the difference on one image, so
+    inside the margin: at most w = max(|d|, margin - |d|). With N images, the half width is q sqrt(v / N + r), so
 
-        N = z^2 v / w^2,   v = (b + c) / n - ((b - c) / n)^2,
+        N = v / ((w / q)^2 - r),
 
-    with b and c the images that only one of the two models classifies correctly. For another metric than accuracy, v is
-    not known, and N = n (half width / w)^2. If the models never disagree, v is 0, and the score interval has the half
-    width z^2 / (N + z^2), so N = z^2 (1 / margin - 1).
+    where q is the quantile of the interval, v the variance of the difference on one image, and r its variance over
+    training runs, which more images do not reduce. For accuracy, v = (b + c) / n - ((b - c) / n)^2, with b and c the
+    images that only one of the two models classifies correctly; for another metric, v is n times the variance that its
+    interval shows. If the models never disagree, v is 0, and the score interval has the half width q^2 / (N + q^2), so
+    N = q^2 (1 / w - 1).
 
     Args:
         n: number of test images.
-        half_width: of the interval of the difference.
-        per_image: v, from `per_image_variance`; None for another metric than accuracy.
+        per_image: v.
+        of_runs: r.
+        quantile: q.
 
     Returns:
-        The number, rounded up to two digits and larger than n; None if no number would do, because both the difference
-        and the margin are 0.
+        The number, rounded up to two digits and larger than n; None if no number would do.
     """
-    squared = stats.norm.ppf((1 + COVERAGE) / 2) ** 2
     wanted = max(abs(difference), margin - abs(difference))
-    if wanted <= 0:
+    left = (wanted / quantile) ** 2 - of_runs
+    if wanted <= 0 or left <= 0:
         return None
-    if per_image is None:
-        needed = n * (half_width / wanted) ** 2
-    elif per_image == 0:
-        needed = squared * (1 / wanted - 1)
-    else:
-        needed = squared * per_image / wanted**2
+    needed = per_image / left if per_image else quantile**2 * (1 / wanted - 1)
     return max(_round_up(needed), _round_up(n + 1))
 
 
@@ -191,6 +179,8 @@ def _say_verdict(judgement: Judgement, comparison: Comparison) -> str:
             f"{where} ({chance}), within the margin of {margin}. Take {best}{reason}."
         )
     more = "no number of test images would tell, because the margin is 0"
+    if judgement.seeds > 1 and judgement.images_needed is None:
+        more = "more test images alone would not tell, because the training runs differ too much: pass more --seeds"
     if judgement.images_needed is not None:
         more = f"about {judgement.images_needed:,} test images would"
     ahead = f"{best} is {points:.2f} points ahead of {rival} in {metric}" if points else f"{best} and {rival} are level"

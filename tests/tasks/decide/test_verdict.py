@@ -101,8 +101,7 @@ def test_so_many_images_with_the_same_shares_of_disagreement_do_tell(counts):
     only_first, only_second, n = counts
     difference, margin = (only_second - only_first) / n, 0.005
     variance = (only_first + only_second) / n - difference**2
-    low, high = paired_score_interval(only_first, only_second, n)
-    needed = count_needed(n, difference=difference, half_width=(high - low) / 2, margin=margin, per_image=variance)
+    needed = count_needed(n, difference=difference, margin=margin, per_image=variance)
     factor = needed / n
     low, high = paired_score_interval(round(factor * only_first), round(factor * only_second), needed)
     slack = 0.0005  # the score interval is not symmetric, and counts are whole numbers
@@ -136,3 +135,30 @@ def test_one_model_is_not_called_better_than_anything():
     found = judge_alone("cnn", result, margin=0.005)
     assert (found.kind, found.rival) == ("alone", None)
     assert say(found, None, alone=result)[0] == "There is one model only, so nothing was compared: cnn."
+
+
+def test_several_training_runs_widen_the_interval_by_their_deviation():
+    comparison = compared(planted(0.8, seed=1), planted(0.86, seed=2))
+    alone = judge(comparison)
+    value = comparison.models["cnn"].accuracy
+    steady = judge(comparison, scores={"cnn": [value, value, value]})
+    assert steady.interval == pytest.approx(alone.interval, abs=0.002)
+    found = judge(comparison, scores={"cnn": [value - 0.02, value, value + 0.02]})
+    assert found.seeds == 3
+    assert found.difference == pytest.approx(alone.difference)
+    assert found.interval[0] < alone.interval[0] < alone.interval[1] < found.interval[1]
+    assert "on average over 3 seeds" in say(found, comparison)[0]
+
+
+def test_the_mean_over_training_runs_decides_which_model_is_ahead():
+    comparison = compared(planted(0.8, seed=1), planted(0.86, seed=2))
+    lucky = comparison.models["cnn"].accuracy
+    assert judge(comparison, scores={"cnn": [lucky, 0.99, 0.99]}).best == "cnn"
+
+
+def test_training_runs_that_differ_too_much_ask_for_more_seeds():
+    comparison = compared(*differing(30, 33, count=3000))
+    value = comparison.models["probe"].accuracy
+    found = judge(comparison, scores={"cnn": [value - 0.05, value, value + 0.04]})
+    assert (found.kind, found.images_needed) == ("unclear", None)
+    assert say(found, comparison)[0].endswith("because the training runs differ too much: pass more --seeds.")
