@@ -18,18 +18,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from hfprobe.api import Model, compare, evaluate, load, load_images, save_report, train
+    from hfprobe.api import Model, compare, decide, evaluate, load, load_images, save_report, train
     from hfprobe.data.splits.images import Images
     from hfprobe.system.errors import CheckFailedError, InputError, MachineError
     from hfprobe.tasks.compare.result import Comparison
+    from hfprobe.tasks.decide.result import Decision
     from hfprobe.tasks.evaluate.result import EvalResult
     from hfprobe.tasks.predict.result import Predictions
 
 # Public name -> the module that has it.
 _HOMES = {
-    **dict.fromkeys(("compare", "evaluate", "load", "load_images", "save_report", "train"), "hfprobe.api"),
+    **dict.fromkeys(("compare", "decide", "evaluate", "load", "load_images", "save_report", "train"), "hfprobe.api"),
     "Model": "hfprobe.trained_model",
     "Comparison": "hfprobe.tasks.compare.result",
+    "Decision": "hfprobe.tasks.decide.result",
     "Images": "hfprobe.data.splits.images",
     "Predictions": "hfprobe.tasks.predict.result",
     "EvalResult": "hfprobe.tasks.evaluate.result",
@@ -39,6 +41,7 @@ _HOMES = {
 __all__ = [
     "CheckFailedError",
     "Comparison",
+    "Decision",
     "EvalResult",
     "Images",
     "InputError",
@@ -46,6 +49,7 @@ __all__ = [
     "Model",
     "Predictions",
     "compare",
+    "decide",
     "evaluate",
     "load",
     "load_images",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +19,8 @@ from hfprobe.data.splits.images import Images
 from hfprobe.hub.local import resolve_model
 from hfprobe.models.loading import load_model
 from hfprobe.settings.arguments import RunArguments
-from hfprobe.settings.run_config import make_run
+from hfprobe.settings.names import name_model
+from hfprobe.settings.run_config import image_settings, make_run
 from hfprobe.settings.values import check_value, one_line_errors
 from hfprobe.system.errors import InputError, settings_instead_of_flags, shorten
 from hfprobe.system.files import check_writable
@@ -28,6 +30,11 @@ from hfprobe.tasks.compare import measure as comparison
 from hfprobe.tasks.compare.comparable import make_comparable, name_results
 from hfprobe.tasks.compare.page import save_comparison
 from hfprobe.tasks.compare.result import Comparison
+from hfprobe.tasks.decide.measure import decide_images
+from hfprobe.tasks.decide.page import save_decision
+from hfprobe.tasks.decide.result import Decision
+from hfprobe.tasks.decide.verdict import MARGIN
+from hfprobe.tasks.decide.wishes import MODELS, Wishes
 from hfprobe.tasks.evaluate.page import save_evaluation
 from hfprobe.tasks.evaluate.result import EvalResult
 from hfprobe.tasks.profile.result import Profile
@@ -41,6 +48,9 @@ if TYPE_CHECKING:
 
 # Settings of `train` that say which images these are; `load_images` has set them.
 IMAGE_SETTINGS = [name for name, row in rows_of(DataArguments).items() if row.group != AUGMENTATION]
+
+# Settings of the models that `decide` takes beside its own.
+DECIDE_SETTINGS = ("backbone_weights", "epochs")
 
 
 @settings_instead_of_flags(split_seed="seed")
@@ -118,9 +128,7 @@ def train(model: str, images: Images, *, recipe: str | None = None, **settings: 
     told = [name for name in IMAGE_SETTINGS if name in settings]
     if told:
         raise InputError(f"{', '.join(told)} cannot be set in train: the images say it. Set it in load_images.")
-    given = vars(images.arguments)
-    chosen = {name: given[name] for name in IMAGE_SETTINGS if name != "split_seed" and given[name]}
-    config = make_run(model=model, recipe=recipe, **chosen, split_seed=images.seed, **settings)
+    config = make_run(model=model, recipe=recipe, **image_settings(images), split_seed=images.seed, **settings)
     with quiet_bars(own=not config.training.disable_tqdm):
         finished = run_training(config, images=images)
     assert finished is not None  # the only process is the main one
@@ -185,6 +193,71 @@ def compare(*results: EvalResult, names: Sequence[str] | None = None, profile: s
     comparable = make_comparable(dict(zip(called, results, strict=True)), places=called)
     costs = None if profile is None else Profile.load(Path(profile))
     return comparison.compare(comparable, profile=costs)
+
+
+@settings_instead_of_flags()
+@quiet_bars()
+def decide(
+    images: Images,
+    *,
+    report_dir: str | Path | None = None,
+    models: Sequence[str] = MODELS,
+    backbone: str = "auto",
+    seed: int = 42,
+    seeds: int = 1,
+    margin: float = MARGIN,
+    budget: float | None = None,
+    hub_dir: str | Path = "hub",
+    **settings: Any,
+) -> Decision:
+    """Train, evaluate, profile and compare models on the same images, as `hfprobe decide` does, and write its page.
+
+    After an interruption, the same call continues: stages that are finished are not repeated.
+
+    Args:
+        images: from `load_images`.
+        report_dir: folder of decision.html, of the training runs and of the reports; None: reports/decision, followed
+            by the name of the dataset.
+        models: names of models, such as "cnn" and "probe".
+        backbone: of the probe; "auto": the best whose weights can be had. Without any, the other models alone are
+            trained, and the decision says what is missing.
+        seed, seeds: the first seed, and the number of training runs of each model that is trained by gradient steps.
+        margin: in [0, 1]; a smaller difference does not matter.
+        budget: in seconds; it chooses the epochs and, if needed, the number of training images. None: no limit.
+        settings: `backbone_weights` and `epochs`, as in `train`.
+
+    Returns:
+        The decision: its `verdict`, the `winner` as a Model, and the `results` on test.
+
+    Raises:
+        InputError: a setting that cannot be used; a budget that is too small.
+        CheckFailedError, MachineError: see `train`.
+    """
+    unknown = [name for name in settings if name not in DECIDE_SETTINGS]
+    if unknown:
+        known = ", ".join(DECIDE_SETTINGS)
+        raise InputError(f"Unknown setting '{shorten(unknown[0])}' of decide. Allowed: {known}.")
+    for name, value, low, high in (("margin", margin, 0, 1), ("budget", budget, 1e-3, 1e8)):
+        if value is not None and not low <= value <= high:
+            raise InputError(f"{name} is {shorten(value)}; allowed: {low:g} to {high:g}.")
+    dataset = images.arguments.dataset
+    folder = Path("reports") / name_model("decision", dataset=dataset) if report_dir is None else Path(report_dir)
+    check_writable(folder, flag="report_dir")
+    check_places(folder, flag="report_dir", dataset=dataset, hub_dir=hub_dir)
+    wishes = Wishes(
+        folder=folder,
+        models=tuple(models),
+        settings={"backbone": backbone, **settings},
+        seed=check_value("seed", seed, RunArguments),
+        seeds=check_value("seeds", seeds, RunArguments),
+        margin=margin,
+        budget=budget,
+        hub_dir=str(hub_dir),
+    )
+    decision = decide_images(images, wishes)
+    save_decision(decision, folder)
+    best = decision.candidates[decision.judgement.best]
+    return replace(decision, winner=load(f"{best.name}@{best.revision}", hub_dir=hub_dir))
 
 
 @settings_instead_of_flags()

@@ -8,11 +8,12 @@ import PIL.Image
 import pytest
 
 from helpers.pages import too_wide
-from helpers.results import make_result, network_of, profile_of, with_provenance
+from helpers.results import decision_of, make_result, network_of, profile_of, with_provenance
 from hfprobe.statistics.selective import ChosenThreshold
 from hfprobe.system.provenance import Hardware
 from hfprobe.tasks.compare.measure import compare
 from hfprobe.tasks.compare.page import save_comparison
+from hfprobe.tasks.decide.page import save_decision
 from hfprobe.tasks.evaluate.page import write_report
 from hfprobe.tasks.predict.page import write_contact_sheet
 from hfprobe.tasks.predict.result import Predictions
@@ -61,7 +62,8 @@ def write_evaluation(folder, result):
     return write_report(folder)
 
 
-def write_compared(folder, names, classes=CLASSES, *, imbalanced=False):
+def compared(names, classes=CLASSES, *, imbalanced=False):
+    """Evaluations of several models, and their profile."""
     results = {}
     for number, name in enumerate(names, start=1):
         result = evaluation(classes, seed=number)
@@ -78,7 +80,17 @@ def write_compared(folder, names, classes=CLASSES, *, imbalanced=False):
         run = {"seconds": 100.0 * number}
         results[name] = with_provenance(result, parameters=size, network=network_of(size), run=run)
     profile = profile_of(**{name: (10**6 * number, 1.5 * number) for number, name in enumerate(names, start=1)})
+    return results, profile
+
+
+def write_compared(folder, names, classes=CLASSES, *, imbalanced=False):
+    results, profile = compared(names, classes, imbalanced=imbalanced)
     return save_comparison(compare(results, profile=profile), folder)
+
+
+def write_decided(folder, names, classes=CLASSES, **how):
+    results, profile = compared(names, classes)
+    return save_decision(decision_of(results, profile=profile, **how), folder)
 
 
 def write_sheet(folder, classes=CLASSES):
@@ -109,6 +121,13 @@ PAGES = {
         folder, [f"hfprobe/linear-probe-of-a-long-name-{n}-photos" for n in range(5)], imbalanced=True
     ),
     "comparison of long names": lambda folder: write_compared(folder, ("cnn", "probe"), LONG_CLASSES),
+    "decision": lambda folder: write_decided(folder, ("simple-cnn", "linear-probe"), seeds=3),
+    "decision of long names": lambda folder: write_decided(
+        folder, ("a-simple-cnn-for-photographs_of_2024", "linear-probe-photographs_of_2024"), LONG_CLASSES
+    ),
+    "decision of one model in 20 classes": lambda folder: write_decided(
+        folder, ("simple-cnn",), [f"class {n}" for n in range(20)], missing="--backbone auto finds no weights."
+    ),
     "sheet": write_sheet,
     "sheet of long names": lambda folder: write_sheet(folder, LONG_CLASSES),
     "sheet of 100 classes": lambda folder: write_sheet(folder, [f"class {n}" for n in range(100)]),

@@ -177,6 +177,13 @@ class RunConfig:
         return json.loads(json.dumps(settings))
 
 
+def image_settings(images: Images) -> dict[str, Any]:
+    """The settings of a run that say which images these are, without the seed of the split."""
+    names = [name for name, row in rows_of(DataArguments).items() if row.group != AUGMENTATION and name != "split_seed"]
+    given = vars(images.arguments)
+    return {name: given[name] for name in names if given[name]}
+
+
 def starting_values(
     family: ModelFamily, recipe: str | None, *, chosen: Mapping[str, Any] = MappingProxyType({})
 ) -> dict[str, Any]:

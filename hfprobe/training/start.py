@@ -6,6 +6,7 @@ The imports at the top are the fast ones: whatever is wrong with the folders is 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from hfprobe.data.splits.images import Images
     from hfprobe.hub.local import Revision
     from hfprobe.training.record import RunResult
+    from hfprobe.training.trainer import ProbeTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -47,11 +49,17 @@ class FinishedRun:
     uploaded: str | None
 
 
-def run_training(config: RunConfig, *, images: Images | None = None) -> FinishedRun | None:
+def run_training(
+    config: RunConfig,
+    *,
+    images: Images | None = None,
+    prepare: Callable[[ProbeTrainer], None] = lambda trainer: None,
+) -> FinishedRun | None:
     """Train a model, push its best epoch to the local hub folder, and upload it where `push_to_hub` is set.
 
     Args:
         images: those that `config.data` describes; loaded where they are None.
+        prepare: called with the Trainer before it starts, to add or remove callbacks.
 
     Returns:
         The finished run; None in every process but the main one.
@@ -90,6 +98,7 @@ def run_training(config: RunConfig, *, images: Images | None = None) -> Finished
     with claimed(config.training) as output_dir:
         config = settle(config, splits)
         trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
+        prepare(trainer)
         result = train(trainer, config=config, splits=splits)
         if not is_main_process():
             return None

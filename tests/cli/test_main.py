@@ -51,7 +51,7 @@ def test_version(call):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("trian", "Unknown command 'trian'. Did you mean train? All commands: compare, eval, "),
+        ("trian", "Unknown command 'trian'. Did you mean train? All commands: compare, decide, "),
         ("sanity", "Unknown command 'sanity'. Did you mean sanity-check? All commands: compare, "),
         ("--model", "Unknown command '--model'. All commands: compare, "),
         ("", "The first argument has an empty value. "),

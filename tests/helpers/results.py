@@ -8,6 +8,8 @@ from hfprobe.models.network import Network
 from hfprobe.statistics.paired import Difference
 from hfprobe.system.provenance import Hardware
 from hfprobe.tasks.compare.measure import compare
+from hfprobe.tasks.decide.result import Candidate, Decision, Epoch, Stage
+from hfprobe.tasks.decide.verdict import judge, judge_alone, say
 from hfprobe.tasks.evaluate.result import EvalResult, Provenance
 from hfprobe.tasks.label_efficiency.result import LabelEfficiency, Point, Setting
 from hfprobe.tasks.profile.result import (
@@ -158,6 +160,48 @@ def label_efficiency_of(models, *, class_names=("cat", "dog"), options=None):
     return LabelEfficiency(setting, points, HARDWARE, VERSIONS)
 
 
+def decision_of(results, *, profile=None, missing=None, seeds=1):
+    """A decision between evaluated models; the first has a history of epochs, and the further seeds."""
+    comparison = compare(results, profile=profile) if len(results) > 1 else None
+    name, first = next(iter(results.items()))
+    judgement = judge(comparison) if comparison else judge_alone(name, first, margin=0.005)
+    history = [Epoch(n, 2.0 / n, 1.9 / n, 1 - 0.5 / n) for n in range(1, 21)]
+    further = {f"{name} (seed {seed})": first for seed in range(43, 42 + seeds)}
+    candidates = {
+        other: Candidate(
+            family="cnn" if name in other else other,
+            seed=int(other[-3:-1]) if other in further else 42,
+            name=f"hfprobe/{other}",
+            revision="0123abcd" * 5,
+            report=f"model{number}-seed42",
+            validation_accuracy=0.8,
+            train_images=1234,
+            epochs=20.0 if name in other else None,
+            history=history if name in other else [],
+            settings={"model": "cnn", "epochs": 20},
+        )
+        for number, other in enumerate(results | further)
+    }
+    return Decision(
+        judgement=judgement,
+        sentences=say(judgement, comparison, alone=first),
+        class_names=first.class_names,
+        dataset="photos",
+        candidates=candidates,
+        compared=list(results),
+        stages=[Stage("plan", None, 9.8), Stage(f"train {name}", 61.0, 75.5), Stage("compare", 3.0, 700.0)],
+        budget=900.0,
+        gave_up=[f"{name} is trained for 12 epochs instead of 20."],
+        missing=missing,
+        commands=[
+            "hfprobe decide photos",
+            "hfprobe train --config reports/decision-photos/runs/cnn-seed42/config.yaml",
+        ],
+        results=results | further,
+        comparison=comparison,
+    )
+
+
 def saved_results():
     """A result of each kind that commands save, by the name of its file."""
     profile = profile_of(one=(1000, 1.0), two=(2000, 2.0))
@@ -171,6 +215,7 @@ def saved_results():
     return {
         "metrics.json": with_provenance(make_result(), run={"seed": 42}, image_counts={"test": [20, 20, 20]}),
         "comparison.json": compare(compared, profile=profile),
+        "decision.json": decision_of(compared, profile=profile),
         "profile.json": profile,
         "label_efficiency.json": label_efficiency_of(["cnn"], options={"cnn": {"dropout": 0.2, "crop": None}}),
     }

@@ -121,6 +121,28 @@ def decode_images(
     )
 
 
+def decode_some(rows: Dataset, *, processor: BaseImageProcessor, max_pixels: int = MAX_PIXELS) -> ImageSplit:
+    """Decode a few images, fitted to the input of the model; nothing is cached.
+
+    Images that cannot be read are left out.
+
+    Args:
+        rows, processor, max_pixels: see `decode_images`.
+    """
+    found = list(_decode_all(rows, processor=processor, max_pixels=max_pixels))
+    positions = [position for position, one in enumerate(found) if isinstance(one, _Decoded)]
+    side = input_size(processor)
+    fitted = [
+        one.pixels if one.fitted else _fit(one.pixels[None], processor)[0] for one in found if isinstance(one, _Decoded)
+    ]
+    return ImageSplit(
+        images=np.stack(fitted) if fitted else np.empty((0, side, side, 3), np.uint8),
+        labels=label_numbers(rows)[positions],
+        index=row_numbers(rows)[positions],
+        fitted=True,
+    )
+
+
 def _places(
     rows: Dataset, *, split: str, processor: BaseImageProcessor, source_key: str, max_pixels: int
 ) -> tuple[Path, Path]:

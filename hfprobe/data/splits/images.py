@@ -194,15 +194,8 @@ class Images:
             InputError: images cannot be read, and `skip_unreadable` is off; the message names them.
             InputError, MachineError: the decoded images cannot be written to the cache.
         """
-        how: dict[str, dict[str, Any]] = {
-            name: {
-                "split": origin,
-                "source_key": self.source_keys[origin],
-                "max_pixels": self.arguments.max_pixels or MAX_PIXELS,
-            }
-            for name, origin in self.origins.items()
-        }
-        new = [name for name in names if not is_decoded(self.parts[name], processor=processor, **how[name])]
+        how = {name: self._how(name) for name in names}
+        new = [name for name in names if not self.is_decoded(name, processor=processor)]
         if new:
             # A training refuses what would stop the evaluation after it.
             self._check_headers([*new, *(["test"] if "train" in new and "test" not in names else [])])
@@ -215,6 +208,16 @@ class Images:
         counts = {name: np.bincount(part.labels, minlength=classes).tolist() for name, part in decoded.items()}
         summary = SplitSummary(self.division, left_out, self.identical, self.counts() | counts, self.membership)
         return Splits(class_names=self.class_names, source=self.source, summary=summary, **decoded)
+
+    def is_decoded(self, *names: str, processor: BaseImageProcessor) -> bool:
+        """Whether the cache holds what `decode` would return for these parts."""
+        return all(is_decoded(self.parts[name], processor=processor, **self._how(name)) for name in names)
+
+    def _how(self, name: str) -> dict[str, Any]:
+        """Arguments of `decode_images` for one part."""
+        origin = self.origins[name]
+        limit = self.arguments.max_pixels or MAX_PIXELS
+        return {"split": origin, "source_key": self.source_keys[origin], "max_pixels": limit}
 
     def _check_headers(self, names: Iterable[str]) -> None:
         """Refuse images whose headers show that they cannot be read, before time is spent on decoding the others.

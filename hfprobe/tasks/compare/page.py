@@ -45,7 +45,7 @@ def save_comparison(comparison: Comparison, folder: str | Path) -> Path:
         ],
         "summary": _summarize_pairs(comparison),
         "is_significant": partial(_is_significant, comparison),
-        "galleries": [_only_one_right(pair, comparison.results) for pair in comparison.pairs],
+        "galleries": [only_one_right(pair, comparison.results) for pair in comparison.pairs],
         "coverage": place_curves({name: one.metrics.selectivity for name, one in comparison.results.items()}),
         "answered": {name: one.answered for name, one in comparison.results.items()},
         "accuracies": ACCURACIES,
@@ -92,7 +92,7 @@ def _is_significant(comparison: Comparison, difference: TestedDifference) -> boo
 
 
 @dataclass(frozen=True)
-class _Side:
+class Side:
     """The `count` images that `name` alone classifies correctly; some of them with the answers of `other`."""
 
     name: str
@@ -101,14 +101,14 @@ class _Side:
     images: list[Thumbnail]
 
 
-def _only_one_right(pair: Pair, results: dict[str, EvalResult]) -> list[_Side]:
+def only_one_right(pair: Pair, results: dict[str, EvalResult]) -> list[Side]:
     """Both sides of a pair, each with at most IMAGES_PER_SIDE images: those of the most confident wrong answers."""
     sides = []
     for name, other in ((pair.first, pair.second), (pair.second, pair.first)):
         mine, theirs = results[name], results[other]
         alone = np.flatnonzero((mine.predictions == mine.labels) & (theirs.predictions != theirs.labels))
         confident = alone[np.argsort(-theirs.probabilities.max(axis=1)[alone], kind="stable")][:IMAGES_PER_SIDE]
-        sides.append(_Side(name, other, len(alone), thumbnails_of(theirs, confident)))
+        sides.append(Side(name, other, len(alone), thumbnails_of(theirs, confident)))
     return sides
 
 

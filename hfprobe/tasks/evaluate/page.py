@@ -83,7 +83,7 @@ def write_report(folder: str | Path) -> Path:
             metrics=metrics,
             provenance=result.provenance,
             facts=_facts(result.provenance),
-            confusion=_confusion_rows(metrics.confusion_matrix),
+            confusion=confusion_rows(metrics.confusion_matrix),
             leading=result.leading,
             imbalanced=describe_sizes(result.images_per_class) if are_imbalanced(result.images_per_class) else None,
             imbalance_factor=IMBALANCE_FACTOR,
@@ -136,7 +136,7 @@ def _facts(provenance: Provenance) -> dict[str, Any]:
     return found | facts | {f"run_{name}": value for name, value in run.items()}
 
 
-def _confusion_rows(matrix: list[list[int]]) -> list[list[tuple[int, float]]]:
+def confusion_rows(matrix: list[list[int]]) -> list[list[tuple[int, float]]]:
     """The cells of a confusion matrix, each as its count and its share of the row."""
     return [[(count, count / max(1, sum(row))) for count in row] for row in matrix]
 

@@ -1,0 +1,60 @@
+"""The commands that repeat a decision, at once and step by step."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from hfprobe.data.arguments import DEFAULT_DATASET, IN_MEMORY
+from hfprobe.data.splits.images import Images
+from hfprobe.settings.run_config import image_settings
+from hfprobe.tasks.decide.result import COMPARISON_FOLDER, PROFILE_FOLDER, RUNS_FOLDER, Candidate
+from hfprobe.tasks.decide.wishes import MODELS, Wishes
+
+
+def list_commands(images: Images, wishes: Wishes, trained: dict[str, Candidate]) -> list[str]:
+    """The command of the decision, then those of its steps; empty for images in memory, which no command can name."""
+    data = image_settings(images)
+    dataset = data.pop("dataset", DEFAULT_DATASET)
+    if dataset.startswith(IN_MEMORY):
+        return []
+    hub = {} if wishes.hub_dir == "hub" else {"hub_dir": wishes.hub_dir}
+    first = wishes.folder
+    own = dict(wishes.settings)
+    if own.get("backbone") == "auto":
+        del own["backbone"]
+    decide = data | ({} if wishes.models == MODELS else {"models": list(wishes.models)}) | own
+    decide |= {"seed": wishes.seed} if wishes.seed != 42 else {}
+    decide |= {"seeds": wishes.seeds} if wishes.seeds > 1 else {}
+    decide |= {"margin": f"{100 * wishes.margin:g}"} if wishes.margin != Wishes(first).margin else {}
+    decide |= {"budget": f"{wishes.budget:g}s"} if wishes.budget is not None else {}
+    where = "" if dataset == DEFAULT_DATASET else f" {shlex.quote(dataset)}"
+    commands = [f"hfprobe decide{where}{_flags(decide | hub | {'report_dir': first})}"]
+    limit = {"max_eval_samples": data["max_eval_samples"]} if "max_eval_samples" in data else {}
+    names = {name: f"{found.name}@{found.revision[:12]}" for name, found in trained.items()}
+    for found in trained.values():
+        config = first / RUNS_FOLDER / found.report / "config.yaml"
+        commands.append(f"hfprobe train{_flags({'config': config, 'output_dir': f'runs/{found.report}-again'} | hub)}")
+    for name, found in trained.items():
+        values = {"model": names[name], "report_dir": first / found.report}
+        commands.append(f"hfprobe eval{_flags(values | limit | hub)}")
+    compared = [name for name, found in trained.items() if found.seed == wishes.seed]
+    if len(compared) > 1:
+        profile = {"report_dir": first / PROFILE_FOLDER}
+        models = " ".join(shlex.quote(names[name]) for name in compared)
+        commands.append(f"hfprobe profile {models}{_flags(profile | hub)}")
+        reports = " ".join(shlex.quote(str(first / trained[name].report)) for name in compared)
+        places = {"profile": first / PROFILE_FOLDER, "report_dir": first / COMPARISON_FOLDER}
+        commands.append(f"hfprobe compare {reports}{_flags(places)}")
+    return commands
+
+
+def _flags(values: dict[str, Any]) -> str:
+    found = []
+    for name, value in values.items():
+        if value is not True:
+            texts = value if isinstance(value, list) else [value]
+            found.append(f" --{name} {' '.join(shlex.quote(str(text)) for text in texts)}")
+        else:
+            found.append(f" --{name}")
+    return "".join(found)

@@ -1,0 +1,376 @@
+"""Make a decision: train each model, evaluate all on test, profile and compare them. Each stage is a task of its own.
+
+This is the one task that calls other tasks' `measure` and `page`: it adds their order, the plan and the page.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hfprobe.data.splits.images import Images
+from hfprobe.hub.local import resolve_model
+from hfprobe.models import build_model, find_family
+from hfprobe.models.loading import load_model
+from hfprobe.settings.names import name_model
+from hfprobe.settings.run_config import RunConfig, build_run, image_settings
+from hfprobe.system.errors import InputError
+from hfprobe.system.files import read_json, replace_together
+from hfprobe.system.records import to_json
+from hfprobe.tasks.compare.comparable import make_comparable
+from hfprobe.tasks.compare.measure import compare
+from hfprobe.tasks.compare.page import save_comparison
+from hfprobe.tasks.compare.result import Comparison
+from hfprobe.tasks.decide.commands import list_commands
+from hfprobe.tasks.decide.plan import (
+    Rates,
+    Run,
+    StopAtDeadline,
+    estimate,
+    limit_training,
+    make_plan,
+    measure_rates,
+)
+from hfprobe.tasks.decide.result import (
+    COMPARISON_FOLDER,
+    PROFILE_FOLDER,
+    RUNS_FOLDER,
+    Candidate,
+    Decision,
+    Epoch,
+    Plan,
+)
+from hfprobe.tasks.decide.stages import Stages, one_line_per_stage
+from hfprobe.tasks.decide.verdict import judge, judge_alone, say
+from hfprobe.tasks.decide.wishes import Wishes
+from hfprobe.tasks.evaluate.measure import evaluate_images
+from hfprobe.tasks.evaluate.page import save_evaluation
+from hfprobe.tasks.evaluate.result import EvalResult
+from hfprobe.tasks.profile.measure import profile_models
+from hfprobe.tasks.profile.page import write_profile
+from hfprobe.tasks.profile.result import PROFILE_FILE, Profile
+from hfprobe.training.callbacks import EpochLines
+from hfprobe.training.checkpoints import STATE_FILE
+from hfprobe.training.record import RunRecord
+from hfprobe.training.resume import holds_run
+from hfprobe.training.start import run_training
+from hfprobe.training.trainer import ProbeTrainer
+
+logger = logging.getLogger(__name__)
+
+PROFILE_ROUNDS, PROFILE_SECONDS, BATCH_SIZES = 5, 0.25, [1]
+
+
+def decide_images(images: Images, wishes: Wishes) -> Decision:
+    """Train the models on these images, evaluate, profile and compare them, and write the page.
+
+    A call that was interrupted is continued by the same call: a stage is repeated only if something that it depends on
+    has changed.
+
+    Raises:
+        InputError: a model or a setting that cannot be used; images that cannot be read.
+        CheckFailedError, MachineError, StoppedError: see `run_training`.
+    """
+    wishes.folder.mkdir(parents=True, exist_ok=True)
+    stages = Stages(wishes.folder)
+    with one_line_per_stage():
+        runs, missing = choose_runs(images, wishes)
+        stages.total = len(runs) + 3 + 2 * (len({run.values["model"] for run in runs}) > 1)
+        plan = _plan(stages, images, runs, wishes)
+        if plan.max_train_samples is not None:
+            images = limit_training(images, plan.max_train_samples)
+        runs = [replace(run, values=run.values | _planned_values(run, images, plan)) for run in runs]
+        fingerprint = _decode(stages, images, runs)
+        # The stage "audit" belongs here: it looks at the images before any model is trained on them.
+        trained = {run.name: _train(stages, run, images, fingerprint, wishes) for run in runs}
+        results = _evaluate(stages, trained, images, fingerprint, wishes)
+        first = {run.name: results[run.name] for run in runs if run.values["seed"] == wishes.seed}
+        comparison = None
+        if len(first) > 1:
+            profile = _profile(stages, {name: trained[name] for name in first}, wishes)
+            comparison = _compare(stages, first, profile, wishes)
+    name = next(iter(results))
+    judgement = judge_alone(name, results[name], margin=wishes.margin)
+    if comparison is not None:
+        scores = _collect_scores(comparison, trained, results)
+        judgement = judge(comparison, margin=wishes.margin, scores=scores)
+    return Decision(
+        judgement=judgement,
+        sentences=say(judgement, comparison, alone=results[name]),
+        class_names=images.class_names,
+        dataset=images.arguments.recorded_dataset,
+        candidates=trained,
+        compared=list(first),
+        stages=stages.finished,
+        budget=wishes.budget,
+        gave_up=plan.gave_up + _find_cut(trained, runs, wishes),
+        missing=missing,
+        commands=list_commands(images, wishes, trained),
+        results=results,
+        comparison=comparison,
+    )
+
+
+def _collect_scores(
+    comparison: Comparison, trained: dict[str, Candidate], results: dict[str, EvalResult]
+) -> dict[str, list[float]]:
+    """Name in the comparison -> the leading metric of each training run of its family."""
+    metric = comparison.leading[0]
+    return {
+        name: [
+            results[other].metrics[metric]
+            for other, candidate in trained.items()
+            if candidate.family == trained[name].family
+        ]
+        for name in comparison.models
+    }
+
+
+def choose_runs(images: Images, wishes: Wishes) -> tuple[list[Run], str | None]:
+    """The training runs of a decision, those that are solved in closed form first.
+
+    Returns:
+        The runs, and why a model is missing: no weights of a backbone can be had.
+
+    Raises:
+        InputError: a model or a setting that cannot be used; no model is left.
+    """
+    runs: list[Run] = []
+    missing = None
+    for name in wishes.models:
+        family = find_family(name)
+        known = family.Options.__dataclass_fields__
+        own = {key: value for key, value in wishes.settings.items() if key in known}
+        folder = wishes.folder / RUNS_FOLDER
+        for seed in range(wishes.seed, wishes.seed + wishes.seeds):
+            values: dict[str, Any] = {"seed": seed, "split_seed": images.seed, "hub_dir": wishes.hub_dir}
+            stage = f"{family.name}-seed{seed}"
+            values |= {"output_dir": str(folder / stage)} | image_settings(images) | own
+            values["model"] = family.name
+            try:
+                config = build_run(**values)
+            except InputError as error:
+                if own.get("backbone") != "auto" or len(wishes.models) == 1:
+                    raise
+                missing = str(error)
+                break
+            called = name_model(family.hub_name, dataset=config.data.dataset)
+            solved = family.is_solved(config.model)
+            if "epochs" in wishes.settings and not solved:
+                values["epochs"] = wishes.settings["epochs"]
+            runs.append(Run(stage, called if seed == wishes.seed else f"{called} (seed {seed})", values, solved))
+            if solved:  # each seed gives the same weights
+                break
+    if missing:
+        logger.warning("%s", missing)
+    return sorted(runs, key=lambda run: not run.solved), missing
+
+
+def make_key(*parts: Any) -> str:
+    """Hex digits that change with any of the parts."""
+    return hashlib.sha256(json.dumps(to_json(list(parts)), sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _plan(stages: Stages, images: Images, runs: list[Run], wishes: Wishes) -> Plan:
+    """Measure for some seconds, and choose what fits into the budget."""
+
+    def load() -> Plan | None:
+        try:
+            return Plan.load(wishes.folder)
+        except InputError:
+            return None
+
+    def work() -> Plan:
+        rates: dict[str, Rates] = {}
+        for run in runs:
+            if run.values["model"] not in rates:
+                rates[run.values["model"]] = measure_rates(run, images)
+        full = {run.stage: float(run.config(images).training.num_train_epochs) for run in runs if not run.solved}
+        counts = {part: sum(numbers) for part, numbers in images.counts().items()}
+
+        def estimated(size: int, epochs: dict[str, float]) -> dict[str, float]:
+            how: dict[str, Any] = {"rounds": PROFILE_ROUNDS, "seconds": PROFILE_SECONDS}
+            return estimate(runs, rates, counts=counts | {"train": size}, epochs=epochs, **how)
+
+        spent = time.perf_counter() - wishes.started
+        plan = make_plan(runs, images, budget=wishes.budget, spent=spent, full=full, estimated=estimated)
+        plan.save(wishes.folder)
+        return plan
+
+    limits = [images.arguments.max_train_samples, images.arguments.max_eval_samples]
+    wished = [[run.stage, run.values] for run in runs]
+    key = make_key(images.class_names, images.membership, limits, wished, wishes.budget)
+    plan = stages.run("plan", "measure this machine and plan", key=key, work=work, load=load)
+    stages.planned = plan.seconds
+    stages.announce(plan.gave_up)
+    return plan
+
+
+def _planned_values(run: Run, images: Images, plan: Plan) -> dict[str, Any]:
+    """The settings of a run that the plan has chosen."""
+    values = image_settings(images)
+    return values | ({"epochs": plan.epochs[run.stage]} if run.stage in plan.epochs else {})
+
+
+def _find_cut(trained: dict[str, Candidate], runs: list[Run], wishes: Wishes) -> list[str]:
+    """Sentences on the runs that were stopped before their last planned epoch."""
+    found = []
+    for run in runs:
+        epochs = trained[run.name].epochs
+        if wishes.budget is not None and epochs is not None and epochs < run.values["epochs"]:
+            planned = f"{epochs:g} of {run.values['epochs']:g} planned epochs"
+            found.append(
+                f"The training of {run.name} was stopped after {planned}, because it took longer than planned."
+            )
+    return found
+
+
+def _decode(stages: Stages, images: Images, runs: list[Run]) -> str:
+    """Decode all parts for all models, which reads the cache in a later command; the fingerprint of the images."""
+
+    def decode() -> str:
+        found = ""
+        for run in {run.values["model"]: run for run in runs}.values():
+            config = run.config(images)
+            _, processor = build_model(config.training.model, labels=images.class_names, options=config.model)
+            found = images.decode("train", "validation", "test", processor=processor).fingerprint
+        return found
+
+    return stages.run("decode", "decode the images", key="", work=decode)
+
+
+def _train(stages: Stages, run: Run, images: Images, fingerprint: str, wishes: Wishes) -> Candidate:
+    """Train one model, or load what an earlier command has trained."""
+    config = run.config(images)
+    arguments = config.training
+    key = make_key(fingerprint, config.to_settings())
+
+    def load() -> Candidate | None:
+        record = RunRecord.find(arguments.output_dir)
+        if record is None or record.result is None or record.pushed is None:
+            return None
+        try:
+            resolve_model(model=f"{record.pushed.model}@{record.pushed.revision}", hub_dir=wishes.hub_dir)
+        except InputError:  # removed from the hub folder
+            return None
+        return _describe(record, config, run.stage)
+
+    def prepare(trainer: ProbeTrainer) -> None:
+        trainer.remove_callback(EpochLines)
+        if wishes.budget is not None:
+            later = list(stages.planned)[list(stages.planned).index(run.stage) + 1 :]
+            reserved = sum(stages.planned[name] for name in later)
+            trainer.add_callback(StopAtDeadline(wishes.started + wishes.budget - reserved))
+
+    def train() -> Candidate:
+        kept = stages.is_begun(run.stage, key) and holds_run(arguments.output_dir)
+        run_training(config.with_training(resume=kept, overwrite=not kept), images=images, prepare=prepare)
+        found = load()
+        assert found is not None  # the run has just ended
+        return found
+
+    return stages.run(run.stage, f"train {run.name}", key=key, work=train, load=load)
+
+
+def _describe(record: RunRecord, config: RunConfig, report: str) -> Candidate:
+    assert record.result is not None
+    assert record.pushed is not None
+    return Candidate(
+        family=config.training.model,
+        seed=config.training.seed,
+        name=record.pushed.model,
+        revision=record.pushed.revision,
+        report=report,
+        validation_accuracy=record.result.metrics["accuracy"],
+        train_images=record.images["train"],
+        epochs=record.result.epochs,
+        history=_read_history(Path(config.training.output_dir)),
+        settings=config.to_settings(),
+    )
+
+
+def _read_history(folder: Path) -> list[Epoch]:
+    """The evaluated epochs of a run, from the log of the Trainer; empty without one."""
+    log = read_json(folder / STATE_FILE).get("log_history", [])
+    losses = {entry["step"]: entry["loss"] for entry in log if "loss" in entry}
+    return [
+        Epoch(entry["epoch"], losses.get(entry["step"]), entry["eval_loss"], entry["eval_accuracy"])
+        for entry in log
+        if "eval_accuracy" in entry and entry["step"] > 0
+    ]
+
+
+def _evaluate(
+    stages: Stages, trained: dict[str, Candidate], images: Images, fingerprint: str, wishes: Wishes
+) -> dict[str, EvalResult]:
+    """Evaluate all models on test, which nothing has read before."""
+
+    def load() -> dict[str, EvalResult] | None:
+        try:
+            return {name: EvalResult.load(wishes.folder / found.report) for name, found in trained.items()}
+        except InputError:
+            return None
+
+    def evaluate() -> dict[str, EvalResult]:
+        results = {}
+        for name, candidate in trained.items():
+            folder = _model_folder(candidate, wishes)
+            model, processor = load_model(folder)
+            results[name] = evaluate_images(
+                model=model,
+                processor=processor,
+                images=images,
+                split="test",
+                name=candidate.name,
+                revision=folder.name,
+            )
+            save_evaluation(results[name], wishes.folder / candidate.report)
+        return results
+
+    key = make_key(fingerprint, [[name, found.revision, found.report] for name, found in trained.items()])
+    return stages.run("test", "evaluate on test", key=key, work=evaluate, load=load)
+
+
+def _model_folder(candidate: Candidate, wishes: Wishes) -> Path:
+    return resolve_model(model=f"{candidate.name}@{candidate.revision}", hub_dir=wishes.hub_dir)
+
+
+def _profile(stages: Stages, trained: dict[str, Candidate], wishes: Wishes) -> Profile:
+    """Measure the inference cost of the models."""
+    folder = wishes.folder / PROFILE_FOLDER
+
+    def load() -> Profile | None:
+        try:
+            return Profile.load(folder)
+        except InputError:
+            return None
+
+    def profile() -> Profile:
+        with replace_together(folder, last=PROFILE_FILE) as staging:
+            found = profile_models(
+                {name: _model_folder(candidate, wishes) for name, candidate in trained.items()},
+                batch_sizes=BATCH_SIZES,
+                rounds=PROFILE_ROUNDS,
+                seconds=PROFILE_SECONDS,
+                trace_dir=staging,
+            )
+            found.save(staging)
+            write_profile(found, staging)
+        return found
+
+    key = make_key([[name, found.revision] for name, found in trained.items()], PROFILE_ROUNDS, PROFILE_SECONDS)
+    return stages.run("profile", "measure the inference cost", key=key, work=profile, load=load)
+
+
+def _compare(stages: Stages, results: dict[str, EvalResult], profile: Profile | None, wishes: Wishes) -> Comparison:
+    def work() -> Comparison:
+        comparison = compare(make_comparable(results, places=list(results)), profile=profile)
+        save_comparison(comparison, wishes.folder / COMPARISON_FOLDER)
+        return comparison
+
+    return stages.run("compare", "compare", key="", work=work)

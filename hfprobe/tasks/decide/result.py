@@ -1,0 +1,201 @@
+"""Decision: which of several models to take for a dataset, stored as JSON. Does not import torch."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from hfprobe.statistics.intervals import Metric
+from hfprobe.system.errors import shorten
+from hfprobe.system.html import render_sentences, render_table
+from hfprobe.system.process import command
+from hfprobe.system.records import read_record, write_record
+from hfprobe.tasks.compare.result import Comparison
+from hfprobe.tasks.evaluate.result import EvalResult
+
+DECISION_FILE = "decision.json"
+PAGE_FILE = "decision.html"
+PLAN_FILE = "plan.json"
+COMPARISON_FOLDER, PROFILE_FOLDER, RUNS_FOLDER = "comparison", "profile", "runs"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the test images say of the best model and its strongest rival.
+
+    Attributes:
+        kind: better: the difference is significant and may be larger than the margin; equal: its interval lies inside
+            the margin; unclear: the interval excludes neither; alone: there is one model only.
+        best: the model to take. Of models that are equal, it is the one with the lowest inference cost.
+        rival: the model that it was compared with; None if there is none.
+        metric: that is compared, the leading one of the comparison.
+        difference, interval, p: of `best` minus `rival`, with the 95 % interval and the corrected p-value.
+        margin: a smaller difference does not matter.
+        n: number of test images.
+        seeds: number of runs of each model that is trained by gradient steps.
+        images_needed: of the test, for another answer than unclear; see `verdict.count_needed`.
+    """
+
+    kind: Literal["better", "equal", "unclear", "alone"]
+    best: str
+    rival: str | None
+    metric: Metric
+    difference: float | None
+    interval: tuple[float, float] | None
+    p: float | None
+    margin: float
+    n: int
+    seeds: int
+    images_needed: int | None
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of a training run; `loss`: of the training images, None if it was not logged."""
+
+    epoch: float
+    loss: float | None
+    validation_loss: float
+    validation_accuracy: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One trained model.
+
+    Attributes:
+        family: cnn, probe, or the name of another model.
+        seed: of its training run.
+        name: in the local hub folder; `revision`: there.
+        report: folder of its evaluation, below that of the decision.
+        validation_accuracy: which the choices of its training were made by.
+        train_images: number of training images.
+        epochs: number of epochs trained; None where the weights were solved in closed form.
+        history: one entry for each evaluated epoch.
+        settings: that repeat its run, for `hfprobe train`.
+    """
+
+    family: str
+    seed: int
+    name: str
+    revision: str
+    report: str
+    validation_accuracy: float
+    train_images: int
+    epochs: float | None
+    history: list[Epoch]
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the stages after the plan will take, and what was given up for a budget.
+
+    Attributes:
+        seconds: stage -> seconds.
+        epochs: stage of a run that takes gradient steps -> number of epochs.
+        max_train_samples: number of training images; None: all.
+        gave_up: sentences.
+    """
+
+    seconds: dict[str, float]
+    epochs: dict[str, float]
+    max_train_samples: int | None
+    gave_up: list[str]
+
+    def save(self, folder: Path) -> None:
+        write_record(folder / PLAN_FILE, self)
+
+    @classmethod
+    def load(cls, folder: Path) -> Plan:
+        """Load the plan of a decision.
+
+        Raises:
+            InputError: the folder holds none, or a damaged one.
+        """
+        return read_record(cls, folder / PLAN_FILE, what="plan", remedy="Run the decision again.")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the decision, in seconds; `planned`: None if no estimate was made."""
+
+    title: str
+    planned: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, repr=False)
+class Decision:
+    """Which model to take, and what this is based on; decision.json holds all but `results` and `winner`.
+
+    Attributes:
+        judgement: the answer.
+        sentences: the answer in words: the verdict, the inference cost, and what a wrong choice would cost.
+        class_names: in the order of the label numbers.
+        dataset: as an absolute path if it is local.
+        candidates: name of each model in the comparison -> the model; further seeds have names of their own.
+        compared: the names that the comparison has, in its order.
+        stages: in their order.
+        budget: in seconds; None: no limit.
+        gave_up: sentences on what the budget did not allow.
+        missing: why a model is missing, and how to get it; None if none is.
+        commands: that repeat the decision step by step.
+        results: name -> evaluation on test; empty if the decision was loaded.
+        comparison: of the models, each by its first seed; None if there is one model, or if the decision was loaded.
+        winner: the model to take, a `hfprobe.Model`; None if the decision was loaded, or was made by the command.
+    """
+
+    judgement: Judgement
+    sentences: list[str]
+    class_names: list[str]
+    dataset: str
+    candidates: dict[str, Candidate]
+    compared: list[str]
+    stages: list[Stage]
+    budget: float | None
+    gave_up: list[str]
+    missing: str | None
+    commands: list[str]
+    results: dict[str, EvalResult] = field(default_factory=dict, compare=False)
+    comparison: Comparison | None = field(default=None, compare=False)
+    winner: Any = field(default=None, compare=False)
+
+    @property
+    def verdict(self) -> str:
+        """The answer in sentences, one per line."""
+        return "\n".join(self.sentences)
+
+    def save(self, folder: Path) -> None:
+        write_record(folder / DECISION_FILE, self)
+
+    @classmethod
+    def load(cls, folder: Path) -> Decision:
+        """Load a decision that `hfprobe decide` wrote, without the evaluations and the model.
+
+        Raises:
+            InputError: the folder holds no decision, or a damaged one.
+        """
+        remedy = f"Make it: {command('decide')} <folder of images> --report_dir {shlex.quote(shorten(folder))}"
+        return read_record(cls, folder / DECISION_FILE, what="decision", remedy=remedy)
+
+    def __repr__(self) -> str:
+        return self.verdict
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                name,
+                f"{candidate.validation_accuracy:.2%}",
+                *self._tested(name),
+                f"{candidate.name}@{candidate.revision[:12]}",
+            )
+            for name, candidate in self.candidates.items()
+        ]
+        head = ["model", "validation accuracy", *(["test accuracy"] if self.results else []), "in the hub folder"]
+        return render_sentences(self.sentences) + render_table(head, rows)
+
+    def _tested(self, name: str) -> list[str]:
+        return [f"{self.results[name].metrics.accuracy:.2%}"] if name in self.results else [""] * bool(self.results)
