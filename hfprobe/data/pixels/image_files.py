@@ -100,7 +100,17 @@ def read_image(content: bytes, *, max_pixels: int = MAX_PIXELS) -> DecodedImage:
     return DecodedImage(rgb, digest[:DIGEST_BYTES], note)
 
 
-def check_header(source: bytes | str | Path, *, max_pixels: int = MAX_PIXELS) -> None:
+@dataclass(frozen=True)
+class ImageHeader:
+    """What the header of an image file says; `format` and `mode` as Pillow names them, the size in pixels."""
+
+    format: str
+    mode: str
+    width: int
+    height: int
+
+
+def check_header(source: bytes | str | Path, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
     """Raise what `read_image` raises for an image file, as far as its header shows it; no pixel is decoded.
 
     Args:
@@ -114,6 +124,7 @@ def check_header(source: bytes | str | Path, *, max_pixels: int = MAX_PIXELS) ->
     with _open(source, max_pixels) as image:
         if image.mode in ("I", "F") and image.format not in ("PNG", "PPM"):
             _stated_range(image.mode, getattr(image, "tag_v2", {}))
+        return ImageHeader(image.format or "", image.mode, image.width, image.height)
 
 
 def explain(error: Exception) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 from datasets import Dataset
 
-from hfprobe.data.pixels.image_files import MAX_PIXELS, check_header, explain, pixel_limit
+from hfprobe.data.pixels.image_files import MAX_PIXELS, ImageHeader, check_header, explain, pixel_limit
 from hfprobe.data.sources.file_names import text_to_path
 from hfprobe.system.machine import count_cores
 
@@ -26,7 +26,13 @@ CHUNK_OF_FILES = 8
 
 
 def find_unreadable(rows: Dataset, *, split: str, max_pixels: int = MAX_PIXELS) -> Iterator[str | None]:
-    """For each image in order, None, or a sentence that says why its header shows that it cannot be read.
+    """For each image in order, None, or the sentence of `read_headers`."""
+    for found in read_headers(rows, split=split, max_pixels=max_pixels):
+        yield found if isinstance(found, str) else None
+
+
+def read_headers(rows: Dataset, *, split: str, max_pixels: int = MAX_PIXELS) -> Iterator[ImageHeader | str]:
+    """For each image in order, its header, or a sentence that says why the header shows that it cannot be read.
 
     Nothing is decoded, so that the images that would stop a training are found in seconds. The sentences are those of
     `ImageSplit.unreadable`.
@@ -36,13 +42,13 @@ def find_unreadable(rows: Dataset, *, split: str, max_pixels: int = MAX_PIXELS) 
         split, max_pixels: see `decode_images`.
     """
 
-    def check(items: list[dict | None]) -> list[str | None]:
+    def check(items: list[dict | None]) -> list[ImageHeader | str]:
         return [_check(item, max_pixels) for item in items]
 
     with pixel_limit(max_pixels):
         found_in_chunks = in_threads(check, in_chunks(rows))
         for position, found in zip(row_numbers(rows), chain.from_iterable(found_in_chunks), strict=True):
-            yield found and f"image {position} of split '{split}'{found}"
+            yield f"image {position} of split '{split}'{found}" if isinstance(found, str) else found
 
 
 def row_numbers(rows: Dataset) -> np.ndarray:
@@ -88,14 +94,13 @@ def in_chunks(rows: Dataset) -> Iterator[list[dict | None]]:
         yield batch["image"]
 
 
-def _check(item: dict | None, max_pixels: int) -> str | None:
+def _check(item: dict | None, max_pixels: int) -> ImageHeader | str:
     try:
-        check_header(source_of(item), max_pixels=max_pixels)
+        return check_header(source_of(item), max_pixels=max_pixels)
     except MemoryError:
         raise
     except Exception as error:
         return describe_error(item, error)
-    return None
 
 
 def source_of(item: dict | None) -> bytes | Path:

@@ -1,0 +1,248 @@
+"""Duplicates: features of a frozen backbone propose pairs of images, and their aligned pixels decide.
+
+The features find a changed copy among many images, but also other images of the same kind of object. Two images are
+near duplicates if their pixels correlate after one of them was shifted, mirrored or scaled to fit the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from hfprobe.data.pixels.store import ImageSplit
+from hfprobe.system.progress import show_progress
+
+NEIGHBOURS, PIXEL_NEIGHBOURS = 6, 3  # of each image are looked at, by features and by small pixels
+LEAST_COSINE = 0.35  # of centred features; aligned pixels are not compared below
+SIDE = 32  # of the small grey images that are aligned
+MOST_SHIFT = 8  # pixels of SIDE, a quarter of the image, so that most of both images overlaps
+SCALES = (1.1, 1.22)  # of one of both images: a part of it may have been enlarged
+PAIRS_AT_ONCE, ROWS_AT_ONCE = 512, 1024
+# A pair is a duplicate if both correlations are at least so high (benchmarks/planted_faults.py measures the errors).
+LEAST_GREY, LEAST_DETAIL = 0.85, 0.8
+
+
+def find_candidates(vectors: np.ndarray, *, neighbours: int, least: float, what: str) -> np.ndarray:
+    """Pairs of images whose vectors are similar: each image with its nearest neighbours.
+
+    Args:
+        vectors: (N, F) float32; they are centred.
+        neighbours: of each image, at most.
+        least: cosine of a pair.
+        what: the vectors in a progress bar.
+
+    Returns:
+        (P, 2) int64, the smaller position first, without repetitions.
+    """
+    count = len(vectors)
+    wanted = min(neighbours, count - 1)
+    found = [torch.empty(0, dtype=torch.int64)]
+    unit = torch.from_numpy(np.array(vectors, dtype=np.float32))
+    unit -= unit.mean(dim=0)
+    unit /= unit.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    with show_progress(total=count, desc=f"Comparing {what}", unit="image", inner=True) as progress:
+        for first in range(0, count if wanted > 0 else 0, ROWS_AT_ONCE):
+            rows = torch.arange(first, min(first + ROWS_AT_ONCE, count))
+            cosines = unit[rows] @ unit.T
+            cosines[torch.arange(len(rows)), rows] = -2  # not itself
+            best, others = cosines.topk(wanted)
+            one, other = rows[:, None].expand_as(others)[best >= least], others[best >= least]
+            found.append(torch.minimum(one, other) * count + torch.maximum(one, other))
+            progress.update(len(rows))
+    keys = torch.cat(found).unique().numpy()
+    return np.stack([keys // count, keys % count], axis=1)
+
+
+def make_grey(part: ImageSplit) -> np.ndarray:
+    """(N, SIDE, SIDE) float32 grey levels in [0, 255] of the images of a part."""
+    weights = torch.tensor([0.299, 0.587, 0.114])
+    small = np.empty((len(part), SIDE, SIDE), dtype=np.float32)
+    for first in range(0, len(part), PAIRS_AT_ONCE):
+        images = torch.from_numpy(np.array(part.images[first : first + PAIRS_AT_ONCE]))
+        small[first : first + len(images)] = _resize((images.float() @ weights)[:, None], SIDE)[:, 0].numpy()
+    return small
+
+
+def compare_pixels(grey: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Correlations of the aligned images of each pair.
+
+    One image is shifted by at most MOST_SHIFT, scaled by one of SCALES and mirrored or not, so that the sum of both
+    correlations is highest. They are those of the pixels in which both overlap (Padfield 2012, "Masked object
+    registration in the Fourier domain", without its masks), so brightness and contrast have no effect.
+
+    Args:
+        grey: (N, SIDE, SIDE) of `make_grey`.
+        pairs: (P, 2) positions.
+
+    Returns:
+        (P,) correlation of the grey levels, and (P,) of their details (grey levels minus their surroundings).
+    """
+    images = torch.from_numpy(grey)
+    found = np.zeros((2, len(pairs)), dtype=np.float32)
+    with show_progress(total=len(pairs), desc="Aligning pairs", unit="pair", inner=True) as progress:
+        for first in range(0, len(pairs), PAIRS_AT_ONCE):
+            chunk = torch.from_numpy(pairs[first : first + PAIRS_AT_ONCE])
+            found[:, first : first + len(chunk)] = _align(images[chunk[:, 0]], images[chunk[:, 1]]).numpy()
+            progress.update(len(chunk))
+    return found[0], found[1]
+
+
+def _align(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """(2, B) correlations of grey levels and details at the best alignment of `one` and `other`, (B, S, S)."""
+    fixed = _Spectra(one)
+    mirrored = other.flip(-1)
+    direct = _best_shift(fixed, _Spectra(other))
+    flipped = _best_shift(fixed, _Spectra(mirrored))
+    use_mirror = flipped.sum(0) > direct.sum(0)
+    best = torch.where(use_mirror, flipped, direct)
+    moving = torch.where(use_mirror[:, None, None], mirrored, other)
+    # Only pairs that fit roughly are worth the scales.
+    rough = torch.nonzero(best[0] > 0.4)[:, 0]
+    if len(rough):
+        one, moving = one[rough], moving[rough]
+        highest, whole = best[:, rough], (_Spectra(one), _Spectra(moving))
+        for magnifier in _MAGNIFIERS:
+            for found in (
+                _best_shift(whole[0], _Spectra(_apply(magnifier, moving))),
+                _best_shift(_Spectra(_apply(magnifier, one)), whole[1]),
+            ):
+                highest = torch.where(found.sum(0) > highest.sum(0), found, highest)
+        best[:, rough] = highest
+    return best
+
+
+class _Spectra:
+    """Grey levels and details of images (B, S, S) with what the correlation at each shift needs."""
+
+    def __init__(self, grey: torch.Tensor):
+        layers = torch.stack([grey, _apply(_SMOOTH, grey) - _apply(_AROUND, grey)])  # (2, B, S, S)
+        layers = layers - layers.mean(dim=(-2, -1), keepdim=True)
+        contrast = layers.square().mean(dim=(-2, -1), keepdim=True).sqrt()
+        layers = layers / contrast.clamp(min=1)  # the noise of a flat image stays small
+        self.layers = layers
+        self.spectrum = torch.fft.rfft2(layers, s=(SIDE + MOST_SHIFT,) * 2)
+
+
+def _best_shift(fixed: _Spectra, moving: _Spectra) -> torch.Tensor:
+    """(2, B) correlations of grey levels and details at the shift where their sum is highest."""
+    side = SIDE + MOST_SHIFT
+    product = torch.fft.irfft2(fixed.spectrum * moving.spectrum.conj(), s=(side, side))
+    product = product[..., _SHIFTS % side, :][..., _SHIFTS % side]  # (2, B, 2M + 1, 2M + 1)
+    # Sums over the overlap at each shift: a shift of the one is the opposite shift of the other.
+    mean_a, mean_b = _apply(_OVERLAP, fixed.layers), _apply(_OVERLAP.flip(0), moving.layers)
+    spread_a = _apply(_OVERLAP, fixed.layers.square()) - mean_a.square() / _AREA
+    spread_b = _apply(_OVERLAP.flip(0), moving.layers.square()) - mean_b.square() / _AREA
+    # A flat overlap correlates with everything; it counts as if it had a tenth of the contrast of the image.
+    floor = 0.01 * _AREA
+    spread = torch.maximum(spread_a, floor) * torch.maximum(spread_b, floor)
+    correlation = ((product - mean_a * mean_b / _AREA) * spread.rsqrt()).flatten(-2)  # (2, B, shifts)
+    at = correlation.sum(0).argmax(-1)
+    return correlation.gather(-1, at[None, :, None].expand(2, -1, 1))[..., 0].clamp(-1, 1)
+
+
+def _apply(matrix: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """A separable linear operation, (K, S), on rows and columns of images (..., S, S)."""
+    return matrix @ images @ matrix.T
+
+
+def _box_filter(width: int) -> torch.Tensor:
+    """(S, S): the mean of `width` pixels around each, mirrored at the edge."""
+    reach = width // 2
+    identity = torch.eye(SIDE)
+    padded = torch.nn.functional.pad(identity[None], (reach, reach), mode="reflect")[0]
+    return torch.nn.functional.avg_pool1d(padded, width, stride=1).T.contiguous()
+
+
+def _magnifier(scale: float) -> torch.Tensor:
+    """(S, S): enlarge the middle by `scale`, at least 1, to the same size."""
+    inner = round(SIDE / scale)
+    start = (SIDE - inner) // 2
+    middle = torch.eye(SIDE)[None, :, start : start + inner]
+    return torch.nn.functional.interpolate(middle, size=SIDE, mode="linear")[0].T.contiguous()
+
+
+_SHIFTS = torch.arange(-MOST_SHIFT, MOST_SHIFT + 1)
+_PIXELS = torch.arange(SIDE)
+# (2M + 1, S): which pixels of the fixed image the other one covers at each shift, along one side.
+_OVERLAP = ((_SHIFTS[:, None] <= _PIXELS) & (SIDE + _SHIFTS[:, None] > _PIXELS)).float()
+_AREA = _OVERLAP.sum(1)[:, None] * _OVERLAP.sum(1)  # pixels
+_SMOOTH, _AROUND = _box_filter(3), _box_filter(9)
+_MAGNIFIERS = [_magnifier(scale) for scale in SCALES]
+
+
+def _resize(images: torch.Tensor, side: int) -> torch.Tensor:
+    if images.shape[-2:] == (side, side):
+        return images
+    return torch.nn.functional.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
+
+
+def find_exact(parts: Sequence[ImageSplit], sizes: Sequence[tuple[int, int]]) -> np.ndarray:
+    """(P, 2) pairs of positions, counted through all parts, of images with the same decoded pixels.
+
+    These have the same digest, which of a JPEG file depends on its bytes, or the same size and the same stored pixels.
+
+    Args:
+        sizes: width and height of each image, before it was fitted to a model.
+    """
+    same: dict[tuple, list[int]] = defaultdict(list)
+    position = 0
+    for part in parts:
+        for image, digest in zip(part.images, part.digests, strict=True):
+            stored = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+            same[image.shape, sizes[position], stored].append(position)
+            same["digest", digest.tobytes()].append(position)
+            position += 1
+    return _as_pairs([(places[0], other) for places in same.values() for other in places[1:]])
+
+
+@dataclass(frozen=True)
+class NearPairs:
+    """(P, 2) positions of near duplicates, and (P,) the lower one of the correlations of `compare_pixels`."""
+
+    pairs: np.ndarray
+    similarities: np.ndarray
+
+
+def find_near(features: np.ndarray, grey: np.ndarray) -> NearPairs:
+    """Pairs of images that show the same picture, changed or not.
+
+    Args:
+        features: (N, F) float32 of a frozen backbone.
+        grey: (N, SIDE, SIDE) of `make_grey`.
+    """
+    thumbnails = torch.nn.functional.avg_pool2d(torch.from_numpy(grey)[:, None], 2).flatten(1)
+    thumbnails = thumbnails - thumbnails.mean(dim=1, keepdim=True)
+    proposed = [
+        find_candidates(features, neighbours=NEIGHBOURS, least=LEAST_COSINE, what="features"),
+        # Blurred and strongly compressed copies, whose features differ, have almost the same small pixels.
+        find_candidates(thumbnails.numpy(), neighbours=PIXEL_NEIGHBOURS, least=LEAST_GREY, what="small images"),
+    ]
+    pairs = np.unique(np.concatenate(proposed), axis=0)
+    grey_correlation, detail_correlation = compare_pixels(grey, pairs)
+    kept = (grey_correlation >= LEAST_GREY) & (detail_correlation >= LEAST_DETAIL)
+    return NearPairs(pairs[kept], np.minimum(grey_correlation, detail_correlation)[kept])
+
+
+def _as_pairs(pairs: Collection[tuple[int, int]]) -> np.ndarray:
+    return np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
+
+
+def join(count: int, pairs: np.ndarray) -> np.ndarray:
+    """(count,) the smallest position of the group of each position, where each pair (P, 2) joins two groups."""
+    owner = np.arange(count)
+
+    def find(position: int) -> int:
+        while owner[position] != position:
+            owner[position] = owner[owner[position]]
+            position = owner[position]
+        return position
+
+    for one, other in pairs.tolist():
+        first, second = sorted((find(one), find(other)))
+        owner[second] = first
+    return np.array([find(position) for position in range(count)])
