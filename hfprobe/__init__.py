@@ -18,17 +18,19 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from hfprobe.api import Model, compare, evaluate, load, load_images, save_report, train
+    from hfprobe.api import Model, audit, compare, evaluate, load, load_images, save_report, train
     from hfprobe.data.splits.images import Images
     from hfprobe.system.errors import CheckFailedError, InputError, MachineError
+    from hfprobe.tasks.audit.result import Audit
     from hfprobe.tasks.compare.result import Comparison
     from hfprobe.tasks.evaluate.result import EvalResult
     from hfprobe.tasks.predict.result import Predictions
 
 # Public name -> the module that has it.
 _HOMES = {
-    **dict.fromkeys(("compare", "evaluate", "load", "load_images", "save_report", "train"), "hfprobe.api"),
+    **dict.fromkeys(("audit", "compare", "evaluate", "load", "load_images", "save_report", "train"), "hfprobe.api"),
     "Model": "hfprobe.trained_model",
+    "Audit": "hfprobe.tasks.audit.result",
     "Comparison": "hfprobe.tasks.compare.result",
     "Images": "hfprobe.data.splits.images",
     "Predictions": "hfprobe.tasks.predict.result",
@@ -37,6 +39,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Audit",
     "CheckFailedError",
     "Comparison",
     "EvalResult",
@@ -45,6 +48,7 @@ __all__ = [
     "MachineError",
     "Model",
     "Predictions",
+    "audit",
     "compare",
     "evaluate",
     "load",

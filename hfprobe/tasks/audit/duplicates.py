@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +17,8 @@ import torch
 from hfprobe.data.pixels.store import ImageSplit
 from hfprobe.system.progress import show_progress
 
-NEIGHBOURS, PIXEL_NEIGHBOURS = 6, 3  # of each image are looked at, by features and by small pixels
-LEAST_COSINE = 0.35  # of centred features; aligned pixels are not compared below
+NEIGHBOURS, PIXEL_NEIGHBOURS = 4, 2  # of each image are looked at, by features and by small pixels
+LEAST_COSINE = 0.45  # of centred features; aligned pixels are not compared below
 SIDE = 32  # of the small grey images that are aligned
 MOST_SHIFT = 8  # pixels of SIDE, a quarter of the image, so that most of both images overlaps
 SCALES = (1.1, 1.22)  # of one of both images: a part of it may have been enlarged
@@ -197,7 +197,8 @@ def find_exact(parts: Sequence[ImageSplit], sizes: Sequence[tuple[int, int]]) ->
             same[image.shape, sizes[position], stored].append(position)
             same["digest", digest.tobytes()].append(position)
             position += 1
-    return _as_pairs([(places[0], other) for places in same.values() for other in places[1:]])
+    pairs = {(places[0], other) for places in same.values() for other in places[1:]}
+    return np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
 
 
 @dataclass(frozen=True)
@@ -226,10 +227,6 @@ def find_near(features: np.ndarray, grey: np.ndarray) -> NearPairs:
     grey_correlation, detail_correlation = compare_pixels(grey, pairs)
     kept = (grey_correlation >= LEAST_GREY) & (detail_correlation >= LEAST_DETAIL)
     return NearPairs(pairs[kept], np.minimum(grey_correlation, detail_correlation)[kept])
-
-
-def _as_pairs(pairs: Collection[tuple[int, int]]) -> np.ndarray:
-    return np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
 
 
 def join(count: int, pairs: np.ndarray) -> np.ndarray:
