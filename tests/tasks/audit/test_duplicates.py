@@ -9,8 +9,8 @@ import pytest
 from helpers.audited import draw_textures
 from hfprobe.data.pixels.store import ImageSplit
 from hfprobe.tasks.audit.duplicates import (
+    LEAST_COSINE,
     LEAST_DETAIL,
-    LEAST_GREY,
     compare_pixels,
     find_candidates,
     find_exact,
@@ -50,7 +50,7 @@ def test_a_changed_copy_is_near_its_original_and_to_no_other_image(change):
     grey = make_grey(split_of([*originals, *copies]))
     everyone = np.array([(one, 12 + other) for one in range(12) for other in range(12)])
     lower = np.minimum(*compare_pixels(grey, everyone)).reshape(12, 12)
-    assert lower.diagonal().min() > max(LEAST_GREY, LEAST_DETAIL)
+    assert lower.diagonal().min() > LEAST_DETAIL
     assert lower[~np.eye(12, dtype=bool)].max() < 0.6
 
 
@@ -75,8 +75,18 @@ def test_candidates_are_the_nearest_neighbours_without_repetitions():
 def test_small_pixels_propose_what_features_miss():
     originals = draw_textures(8, side=SIDE)
     grey = make_grey(split_of([*originals, originals[3]]))
-    features = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    features = np.eye(9, dtype=np.float32)
+    features[8, 3] = 0.5  # a cosine below LEAST_COSINE
+    assert find_candidates(features, neighbours=4, least=LEAST_COSINE, what="features").shape == (0, 2)
     assert find_near(features, grey).pairs.tolist() == [[3, 8]]
+
+
+def test_similar_outlines_of_different_features_are_no_duplicates():
+    originals = draw_textures(8, side=SIDE)
+    grey = make_grey(split_of([*originals, originals[3]]))
+    features = np.eye(9, dtype=np.float32)
+    features[8] = -features[3]
+    assert find_near(features, grey).pairs.tolist() == []
 
 
 def test_exact_duplicates_have_the_same_pixels_and_size():
