@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from hfprobe.api import Model, compare, decide, evaluate, load, load_images, save_report, train
+    from hfprobe.api import Model, audit, compare, decide, evaluate, load, load_images, save_report, train
     from hfprobe.data.splits.images import Images
     from hfprobe.system.errors import CheckFailedError, InputError, MachineError
+    from hfprobe.tasks.audit.result import Audit
     from hfprobe.tasks.compare.result import Comparison
     from hfprobe.tasks.decide.result import Decision
     from hfprobe.tasks.evaluate.result import EvalResult
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 
 # Public name -> the module that has it.
 _HOMES = {
-    **dict.fromkeys(("compare", "decide", "evaluate", "load", "load_images", "save_report", "train"), "hfprobe.api"),
+    **dict.fromkeys(("audit", "compare", "decide", "evaluate"), "hfprobe.api"),
+    **dict.fromkeys(("load", "load_images", "save_report", "train"), "hfprobe.api"),
     "Model": "hfprobe.trained_model",
+    "Audit": "hfprobe.tasks.audit.result",
     "Comparison": "hfprobe.tasks.compare.result",
     "Decision": "hfprobe.tasks.decide.result",
     "Images": "hfprobe.data.splits.images",
@@ -39,6 +42,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Audit",
     "CheckFailedError",
     "Comparison",
     "Decision",
@@ -48,6 +52,7 @@ __all__ = [
     "MachineError",
     "Model",
     "Predictions",
+    "audit",
     "compare",
     "decide",
     "evaluate",

@@ -26,6 +26,9 @@ from hfprobe.system.errors import InputError, settings_instead_of_flags, shorten
 from hfprobe.system.files import check_writable
 from hfprobe.system.machine import quiet_bars
 from hfprobe.system.setting import AUGMENTATION, rows_of
+from hfprobe.tasks.audit import measure as audits
+from hfprobe.tasks.audit.page import save_audit
+from hfprobe.tasks.audit.result import Audit
 from hfprobe.tasks.compare import measure as comparison
 from hfprobe.tasks.compare.comparable import make_comparable, name_results
 from hfprobe.tasks.compare.page import save_comparison
@@ -102,6 +105,34 @@ def load_images(
     if in_memory:
         source, data = read_memory(dataset, data)
     return splits.load_images(data, seed=seed, source=source)
+
+
+@settings_instead_of_flags()
+@quiet_bars()
+def audit(
+    images: Images,
+    *,
+    backbone: str = "auto",
+    backbone_weights: str = "hub",
+    feature_precision: Literal["auto", "fp32", "bf16"] | None = None,
+) -> Audit:
+    """Look at images before a model is trained: duplicates, suspect labels and outliers, as `hfprobe audit` does.
+
+    The features are cached: training a probe with the same backbone does not extract them again. `save_report` writes
+    the page, and `hfprobe.tasks.audit.result.leaked_rows` names the test images that have a duplicate in train.
+
+    Args:
+        images: from `load_images`. Those that cannot be read are named and left out.
+        backbone, backbone_weights, feature_precision: as for training a probe. "auto" takes ViT-Tiny if its weights can
+            be had, else the best installed package of weights.
+
+    Raises:
+        InputError: a backbone that does not exist or whose weights cannot be had.
+        MachineError: disk or memory ran out.
+    """
+    return audits.audit(
+        images, backbone=backbone, backbone_weights=backbone_weights, feature_precision=feature_precision
+    )
 
 
 @settings_instead_of_flags()
@@ -261,11 +292,11 @@ def decide(
 
 
 @settings_instead_of_flags()
-def save_report(result: EvalResult | Comparison, folder: str | Path) -> Path:
-    """Write an evaluation or a comparison to a folder: its JSON, tables, and a page for a browser.
+def save_report(result: EvalResult | Comparison | Audit, folder: str | Path) -> Path:
+    """Write an evaluation, a comparison or an audit to a folder: its JSON, tables, and a page for a browser.
 
     Returns:
-        The page, report.html or comparison.html.
+        The page, report.html, comparison.html or audit.html.
 
     Raises:
         InputError: the folder cannot be written, or is or lies in that of a dataset.
@@ -273,6 +304,9 @@ def save_report(result: EvalResult | Comparison, folder: str | Path) -> Path:
     """
     folder = Path(folder)
     check_writable(folder, flag="folder")
+    if isinstance(result, Audit):
+        check_places(folder, flag="folder", dataset=result.provenance.dataset)
+        return save_audit(result, folder)
     results = result.results.values() if isinstance(result, Comparison) else [result]
     for dataset in [dataset for one in results for dataset in one.datasets]:
         check_places(folder, flag="folder", dataset=dataset)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
+from transformers import set_seed
 
 from hfprobe.data.pixels.image_files import MAX_PIXELS, ImageHeader
 from hfprobe.data.pixels.reading import read_headers, row_numbers
@@ -78,6 +79,7 @@ def audit(
     family = find_family("probe")
     with clock("headers"):
         headers = _read_all_headers(images)
+    set_seed(config.training.seed)  # as training does, for a backbone with random weights
     model, processor = family.build(options=config.model, labels=images.class_names)
     images = replace(images, arguments=replace(images.arguments, skip_unreadable=True))
     with clock("decoding"):

@@ -191,7 +191,7 @@ class Audit:
             if name == "train" or not any(part.duplicated_in.values()):
                 continue
             where = [
-                f"{count:,} have a duplicate in {other}"
+                f"{count:,} {'has' if count == 1 else 'have'} a duplicate in {other}"
                 for other, count in part.duplicated_in.items()
                 if other != name and count
             ]

@@ -1,0 +1,33 @@
+import json
+
+from helpers.image_folders import write_images
+
+BACKBONE = ["--backbone", "test_byobnet", "--backbone_weights", "random"]
+
+
+def test_a_folder_is_audited(succeeds, tmp_path):
+    photos = write_images(tmp_path / "photos")
+    said = succeeds("audit.py", photos, *BACKBONE)
+    assert "20 images (13 train, 3 validation, 4 test) of 2 classes were looked at." in said
+    assert "Page: reports/audit/audit.html" in said
+    folder = tmp_path / "reports" / "audit"
+    assert {path.name for path in folder.iterdir()} == {"audit.json", "audit.html", "labels.csv"}
+    content = json.loads((folder / "audit.json").read_text())
+    assert content["summary"]["formats"] == {"PNG": 20}
+    assert succeeds("audit.py", "--dataset", photos, "--report_dir", "other", *BACKBONE)
+    again = json.loads((tmp_path / "other" / "audit.json").read_text())
+    assert [again[key] for key in ("duplicates", "labels")] == [content[key] for key in ("duplicates", "labels")]
+
+
+def test_invalid_flags_are_one_line_each(fails, tmp_path):
+    photos = write_images(tmp_path / "photos")
+    assert fails("audit.py", photos, "--dataset", photos) == (
+        f"The images are passed twice: '{photos}' and --dataset '{photos}'. Leave one out."
+    )
+    message = fails("audit.py", photos, "--report_dir", "photos/report", *BACKBONE)
+    assert message.startswith(f"--report_dir 'photos/report' lies inside the dataset '{photos}'.")
+    assert fails("audit.py", "nothing/", *BACKBONE).startswith(
+        "--dataset 'nothing/' is neither a folder or file nor a hub id"
+    )
+    message = fails("audit.py", photos, "--backbone", "test_byobnet", "--backbone_weights", "none.pth")
+    assert message.startswith("--backbone_weights 'none.pth' is not a file")
