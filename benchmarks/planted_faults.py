@@ -96,7 +96,7 @@ def run_audit(
     train_labels: np.ndarray,
     test: list[PIL.Image.Image],
     test_labels: np.ndarray,
-    **how: str,
+    **how: Any,
 ) -> Audit:
     """The audit of images in memory; a fifth of the training images is drawn to validate."""
     names = hfprobe.load_images().class_names

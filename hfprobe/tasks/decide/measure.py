@@ -249,6 +249,8 @@ def _train(stages: Stages, run: Run, images: Images, fingerprint: str, wishes: W
     config = run.config(images)
     arguments = config.training
     key = make_key(fingerprint, config.to_settings())
+    # A run that was begun with the same settings on the same images is continued, any other one is deleted.
+    kept = stages.is_begun(run.stage, key) and holds_run(arguments.output_dir)
 
     def load() -> Candidate | None:
         record = RunRecord.find(arguments.output_dir)
@@ -268,7 +270,6 @@ def _train(stages: Stages, run: Run, images: Images, fingerprint: str, wishes: W
             trainer.add_callback(StopAtDeadline(wishes.started + wishes.budget - reserved))
 
     def train() -> Candidate:
-        kept = stages.is_begun(run.stage, key) and holds_run(arguments.output_dir)
         run_training(config.with_training(resume=kept, overwrite=not kept), images=images, prepare=prepare)
         found = load()
         assert found is not None  # the run has just ended

