@@ -15,6 +15,7 @@ import argparse
 from collections import Counter
 from io import BytesIO
 from itertools import combinations
+from typing import Any
 
 import datasets
 import numpy as np

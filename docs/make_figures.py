@@ -130,7 +130,7 @@ def draw_epochs(result: dict[str, Any]) -> bytes:
     figure = Figure(figsize=(7.2, 3.6), dpi=150, layout="constrained")
     axes = figure.subplots()
     for number, (name, values) in enumerate(result["validation_accuracy"].items()):
-        known = [(epoch, 100 * value) for epoch, value in enumerate(values, start=1) if value is not None]
+        known = [(epoch, 100 * value) for epoch, value in enumerate(values, start=1)]
         axes.plot(*zip(*known, strict=True), color=COLOURS[number], linewidth=1.4, label=name)
         epoch, best = max(known, key=lambda point: point[1])
         axes.plot([epoch], [best], "o", color=COLOURS[number], markersize=6)
