@@ -7,9 +7,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from helpers.audited import make_audit
 from helpers.pages import too_wide
 from helpers.results import make_result, network_of, profile_of, with_provenance
 from hfprobe.system.provenance import Hardware
+from hfprobe.tasks.audit.page import save_audit
 from hfprobe.tasks.compare.measure import compare
 from hfprobe.tasks.compare.page import save_comparison
 from hfprobe.tasks.evaluate.page import write_report
@@ -104,6 +106,10 @@ PAGES = {
         folder, [f"hfprobe/linear-probe-of-a-long-name-{n}-photos" for n in range(5)], imbalanced=True
     ),
     "comparison of long names": lambda folder: write_compared(folder, ("cnn", "probe"), LONG_CLASSES),
+    "audit": lambda folder: save_audit(make_audit(thumbnail=draw(0)), folder),
+    "audit of long names": lambda folder: save_audit(
+        make_audit(names=LONG_CLASSES, file="{}/" + LONG_FILE.replace(":03", ""), thumbnail=draw(0, side=160)), folder
+    ),
     "sheet": write_sheet,
     "sheet of long names": lambda folder: write_sheet(folder, LONG_CLASSES),
     "sheet of 100 classes": lambda folder: write_sheet(folder, [f"class {n}" for n in range(100)]),
