@@ -15,6 +15,7 @@ import argparse
 from collections import Counter
 from io import BytesIO
 from itertools import combinations
+from typing import Any
 
 import datasets
 import numpy as np
@@ -96,7 +97,7 @@ def run_audit(
     train_labels: np.ndarray,
     test: list[PIL.Image.Image],
     test_labels: np.ndarray,
-    **how: str,
+    **how: Any,
 ) -> Audit:
     """The audit of images in memory; a fifth of the training images is drawn to validate."""
     names = hfprobe.load_images().class_names
@@ -124,7 +125,7 @@ def flip(
     return flipped, chosen
 
 
-def measure(seed: int, *, train: int, test: int, copies: int, share: float, **how: str) -> None:
+def measure(seed: int, *, train: int, test: int, copies: int, share: float, **how: Any) -> None:
     generator = np.random.default_rng(seed)
     train_images, train_labels = take("train", train, generator)
     test_images, test_labels = take("test", test, generator)
