@@ -125,7 +125,7 @@ def flip(
     return flipped, chosen
 
 
-def measure(seed: int, *, train: int, test: int, copies: int, share: float, **how: str) -> None:
+def measure(seed: int, *, train: int, test: int, copies: int, share: float, **how: Any) -> None:
     generator = np.random.default_rng(seed)
     train_images, train_labels = take("train", train, generator)
     test_images, test_labels = take("test", test, generator)

@@ -7,10 +7,12 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from helpers.audited import make_audit
 from helpers.pages import too_wide
 from helpers.results import decision_of, make_result, network_of, profile_of, with_provenance
 from hfprobe.statistics.selective import ChosenThreshold
 from hfprobe.system.provenance import Hardware
+from hfprobe.tasks.audit.page import save_audit
 from hfprobe.tasks.compare.measure import compare
 from hfprobe.tasks.compare.page import save_comparison
 from hfprobe.tasks.decide.page import save_decision
@@ -127,6 +129,9 @@ PAGES = {
     ),
     "decision of one model in 20 classes": lambda folder: write_decided(
         folder, ("simple-cnn",), [f"class {n}" for n in range(20)], missing="--backbone auto finds no weights."
+    "audit": lambda folder: save_audit(make_audit(thumbnail=draw(0)), folder),
+    "audit of long names": lambda folder: save_audit(
+        make_audit(names=LONG_CLASSES, file="{}/" + LONG_FILE.replace(":03", ""), thumbnail=draw(0, side=160)), folder
     ),
     "sheet": write_sheet,
     "sheet of long names": lambda folder: write_sheet(folder, LONG_CLASSES),

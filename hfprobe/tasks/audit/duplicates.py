@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from hfprobe.data.pixels.reading import in_threads
 from hfprobe.data.pixels.store import ImageSplit
 from hfprobe.system.progress import show_progress
 
@@ -86,13 +88,32 @@ def compare_pixels(grey: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.
         (P,) correlation of the grey levels, and (P,) of their details (grey levels minus their surroundings).
     """
     images = torch.from_numpy(grey)
-    found = np.zeros((2, len(pairs)), dtype=np.float32)
-    with show_progress(total=len(pairs), desc="Aligning pairs", unit="pair", inner=True) as progress:
-        for first in range(0, len(pairs), PAIRS_AT_ONCE):
-            chunk = torch.from_numpy(pairs[first : first + PAIRS_AT_ONCE])
-            found[:, first : first + len(chunk)] = _align(images[chunk[:, 0]], images[chunk[:, 1]]).numpy()
-            progress.update(len(chunk))
-    return found[0], found[1]
+    chunks = [torch.from_numpy(pairs[first : first + PAIRS_AT_ONCE]) for first in range(0, len(pairs), PAIRS_AT_ONCE)]
+    found = [np.empty((2, 0), dtype=np.float32)]
+
+    def align(chunk: torch.Tensor) -> np.ndarray:
+        return _align(images[chunk[:, 0]], images[chunk[:, 1]]).numpy()
+
+    with (
+        one_torch_thread(),
+        show_progress(total=len(pairs), desc="Aligning pairs", unit="pair", inner=True) as progress,
+    ):
+        for correlations in in_threads(align, chunks):
+            found.append(correlations)
+            progress.update(correlations.shape[1])
+    grey_correlation, detail_correlation = np.concatenate(found, axis=1)
+    return grey_correlation, detail_correlation
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """torch computes in the calling threads only: on small images, its own threads mostly wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _align(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
