@@ -288,7 +288,8 @@ def decide(
     decision = decide_images(images, wishes)
     save_decision(decision, folder)
     best = decision.candidates[decision.judgement.best]
-    return replace(decision, winner=load(f"{best.name}@{best.revision}", hub_dir=hub_dir))
+    winner = load(f"{best.name}@{best.revision}", hub_dir=hub_dir)
+    return replace(decision, winner=replace(winner, name=best.name, images=images))
 
 
 @settings_instead_of_flags()

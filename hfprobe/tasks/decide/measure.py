@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -76,6 +77,8 @@ def decide_images(images: Images, wishes: Wishes) -> Decision:
         InputError: a model or a setting that cannot be used; images that cannot be read.
         CheckFailedError, MachineError, StoppedError: see `run_training`.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("A decision is made in one process. Start it without accelerate launch or torch.distributed.")
     wishes.folder.mkdir(parents=True, exist_ok=True)
     stages = Stages(wishes.folder)
     with one_line_per_stage():

@@ -11,11 +11,14 @@ import numpy as np
 import PIL.Image
 import pytest
 
+import hfprobe
 import hfprobe.tasks.decide.measure as decide
 from helpers.pages import Page
 from hfprobe.cli import main as console
 from hfprobe.models import find_family
 from hfprobe.system.errors import InputError, StoppedError
+from hfprobe.tasks.decide import plan
+from hfprobe.tasks.decide.plan import StopAtDeadline
 from hfprobe.tasks.decide.result import Decision
 from hfprobe.tasks.profile import measure as profile
 from hfprobe.training.callbacks import StopOnSignal
@@ -44,6 +47,10 @@ def run(tmp_path, monkeypatch, capsys, caplog):
     write_photos(tmp_path / "photos")
     for name in ("cnn", "probe"):
         monkeypatch.setattr(find_family(name), "profile_batch_size", 2)
+    # A short measurement for the plan.
+    for name, value in {"SECONDS": 0.1, "SAMPLE": 8, "SOLVED_IMAGES": 20, "STEPS": 3}.items():
+        monkeypatch.setattr(plan, name, value)
+    monkeypatch.setattr(decide, "write_profile", lambda profile, folder: None)  # draws bar charts
     timing = profile.time_in_turn
     monkeypatch.setattr(profile, "time_in_turn", lambda steps, **how: timing(steps, **how | {"seconds": 0.001}))
     monkeypatch.setattr(profile, "peak_memory", lambda folder, model, **_: 4 * model.num_parameters() + 1)
@@ -183,6 +190,43 @@ def test_further_seeds_train_the_network_again_and_the_page_shows_each(run, tmp_
     assert decision.judgement.seeds == 2
     assert "on average over 2 seeds" in decision.verdict
     assert 'href="cnn-seed43/report.html">seed 43</a>' in (folder / "decision.html").read_text()
+
+
+@pytest.mark.slow
+def test_training_that_overruns_its_budget_is_stopped_after_an_epoch_and_the_page_says_so(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(decide, "StopAtDeadline", lambda deadline: StopAtDeadline(0.0))
+    run(*QUICK, "--epochs", 3, "--budget", "1h")
+    folder = tmp_path / "reports" / "decision-photos"
+    decision = Decision.load(folder)
+    assert decision.candidates["simple-cnn-photos"].epochs == 1
+    sentence = "The training of simple-cnn-photos was stopped after 1 of 3 planned epochs"
+    assert decision.gave_up == [f"{sentence}, because it took longer than planned."]
+    assert sentence in (folder / "decision.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_budget_that_is_too_small_ends_with_one_line(run):
+    with pytest.raises(
+        InputError, match="--budget is 1 s; the least that would do for these images on this machine is"
+    ):
+        run(*QUICK, "--budget", "1s")
+
+
+@pytest.mark.slow
+def test_in_python_the_winner_predicts(run, tmp_path, capsys):
+    images = hfprobe.load_images("photos")
+    probe = {"backbone": "test_byobnet", "backbone_weights": "random"}
+    decision = hfprobe.decide(images, report_dir="answer", epochs=1, **probe)
+    assert decision.winner.name == decision.candidates[decision.judgement.best].name
+    assert decision.winner.predict(["photos/dark/0.png"]).labels[0] in ("dark", "light")
+    assert set(decision.results) == {"linear-probe-photos", "simple-cnn-photos"}
+    assert "test accuracy" in decision._repr_html_()
+    assert repr(decision) == decision.verdict
+    assert (tmp_path / "answer" / "decision.html").is_file()
+    with pytest.raises(InputError, match=r"^Unknown setting 'lr' of decide\. Allowed: backbone_weights, epochs\.$"):
+        hfprobe.decide(images, lr=1)
+    with pytest.raises(InputError, match=r"^budget is -1; allowed"):
+        hfprobe.decide(images, budget=-1)
 
 
 @pytest.mark.slow
