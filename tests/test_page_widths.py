@@ -129,6 +129,7 @@ PAGES = {
     ),
     "decision of one model in 20 classes": lambda folder: write_decided(
         folder, ("simple-cnn",), [f"class {n}" for n in range(20)], missing="--backbone auto finds no weights."
+    ),
     "audit": lambda folder: save_audit(make_audit(thumbnail=draw(0)), folder),
     "audit of long names": lambda folder: save_audit(
         make_audit(names=LONG_CLASSES, file="{}/" + LONG_FILE.replace(":03", ""), thumbnail=draw(0, side=160)), folder
