@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from io import BytesIO
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import torch
 from transformers import set_seed
 
 from hfprobe.data.pixels.image_files import MAX_PIXELS, ImageHeader
 from hfprobe.data.pixels.reading import read_headers, row_numbers
-from hfprobe.data.pixels.store import ImageSplit
-from hfprobe.data.sources.columns import paths_below
-from hfprobe.data.splits.images import Images, Splits
+from hfprobe.data.splits.images import Images
 from hfprobe.models import find_family
 from hfprobe.models.linear_probe.features import FeatureBatches
 from hfprobe.settings.run_config import make_run
@@ -29,11 +24,11 @@ from hfprobe.system.errors import list_some, shorten
 from hfprobe.system.progress import show_progress
 from hfprobe.system.provenance import find_hardware, versions
 from hfprobe.tasks.audit import duplicates as search
+from hfprobe.tasks.audit.gathered import Gathered
 from hfprobe.tasks.audit.outliers import find_outliers
 from hfprobe.tasks.audit.result import (
     Audit,
     Duplicates,
-    ImageKey,
     Outlier,
     PartSummary,
     Provenance,
@@ -48,7 +43,6 @@ from hfprobe.training.precision import settle_precision
 logger = logging.getLogger(__name__)
 
 SAMPLES_PER_CLASS = 12
-SMALL, THUMBNAIL_SIDE = 64, 160  # pixels; images of at most SMALL are shown as they are
 UNREADABLE_NAMED = 20
 
 
@@ -84,7 +78,7 @@ def audit(
     images = replace(images, arguments=replace(images.arguments, skip_unreadable=True))
     with clock("decoding"):
         splits = images.decode(*images.parts, processor=processor)
-    everything = _Everything.gather(images, splits)
+    everything = Gathered.gather(images, splits)
     model.to(config.training.device, memory_format=torch.channels_last)
     features = []
     for name, part in everything.parts.items():
@@ -172,68 +166,6 @@ def _read_all_headers(images: Images) -> dict[tuple[str, int], ImageHeader]:
 
 
 @dataclass(frozen=True)
-class _Everything:
-    """The images of all parts, one after the other.
-
-    Attributes:
-        parts: train, validation and test, as far as they are there.
-        keys: split and row of each image in the source.
-        files: path of each image, as far as it has one.
-        labels, owners: (N,) class number, and number of the part, of each image.
-    """
-
-    parts: dict[str, ImageSplit]
-    keys: list[tuple[str, int]]
-    files: list[str | None]
-    labels: np.ndarray
-    owners: np.ndarray
-
-    @classmethod
-    def gather(cls, images: Images, splits: Splits) -> _Everything:
-        parts = {name: splits.part(name) for name in images.parts}
-        keys: list[tuple[str, int]] = []
-        files: list[str | None] = []
-        for name, part in parts.items():
-            rows = images.parts[name]
-            paths = dict(zip(row_numbers(rows).tolist(), paths_below(rows, images.arguments), strict=True))
-            keys += [(images.origins[name], row) for row in part.index.tolist()]
-            files += [paths[row] for row in part.index.tolist()]
-        owners = np.repeat(np.arange(len(parts)), [len(part) for part in parts.values()])
-        return cls(parts, keys, files, np.concatenate([part.labels for part in parts.values()]), owners)
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def name(self, position: int) -> ImageKey:
-        split, row = self.keys[position]
-        return ImageKey(split, row, self.files[position])
-
-    def fingerprint(self, class_names: list[str]) -> str:
-        digest = hashlib.sha256("\0".join(class_names).encode())
-        for part in self.parts.values():
-            digest.update(part.fingerprint.encode())
-        return digest.hexdigest()
-
-    def draw(self, wanted: set[tuple[str, int]]) -> dict[tuple[str, int], bytes]:
-        """Small images, as the bytes of files."""
-        starts = np.cumsum([0, *(len(part) for part in self.parts.values())])
-        parts = list(self.parts.values())
-        found = {}
-        for position, key in enumerate(self.keys):
-            if key in wanted:
-                owner = self.owners[position]
-                image = PIL.Image.fromarray(np.array(parts[owner].images[position - starts[owner]]))
-                buffer = BytesIO()
-                if max(image.size) <= SMALL:
-                    image.save(buffer, format="PNG")
-                else:
-                    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-                    image.save(buffer, format="JPEG", quality=85)
-                found[key] = buffer.getvalue()
-        return found
-
-
-@dataclass(frozen=True)
 class _FoundDuplicates:
     """Groups of duplicates; and (N,) the same number for images of one group."""
 
@@ -242,7 +174,7 @@ class _FoundDuplicates:
 
 
 def _find_duplicates(
-    everything: _Everything, features: np.ndarray, grey: np.ndarray, headers: dict[tuple[str, int], ImageHeader]
+    everything: Gathered, features: np.ndarray, grey: np.ndarray, headers: dict[tuple[str, int], ImageHeader]
 ) -> _FoundDuplicates:
     count = len(everything)
     sizes = [(header.width, header.height) for header in map(headers.__getitem__, everything.keys)]
@@ -270,7 +202,7 @@ def _find_duplicates(
     return _FoundDuplicates([group for _, group in sorted(groups, key=order)], owners)
 
 
-def _summarize(images: Images, everything: _Everything, headers: list[ImageHeader], found: _FoundDuplicates) -> Summary:
+def _summarize(images: Images, everything: Gathered, headers: list[ImageHeader], found: _FoundDuplicates) -> Summary:
     names = list(everything.parts)
     # (N, parts) how many images of each part are in the group of each image.
     counts = np.zeros((len(everything), len(names)), dtype=np.int64)
@@ -304,7 +236,7 @@ def _summarize(images: Images, everything: _Everything, headers: list[ImageHeade
     )
 
 
-def _list_suspects(everything: _Everything, probabilities: np.ndarray, class_names: list[str]) -> list[SuspectLabel]:
+def _list_suspects(everything: Gathered, probabilities: np.ndarray, class_names: list[str]) -> list[SuspectLabel]:
     suggested = probabilities.argmax(1)
     return [
         SuspectLabel(
@@ -318,7 +250,7 @@ def _list_suspects(everything: _Everything, probabilities: np.ndarray, class_nam
     ]
 
 
-def _draw_samples(everything: _Everything, class_names: list[str], *, seed: int) -> dict[str, list[tuple[str, int]]]:
+def _draw_samples(everything: Gathered, class_names: list[str], *, seed: int) -> dict[str, list[tuple[str, int]]]:
     """Some images of each class."""
     order = np.random.default_rng(seed).permutation(len(everything))
     return {
