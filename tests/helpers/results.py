@@ -8,7 +8,7 @@ from hfprobe.models.network import Network
 from hfprobe.statistics.paired import Difference
 from hfprobe.system.provenance import Hardware
 from hfprobe.tasks.compare.measure import compare
-from hfprobe.tasks.decide.result import Candidate, Decision, Epoch, Stage
+from hfprobe.tasks.decide.result import Candidate, CleanScore, DataLook, Decision, Epoch, Stage
 from hfprobe.tasks.decide.verdict import judge, judge_alone, say
 from hfprobe.tasks.evaluate.result import EvalResult, Provenance
 from hfprobe.tasks.label_efficiency.result import LabelEfficiency, Point, Setting
@@ -190,6 +190,11 @@ def decision_of(results, *, profile=None, missing=None, seeds=1):
         candidates=candidates,
         compared=list(results),
         stages=[Stage("plan", None, 9.8), Stage(f"train {name}", 61.0, 75.5), Stage("compare", 3.0, 700.0)],
+        audit=DataLook(
+            sentences=["12 images have a near duplicate.", "5 labels are suspect."],
+            leaked=3,
+            clean={name: CleanScore(0.5, (0.45, 0.55)) for name in results},
+        ),
         budget=900.0,
         gave_up=[f"{name} is trained for 12 epochs instead of 20."],
         missing=missing,

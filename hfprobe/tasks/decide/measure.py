@@ -14,15 +14,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hfprobe.data.splits.images import Images
 from hfprobe.hub.local import resolve_model
 from hfprobe.models import build_model, find_family
 from hfprobe.models.loading import load_model
 from hfprobe.settings.names import name_model
 from hfprobe.settings.run_config import RunConfig, build_run, image_settings
+from hfprobe.statistics.intervals import metric_intervals
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import read_json, replace_together
 from hfprobe.system.records import to_json
+from hfprobe.tasks.audit.measure import audit
+from hfprobe.tasks.audit.page import save_audit
+from hfprobe.tasks.audit.result import Audit, leaked_rows
 from hfprobe.tasks.compare.comparable import make_comparable
 from hfprobe.tasks.compare.measure import compare
 from hfprobe.tasks.compare.page import save_comparison
@@ -38,10 +44,13 @@ from hfprobe.tasks.decide.plan import (
     measure_rates,
 )
 from hfprobe.tasks.decide.result import (
+    AUDIT_FOLDER,
     COMPARISON_FOLDER,
     PROFILE_FOLDER,
     RUNS_FOLDER,
     Candidate,
+    CleanScore,
+    DataLook,
     Decision,
     Epoch,
     Plan,
@@ -83,16 +92,20 @@ def decide_images(images: Images, wishes: Wishes) -> Decision:
     stages = Stages(wishes.folder)
     with one_line_per_stage():
         runs, missing = choose_runs(images, wishes)
-        stages.total = len(runs) + 3 + 2 * (len({run.values["model"] for run in runs}) > 1)
+        # The features of the probe are in the cache once it is trained and evaluated.
+        with_backbone = next((run for run in runs if "backbone" in run.values), None)
+        audited = with_backbone if wishes.budget is None else None
+        skipped = ["The images were not audited; hfprobe audit does it."] * (with_backbone is not audited)
+        stages.total = len(runs) + 3 + 2 * (len({run.values["model"] for run in runs}) > 1) + (audited is not None)
         plan = _plan(stages, images, runs, wishes)
         if plan.max_train_samples is not None:
             images = limit_training(images, plan.max_train_samples)
         runs = [replace(run, values=run.values | _planned_values(run, images, plan)) for run in runs]
         fingerprint = _decode(stages, images, runs)
-        # The stage "audit" belongs here: it looks at the images before any model is trained on them.
         trained = {run.name: _train(stages, run, images, fingerprint, wishes) for run in runs}
         results = _evaluate(stages, trained, images, fingerprint, wishes)
         first = {run.name: results[run.name] for run in runs if run.values["seed"] == wishes.seed}
+        look = _audit(stages, audited, images, fingerprint, first, wishes) if audited is not None else None
         comparison = None
         if len(first) > 1:
             profile = _profile(stages, {name: trained[name] for name in first}, wishes)
@@ -110,8 +123,9 @@ def decide_images(images: Images, wishes: Wishes) -> Decision:
         candidates=trained,
         compared=list(first),
         stages=stages.finished,
+        audit=look,
         budget=wishes.budget,
-        gave_up=plan.gave_up + _find_cut(trained, runs, wishes),
+        gave_up=plan.gave_up + _find_cut(trained, runs, wishes) + skipped,
         missing=missing,
         commands=list_commands(images, wishes, trained),
         results=results,
@@ -338,6 +352,39 @@ def _evaluate(
 
     key = make_key(fingerprint, [[name, found.revision, found.report] for name, found in trained.items()])
     return stages.run("test", "evaluate on test", key=key, work=evaluate, load=load)
+
+
+def _audit(
+    stages: Stages, run: Run, images: Images, fingerprint: str, results: dict[str, EvalResult], wishes: Wishes
+) -> DataLook:
+    """Look for duplicates and suspect labels, and score the models without the test images that have a duplicate.
+
+    Nothing is chosen by it: the models are trained and evaluated on all images.
+    """
+    folder = wishes.folder / AUDIT_FOLDER
+    options = vars(run.config(images).model)
+    how = {name: options[name] for name in ("backbone", "backbone_weights", "feature_precision")}
+
+    def load() -> Audit | None:
+        try:
+            return Audit.load(folder)
+        except InputError:
+            return None
+
+    def work() -> Audit:
+        found = audit(images, **how)
+        save_audit(found, folder)
+        return found
+
+    found = stages.run("audit", "look at the data", key=make_key(fingerprint, how), work=work, load=load)
+    leaked, clean = leaked_rows(found), {}
+    for name, result in results.items():
+        kept = ~np.isin(result.index, list(leaked))
+        labels, predictions = result.labels[kept], result.predictions[kept]
+        if leaked and kept.any():
+            interval = metric_intervals(labels=labels, predictions=predictions)["accuracy"]
+            clean[name] = CleanScore(float((labels == predictions).mean()), interval)
+    return DataLook(found.sentences, len(leaked), clean)
 
 
 def _model_folder(candidate: Candidate, wishes: Wishes) -> Path:

@@ -13,7 +13,7 @@ from hfprobe.pages.figures import MOST_CLASSES_WITH_NUMBERS, shorten_names
 from hfprobe.statistics.imbalance import METRIC_NAMES
 from hfprobe.system.files import replace_together
 from hfprobe.tasks.compare.page import only_one_right
-from hfprobe.tasks.decide.result import COMPARISON_FOLDER, PAGE_FILE, Candidate, Decision, Epoch
+from hfprobe.tasks.decide.result import AUDIT_FOLDER, COMPARISON_FOLDER, PAGE_FILE, Candidate, Decision, Epoch
 from hfprobe.tasks.decide.stages import describe_seconds
 from hfprobe.tasks.evaluate.page import confusion_rows
 
@@ -49,6 +49,7 @@ def save_decision(decision: Decision, folder: str | Path) -> Path:
         "leading": first.leading,
         "metric_names": METRIC_NAMES,
         "reports": {name: f"{found.report}/report.html" for name, found in decision.candidates.items()},
+        "audit_page": f"{AUDIT_FOLDER}/audit.html",
         "comparison_page": f"{COMPARISON_FOLDER}/comparison.html" if comparison else None,
         "seeds": _summarize_seeds(decision),
         "confusion": {name: confusion_rows(result.metrics.confusion_matrix) for name, result in compared.items()},

@@ -18,7 +18,7 @@ from hfprobe.tasks.evaluate.result import EvalResult
 DECISION_FILE = "decision.json"
 PAGE_FILE = "decision.html"
 PLAN_FILE = "plan.json"
-COMPARISON_FOLDER, PROFILE_FOLDER, RUNS_FOLDER = "comparison", "profile", "runs"
+COMPARISON_FOLDER, PROFILE_FOLDER, RUNS_FOLDER, AUDIT_FOLDER = "comparison", "profile", "runs", "audit"
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,29 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class CleanScore:
+    """Accuracy on the test images that have no duplicate in training or validation, with the 95 % interval."""
+
+    accuracy: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class DataLook:
+    """What the audit found.
+
+    Attributes:
+        sentences: of the audit.
+        leaked: test images that have a duplicate in training or validation.
+        clean: name in the comparison -> score without these; empty if there are none.
+    """
+
+    sentences: list[str]
+    leaked: int
+    clean: dict[str, CleanScore]
+
+
+@dataclass(frozen=True)
 class Stage:
     """One stage of the decision, in seconds; `planned`: None if no estimate was made."""
 
@@ -139,6 +162,7 @@ class Decision:
         candidates: name of each model in the comparison -> the model; further seeds have names of their own.
         compared: the names that the comparison has, in its order.
         stages: in their order.
+        audit: None if no model has a backbone, or the budget left no time.
         budget: in seconds; None: no limit.
         gave_up: sentences on what the budget did not allow.
         missing: why a model is missing, and how to get it; None if none is.
@@ -155,6 +179,7 @@ class Decision:
     candidates: dict[str, Candidate]
     compared: list[str]
     stages: list[Stage]
+    audit: DataLook | None
     budget: float | None
     gave_up: list[str]
     missing: str | None

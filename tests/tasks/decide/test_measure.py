@@ -87,7 +87,8 @@ def test_one_command_trains_compares_and_answers_and_the_same_command_repeats_no
     assert list(decision.candidates) == ["linear-probe-photos", "simple-cnn-photos"]
     assert decision.judgement.n == 8
     page = (folder / "decision.html").read_text()
-    for part in ("probe-seed42/report.html", "comparison/comparison.html"):
+    assert decision.audit.sentences
+    for part in ("probe-seed42/report.html", "comparison/comparison.html", "audit/audit.html"):
         assert (folder / part).is_file()
     assert decision.sentences[0].split(":")[0] in page
 
@@ -97,6 +98,20 @@ def test_one_command_trains_compares_and_answers_and_the_same_command_repeats_no
     assert Decision.load(folder).judgement == decision.judgement
     assert sum("finished before" in line for line in stage_lines(caplog)) >= 4
     assert json.loads((folder / "stages.json").read_text()).keys() >= {"probe-seed42", "cnn-seed42", "test", "profile"}
+
+
+def test_test_images_that_are_copies_of_training_images_are_counted_and_left_out_of_a_second_score(run, tmp_path):
+    loaded = hfprobe.load_images("photos", seed=42)
+    names = {part: [item["path"] for item in rows["image"]] for part, rows in loaded.parts.items()}
+    trained = next(path for path in names["train"] if "dark" in path)
+    tested = [path for path in names["test"] if "dark" in path]
+    shutil.copy(trained, tested[0])
+    run(*QUICK)
+    found = Decision.load(tmp_path / "reports" / "decision-photos").audit
+    assert found.leaked >= 1
+    assert found.clean.keys() == {"linear-probe-photos", "simple-cnn-photos"}
+    page = (tmp_path / "reports" / "decision-photos" / "decision.html").read_text()
+    assert f"Without the {found.leaked} test images that have a duplicate" in page
 
 
 def without_times(page):
@@ -112,6 +127,7 @@ STAGES = {
     "decode": "build_model",
     "probe": "run_training",
     "test": "evaluate_images",
+    "audit": "save_audit",
     "profile": "profile_models",
     "compare": "save_comparison",
 }
@@ -130,7 +146,7 @@ def test_after_a_failure_in_any_stage_the_same_command_ends_with_the_same_page(r
 
         def broken(*args, whole=whole, calls=calls, **values):
             calls.append(1)
-            if len(calls) == 2 or whole.__name__ == "profile_models" or whole.__name__ == "save_comparison":
+            if len(calls) == 2 or whole.__name__ in ("profile_models", "save_comparison", "save_audit"):
                 raise RuntimeError("pulled the plug")
             return whole(*args, **values)
 
@@ -158,7 +174,7 @@ def test_a_run_that_a_signal_stops_is_continued_by_the_same_command(run, tmp_pat
             run(*quick)
     assert stopped.value.exit_code == 128 + signal.SIGTERM
     assert str(stopped.value) == (
-        "Stopped in stage 4 of 7 (train simple-cnn-photos); what is finished is kept in reports/decision-photos. To "
+        "Stopped in stage 4 of 8 (train simple-cnn-photos); what is finished is kept in reports/decision-photos. To "
         "continue, run the same command."
     )
     run(*quick)
@@ -173,7 +189,7 @@ def test_a_new_photo_repeats_what_depends_on_the_images_and_a_touched_one_nothin
     photo = tmp_path / "photos" / "dark" / "0.png"
     photo.touch()
     run(*QUICK)
-    assert sum("finished before" in line for line in stage_lines(caplog)) == 5
+    assert sum("finished before" in line for line in stage_lines(caplog)) == 6
     photo.with_name("new.png").write_bytes((tmp_path / "photos" / "light" / "0.png").read_bytes())
     run(*QUICK)
     assert not any("finished before" in line for line in stage_lines(caplog))
@@ -200,7 +216,8 @@ def test_training_that_overruns_its_budget_is_stopped_after_an_epoch_and_the_pag
     decision = Decision.load(folder)
     assert decision.candidates["simple-cnn-photos"].epochs == 1
     sentence = "The training of simple-cnn-photos was stopped after 1 of 3 planned epochs"
-    assert decision.gave_up == [f"{sentence}, because it took longer than planned."]
+    skipped = "The images were not audited; hfprobe audit does it."
+    assert decision.gave_up == [f"{sentence}, because it took longer than planned.", skipped]
     assert sentence in (folder / "decision.html").read_text()
 
 
