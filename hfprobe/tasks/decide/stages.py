@@ -85,7 +85,15 @@ class Stages:
     def announce(self, sentences: list[str]) -> None:
         """Log the plan of the stages that follow in one line, and these sentences."""
         total = sum(self.planned.values())
-        logger.info("%s", " ".join([f"Planned: {describe_seconds(total)} from here.", *sentences]))
+        logger.info(
+            "%s",
+            " ".join(
+                [
+                    f"Planned: {describe_seconds(total)} for the stages that follow, those that are finished included.",
+                    *sentences,
+                ]
+            ),
+        )
 
     def is_begun(self, name: str, key: str) -> bool:
         """Whether an earlier command has begun or finished this stage with the same key."""
