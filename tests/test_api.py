@@ -471,6 +471,7 @@ def test_images_that_do_not_exist_are_refused(dataset_folder):
         hfprobe.load_images(dataset_folder, max_train_samples=0)
 
 
+@pytest.mark.slow
 def test_the_quickstart_runs(home, dataset_folder, monkeypatch, capsys):
     backbone = ["--backbone", "test_byobnet", "--backbone_weights", "random"]
     monkeypatch.setattr(

@@ -97,6 +97,7 @@ def evaluate_and_check(run, tmp_path, *, model, report, parts):
     return page
 
 
+@pytest.mark.slow
 def test_a_folder_of_small_images_is_divided_trained_on_and_evaluated(run, tmp_path):
     write_digits(tmp_path / "photos")
     parts = {"train": 192, "validation": 48, "test": 60}

@@ -6,7 +6,8 @@ from itertools import combinations
 
 from hfprobe.data.arguments import is_moved, same_dataset
 from hfprobe.data.splits.images import Images
-from hfprobe.data.splits.membership import Membership, add_up
+from hfprobe.data.splits.membership import add_up
+from hfprobe.data.splits.parts import Membership
 from hfprobe.models.passport import Passport
 from hfprobe.system.errors import InputError, shorten
 

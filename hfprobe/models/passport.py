@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from hfprobe.data.arguments import IDENTITY, DataArguments
-from hfprobe.data.splits.division import PARTS
-from hfprobe.data.splits.membership import Membership
+from hfprobe.data.splits.parts import PARTS, Membership
 from hfprobe.system.records import parse_record, to_json
 
 if TYPE_CHECKING:  # slow to import

@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 from scipy import optimize, sparse, special, stats
-from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 RESAMPLES = 10_000
 NUMBERS_AT_ONCE = 4_000_000  # limits the memory of the bootstrap, whose matrices are large with many classes
@@ -106,7 +105,7 @@ def metric_intervals(*, labels: np.ndarray, predictions: np.ndarray, seed: int =
 def score_predictions(labels: np.ndarray, predictions: np.ndarray) -> Scores:
     """The metrics of predicted class numbers (N,) against labels (N,)."""
     return Scores(
-        accuracy=float(accuracy_score(labels, predictions)),
+        accuracy=float(np.mean(np.asarray(labels) == np.asarray(predictions))),
         macro_f1=macro_f1(labels, predictions),
         balanced_accuracy=balanced_accuracy(labels, predictions),
     )
@@ -114,12 +113,16 @@ def score_predictions(labels: np.ndarray, predictions: np.ndarray) -> Scores:
 
 def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
     """Mean F1 over the classes that occur in labels or predictions, the default of scikit-learn; in [0, 1]."""
+    from sklearn.metrics import f1_score  # takes a second
+
     return float(f1_score(labels, predictions, average="macro", zero_division=0))
 
 
 def balanced_accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
     """Mean recall over the classes that occur in labels, as scikit-learn's `balanced_accuracy_score`; in [0, 1]."""
-    # recall_score, because balanced_accuracy_score warns of every class that occurs only in the predictions.
+    from sklearn.metrics import recall_score  # takes a second
+
+    # Not balanced_accuracy_score, which warns of every class that occurs only in the predictions.
     return float(recall_score(labels, predictions, labels=np.unique(labels), average="macro", zero_division=0))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfprobe.data.splits.membership import Membership
+from hfprobe.data.splits.parts import Membership
 from hfprobe.models import find_family
 from hfprobe.models.passport import Passport
 from hfprobe.settings.run_config import RunConfig

@@ -155,6 +155,7 @@ def test_a_line_counts_up_to_the_end_of_the_run(dataset_folder, tmp_path, capsys
     assert all("validation loss " in line for line in found)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_does_not_evaluate_its_start_again(dataset_folder, tmp_path):
     """With patience 2, a second evaluation of the checkpoint would end the run an epoch earlier."""
     slow = {"learning_rate": 1e-9, "muon_learning_rate": 1e-9}

@@ -163,6 +163,7 @@ with claim(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 def test_two_runs_in_one_folder_are_refused_and_a_killed_run_leaves_no_lock(tmp_path):
     config = make_run(output_dir=str(tmp_path / "out"), hub_dir=str(tmp_path / "hub"))
     (tmp_path / "out").mkdir()

@@ -49,6 +49,7 @@ def evaluate_seeds(monkeypatch, *flags):
         return json.load(file)
 
 
+@pytest.mark.slow
 def test_an_evaluation_of_seeds_takes_what_each_run_pushed_wherever_it_is_started(tmp_path, monkeypatch):
     home, other = tmp_path / "home", tmp_path / "other"
     write_images(home / "photos", count=20)

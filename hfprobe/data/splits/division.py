@@ -12,9 +12,8 @@ from hfprobe.data.arguments import DataArguments
 from hfprobe.data.sources.columns import label_numbers
 from hfprobe.data.splits.drawing import draw_part
 from hfprobe.data.splits.groups import find_groups
+from hfprobe.data.splits.parts import PARTS
 from hfprobe.system.errors import InputError
-
-PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ from hfprobe.data.splits.classes import choose_classes, keep_classes, set_aside_
 from hfprobe.data.splits.division import Part, divide
 from hfprobe.data.splits.drawing import stratified_subset
 from hfprobe.data.splits.duplicates import describe_identical
-from hfprobe.data.splits.membership import Membership, describe_part
+from hfprobe.data.splits.membership import describe_part
+from hfprobe.data.splits.parts import Membership
 from hfprobe.system.errors import InputError, list_some, shorten
 from hfprobe.system.html import render_table
 from hfprobe.system.progress import show_progress

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow.compute as pc
@@ -14,33 +12,9 @@ from datasets import Dataset
 
 from hfprobe.data.sources.columns import image_paths, in_order, label_numbers, normalize_name, stored_images
 from hfprobe.data.sources.file_names import text_to_path
-from hfprobe.system.errors import shorten
+from hfprobe.data.splits.parts import BITS, SAMPLED, Membership
 
-BITS = 128
-SAMPLED = 512  # images of a part; two samples of parts that share images share some of them
 SAMPLE_BYTES = 2**16  # of the content of a sampled image
-
-
-@dataclass(frozen=True)
-class Membership:
-    """Which images a part has.
-
-    Attributes:
-        own: whether the dataset has this part as a split; otherwise it was drawn.
-        images: their number.
-        digest, sample: see `describe_part`.
-    """
-
-    own: bool
-    images: int
-    digest: str
-    sample: list[str]
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(f"[0-9a-f]{{{BITS // 4}}}", self.digest):
-            raise ValueError(f"a digest of images is {shorten(self.digest)}; allowed: {BITS // 4} hexadecimal digits")
-        if len(self.sample) > SAMPLED or not all(re.fullmatch("[0-9a-f]{16}", entry) for entry in self.sample):
-            raise ValueError(f"a sample of images is damaged; allowed: at most {SAMPLED} hashes of 16 digits")
 
 
 def describe_part(rows: Dataset, *, own: bool, by_number: bool) -> Membership:

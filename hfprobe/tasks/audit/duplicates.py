@@ -234,7 +234,7 @@ class NearPairs:
 
 
 def find_near(features: np.ndarray, grey: np.ndarray) -> NearPairs:
-    """Pairs of images that show the same picture, changed or not.
+    """Pairs of images that show the same thing, changed or not.
 
     Args:
         features: (N, F) float32 of a frozen backbone.

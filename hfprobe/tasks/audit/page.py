@@ -43,7 +43,7 @@ MEASURES = {
 
 
 @dataclass(frozen=True)
-class Picture:
+class ShownImage:
     """An image on the page; `image` is a data URI, or None if the audit has no thumbnail of it."""
 
     name: str
@@ -92,18 +92,18 @@ def render_page(audit: Audit) -> str:
             "group": group,
             "parts": list(dict.fromkeys(owners.get((image.split, image.row), image.split) for image in group.images)),
             "images": [
-                (_picture(audit, image), owners.get((image.split, image.row), image.split))
+                (_show(audit, image), owners.get((image.split, image.row), image.split))
                 for image in group.images[:MOST_PER_GROUP]
             ],
         }
         for group in audit.duplicates[:MOST_GROUPS]
     ]
     outliers = {
-        measure: [(_picture(audit, item), MEASURES[measure][1].format(item.value)) for item in items[:MOST_OUTLIERS]]
+        measure: [(_show(audit, item), MEASURES[measure][1].format(item.value)) for item in items[:MOST_OUTLIERS]]
         for measure, items in outliers_by_measure(audit).items()
     }
     samples = {
-        name: [_picture(audit, ImageKey(split, row, None)) for split, row in keys]
+        name: [_show(audit, ImageKey(split, row, None)) for split, row in keys]
         for name, keys in audit.samples.items()
         if keys
     }
@@ -116,7 +116,7 @@ def render_page(audit: Audit) -> str:
             provenance=audit.provenance,
             total=sum(part.images for part in audit.summary.parts.values()),
             groups=groups,
-            labels=[(_picture(audit, item), item) for item in audit.labels[:MOST_LABELS]],
+            labels=[(_show(audit, item), item) for item in audit.labels[:MOST_LABELS]],
             outliers=outliers,
             counts={measure: len(items) for measure, items in outliers_by_measure(audit).items()},
             titles={measure: title for measure, (title, _) in MEASURES.items()},
@@ -126,12 +126,12 @@ def render_page(audit: Audit) -> str:
     )
 
 
-def _picture(audit: Audit, item: ImageKey | SuspectLabel | Outlier) -> Picture:
+def _show(audit: Audit, item: ImageKey | SuspectLabel | Outlier) -> ShownImage:
     name = item.file or f"{item.split} {item.row}"
     content = audit.thumbnails.get((item.split, item.row))
     if content is None:
-        return Picture(name, None)
+        return ShownImage(name, None)
     with PIL.Image.open(BytesIO(content)) as image:
         width, height = image.size
         kind = (image.format or "png").lower()
-    return Picture(name, f"data:image/{kind};base64,{base64.b64encode(content).decode()}", width, height)
+    return ShownImage(name, f"data:image/{kind};base64,{base64.b64encode(content).decode()}", width, height)

@@ -31,7 +31,7 @@ class ImageKey:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Images that show the same picture.
+    """Images that show the same thing.
 
     Attributes:
         kind: exact: all have the same decoded pixels; near: at least one is a changed copy.

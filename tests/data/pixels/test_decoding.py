@@ -61,6 +61,7 @@ def published(request, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 # Each model, and each layout of a dataset: no layout knows the model.
 @pytest.mark.parametrize(
     ("published", "way"),

@@ -25,6 +25,7 @@ def check_groups(parts, group_of):
             assert seen.setdefault(group_of(row), name) == name
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(st.lists(st.integers(0, 2), min_size=12, max_size=80), st.integers(0, 2**32 - 1))
 def test_drawn_parts_are_disjoint_complete_seeded_and_hold_every_class(extra, seed):

@@ -181,6 +181,7 @@ def renumbered(result, class_names):
     )
 
 
+@pytest.mark.slow
 def test_classes_in_another_order_give_the_same_comparison_to_the_last_digit(tmp_path):
     def evaluated(right, seed):
         result = planted(right, seed=seed)

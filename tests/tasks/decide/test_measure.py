@@ -100,6 +100,7 @@ def test_one_command_trains_compares_and_answers_and_the_same_command_repeats_no
     assert json.loads((folder / "stages.json").read_text()).keys() >= {"probe-seed42", "cnn-seed42", "test", "profile"}
 
 
+@pytest.mark.slow
 def test_test_images_that_are_copies_of_training_images_are_counted_and_left_out_of_a_second_score(run, tmp_path):
     loaded = hfprobe.load_images("photos", seed=42)
     names = {part: [item["path"] for item in rows["image"]] for part, rows in loaded.parts.items()}
@@ -133,7 +134,7 @@ STAGES = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_after_a_failure_in_any_stage_the_same_command_ends_with_the_same_page(run, tmp_path, monkeypatch):
     quick = [*QUICK, "--epochs", 2]
     folder = tmp_path / "reports" / "decision-photos"

@@ -7,8 +7,7 @@ import pytest
 from helpers.models import stamp
 from helpers.processes import growth_and_imports
 from helpers.results import saved_results
-from hfprobe.data.splits.division import PARTS
-from hfprobe.data.splits.membership import BITS, Membership
+from hfprobe.data.splits.parts import BITS, PARTS, Membership
 from hfprobe.models import build_model, find_family
 from hfprobe.system.errors import InputError
 from hfprobe.tasks.profile import measure as profiling
