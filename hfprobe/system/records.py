@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from hfprobe.system.errors import InputError, first_line, shorten
 from hfprobe.system.files import write_json
+from hfprobe.system.process import command
 
 Record = TypeVar("Record")
+Kept = TypeVar("Kept", bound="RecordFile")
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
 WORDS |= dict.fromkeys((list, tuple), "a list")
 
@@ -53,6 +56,45 @@ def read_record(kind: type[Record], path: Path, *, what: str, remedy: str) -> Re
         raise InputError(f"{found}. {remedy}") from error
     except (ValueError, RecursionError, OverflowError) as error:
         raise InputError(f"The {what} '{shorten(path)}' is damaged: {first_line(error)}. {remedy}") from error
+
+
+class RecordFile:
+    """Base of dataclasses that a folder holds in a file of their own.
+
+    Attributes:
+        FILE: its name.
+        WHAT: what messages call the record.
+        MADE_BY: the command that writes it, without hfprobe and the folder.
+        REMEDY: last sentence of messages where no command writes it.
+    """
+
+    FILE: ClassVar[str]
+    WHAT: ClassVar[str]
+    MADE_BY: ClassVar[str] = ""
+    REMEDY: ClassVar[str] = ""
+
+    def save(self, folder: str | Path) -> None:
+        """Write the file atomically; fields that are not compared are left out."""
+        write_record(Path(folder) / self.FILE, self)
+
+    @classmethod
+    def load(cls: type[Kept], folder: str | Path) -> Kept:
+        """Load what `save` wrote.
+
+        Raises:
+            InputError: the folder holds no such file, or a damaged one.
+        """
+        task, _, rest = cls.MADE_BY.partition(" ")
+        made = f"Make it: {command(task)} {rest} --report_dir {shlex.quote(shorten(folder))}" if task else cls.REMEDY
+        return read_record(cls, Path(folder) / cls.FILE, what=cls.WHAT, remedy=made)
+
+    @classmethod
+    def find(cls: type[Kept], folder: str | Path) -> Kept | None:
+        """Load what `save` wrote; None if there is nothing that can be read."""
+        try:
+            return cls.load(folder)
+        except InputError:
+            return None
 
 
 def parse_record(kind: type[Record], value: Any) -> Record:

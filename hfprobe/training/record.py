@@ -13,8 +13,7 @@ from hfprobe.models.passport import Passport
 from hfprobe.settings.run_config import RunConfig
 from hfprobe.statistics.imbalance import Baseline
 from hfprobe.system import provenance
-from hfprobe.system.errors import InputError
-from hfprobe.system.records import read_record, to_json, write_record
+from hfprobe.system.records import RecordFile, to_json
 from hfprobe.training.run_files import RUN_FILE
 
 if TYPE_CHECKING:  # slow to import
@@ -22,8 +21,6 @@ if TYPE_CHECKING:  # slow to import
     from transformers import PreTrainedModel
 
     from hfprobe.data.splits.images import Splits
-
-REMEDY = "Start the run again with --overwrite, or keep it and pass another --output_dir."
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ class Config:
 
 
 @dataclass(frozen=True)
-class RunRecord:
+class RunRecord(RecordFile):
     """What run.json holds.
 
     Attributes:
@@ -84,6 +81,10 @@ class RunRecord:
         result: None until the training has ended.
         pushed: None until the model was pushed.
     """
+
+    FILE = RUN_FILE
+    WHAT = "record of the run"
+    REMEDY = "Start the run again with --overwrite, or keep it and pass another --output_dir."
 
     model: str
     recipe: str | None
@@ -112,27 +113,6 @@ class RunRecord:
     solution: dict[str, Any] = field(default_factory=dict)
     result: RunResult | None = None
     pushed: Pushed | None = None
-
-    @classmethod
-    def load(cls, folder: str | Path) -> RunRecord:
-        """The record in a run folder.
-
-        Raises:
-            InputError: it is missing or damaged, or another version wrote it.
-        """
-        return read_record(cls, Path(folder) / RUN_FILE, what="record of the run", remedy=REMEDY)
-
-    @classmethod
-    def find(cls, folder: str | Path) -> RunRecord | None:
-        """The record in a run folder; None where there is none that can be read."""
-        try:
-            return cls.load(folder)
-        except InputError:
-            return None
-
-    def save(self, folder: str | Path) -> None:
-        """Write run.json atomically."""
-        write_record(Path(folder) / RUN_FILE, self)
 
 
 def describe_accelerator(accelerator: Accelerator) -> dict[str, Any]:

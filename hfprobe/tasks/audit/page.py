@@ -13,7 +13,6 @@ import PIL.Image
 from hfprobe.pages.environment import FORMULA_STARTS, make_environment
 from hfprobe.system.files import replace_together
 from hfprobe.tasks.audit.result import (
-    AUDIT_FILE,
     MOST_GROUPS,
     MOST_LABELS,
     MOST_OUTLIERS,
@@ -62,7 +61,7 @@ def save_audit(audit: Audit, folder: str | Path) -> Path:
         MachineError: the disk is full. What the folder contained before is intact.
     """
     folder = Path(folder)
-    with replace_together(folder, last=AUDIT_FILE) as staging:
+    with replace_together(folder, last=Audit.FILE) as staging:
         audit.save(staging)
         write_labels(staging / LABELS_FILE, audit.labels)
         (staging / PAGE_FILE).write_text(render_page(audit), encoding="utf-8")

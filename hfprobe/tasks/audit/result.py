@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from markupsafe import Markup
 
-from hfprobe.system.errors import shorten
 from hfprobe.system.html import render_sentences, render_table
-from hfprobe.system.process import command
 from hfprobe.system.provenance import Hardware
-from hfprobe.system.records import read_record, write_record
+from hfprobe.system.records import RecordFile
 
-AUDIT_FILE = "audit.json"
 # What the page shows at most.
 MOST_GROUPS, MOST_PER_GROUP, MOST_LABELS, MOST_OUTLIERS = 80, 8, 96, 12
 
@@ -150,7 +145,7 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class Audit:
+class Audit(RecordFile):
     """What an audit found.
 
     Attributes:
@@ -160,6 +155,10 @@ class Audit:
         thumbnails: (split, row) -> a small image as the bytes of a file, for the page; empty if the audit was loaded.
         samples: class -> (split, row) of some images, for the page; empty if the audit was loaded.
     """
+
+    FILE = "audit.json"
+    WHAT = "audit"
+    MADE_BY = "audit <folder>"
 
     summary: Summary
     duplicates: list[Duplicates]
@@ -215,21 +214,6 @@ class Audit:
     def verdict(self) -> str:
         """The sentences, one per line."""
         return "\n".join(self.sentences)
-
-    def save(self, folder: Path) -> None:
-        """Write audit.json."""
-        write_record(folder / AUDIT_FILE, self)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Audit:
-        """Load an audit that `hfprobe audit` wrote, without the images.
-
-        Raises:
-            InputError: the folder holds no audit, or a damaged one.
-        """
-        folder = Path(folder)
-        remedy = f"Make it: {command('audit')} <folder> --report_dir {shlex.quote(shorten(folder))}"
-        return read_record(cls, folder / AUDIT_FILE, what="audit", remedy=remedy)
 
     def __repr__(self) -> str:
         return self.verdict

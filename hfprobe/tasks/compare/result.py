@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from hfprobe.statistics.classification import ClassScores
 from hfprobe.statistics.imbalance import METRIC_NAMES, Baseline
 from hfprobe.statistics.intervals import Intervals, Metric, Scores
 from hfprobe.statistics.paired import Difference
-from hfprobe.system.errors import shorten
 from hfprobe.system.html import render_sentences, render_table
-from hfprobe.system.process import command
 from hfprobe.system.provenance import Hardware
-from hfprobe.system.records import read_record, write_record
+from hfprobe.system.records import RecordFile
 from hfprobe.tasks.evaluate.result import EvalResult
 from hfprobe.tasks.profile.result import Conditions, Cost
-
-COMPARISON_FILE = "comparison.json"
 
 
 @dataclass(frozen=True)
@@ -94,7 +88,7 @@ class ComparedModel(Scores):
 
 
 @dataclass(frozen=True, repr=False)
-class Comparison:
+class Comparison(RecordFile):
     """What can be said of models that were evaluated on the same images; comparison.json holds all but `results`.
 
     Attributes:
@@ -105,6 +99,10 @@ class Comparison:
         sentences: what the figures support.
         results: name -> evaluation; empty if the comparison was loaded.
     """
+
+    FILE = "comparison.json"
+    WHAT = "comparison"
+    MADE_BY = "compare <report folders>"
 
     class_names: list[str]
     split: str
@@ -122,19 +120,6 @@ class Comparison:
     def verdict(self) -> str:
         """The sentences that the figures support, one per line."""
         return "\n".join(self.sentences)
-
-    def save(self, folder: Path) -> None:
-        write_record(folder / COMPARISON_FILE, self)
-
-    @classmethod
-    def load(cls, folder: Path) -> Comparison:
-        """Load a comparison that `hfprobe compare` wrote, without the evaluations.
-
-        Raises:
-            InputError: the folder holds no comparison, or a damaged one.
-        """
-        remedy = f"Make it: {command('compare')} <report folders> --report_dir {shlex.quote(shorten(folder))}"
-        return read_record(cls, folder / COMPARISON_FILE, what="comparison", remedy=remedy)
 
     def __repr__(self) -> str:
         return self.verdict

@@ -63,7 +63,7 @@ from hfprobe.tasks.evaluate.page import save_evaluation
 from hfprobe.tasks.evaluate.result import EvalResult
 from hfprobe.tasks.profile.measure import profile_models
 from hfprobe.tasks.profile.page import write_profile
-from hfprobe.tasks.profile.result import PROFILE_FILE, Profile
+from hfprobe.tasks.profile.result import Profile
 from hfprobe.training.callbacks import EpochLines
 from hfprobe.training.checkpoints import STATE_FILE
 from hfprobe.training.record import RunRecord
@@ -196,12 +196,6 @@ def make_key(*parts: Any) -> str:
 def _plan(stages: Stages, images: Images, runs: list[Run], wishes: Wishes) -> Plan:
     """Measure for some seconds, and choose what fits into the budget."""
 
-    def load() -> Plan | None:
-        try:
-            return Plan.load(wishes.folder)
-        except InputError:
-            return None
-
     def work() -> Plan:
         rates: dict[str, Rates] = {}
         for run in runs:
@@ -222,7 +216,9 @@ def _plan(stages: Stages, images: Images, runs: list[Run], wishes: Wishes) -> Pl
     limits = [images.arguments.max_train_samples, images.arguments.max_eval_samples]
     wished = [[run.stage, run.values] for run in runs]
     key = make_key(images.class_names, images.membership, limits, wished, wishes.budget)
-    plan = stages.run("plan", "measure this machine and plan", key=key, work=work, load=load)
+    plan = stages.run(
+        "plan", "measure this machine and plan", key=key, work=work, load=lambda: Plan.find(wishes.folder)
+    )
     stages.planned = plan.seconds
     stages.announce(plan.gave_up)
     return plan
@@ -365,18 +361,14 @@ def _audit(
     options = vars(run.config(images).model)
     how = {name: options[name] for name in ("backbone", "backbone_weights", "feature_precision")}
 
-    def load() -> Audit | None:
-        try:
-            return Audit.load(folder)
-        except InputError:
-            return None
-
     def work() -> Audit:
         found = audit(images, **how)
         save_audit(found, folder)
         return found
 
-    found = stages.run("audit", "look at the data", key=make_key(fingerprint, how), work=work, load=load)
+    found = stages.run(
+        "audit", "look at the data", key=make_key(fingerprint, how), work=work, load=lambda: Audit.find(folder)
+    )
     leaked, clean = leaked_rows(found), {}
     for name, result in results.items():
         kept = ~np.isin(result.index, list(leaked))
@@ -395,14 +387,8 @@ def _profile(stages: Stages, trained: dict[str, Candidate], wishes: Wishes) -> P
     """Measure the inference cost of the models."""
     folder = wishes.folder / PROFILE_FOLDER
 
-    def load() -> Profile | None:
-        try:
-            return Profile.load(folder)
-        except InputError:
-            return None
-
     def profile() -> Profile:
-        with replace_together(folder, last=PROFILE_FILE) as staging:
+        with replace_together(folder, last=Profile.FILE) as staging:
             found = profile_models(
                 {name: _model_folder(candidate, wishes) for name, candidate in trained.items()},
                 batch_sizes=BATCH_SIZES,
@@ -415,7 +401,7 @@ def _profile(stages: Stages, trained: dict[str, Candidate], wishes: Wishes) -> P
         return found
 
     key = make_key([[name, found.revision] for name, found in trained.items()], PROFILE_ROUNDS, PROFILE_SECONDS)
-    return stages.run("profile", "measure the inference cost", key=key, work=profile, load=load)
+    return stages.run("profile", "measure the inference cost", key=key, work=profile, load=lambda: Profile.find(folder))
 
 
 def _compare(stages: Stages, results: dict[str, EvalResult], profile: Profile | None, wishes: Wishes) -> Comparison:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from hfprobe.statistics.intervals import Metric
-from hfprobe.system.errors import shorten
 from hfprobe.system.html import render_sentences, render_table
-from hfprobe.system.process import command
-from hfprobe.system.records import read_record, write_record
+from hfprobe.system.records import RecordFile
 from hfprobe.tasks.compare.result import Comparison
 from hfprobe.tasks.evaluate.result import EvalResult
 
-DECISION_FILE = "decision.json"
 PAGE_FILE = "decision.html"
-PLAN_FILE = "plan.json"
 COMPARISON_FOLDER, PROFILE_FOLDER, RUNS_FOLDER, AUDIT_FOLDER = "comparison", "profile", "runs", "audit"
 
 
@@ -90,7 +84,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(RecordFile):
     """What the stages after the plan will take, and what was given up for a budget.
 
     Attributes:
@@ -100,22 +94,14 @@ class Plan:
         gave_up: sentences.
     """
 
+    FILE = "plan.json"
+    WHAT = "plan"
+    REMEDY = "Run the decision again."
+
     seconds: dict[str, float]
     epochs: dict[str, float]
     max_train_samples: int | None
     gave_up: list[str]
-
-    def save(self, folder: Path) -> None:
-        write_record(folder / PLAN_FILE, self)
-
-    @classmethod
-    def load(cls, folder: Path) -> Plan:
-        """Load the plan of a decision.
-
-        Raises:
-            InputError: the folder holds none, or a damaged one.
-        """
-        return read_record(cls, folder / PLAN_FILE, what="plan", remedy="Run the decision again.")
 
 
 @dataclass(frozen=True)
@@ -151,7 +137,7 @@ class Stage:
 
 
 @dataclass(frozen=True, repr=False)
-class Decision:
+class Decision(RecordFile):
     """Which model to take, and what this is based on; decision.json holds all but `results` and `winner`.
 
     Attributes:
@@ -171,6 +157,10 @@ class Decision:
         comparison: of the models, each by its first seed; None if there is one model, or if the decision was loaded.
         winner: the model to take, a `hfprobe.Model`; None if the decision was loaded, or was made by the command.
     """
+
+    FILE = "decision.json"
+    WHAT = "decision"
+    MADE_BY = "decide <folder of images>"
 
     judgement: Judgement
     sentences: list[str]
@@ -192,19 +182,6 @@ class Decision:
     def verdict(self) -> str:
         """The answer in sentences, one per line."""
         return "\n".join(self.sentences)
-
-    def save(self, folder: Path) -> None:
-        write_record(folder / DECISION_FILE, self)
-
-    @classmethod
-    def load(cls, folder: Path) -> Decision:
-        """Load a decision that `hfprobe decide` wrote, without the evaluations and the model.
-
-        Raises:
-            InputError: the folder holds no decision, or a damaged one.
-        """
-        remedy = f"Make it: {command('decide')} <folder of images> --report_dir {shlex.quote(shorten(folder))}"
-        return read_record(cls, folder / DECISION_FILE, what="decision", remedy=remedy)
 
     def __repr__(self) -> str:
         return self.verdict

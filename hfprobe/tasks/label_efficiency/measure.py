@@ -23,7 +23,7 @@ from hfprobe.system import provenance
 from hfprobe.system.errors import InputError
 from hfprobe.system.progress import show_progress
 from hfprobe.system.records import to_json
-from hfprobe.tasks.label_efficiency.result import POINTS_FILE, LabelEfficiency, Point, Setting
+from hfprobe.tasks.label_efficiency.result import LabelEfficiency, Point, Setting
 from hfprobe.training.assembly import adapt, assemble_trainer, make_inputs
 from hfprobe.training.callbacks import EpochLines, StopOnSignal
 from hfprobe.training.fit import fit
@@ -111,7 +111,7 @@ def _mixed_precision(settled: RunConfig) -> dict[str, str]:
 
 def _continue(folder: Path, setting: Setting) -> tuple[Setting, list[Point]]:
     """The setting with the options of models that were measured earlier alone, and the points that a folder holds."""
-    if not (folder / POINTS_FILE).exists():
+    if not (folder / LabelEfficiency.FILE).exists():
         return setting, []
     earlier = LabelEfficiency.load(folder)
     found, measured = earlier.setting.options, {point.model for point in earlier.points}
@@ -121,7 +121,7 @@ def _continue(folder: Path, setting: Setting) -> tuple[Setting, list[Point]]:
     if (old := replace(earlier.setting, options=found | free)) != known:
         differing = next(key for key, value in vars(known).items() if vars(old)[key] != value)
         raise InputError(
-            f"'{folder / POINTS_FILE}' contains points with other settings: its {differing} is "
+            f"'{folder / LabelEfficiency.FILE}' contains points with other settings: its {differing} is "
             f"{vars(old)[differing]}, but {vars(known)[differing]} was requested. Pass another --report_dir."
         )
     return known, earlier.points

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations, pairwise
-from pathlib import Path
 from typing import Any
 
 from hfprobe.statistics.intervals import Summary, summarize_values
 from hfprobe.system.provenance import Hardware
-from hfprobe.system.records import read_record, write_record
+from hfprobe.system.records import RecordFile
 
-POINTS_FILE = "label_efficiency.json"
 Curve = dict[int, Summary]
 
 
@@ -38,8 +36,12 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class LabelEfficiency:
+class LabelEfficiency(RecordFile):
     """What label_efficiency.json holds; `hardware` and `versions` are those of the last point."""
+
+    FILE = "label_efficiency.json"
+    WHAT = "label efficiency"
+    REMEDY = "Delete it, or pass another --report_dir."
 
     setting: Setting
     points: list[Point]
@@ -72,19 +74,6 @@ class LabelEfficiency:
         shots = sorted({shots for curve in self.curves.values() for shots in curve})
         rows = [[f"{count:,}", *(cell(curve.get(count)) for curve in self.curves.values())] for count in shots]
         return [["images per class", *self.curves], *rows]
-
-    def save(self, folder: Path) -> None:
-        write_record(folder / POINTS_FILE, self)
-
-    @classmethod
-    def load(cls, folder: Path) -> LabelEfficiency:
-        """Load what `save` wrote.
-
-        Raises:
-            InputError: the folder holds no such file, or a damaged one.
-        """
-        remedy = "Delete it, or pass another --report_dir."
-        return read_record(cls, folder / POINTS_FILE, what="label efficiency", remedy=remedy)
 
 
 def say_crossings(one: str, other: str, curves: dict[str, Curve]) -> str:

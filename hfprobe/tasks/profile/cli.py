@@ -51,12 +51,12 @@ def main() -> None:
     from hfprobe.system.files import replace_together
     from hfprobe.tasks.profile.measure import name_models, profile_models
     from hfprobe.tasks.profile.page import render_summary, write_profile
-    from hfprobe.tasks.profile.result import PROFILE_FILE
+    from hfprobe.tasks.profile.result import Profile
 
     named = name_models(arguments.models, folders)
     quiet_libraries()
     use_every_core()
-    with replace_together(arguments.report_dir, last=PROFILE_FILE) as staging:
+    with replace_together(arguments.report_dir, last=Profile.FILE) as staging:
         profile = profile_models(
             named, batch_sizes=arguments.batch_sizes, rounds=arguments.rounds, seconds=0.25, trace_dir=staging
         )

@@ -12,13 +12,11 @@ from typing import Any, Literal
 
 from hfprobe.models.network import Network
 from hfprobe.statistics.paired import Difference
-from hfprobe.system.errors import InputError, shorten
+from hfprobe.system.errors import InputError
 from hfprobe.system.process import command
 from hfprobe.system.provenance import Hardware
-from hfprobe.system.records import read_record, write_record
+from hfprobe.system.records import RecordFile
 from hfprobe.tasks.evaluate.result import EvalResult
-
-PROFILE_FILE = "profile.json"
 
 
 @dataclass(frozen=True)
@@ -199,27 +197,18 @@ class Conditions:
 
 
 @dataclass(frozen=True)
-class Profile(Conditions):
+class Profile(RecordFile, Conditions):
     """What profile.json holds; `models`: by name."""
+
+    FILE = "profile.json"
+    WHAT = "profile"
+    MADE_BY = "profile <model> ..."
 
     models: dict[str, ProfiledModel]
 
     @property
     def conditions(self) -> Conditions:
         return Conditions(**{field.name: getattr(self, field.name) for field in fields(Conditions)})
-
-    def save(self, folder: Path) -> None:
-        write_record(folder / PROFILE_FILE, self)
-
-    @classmethod
-    def load(cls, folder: Path) -> Profile:
-        """Load a profile that `hfprobe profile` wrote.
-
-        Raises:
-            InputError: the folder holds no profile, or a damaged one.
-        """
-        remedy = f"Make it: {command('profile')} <model> ... --report_dir {shlex.quote(shorten(folder))}"
-        return read_record(cls, folder / PROFILE_FILE, what="profile", remedy=remedy)
 
     def find_costs(self, results: dict[str, EvalResult]) -> dict[str, Cost]:
         """The inference cost of each evaluated model, by name: that of the same network, if possible of the same model.
