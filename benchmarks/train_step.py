@@ -13,7 +13,7 @@ import torch
 from side_by_side import describe_machine, describe_ratio, draw_split, make_parser, measure
 
 from hfprobe.data.pixels.store import ImageSplit
-from hfprobe.data.splits.images import Splits
+from hfprobe.data.splits.decoded import Splits
 from hfprobe.models import build_model, find_family
 from hfprobe.settings.run_config import make_run
 from hfprobe.system.machine import keep_freed_memory, quiet_libraries, use_every_core

@@ -1,11 +1,10 @@
-"""The Hugging Face hub over the network: explained errors, public files without a token, uploads."""
+"""The Hugging Face hub over the network: explained errors, public files without a token."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import logging
-import shlex
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -13,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hfprobe.hub.revision import Revision, published_content
-from hfprobe.system.errors import FORBIDDEN, InputError, MachineError
+from hfprobe.system.errors import FORBIDDEN
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +45,7 @@ def explain(error: BaseException, *, what: str) -> HubFailure | None:
     """
     from huggingface_hub.errors import GatedRepoError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
-    chain = _chain(error)
+    chain = causes_of(error)
     for found in chain:
         if isinstance(found, OSError) and (variable := _find_unwritable(found)):
             return HubFailure(
@@ -58,10 +56,10 @@ def explain(error: BaseException, *, what: str) -> HubFailure | None:
             return HubFailure("the environment variable HF_HUB_OFFLINE forbids asking the hub", "Unset HF_HUB_OFFLINE.")
         if isinstance(found, LocalTokenNotFoundError):
             return HubFailure("no token was found", "Log in with `hf auth login`, or set HF_TOKEN.")
-        status = _status(found)
+        status = status_of(found)
         if status is None or status < 400:
             continue
-        said = f"HTTP {status}{_server_message(error)}"
+        said = f"HTTP {status}{server_message(error)}"
         if isinstance(found, GatedRepoError):
             return HubFailure(
                 f"only those whom its owner accepts may read {what} ({said})",
@@ -109,7 +107,7 @@ def _find_unwritable(error: OSError) -> str | None:
     return None
 
 
-def _chain(error: BaseException) -> list[BaseException]:
+def causes_of(error: BaseException) -> list[BaseException]:
     """An error and its causes, nearest first: libraries wrap the error of the hub, sometimes with `from None`."""
     found: list[BaseException] = []
     waiting: list[BaseException | None] = [error]
@@ -121,13 +119,13 @@ def _chain(error: BaseException) -> list[BaseException]:
     return found
 
 
-def _status(error: BaseException) -> int | None:
+def status_of(error: BaseException) -> int | None:
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
-def _server_message(error: BaseException) -> str:
+def server_message(error: BaseException) -> str:
     """The complete message of the server after a colon; empty if there is none."""
-    said = next((text for found in _chain(error) if (text := getattr(found, "server_message", None))), "")
+    said = next((text for found in causes_of(error) if (text := getattr(found, "server_message", None))), "")
     return f": {' '.join(said.split())}" if said else ""
 
 
@@ -136,7 +134,7 @@ def refuses_token(error: BaseException) -> bool:
     from huggingface_hub import get_token
     from huggingface_hub.errors import GatedRepoError
 
-    return _status(error) == 401 and not isinstance(error, GatedRepoError) and get_token() is not None
+    return status_of(error) == 401 and not isinstance(error, GatedRepoError) and get_token() is not None
 
 
 def ask(request: Callable[[bool | None], Answer], *, seconds: float = PATIENCE) -> tuple[Answer, bool | None]:
@@ -152,13 +150,13 @@ def ask(request: Callable[[bool | None], Answer], *, seconds: float = PATIENCE) 
         The answer, and the token for further requests: None for the token of the user, False for none.
     """
     try:
-        return _within(seconds, request, None), None
+        return answer_within(seconds, request, None), None
     except Exception as error:
         if not refuses_token(error):
             raise
         with contextlib.suppress(Exception):  # not public either: the first error is more informative
-            answer = _within(seconds, request, False)
-            _warn_of_token(_server_message(error))
+            answer = answer_within(seconds, request, False)
+            _warn_of_token(server_message(error))
             return answer, False
         raise
 
@@ -168,7 +166,7 @@ def _warn_of_token(said: str) -> None:
     logger.warning("The hub refuses your token (HTTP 401%s); public files are fetched without it. %s", said, LOG_IN)
 
 
-def _within(seconds: float, request: Callable[..., Answer], *arguments: Any) -> Answer:
+def answer_within(seconds: float, request: Callable[..., Answer], *arguments: Any) -> Answer:
     outcome: dict[str, Any] = {}
 
     def run() -> None:
@@ -203,118 +201,3 @@ def progress_bars() -> Iterator[None]:
     finally:
         datasets.disable_progress_bars()
         utils.disable_progress_bars()
-
-
-# --- uploads ---------------------------------------------------------------------------------------------------------
-
-
-def check_upload(arguments: Any) -> str:
-    """Check before a run that `--push_to_hub` can upload, and return the hub id that it uploads to.
-
-    Args:
-        arguments: RunArguments.
-
-    Raises:
-        InputError: an invalid model id; no token, or one without permission to write; no answer of the hub.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
-    from huggingface_hub.utils import validate_repo_id
-
-    api = HfApi(token=arguments.hub_token)
-    requested = arguments.hub_model_id or Path(arguments.output_dir).absolute().name
-    try:
-        validate_repo_id(requested)
-    except HFValidationError as error:
-        raise InputError(f"--push_to_hub to '{requested}': {error} Pass --hub_model_id owner/name.") from error
-    try:
-        user = _within(PATIENCE, lambda: api.whoami())
-        repository = requested if "/" in requested else f"{user['name']}/{requested}"
-        _check_permission(user, repository)
-        with contextlib.suppress(RepositoryNotFoundError):  # it is created before the upload
-            _within(PATIENCE, lambda: api.auth_check(repository, write=True))
-    except InputError:
-        raise
-    except Exception as error:
-        failure = _explain_upload(error, arguments, what=f"model '{requested}'")
-        raise InputError(
-            f"--push_to_hub cannot be done: {failure.reason}. {failure.remedy} Or leave --push_to_hub out: the model "
-            "is pushed to the local hub folder in any case."
-        ) from error
-    return repository
-
-
-def _check_permission(user: dict[str, Any], repository: str) -> None:
-    """Raise InputError if the answer of whoami says that the token has no permission to write to a repository."""
-    namespace = repository.partition("/")[0]
-    roles = {user["name"]: "admin"} | {org["name"]: org.get("roleInOrg") for org in user.get("orgs", [])}
-    if namespace not in roles:
-        raise InputError(
-            f"--hub_model_id is {repository}, but the token is of {user['name']}, who cannot write for '{namespace}'. "
-            f"Allowed: {', '.join(name for name, role in roles.items() if role != 'read')}."
-        )
-    if roles[namespace] == "read":
-        raise InputError(
-            f"--hub_model_id is {repository}, and {user['name']} may only read in '{namespace}'. Ask its owner for the "
-            f"role 'write', or use {user['name']}/{repository.partition('/')[2]}."
-        )
-    token = user.get("auth", {}).get("accessToken", {})
-    scopes = token.get("fineGrained", {}).get("scoped", [])
-    writes = [scope["entity"].get("name") for scope in scopes if "repo.write" in scope.get("permissions", [])]
-    if token.get("role") == "read" or ("fineGrained" in token and not {namespace, repository}.intersection(writes)):
-        raise InputError(
-            f"The token '{token.get('displayName', '')}' may not write to {repository}. Make one with the permission "
-            "to write at https://huggingface.co/settings/tokens, and log in with it: hf auth login."
-        )
-
-
-def _explain_upload(error: Exception, arguments: Any, *, what: str) -> HubFailure:
-    if any(_status(found) == 401 for found in _chain(error)):
-        return HubFailure(
-            f"the hub refuses the token (HTTP 401{_server_message(error)})",
-            "Correct --hub_token." if arguments.hub_token else LOG_IN,
-        )
-    return explain(error, what=what) or HubFailure(f"{type(error).__name__}: {' '.join(str(error).split())}", "")
-
-
-def upload_revision(revision: Revision, *, repository: str, arguments: Any) -> str:
-    """Upload exactly the files of a local revision in one commit; returns their address on the hub.
-
-    Of a local dataset, only the name of its folder is uploaded.
-
-    Args:
-        repository: hub id returned by `check_upload`.
-        arguments: RunArguments, of which `hub_private_repo`, `hub_revision` and `hub_token` are used.
-
-    Raises:
-        MachineError: the upload failed; the local revision is intact.
-    """
-    from huggingface_hub import CommitOperationAdd, HfApi
-
-    api = HfApi(token=arguments.hub_token)
-    files = sorted(revision.path.iterdir())
-    megabytes = sum(file.stat().st_size for file in files) / 1e6
-    logger.info("Uploading %d files (%.1f MB) to %s/%s ...", len(files), megabytes, api.endpoint, repository)
-    try:
-        with progress_bars():
-            api.create_repo(repository, private=arguments.hub_private_repo, exist_ok=True)
-            if arguments.hub_revision:
-                api.create_branch(repository, branch=arguments.hub_revision, exist_ok=True)
-            # Not `upload_folder`, which may split a folder into several commits: the upload must be atomic.
-            api.create_commit(
-                repository,
-                [CommitOperationAdd(file.name, published_content(file)) for file in files],
-                commit_message=f"{revision.name}@{revision.commit[:12]}",
-                revision=arguments.hub_revision,
-            )
-    except Exception as error:  # the transport's own classes change with huggingface_hub's HTTP library
-        failure = _explain_upload(error, arguments, what=f"model '{repository}'")
-        again = ["hf", "upload", repository, str(revision.path), "."]
-        again += ["--private"] * bool(arguments.hub_private_repo)
-        again += ["--revision", arguments.hub_revision] if arguments.hub_revision else []
-        raise MachineError(
-            f"The upload to {repository} failed: {failure.reason}. {failure.remedy} The model is intact in the local "
-            f"hub folder as {revision.name}@{revision.commit[:12]}. To upload it: {shlex.join(again)}"
-        ) from error
-    page = f"{api.endpoint}/{repository}"
-    return f"{page}/tree/{arguments.hub_revision}" if arguments.hub_revision else page

@@ -17,7 +17,7 @@ from transformers.trainer_callback import PrinterCallback
 from hfprobe.data.arguments import DEFAULT_DATASET
 from hfprobe.data.pixels.image_statistics import channel_statistics
 from hfprobe.data.pixels.store import ImageBatches
-from hfprobe.data.splits.images import Splits
+from hfprobe.data.splits.decoded import Splits
 from hfprobe.models import check_processor, find_family
 from hfprobe.models.base import Inputs
 from hfprobe.models.passport import Passport

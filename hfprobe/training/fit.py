@@ -15,7 +15,7 @@ from transformers import Trainer
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PredictionOutput
 
-from hfprobe.data.splits.images import Splits
+from hfprobe.data.splits.decoded import Splits
 from hfprobe.models import find_family
 from hfprobe.models.base import STATISTICS
 from hfprobe.models.passport import Passport

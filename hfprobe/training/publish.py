@@ -8,7 +8,7 @@ import os
 from dataclasses import replace
 
 from hfprobe.data.arguments import IN_MEMORY, same_dataset
-from hfprobe.data.splits.images import Splits
+from hfprobe.data.splits.decoded import Splits
 from hfprobe.hub import local as hub
 from hfprobe.models import find_family
 from hfprobe.models.passport import Passport

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # slow to import
     from accelerate import Accelerator
     from transformers import PreTrainedModel
 
-    from hfprobe.data.splits.images import Splits
+    from hfprobe.data.splits.decoded import Splits
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class RunRecord(RecordFile):
     """What run.json holds.
 
     Attributes:
-        division, left_out, identical_images, membership: of `hfprobe.data.splits.images.Splits.summary`.
+        division, left_out, identical_images, membership: of `hfprobe.data.splits.decoded.Splits.summary`.
         data_fingerprint: of the images of training and validation.
         class_weights: class name -> weight in the loss; None without weights.
         images: part -> number of images.

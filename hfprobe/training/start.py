@@ -72,7 +72,7 @@ def run_training(
     """
     check_output_dir(config)
 
-    from hfprobe.hub.client import check_upload, upload_revision
+    from hfprobe.hub.upload import check_upload, upload_revision
 
     uploads = config.training.push_to_hub and is_main_process()
     repository = check_upload(config.training) if uploads else None

@@ -122,7 +122,7 @@ class ProbeTrainer(HookedTrainer):
             loader.close()
 
     def init_hf_repo(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing. Trainer would make a repository before training; `hfprobe.hub.client` uploads the finished model."""
+        """Nothing. Trainer would make a repository before training; `hfprobe.hub.upload` uploads the finished model."""
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0

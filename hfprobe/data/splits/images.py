@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from hfprobe.data.sources.columns import join_files, label_numbers
 from hfprobe.data.sources.source import Source, load_source
 from hfprobe.data.sources.split_names import standard_name
 from hfprobe.data.splits.classes import choose_classes, keep_classes, set_aside_unlabelled
+from hfprobe.data.splits.decoded import Splits, SplitSummary
 from hfprobe.data.splits.division import Part, divide
 from hfprobe.data.splits.drawing import stratified_subset
 from hfprobe.data.splits.duplicates import describe_identical
@@ -44,67 +44,6 @@ NAMED_AT_MOST = 5
 UNREADABLE_NAMED = 20
 # Of more than FEW images with fewer pixels than SMALL on average, decoding takes hardly longer than reading headers.
 FEW, SMALL = 1_000, 128 * 128
-
-
-@dataclass(frozen=True)
-class SplitSummary:
-    """How the parts of a dataset were made.
-
-    Attributes:
-        division, left_out, membership: see `Images`; `identical_images`: its `identical`.
-        image_counts: part -> images of each class.
-    """
-
-    division: str = ""
-    left_out: dict[str, list[str]] = field(default_factory=dict)
-    identical_images: list[str] = field(default_factory=list)
-    image_counts: dict[str, list[int]] = field(default_factory=dict)
-    membership: dict[str, Membership] | None = None
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Images of the chosen classes, decoded for one model.
-
-    Attributes:
-        class_names: in the order of the label numbers.
-        source: description of where the images come from.
-        train, validation, test: the parts; None for a part that was not requested.
-        all: the images of all splits, from `load_images(whole=True)`.
-        summary: how the parts were made and what was left out, for records and pages.
-    """
-
-    class_names: list[str]
-    source: str
-    train: ImageSplit | None = None
-    validation: ImageSplit | None = None
-    test: ImageSplit | None = None
-    all: ImageSplit | None = None
-    summary: SplitSummary = SplitSummary()
-
-    def part(self, name: str) -> ImageSplit:
-        """The part `train`, `validation`, `test` or `all`.
-
-        Raises:
-            ValueError: it was not requested.
-        """
-        parts = {"train": self.train, "validation": self.validation, "test": self.test, "all": self.all}
-        found = parts[name]
-        if found is None:
-            raise ValueError(f"The {name} images were not decoded.")
-        return found
-
-    def images_per_class(self, name: str) -> np.ndarray:
-        """(C,) numbers of images of the part `name`."""
-        return np.bincount(self.part(name).labels, minlength=len(self.class_names))
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the class names and the fingerprints of the parts; where the images are stored does not matter."""
-        digest = hashlib.sha256("\0".join(self.class_names).encode())
-        for part in (self.train, self.validation, self.test):
-            digest.update(b"none" if part is None else part.fingerprint.encode())
-        return digest.hexdigest()
 
 
 @dataclass(frozen=True)

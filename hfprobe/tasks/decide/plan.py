@@ -16,8 +16,9 @@ from hfprobe.data.pixels.decoding import decode_some
 from hfprobe.data.pixels.image_files import MAX_PIXELS
 from hfprobe.data.pixels.store import ImageBatches, ImageSplit
 from hfprobe.data.sources.columns import label_numbers
+from hfprobe.data.splits.decoded import Splits
 from hfprobe.data.splits.drawing import stratified_subset
-from hfprobe.data.splits.images import Images, Splits
+from hfprobe.data.splits.images import Images
 from hfprobe.models import build_model, find_family
 from hfprobe.settings.run_config import RunConfig, build_run
 from hfprobe.system.errors import InputError

@@ -12,7 +12,8 @@ import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from hfprobe.data.pixels.transforms import input_size
-from hfprobe.data.splits.images import Images, Splits
+from hfprobe.data.splits.decoded import Splits
+from hfprobe.data.splits.images import Images
 from hfprobe.models import class_names_of, family_of
 from hfprobe.models.changes import find_changes
 from hfprobe.models.inference import BATCH_SIZE, calibration_temperature

@@ -14,8 +14,9 @@ from transformers import BaseImageProcessor, PreTrainedModel, set_seed
 
 from hfprobe.data.pixels.store import ImageBatches
 from hfprobe.data.sources.columns import label_numbers
+from hfprobe.data.splits.decoded import Splits
 from hfprobe.data.splits.drawing import DRAWN_SHARE
-from hfprobe.data.splits.images import Images, Splits
+from hfprobe.data.splits.images import Images
 from hfprobe.models import build_model, find_family
 from hfprobe.models.base import Inputs
 from hfprobe.settings.run_config import RunConfig, make_run

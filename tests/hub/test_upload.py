@@ -8,8 +8,8 @@ import pytest
 from helpers.hub_content import LOG_IN, go_offline, logged, snapshot_files
 from helpers.hub_server import make_user
 from helpers.models import cat_model
-from hfprobe.hub import client as hub_client
 from hfprobe.hub import local as hub
+from hfprobe.hub import upload
 from hfprobe.settings.run_config import make_run
 from hfprobe.system.errors import InputError, MachineError
 
@@ -71,7 +71,7 @@ def test_upload_without_permission_is_refused_before_training(server, monkeypatc
         server.users["hf_mine"] = make_user(**user)
         monkeypatch.setenv("HF_TOKEN", "hf_mine")
     with pytest.raises(InputError) as error:
-        hub_client.check_upload(push_arguments(**values))
+        upload.check_upload(push_arguments(**values))
     assert str(error.value) == expected
     assert not [path for method, path in server.requests if method != "GET"]
 
@@ -79,7 +79,7 @@ def test_upload_without_permission_is_refused_before_training(server, monkeypatc
 def test_upload_with_expired_token_offline_or_to_a_read_only_repository_is_refused(server, monkeypatch):
     def refused(**values):
         with pytest.raises(InputError) as error:
-            hub_client.check_upload(push_arguments(**values))
+            upload.check_upload(push_arguments(**values))
         return str(error.value)
 
     said = f"{REFUSED}the hub refuses the token (HTTP 401: Invalid credentials in Authorization header)."
@@ -115,8 +115,8 @@ def test_a_revision_is_uploaded_in_one_commit_file_by_file(server, monkeypatch, 
     arguments = push_arguments(
         hub_token="hf_mine", hub_model_id="acme/cats", hub_private_repo=True, hub_revision="next", output_dir="runs/x"
     )
-    repository = hub_client.check_upload(arguments)
-    page = hub_client.upload_revision(revision, repository=repository, arguments=arguments)
+    repository = upload.check_upload(arguments)
+    page = upload.upload_revision(revision, repository=repository, arguments=arguments)
     assert page == f"{server.url}/acme/cats/tree/next"
     there = server.repositories["models"]["acme/cats"]
     local = {file.name: file.read_bytes() for file in revision.path.iterdir()}
@@ -130,7 +130,7 @@ def test_a_revision_is_uploaded_in_one_commit_file_by_file(server, monkeypatch, 
 
 def test_fine_grained_token_of_one_repository_can_write_to_it(server):
     server.users["hf_fine"] = make_user(**FINE)
-    assert hub_client.check_upload(push_arguments(hub_token="hf_fine", hub_model_id="other")) == "someone/other"
+    assert upload.check_upload(push_arguments(hub_token="hf_fine", hub_model_id="other")) == "someone/other"
 
 
 @pytest.mark.parametrize("where", ["/api/repos/create", "/commit/main"])
@@ -138,7 +138,7 @@ def test_error_of_a_failed_upload_names_the_revision_and_the_command_to_retry(se
     arguments = push_arguments(hub_token="hf_good", hub_private_repo=True)
     server.fail(where, method="POST", status=403, message="Quota exceeded")
     with pytest.raises(MachineError) as error:
-        hub_client.upload_revision(revision, repository="someone/cats", arguments=arguments)
+        upload.upload_revision(revision, repository="someone/cats", arguments=arguments)
     assert str(error.value) == (
         "The upload to someone/cats failed: the hub refuses the request (HTTP 403: Quota exceeded). Use a token with "
         "the permission for it: https://huggingface.co/settings/tokens. The model is intact in the local hub folder as "
