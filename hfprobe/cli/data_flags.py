@@ -8,17 +8,21 @@ from typing import Any, get_type_hints
 
 from hfprobe.cli.parser import Parser, number_in
 from hfprobe.data.arguments import IDENTITY, DataArguments
+from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.setting import rows_of
 
 NAMES = ("dataset", "classes", *IDENTITY)
 
 
-def add_data_flags(parser: Parser, *, default: str) -> None:
+def add_data_flags(parser: Parser, *, default: str, positional: bool = False) -> None:
     """Add one flag for each of NAMES, with the help of its field.
 
     Args:
         default: what is used without the flag `--dataset`.
+        positional: whether the dataset may be the first argument instead.
     """
+    if positional:
+        parser.add_argument("photos", nargs="?", help="the same as --dataset")
     hints = get_type_hints(DataArguments)
     for field in fields(DataArguments):
         if field.name in NAMES:
@@ -36,5 +40,17 @@ def add_data_flags(parser: Parser, *, default: str) -> None:
 
 
 def read_data_flags(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The fields of DataArguments that the command line sets."""
+    """The fields of DataArguments that the command line sets.
+
+    Raises:
+        InputError: the dataset is passed as an argument and as a flag.
+    """
+    photos = getattr(arguments, "photos", None)
+    if photos is not None:
+        if arguments.dataset is not None:
+            raise InputError(
+                f"'{shorten(photos)}' and --dataset '{shorten(arguments.dataset)}' both name the images. Leave one of "
+                "them out."
+            )
+        arguments.dataset = photos
     return {name: value for name in NAMES if (value := getattr(arguments, name))}

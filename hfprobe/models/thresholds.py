@@ -64,7 +64,7 @@ def find_threshold(model: PreTrainedModel, accuracy: float, *, temperature: bool
     thresholds = Thresholds.of(model)
     if thresholds is None:
         raise InputError(
-            "This model has no thresholds for 'auto': it was not trained by hfprobe, or by an earlier version. Train "
+            "This model has no thresholds for 'auto': it was not trained by hfprobe. Train "
             "it again, or pass --threshold with a number."
         )
     found = thresholds.chosen(temperature=temperature)

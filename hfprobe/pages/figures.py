@@ -208,6 +208,6 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def data_uri(png: bytes) -> str:
-    """A PNG file as the address of an image in a page."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def data_uri(content: bytes, kind: str = "png") -> str:
+    """An image file of some kind as the address of an image in a page."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -78,6 +78,12 @@ def summarize_values(values: list[float]) -> Summary:
     return Summary(mean=statistics.fmean(values), std=std, n=len(values), values=values)
 
 
+def exact_interval(successes: int, n: int) -> tuple[float, float]:
+    """The exact binomial 95 % interval of a share of n >= 1 (Clopper and Pearson, Biometrika 1934)."""
+    found = stats.binomtest(successes, n).proportion_ci(COVERAGE, method="exact")
+    return float(found.low), float(found.high)
+
+
 def metric_intervals(*, labels: np.ndarray, predictions: np.ndarray, seed: int = 0) -> Intervals:
     """95 % confidence intervals of the metrics of `score_predictions` for new images from the same distribution.
 
@@ -93,11 +99,10 @@ def metric_intervals(*, labels: np.ndarray, predictions: np.ndarray, seed: int =
         Name -> [low, high], which contains the metric itself; both in [0, 1].
     """
     right = int((labels == predictions).sum())
-    exact = stats.binomtest(right, len(labels)).proportion_ci(COVERAGE, method="exact")
     values = score_predictions(labels, predictions)
     draws = draw_scores(labels, predictions, seed=seed)
     return {
-        "accuracy": (float(exact.low), float(exact.high)),
+        "accuracy": exact_interval(right, len(labels)),
         **{name: interval(drawn[0], around=values[name]) for name, drawn in draws.items()},
     }
 

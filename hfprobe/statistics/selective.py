@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from hfprobe.statistics.intervals import COVERAGE
+from hfprobe.statistics.intervals import exact_interval
 
 # Probability with which a chosen threshold must reach the wished accuracy, for each wished accuracy separately.
 CONFIDENCE = 0.95
@@ -99,12 +99,6 @@ class ConfirmedThreshold:
     chosen: ChosenThreshold
     answered: Answered | None
     coverage_interval: tuple[float, float] | None
-
-
-def exact_interval(successes: int, n: int) -> tuple[float, float]:
-    """The exact binomial 95 % interval of a share of n >= 1 (Clopper and Pearson, Biometrika 1934)."""
-    found = stats.binomtest(successes, n).proportion_ci(COVERAGE, method="exact")
-    return float(found.low), float(found.high)
 
 
 def answered_at(threshold: float, *, confidences: np.ndarray, correct: np.ndarray) -> Answered:

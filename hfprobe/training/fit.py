@@ -63,7 +63,7 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
         f"To continue from what is saved in {arguments.output_dir}, {checkpoints.resume_command(arguments)}."
     )
     if checkpoint is not None:
-        # Computed again they are the same, but a checkpoint of an earlier version may have been trained with others.
+        # Computed again by other versions of the libraries, their last bits may differ.
         saved = json.loads((checkpoint / PROCESSOR_FILE).read_text())
         for name in STATISTICS:
             setattr(trainer.processing_class, name, saved[name])

@@ -48,7 +48,7 @@ def test_a_model_without_thresholds_is_refused_with_the_remedy():
     model, _ = cat_model()
     assert Thresholds.of(model) is None
     message = (
-        "This model has no thresholds for 'auto': it was not trained by hfprobe, or by an earlier version. Train it "
+        "This model has no thresholds for 'auto': it was not trained by hfprobe. Train it "
         "again, or pass --threshold with a number."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):

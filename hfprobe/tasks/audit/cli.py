@@ -14,7 +14,6 @@ from pathlib import Path
 
 from hfprobe.cli.data_flags import add_data_flags, read_data_flags
 from hfprobe.cli.parser import Parser, number_in
-from hfprobe.system.errors import InputError
 from hfprobe.system.files import check_writable
 from hfprobe.system.machine import quiet_libraries, use_every_core
 from hfprobe.system.markdown import printable
@@ -25,8 +24,7 @@ from hfprobe.system.ranges import SEED
 
 def make_parser() -> Parser:
     parser = Parser(prog=command("audit"), description=__doc__)
-    parser.add_argument("images", nargs="?", help="the same as --dataset")
-    add_data_flags(parser, default="CIFAR-10")
+    add_data_flags(parser, default="CIFAR-10", positional=True)
     parser.add_argument(
         "--seed",
         type=number_in(SEED),
@@ -48,12 +46,7 @@ def make_parser() -> Parser:
 
 def main() -> None:
     arguments = make_parser().parse_args()
-    if arguments.images is not None:
-        if arguments.dataset is not None:
-            raise InputError(
-                f"The images are passed twice: '{arguments.images}' and --dataset '{arguments.dataset}'. Leave one out."
-            )
-        arguments.dataset = arguments.images
+    data = read_data_flags(arguments)
     check_writable(arguments.report_dir, flag="--report_dir")
 
     from hfprobe.data.arguments import DataArguments
@@ -64,9 +57,9 @@ def main() -> None:
 
     quiet_libraries()
     use_every_core()
-    data = DataArguments(**read_data_flags(arguments))
-    check_places(arguments.report_dir, flag="--report_dir", dataset=data.dataset)
-    images = load_images(data, seed=arguments.seed)
+    described = DataArguments(**data)
+    check_places(arguments.report_dir, flag="--report_dir", dataset=described.dataset)
+    images = load_images(described, seed=arguments.seed)
     found = audit(
         images,
         backbone=arguments.backbone,

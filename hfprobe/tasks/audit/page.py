@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 from dataclasses import dataclass
 from io import BytesIO
@@ -11,6 +10,7 @@ from pathlib import Path
 import PIL.Image
 
 from hfprobe.pages.environment import FORMULA_STARTS, make_environment
+from hfprobe.pages.figures import data_uri
 from hfprobe.system.files import replace_together
 from hfprobe.tasks.audit.result import (
     MOST_GROUPS,
@@ -133,4 +133,4 @@ def _show(audit: Audit, item: ImageKey | SuspectLabel | Outlier) -> ShownImage:
     with PIL.Image.open(BytesIO(content)) as image:
         width, height = image.size
         kind = (image.format or "png").lower()
-    return ShownImage(name, f"data:image/{kind};base64,{base64.b64encode(content).decode()}", width, height)
+    return ShownImage(name, data_uri(content, kind), width, height)

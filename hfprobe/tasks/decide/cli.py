@@ -36,8 +36,7 @@ MARGINS = Range(0, 100, reason="points of accuracy")
 
 def make_parser() -> Parser:
     parser = Parser(prog=command("decide"), description=__doc__)
-    parser.add_argument("photos", nargs="?", help="the same as --dataset")
-    add_data_flags(parser, default="CIFAR-10")
+    add_data_flags(parser, default="CIFAR-10", positional=True)
     for name, part in (("train", "training"), ("eval", "validation and of test")):
         parser.add_argument(
             f"--max_{name}_samples",
@@ -136,12 +135,6 @@ def check_flags(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str
     Raises:
         InputError: flags that contradict each other; an unknown model.
     """
-    if arguments.photos is not None:
-        if arguments.dataset is not None:
-            raise InputError(
-                f"'{arguments.photos}' and --dataset '{arguments.dataset}' both name the images. Leave one of them out."
-            )
-        arguments.dataset = arguments.photos
     if arguments.seed + arguments.seeds - 1 not in SEED:
         raise InputError(
             f"The last seed is {arguments.seed + arguments.seeds - 1}; allowed: {SEED}. Pass a smaller --seed."

@@ -22,7 +22,7 @@ from hfprobe.models import build_model, find_family
 from hfprobe.models.loading import load_model
 from hfprobe.settings.names import name_model
 from hfprobe.settings.run_config import RunConfig, build_run, image_settings
-from hfprobe.statistics.intervals import metric_intervals
+from hfprobe.statistics.intervals import exact_interval
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import read_json, replace_together
 from hfprobe.system.records import to_json
@@ -371,11 +371,9 @@ def _audit(
     )
     leaked, clean = leaked_rows(found), {}
     for name, result in results.items():
-        kept = ~np.isin(result.index, list(leaked))
-        labels, predictions = result.labels[kept], result.predictions[kept]
-        if leaked and kept.any():
-            interval = metric_intervals(labels=labels, predictions=predictions)["accuracy"]
-            clean[name] = CleanScore(float((labels == predictions).mean()), interval)
+        right = (result.labels == result.predictions)[~np.isin(result.index, list(leaked))]
+        if leaked and len(right):
+            clean[name] = CleanScore(float(right.mean()), exact_interval(int(right.sum()), len(right)))
     return DataLook(found.sentences, len(leaked), clean)
 
 

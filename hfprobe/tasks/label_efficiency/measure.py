@@ -105,7 +105,7 @@ def measure_label_efficiency(
 
 
 def _mixed_precision(settled: RunConfig) -> dict[str, str]:
-    """The precision of a run as a setting; float32 is none, as in files of earlier versions."""
+    """The precision of a run as a setting; float32 is none."""
     precision = settled.training.precision
     return {} if precision in (None, "fp32") else {"precision": precision}
 

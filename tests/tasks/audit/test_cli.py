@@ -22,7 +22,7 @@ def test_a_folder_is_audited(succeeds, tmp_path):
 def test_invalid_flags_are_one_line_each(fails, tmp_path):
     photos = write_images(tmp_path / "photos")
     assert fails("audit.py", photos, "--dataset", photos) == (
-        f"The images are passed twice: '{photos}' and --dataset '{photos}'. Leave one out."
+        f"'{photos}' and --dataset '{photos}' both name the images. Leave one of them out."
     )
     message = fails("audit.py", photos, "--report_dir", "photos/report", *BACKBONE)
     assert message.startswith(f"--report_dir 'photos/report' lies inside the dataset '{photos}'.")

@@ -118,7 +118,7 @@ def test_auto_is_refused_where_the_model_has_no_such_threshold(run, photos, tmp_
     )
     said = run("photos", "--model", save_model(tmp_path / "model"), "--threshold", "auto", code=2)[1]
     assert said == (
-        "error: This model has no thresholds for 'auto': it was not trained by hfprobe, or by an earlier version. "
+        "error: This model has no thresholds for 'auto': it was not trained by hfprobe. "
         "Train it again, or pass --threshold with a number."
     )
 
