@@ -18,10 +18,9 @@ import numpy as np
 
 from hfprobe.data.splits.images import Images
 from hfprobe.hub.local import resolve_model
-from hfprobe.models import build_model, find_family
+from hfprobe.models import build_model
 from hfprobe.models.loading import load_model
-from hfprobe.settings.names import name_model
-from hfprobe.settings.run_config import RunConfig, build_run, image_settings
+from hfprobe.settings.run_config import RunConfig, image_settings
 from hfprobe.statistics.intervals import exact_interval
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import read_json, replace_together
@@ -36,7 +35,6 @@ from hfprobe.tasks.compare.result import Comparison
 from hfprobe.tasks.decide.commands import list_commands
 from hfprobe.tasks.decide.plan import (
     Rates,
-    Run,
     StopAtDeadline,
     estimate,
     limit_training,
@@ -47,7 +45,6 @@ from hfprobe.tasks.decide.result import (
     AUDIT_FOLDER,
     COMPARISON_FOLDER,
     PROFILE_FOLDER,
-    RUNS_FOLDER,
     Candidate,
     CleanScore,
     DataLook,
@@ -55,6 +52,7 @@ from hfprobe.tasks.decide.result import (
     Epoch,
     Plan,
 )
+from hfprobe.tasks.decide.runs import Run, choose_runs
 from hfprobe.tasks.decide.stages import Stages, one_line_per_stage
 from hfprobe.tasks.decide.verdict import judge, judge_alone, say
 from hfprobe.tasks.decide.wishes import Wishes
@@ -146,46 +144,6 @@ def _collect_scores(
         ]
         for name in comparison.models
     }
-
-
-def choose_runs(images: Images, wishes: Wishes) -> tuple[list[Run], str | None]:
-    """The training runs of a decision, those that are solved in closed form first.
-
-    Returns:
-        The runs, and why a model is missing: no weights of a backbone can be had.
-
-    Raises:
-        InputError: a model or a setting that cannot be used; no model is left.
-    """
-    runs: list[Run] = []
-    missing = None
-    for name in wishes.models:
-        family = find_family(name)
-        known = family.Options.__dataclass_fields__
-        own = {key: value for key, value in wishes.settings.items() if key in known}
-        folder = wishes.folder / RUNS_FOLDER
-        for seed in range(wishes.seed, wishes.seed + wishes.seeds):
-            values: dict[str, Any] = {"seed": seed, "split_seed": images.seed, "hub_dir": wishes.hub_dir}
-            stage = f"{family.name}-seed{seed}"
-            values |= {"output_dir": str(folder / stage)} | image_settings(images) | own
-            values["model"] = family.name
-            try:
-                config = build_run(**values)
-            except InputError as error:
-                if own.get("backbone") != "auto" or len(wishes.models) == 1:
-                    raise
-                missing = str(error)
-                break
-            called = name_model(family.hub_name, dataset=config.data.dataset)
-            solved = family.is_solved(config.model)
-            if "epochs" in wishes.settings and not solved:
-                values["epochs"] = wishes.settings["epochs"]
-            runs.append(Run(stage, called if seed == wishes.seed else f"{called} (seed {seed})", values, solved))
-            if solved:  # each seed gives the same weights
-                break
-    if missing:
-        logger.warning("%s", missing)
-    return sorted(runs, key=lambda run: not run.solved), missing
 
 
 def make_key(*parts: Any) -> str:

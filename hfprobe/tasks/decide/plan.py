@@ -20,10 +20,10 @@ from hfprobe.data.splits.decoded import Splits
 from hfprobe.data.splits.drawing import stratified_subset
 from hfprobe.data.splits.images import Images
 from hfprobe.models import build_model, find_family
-from hfprobe.settings.run_config import RunConfig, build_run
 from hfprobe.system.errors import InputError
 from hfprobe.system.precision import preferred_precision
 from hfprobe.tasks.decide.result import Plan
+from hfprobe.tasks.decide.runs import Run
 from hfprobe.tasks.decide.stages import describe_seconds
 from hfprobe.training.assembly import adapt, assemble_trainer, make_inputs
 from hfprobe.training.callbacks import EpochLines, StopOnSignal
@@ -40,30 +40,6 @@ REPORT, MEMORY, COMPARISON = 2.5, 9.0, 3.0
 SHARE = 0.9
 # With fewer epochs, or fewer training images per class, a comparison says little: then the budget is too small.
 FEWEST_EPOCHS, FEWEST_IMAGES = 5, 10
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training run of a decision.
-
-    Attributes:
-        stage: name of its stage, and of its folder.
-        name: in the comparison.
-        values: for `build_run`.
-        solved: whether its weights are solved in closed form.
-    """
-
-    stage: str
-    name: str
-    values: dict[str, Any]
-    solved: bool
-
-    def config(self, images: Images, **values: Any) -> RunConfig:
-        """The settings of the run.
-
-        They are made anew for each use, because transformers keeps the precision of the settings that were made last.
-        """
-        return build_run(**self.values | values).for_images(images)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import pytest
 
 from helpers.images import make_dataset
 from hfprobe.system.errors import InputError
-from hfprobe.tasks.decide.plan import Rates, Run, StopAtDeadline, estimate, limit_training, make_plan
+from hfprobe.tasks.decide.plan import Rates, StopAtDeadline, estimate, limit_training, make_plan
+from hfprobe.tasks.decide.runs import Run
 
 PROBE, CNN = (
     Run("probe-seed42", "linear-probe", {"model": "probe"}, True),
