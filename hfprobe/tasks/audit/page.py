@@ -16,11 +16,11 @@ from hfprobe.tasks.audit.result import (
     MOST_GROUPS,
     MOST_LABELS,
     MOST_OUTLIERS,
-    MOST_PER_GROUP,
     Audit,
     ImageKey,
     Outlier,
     SuspectLabel,
+    choose_shown,
     outliers_by_measure,
     part_of_each,
 )
@@ -92,7 +92,7 @@ def render_page(audit: Audit) -> str:
             "parts": list(dict.fromkeys(owners.get((image.split, image.row), image.split) for image in group.images)),
             "images": [
                 (_show(audit, image), owners.get((image.split, image.row), image.split))
-                for image in group.images[:MOST_PER_GROUP]
+                for image in choose_shown(group.images, owners)
             ],
         }
         for group in audit.duplicates[:MOST_GROUPS]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any, Literal
 
 from markupsafe import Markup
@@ -184,6 +185,8 @@ class Audit(RecordFile):
                 f"{images:,} images are in {_count(len(self.duplicates), 'group')} of duplicates, {exact:,} of them "
                 "exact."
             )
+            if exact < len(self.duplicates):
+                found[-1] += " Look at the others: different objects that look alike can be among them."
         else:
             found.append("No duplicates were found.")
         for name, part in parts.items():
@@ -198,7 +201,7 @@ class Audit(RecordFile):
                 where.append(f"{part.duplicated_in[name]:,} repeat each other")
             effective = ""
             if part.effective_n < part.images:
-                effective = f", so the effective n of {name} is {part.effective_n:,}"
+                effective = f", so the effective n of {name} may be as small as {part.effective_n:,}"
             found.append(f"Of the {part.images:,} {name} images, {_and(where)}{effective}.")
         if self.labels:
             share = len(self.labels) / max(1, total)
@@ -252,11 +255,21 @@ def part_of_each(audit: Audit) -> dict[tuple[str, int], str]:
 def shown_images(audit: Audit) -> set[tuple[str, int]]:
     """(split, row) of the images that the page shows."""
     found: list[ImageKey | SuspectLabel | Outlier] = list(audit.labels[:MOST_LABELS])
+    owners = part_of_each(audit)
     for group in audit.duplicates[:MOST_GROUPS]:
-        found += group.images[:MOST_PER_GROUP]
+        found += choose_shown(group.images, owners)
     for outliers in outliers_by_measure(audit).values():
         found += outliers[:MOST_OUTLIERS]
     return {(item.split, item.row) for item in found} | {key for keys in audit.samples.values() for key in keys}
+
+
+def choose_shown(images: list[ImageKey], owners: dict[tuple[str, int], str]) -> list[ImageKey]:
+    """At most MOST_PER_GROUP images of a group, some of each part that it reaches."""
+    parts: dict[str, list[ImageKey]] = {}
+    for image in images:
+        parts.setdefault(owners.get((image.split, image.row), image.split), []).append(image)
+    in_turn = [image for row in zip_longest(*parts.values()) for image in row if image is not None]
+    return sorted(in_turn[:MOST_PER_GROUP], key=images.index)
 
 
 def outliers_by_measure(audit: Audit) -> dict[str, list[Outlier]]:

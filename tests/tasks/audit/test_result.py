@@ -5,7 +5,7 @@ import pytest
 
 from helpers.audited import make_audit
 from hfprobe.system.errors import InputError
-from hfprobe.tasks.audit.result import Audit, leaked_rows
+from hfprobe.tasks.audit.result import MOST_PER_GROUP, Audit, ImageKey, choose_shown, leaked_rows
 
 
 def test_an_audit_is_read_back_as_it_was_written(tmp_path):
@@ -53,7 +53,16 @@ def test_the_sentences_state_the_effective_n():
     assert make_audit().sentences == [
         "40 images (24 train, 6 validation, 10 test) of 2 classes were looked at.",
         "1 image cannot be read.",
-        "5 images are in 2 groups of duplicates, 1 of them exact.",
-        "Of the 10 test images, 1 has a duplicate in train and 2 repeat each other, so the effective n of test is 9.",
+        "5 images are in 2 groups of duplicates, 1 of them exact. Look at the others: different objects that look alike "
+        "can be among them.",
+        "Of the 10 test images, 1 has a duplicate in train and 2 repeat each other, so the effective n of "
+        "test may be as small as 9.",
         "The probe disagrees with the labels of 2 images (5.0 %). These are questions: many of the labels are correct.",
     ]
+
+
+def test_of_a_large_group_images_of_every_part_are_shown():
+    images = [ImageKey("train", row, None) for row in range(20)] + [ImageKey("test", row, None) for row in (3, 4)]
+    shown = choose_shown(images, {("test", 3): "test", ("test", 4): "test"})
+    assert len(shown) == MOST_PER_GROUP
+    assert shown == [*images[:6], *images[-2:]]
