@@ -53,8 +53,8 @@ def test_the_sentences_state_the_effective_n():
     assert make_audit().sentences == [
         "40 images (24 train, 6 validation, 10 test) of 2 classes were looked at.",
         "1 image cannot be read.",
-        "5 images are in 2 groups of duplicates, 1 of them exact. Look at the others: different objects that look alike "
-        "can be among them.",
+        "5 images are in 2 groups of duplicates, 1 of them exact. Look at the others: different objects that look "
+        "alike can be among them.",
         "Of the 10 test images, 1 has a duplicate in train and 2 repeat each other, so the effective n of "
         "test may be as small as 9.",
         "The probe disagrees with the labels of 2 images (5.0 %). These are questions: many of the labels are correct.",
