@@ -33,6 +33,7 @@ CPU_BATCH_SIZE = 32
 GPU_BATCH_SIZE = 512
 # The progress of an extraction is saved this often: saving it after every batch took a twentieth of the time.
 SECONDS_BETWEEN_NOTES = 5
+DIGESTS = ".digests.npy"  # ends the name of the file with the digests of the images
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def extract_features(
 
     View 0 is the image itself, view 1 its mirror image, and each further view a random crop that depends on
     (seed, view, index). An interrupted extraction continues where it stopped; a cached file that was truncated or
-    changed is computed again.
+    changed is computed again. Features of views 0 and 1 are also taken from the files of other splits with the same
+    images: an image that was added, moved to another split or given another label costs no second pass for the others.
 
     Args:
         views: numbers of the views.
@@ -131,26 +133,28 @@ class View:
 
 
 def cache_key(view: View) -> str:
-    """32 hex digits that depend on everything that determines the features of one view."""
+    """A path in the cache that depends on everything that determines the features of one view.
+
+    Its folder depends on everything but the images.
+    """
     libraries = versions()
     parts = {
         "backbone": view.model.config.backbone,
         "weights": view.model.frozen_sha256(),
         "preprocessing": view.processor.to_dict(),
-        "images": view.split.fingerprint,
         "view": [view.number, view.seed if view.number > 1 else None],  # only crops are random
         "dtype": str(next(view.model.parameters()).dtype),
         "timm": libraries["timm"],
         "torch": libraries["torch"],
         "precision": view.precision,
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    folder = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    return f"{folder}/{view.split.fingerprint[:32]}"
 
 
 def _load_or_extract(view: View, *, name: str) -> tuple[np.ndarray, float]:
-    folder = cache.cache_folder() / "features"
-    kept = folder / f"{cache_key(view)}.npy"
-    checksums = kept.with_suffix(".json")
+    kept = cache.cache_folder() / "features" / f"{cache_key(view)}.npy"
+    folder, checksums = kept.parent, kept.with_suffix(".json")
     if kept.is_file() and checksums.is_file():
         record = read_json(checksums)
         if record.get("sha256") == sha256(kept) and "seconds" in record:
@@ -163,6 +167,7 @@ def _load_or_extract(view: View, *, name: str) -> tuple[np.ndarray, float]:
         part = kept.with_suffix(".part")
         seconds = _extract_to(part, view, name=name)
         os.replace(part, kept)
+        np.save(kept.with_suffix(DIGESTS), view.split.digests)
         checksums.write_text(json.dumps({"sha256": sha256(kept), "seconds": seconds}))
     except OSError as error:
         raise cache.cannot_keep("features", folder, error) from error
@@ -197,6 +202,10 @@ def _extract_to(part: Path, view: View, *, name: str) -> float:
     device = next(model.parameters()).device
     batch_size = CPU_BATCH_SIZE if device.type == "cpu" else GPU_BATCH_SIZE
     model.eval()
+    missing = np.arange(done, len(split))
+    if view.number <= 1:  # random crops depend on the row number too
+        missing, copied = _copy_known(part, features, split.digests, missing)
+        earlier += copied
     start = time.perf_counter() - earlier
 
     def note(rows: int) -> None:
@@ -207,15 +216,18 @@ def _extract_to(part: Path, view: View, *, name: str) -> float:
     stage = f"Features of the {name}, view {view.number}"
     try:
         with (
-            show_progress(total=len(split), initial=done, desc=stage, unit="image") as progress,
+            show_progress(total=len(split), initial=len(split) - len(missing), desc=stage, unit="image") as progress,
             torch.inference_mode(),
             torch.autocast(device.type, dtype=torch.bfloat16, enabled=view.precision == "bf16"),
         ):
-            for first in range(done, len(split), batch_size):
-                positions = np.arange(first, min(first + batch_size, len(split)))
-                pixels = batches.__getitems__(positions)["pixel_values"]
-                features[positions] = model.extract_features(pixels.to(device)).float().cpu().numpy()
-                done = first + len(positions)
+            for first in range(0, len(missing), batch_size):
+                positions = missing[first : first + batch_size]
+                # Full batches, because the last bits of a feature depend on the size of its batch.
+                full = np.resize(positions, batch_size)
+                pixels = batches.__getitems__(full)["pixel_values"]
+                found = model.extract_features(pixels.to(device)).float().cpu().numpy()
+                features[positions] = found[: len(positions)]
+                done = int(positions[-1]) + 1
                 progress.update(len(positions))
                 if time.perf_counter() - noted > SECONDS_BETWEEN_NOTES:
                     note(done)
@@ -224,3 +236,34 @@ def _extract_to(part: Path, view: View, *, name: str) -> float:
         note(done)
     counter.unlink(missing_ok=True)
     return time.perf_counter() - start
+
+
+def _copy_known(
+    part: Path, features: np.ndarray, digests: np.ndarray, wanted: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Copy the features of images that other files beside `part` hold.
+
+    Args:
+        digests: (N, DIGEST_BYTES) of the images of `part`.
+        wanted: (M,) positions that have no features yet.
+
+    Returns:
+        The positions that are still without features, and the seconds that the backbone took for the others.
+    """
+    seconds = 0.0
+    for other in sorted(part.parent.glob(f"*{DIGESTS}")):
+        if not len(wanted):
+            break
+        kept = other.parent / (other.name.removesuffix(DIGESTS) + ".npy")
+        record = read_json(kept.with_suffix(".json"))
+        try:
+            known = {digest.tobytes(): row for row, digest in enumerate(np.load(other))}
+        except ValueError:  # truncated
+            continue
+        rows = np.array([known.get(digest.tobytes(), -1) for digest in digests[wanted]])
+        if (rows < 0).all() or not kept.is_file() or record.get("sha256") != sha256(kept):
+            continue
+        features[wanted[rows >= 0]] = np.load(kept, mmap_mode="r")[rows[rows >= 0]]
+        seconds += float(record["seconds"]) / len(known) * int((rows >= 0).sum())
+        wanted = wanted[rows < 0]
+    return wanted, seconds

@@ -1,4 +1,6 @@
 import os
+import shutil
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -146,8 +148,7 @@ def test_seed_changes_random_views_only(probe, split):
 def test_interrupted_extraction_continues_where_it_stopped(probe, split):
     model, processor = probe
     expected = extract_features(model=model, processor=processor, split=split).features.copy()
-    for path in (cache.cache_folder() / "features").iterdir():
-        path.unlink()
+    shutil.rmtree(cache.cache_folder() / "features")
     model.calls = 0
     whole = model.extract_features
 
@@ -177,7 +178,7 @@ def test_full_disk_is_reported_before_any_image_is_computed_and_the_next_call_co
         with pytest.raises(MachineError, match=r"No space left on device\. Free some space, or set HF_HOME"):
             extract_features(model=model, processor=processor, split=split)
     assert model.calls == 0
-    assert list((cache.cache_folder() / "features").iterdir()) == []
+    assert not [path for path in (cache.cache_folder() / "features").rglob("*") if path.is_file()]
     extract_features(model=model, processor=processor, split=split)
     assert model.calls == batches()
 
@@ -186,7 +187,7 @@ def test_full_disk_is_reported_before_any_image_is_computed_and_the_next_call_co
 def test_damaged_cache_is_computed_again(probe, split, damage):
     model, processor = probe
     expected = extract_features(model=model, processor=processor, split=split).features.copy()
-    (kept,) = (cache.cache_folder() / "features").glob("*.npy")
+    (kept,) = (path for path in (cache.cache_folder() / "features").rglob("*.npy") if ".digests" not in path.name)
     content = bytearray(kept.read_bytes())
     if damage == "cut":
         kept.write_bytes(content[: len(content) // 2])
@@ -205,3 +206,46 @@ def test_extraction_time_is_kept_in_the_cache(probe, split):
     extract = partial(extract_features, model=model, processor=processor, split=split, views=range(2))
     made, kept = extract().seconds, extract().seconds
     assert made == kept > 0
+
+
+def test_images_of_other_splits_are_not_computed_again_and_have_the_same_features_to_the_bit(probe, split):
+    model, processor = probe
+    whole = extract_features(model=model, processor=processor, split=split)
+    model.calls = 0
+    moved = split.take(np.arange(len(split))[::-2])
+    relabelled = replace(moved, labels=1 - moved.labels)
+    found = extract_features(model=model, processor=processor, split=relabelled)
+    assert model.calls == 0
+    np.testing.assert_array_equal(found.features, whole.features[:, ::-2])
+    assert found.seconds == pytest.approx(whole.seconds * len(moved) / len(split), rel=0.5, abs=0.2)
+
+
+def test_a_new_image_is_the_only_one_that_is_computed(probe, split):
+    model, processor = probe
+    most = split.take(np.arange(len(split) - 1))
+    before = extract_features(model=model, processor=processor, split=most).features.copy()
+    model.calls = 0
+    after = extract_features(model=model, processor=processor, split=split).features
+    assert model.calls == 1
+    np.testing.assert_array_equal(after[:, :-1], before)
+    shutil.rmtree(cache.cache_folder() / "features")
+    np.testing.assert_array_equal(extract_features(model=model, processor=processor, split=split).features, after)
+
+
+def test_random_crops_are_not_taken_from_other_splits(probe, split):
+    model, processor = probe
+    extract_features(model=model, processor=processor, split=split, views=[2])
+    model.calls = 0
+    extract_features(model=model, processor=processor, split=split.take(np.arange(len(split))[::-1]), views=[2])
+    assert model.calls == batches()
+
+
+@pytest.mark.parametrize("name", ["npy", "digests.npy"])
+def test_a_damaged_file_of_another_split_is_not_used(probe, split, name):
+    model, processor = probe
+    extract_features(model=model, processor=processor, split=split)
+    (kept,) = (path for path in (cache.cache_folder() / "features").rglob("*.npy") if path.name.partition(".")[2] == name)
+    kept.write_bytes(kept.read_bytes()[:-1])
+    model.calls = 0
+    extract_features(model=model, processor=processor, split=split.take(np.arange(10)))
+    assert model.calls == 1
