@@ -1,4 +1,4 @@
-"""Decode images once, with all cores, and cache them as uint8 in a memory-mapped file."""
+"""Decode images once, with all cores, and cache them as uint8 in a memory-mapped file for each model."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ def is_decoded(
 ) -> bool:
     """Whether the cache holds what `decode_images` would return for these arguments."""
     places = _places(rows, split=split, processor=processor, source_key=source_key, max_pixels=max_pixels)
-    return any(_serves(place, processor) for place in places)
+    return _find_kept(places, processor) is not None
 
 
 def decode_images(
@@ -70,34 +70,14 @@ def decode_images(
     Raises:
         InputError, MachineError: the cache cannot be written.
     """
-    labels = label_numbers(rows)
-    index = row_numbers(rows)
-    original, fitted = _places(rows, split=split, processor=processor, source_key=source_key, max_pixels=max_pixels)
-    folder = original.parent
-    kept = next((place for place in (original, fitted) if _serves(place, processor)), None)
+    how: dict[str, Any] = {"split": split, "source_key": source_key, "max_pixels": max_pixels}
+    places = _places(rows, processor=processor, **how)
+    kept = _find_kept(places, processor)
     was_kept = kept is not None
     if kept is None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with staging_folder(folder, prefix="part-") as staging:
-                work = staging / "images"
-                work.mkdir()
-                writer = _Writer(work, count=len(rows), processor=processor)
-                with show_progress(total=len(rows), desc=f"Decoding {part} images", unit="image") as progress:
-                    for found in _decode_all(rows, processor=processor, max_pixels=max_pixels):
-                        writer.add(found)
-                        progress.update()
-                writer.finish()
-                kept = fitted if writer.fitted else original
-                if kept.exists() and not (kept / RECORD_FILE).is_file():
-                    shutil.rmtree(kept)  # incomplete: a part of it was removed
-                try:
-                    os.rename(work, kept)
-                except OSError:  # another process has decoded the same images in the meantime
-                    if not (kept / RECORD_FILE).is_file():
-                        raise
-        except OSError as error:
-            raise cache.cannot_keep("decoded images", folder, error) from error
+        (kept,) = fill_cache(rows, part=part, processors=[processor], **how)
+    labels = label_numbers(rows)
+    index = row_numbers(rows)
     record = json.loads((kept / RECORD_FILE).read_text())
     for note, count in record["notes"].items():
         logger.info("%s (%d of %d %s images).", note, count, len(index), part)
@@ -105,20 +85,74 @@ def decode_images(
     if was_kept and lost and _can_read_one(rows.select(lost), processor=processor, max_pixels=max_pixels):
         # Then the reason was not in the file: too many open files, or no decoder for its format.
         shutil.rmtree(kept)
-        return decode_images(
-            rows, part=part, split=split, processor=processor, source_key=source_key, max_pixels=max_pixels
-        )
+        return decode_images(rows, part=part, processor=processor, **how)
     readable = np.setdiff1d(np.arange(len(index)), list(lost))
     paths = image_paths(rows)
     return ImageSplit(
         images=np.load(kept / "images.npy", mmap_mode="r")[: len(index) - len(lost)],
         labels=labels[readable],
         index=index[readable],
-        fitted=kept == fitted,
+        fitted=kept == places[1],
         digests=np.load(kept / "digests.npy")[: len(index) - len(lost)],
         files=tuple(paths[position] or "" for position in readable) if any(paths) else (),
         unreadable=tuple(f"image {index[position]} of split '{split}'{reason}" for position, reason in lost.items()),
     )
+
+
+def fill_cache(
+    rows: Dataset,
+    *,
+    part: str,
+    split: str,
+    processors: Sequence[BaseImageProcessor],
+    source_key: str,
+    max_pixels: int = MAX_PIXELS,
+) -> list[Path]:
+    """Decode every image of `rows` once, and keep it in the cache for each of several models.
+
+    Args:
+        processors: image processors of the models, for which the cache does not hold the images.
+        rows, part, split, source_key, max_pixels: see `decode_images`.
+
+    Returns:
+        The folder of each model in the cache.
+
+    Raises:
+        InputError, MachineError: the cache cannot be written.
+    """
+    how: dict[str, Any] = {"split": split, "source_key": source_key, "max_pixels": max_pixels}
+    places = [_places(rows, processor=processor, **how) for processor in processors]
+    folder = places[0][0].parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with staging_folder(folder, prefix="part-") as staging:
+            writers = []
+            for number, processor in enumerate(processors):
+                work = staging / str(number)
+                work.mkdir()
+                writers.append(_Writer(work, count=len(rows), processor=processor))
+            with show_progress(total=len(rows), desc=f"Decoding {part} images", unit="image") as progress:
+                for found in _decode_all(rows, processors=processors, max_pixels=max_pixels):
+                    for writer, one in zip(writers, found, strict=True):
+                        writer.add(one)
+                    progress.update()
+            return [_keep(writer, *pair) for writer, pair in zip(writers, places, strict=True)]
+    except OSError as error:
+        raise cache.cannot_keep("decoded images", folder, error) from error
+
+
+def _keep(writer: _Writer, original: Path, fitted: Path) -> Path:
+    """Move what was written into the cache."""
+    writer.finish()
+    kept = fitted if writer.fitted else original
+    if kept.exists() and not (kept / RECORD_FILE).is_file():
+        shutil.rmtree(kept)  # incomplete: a part of it was removed
+    try:
+        os.rename(writer.folder, kept)
+    except OSError:  # another process, or another model, has decoded the same images in the meantime
+        if not (kept / RECORD_FILE).is_file():
+            raise
+    return kept
 
 
 def decode_some(rows: Dataset, *, processor: BaseImageProcessor, max_pixels: int = MAX_PIXELS) -> ImageSplit:
@@ -129,7 +163,7 @@ def decode_some(rows: Dataset, *, processor: BaseImageProcessor, max_pixels: int
     Args:
         rows, processor, max_pixels: see `decode_images`.
     """
-    found = list(_decode_all(rows, processor=processor, max_pixels=max_pixels))
+    found = [one for (one,) in _decode_all(rows, processors=[processor], max_pixels=max_pixels)]
     positions = [position for position, one in enumerate(found) if isinstance(one, _Decoded)]
     side = input_size(processor)
     fitted = [
@@ -154,6 +188,11 @@ def _places(
     return folder / key, folder / f"{key}-{geometry}"
 
 
+def _find_kept(places: tuple[Path, Path], processor: BaseImageProcessor) -> Path | None:
+    """The folder of the cache with decoded images for a model; None without one."""
+    return next((place for place in places if _serves(place, processor)), None)
+
+
 def _serves(place: Path, processor: BaseImageProcessor) -> bool:
     """Whether a folder holds decoded images that a model can use: no image has more pixels than its input."""
     if not (place / RECORD_FILE).is_file():
@@ -172,22 +211,24 @@ class _Decoded:
     note: str | None
 
 
-def _decode_all(rows: Dataset, *, processor: BaseImageProcessor, max_pixels: int) -> Iterator[_Decoded | str]:
-    """Each image in order, or why it cannot be read."""
+def _decode_all(
+    rows: Dataset, *, processors: Sequence[BaseImageProcessor], max_pixels: int
+) -> Iterator[list[_Decoded | str]]:
+    """Each image in order, for each of the models, or why it cannot be read."""
 
-    def decode(items: list[dict | None]) -> list[_Decoded | str]:
-        return [_decode(item, processor, max_pixels) for item in items]
+    def decode(items: list[dict | None]) -> list[list[_Decoded | str]]:
+        return [_decode(item, processors, max_pixels) for item in items]
 
     with pixel_limit(max_pixels):
         yield from chain.from_iterable(in_threads(decode, in_chunks(rows)))
 
 
 def _can_read_one(rows: Dataset, *, processor: BaseImageProcessor, max_pixels: int) -> bool:
-    found = _decode_all(rows, processor=processor, max_pixels=max_pixels)
-    return any(isinstance(one, _Decoded) for one in found)
+    found = _decode_all(rows, processors=[processor], max_pixels=max_pixels)
+    return any(isinstance(one, _Decoded) for (one,) in found)
 
 
-def _decode(item: dict | None, processor: BaseImageProcessor, max_pixels: int) -> _Decoded | str:
+def _decode(item: dict | None, processors: Sequence[BaseImageProcessor], max_pixels: int) -> list[_Decoded | str]:
     try:
         source = source_of(item)
         content = source if isinstance(source, bytes) else source.read_bytes()
@@ -195,10 +236,14 @@ def _decode(item: dict | None, processor: BaseImageProcessor, max_pixels: int) -
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises many types of errors for a damaged file
-        return describe_error(item, error)
+        return [describe_error(item, error)] * len(processors)
     pixels = np.asarray(decoded.image)
-    large = pixels.shape[0] * pixels.shape[1] > input_size(processor) ** 2
-    return _Decoded(_fit(pixels[None], processor)[0] if large else pixels, large, decoded.digest, decoded.note)
+    found: list[_Decoded | str] = []
+    for processor in processors:
+        large = pixels.shape[0] * pixels.shape[1] > input_size(processor) ** 2
+        one = _fit(pixels[None], processor)[0] if large else pixels
+        found.append(_Decoded(one, large, decoded.digest, decoded.note))
+    return found
 
 
 def _fit(pixels: np.ndarray, processor: BaseImageProcessor) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from datasets import Dataset, Image
 
 from hfprobe.data.arguments import DEFAULT_DATASET, DataArguments
 from hfprobe.data.cache import source_key
-from hfprobe.data.pixels.decoding import decode_images, is_decoded
+from hfprobe.data.pixels.decoding import decode_images, fill_cache, is_decoded
 from hfprobe.data.pixels.image_files import MAX_PIXELS
 from hfprobe.data.pixels.image_statistics import HEADERS, header_sizes
 from hfprobe.data.pixels.reading import find_unreadable
@@ -148,6 +148,25 @@ class Images:
         counts = {name: np.bincount(part.labels, minlength=classes).tolist() for name, part in decoded.items()}
         summary = SplitSummary(self.division, left_out, self.identical, self.counts() | counts, self.membership)
         return Splits(class_names=self.class_names, source=self.source, summary=summary, **decoded)
+
+    def decode_for(self, processors: Sequence[BaseImageProcessor]) -> None:
+        """Decode each image of all parts once, for several models; `decode` then reads the cache.
+
+        Args:
+            processors: image processors of the models.
+
+        Raises:
+            InputError, MachineError: see `decode`.
+        """
+        missing = {
+            name: found
+            for name in self.parts
+            if (found := [each for each in processors if not self.is_decoded(name, processor=each)])
+        }
+        if missing:
+            self._check_headers(missing)
+        for name, found in missing.items():
+            fill_cache(self.parts[name], part=name, processors=found, **self._how(name))
 
     def is_decoded(self, *names: str, processor: BaseImageProcessor) -> bool:
         """Whether the cache holds what `decode` would return for these parts."""

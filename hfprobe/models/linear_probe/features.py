@@ -238,9 +238,7 @@ def _extract_to(part: Path, view: View, *, name: str) -> float:
     return time.perf_counter() - start
 
 
-def _copy_known(
-    part: Path, features: np.ndarray, digests: np.ndarray, wanted: np.ndarray
-) -> tuple[np.ndarray, float]:
+def _copy_known(part: Path, features: np.ndarray, digests: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, float]:
     """Copy the features of images that other files beside `part` hold.
 
     Args:

@@ -3,6 +3,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from helpers.image_kinds import (
     write_parquet,
 )
 from hfprobe.data.arguments import DataArguments
+from hfprobe.data.pixels import decoding
 from hfprobe.data.pixels.image_files import read_image
 from hfprobe.data.pixels.store import ImageBatches
 from hfprobe.data.splits.images import load_images
@@ -272,3 +274,31 @@ def test_eps_under_another_name_runs_no_other_program(tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "check_call", lambda *_, **__: pytest.fail("a program was run"))
     with pytest.raises(InputError, match="it is EPS, which Pillow reads by running another program; export it as PNG"):
         load(photos)
+
+
+def test_images_for_several_models_are_read_once_and_are_the_same_as_for_each_alone(tmp_path, monkeypatch):
+    generator = np.random.default_rng(0)
+    for number in range(12):
+        folder = tmp_path / "photos" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = generator.integers(0, 256, (50 + number, 90, 3)).astype(np.uint8)
+        PIL.Image.fromarray(pixels).save(folder / f"{number}.png")
+    processors = [
+        LinearProbeImageProcessor(size={"height": side, "width": side}, crop_size={"height": side, "width": side})
+        for side in (24, 32, 40)
+    ]
+    images = load_images(DataArguments(dataset=str(tmp_path / "photos")), seed=0)
+    expected = [images.decode("train", "test", processor=processor) for processor in processors]
+    other = load_images(DataArguments(dataset=str(shutil.copytree(tmp_path / "photos", tmp_path / "copy"))), seed=0)
+    reads = []
+    monkeypatch.setattr(decoding, "read_image", lambda *args, **how: reads.append(1) or read_image(*args, **how))
+    other.decode_for(processors)
+    assert len(reads) == 12
+    for processor, one in zip(processors, expected, strict=True):
+        assert other.is_decoded("train", "validation", "test", processor=processor)
+        found = other.decode("train", "test", processor=processor)
+        for part in ("train", "test"):
+            np.testing.assert_array_equal(found.part(part).images, one.part(part).images)
+        assert found.fingerprint == one.fingerprint
+    other.decode_for(processors)
+    assert len(reads) == 12

@@ -244,7 +244,9 @@ def test_random_crops_are_not_taken_from_other_splits(probe, split):
 def test_a_damaged_file_of_another_split_is_not_used(probe, split, name):
     model, processor = probe
     extract_features(model=model, processor=processor, split=split)
-    (kept,) = (path for path in (cache.cache_folder() / "features").rglob("*.npy") if path.name.partition(".")[2] == name)
+    (kept,) = (
+        path for path in (cache.cache_folder() / "features").rglob("*.npy") if path.name.partition(".")[2] == name
+    )
     kept.write_bytes(kept.read_bytes()[:-1])
     model.calls = 0
     extract_features(model=model, processor=processor, split=split.take(np.arange(10)))
