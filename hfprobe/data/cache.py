@@ -7,11 +7,14 @@ import os
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset
 
 from hfprobe.data.sources.file_names import text_to_path
 from hfprobe.system.errors import FORBIDDEN, CommandError, InputError, MachineError
+
+STAMP_BYTES = 16
 
 
 def cache_folder() -> Path:
@@ -88,3 +91,25 @@ def source_key(rows: Dataset, *, image_column: str | None = None, in_memory: boo
         except OSError as error:
             parts.append((path, error.errno))
     return hashlib.sha256(repr([image_column, *parts]).encode()).hexdigest()
+
+
+def stamp_rows(rows: Dataset, *, source_key: str, split: str, max_pixels: int) -> np.ndarray:
+    """(N, STAMP_BYTES) uint8: for each row, bytes that change when its image file is replaced.
+
+    An image that is stored in a table changes with the table, because its row number identifies it.
+
+    Args:
+        rows: columns `image` (undecoded) and `index`.
+        source_key: of the split.
+        max_pixels: images with more pixels cannot be read.
+    """
+    column = rows.with_format("arrow")["image"][:]
+    paths = pc.if_else(pc.is_null(pc.struct_field(column, "bytes")), pc.struct_field(column, "path"), None).to_pylist()
+    found = []
+    for path, index in zip(paths, rows["index"], strict=True):
+        try:
+            stamp: tuple[object, ...] = (source_key, split, index) if path is None else _stamp(text_to_path(path))
+        except OSError:
+            stamp = (source_key, split, index)
+        found.append(hashlib.sha256(repr((max_pixels, *stamp)).encode()).digest()[:STAMP_BYTES])
+    return np.frombuffer(b"".join(found), dtype=np.uint8).reshape(-1, STAMP_BYTES)

@@ -5,6 +5,7 @@ import errno
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -302,3 +303,45 @@ def test_images_for_several_models_are_read_once_and_are_the_same_as_for_each_al
         assert found.fingerprint == one.fingerprint
     other.decode_for(processors)
     assert len(reads) == 12
+
+
+def write_noise(folder, *, sides):
+    """Photos of two classes; each has these sides in pixels."""
+    generator = np.random.default_rng(0)
+    for number, side in enumerate(sides):
+        (folder / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        pixels = generator.integers(0, 256, (*side, 3)).astype(np.uint8)
+        PIL.Image.fromarray(pixels).save(folder / "ab"[number % 2] / f"{number:02}.png")
+    return folder
+
+
+@pytest.mark.parametrize("sides", [[(50 + n, 90) for n in range(20)], [(30, 30)] * 20], ids=["fitted", "unchanged"])
+def test_an_image_that_another_part_of_the_cache_holds_is_not_decoded_again(tmp_path, monkeypatch, sides):
+    photos = write_noise(tmp_path / "photos", sides=sides)
+    large, small = (
+        LinearProbeImageProcessor(size={"height": side, "width": side}, crop_size={"height": side, "width": side})
+        for side in (40, 24)
+    )
+
+    def load():
+        return load_images(DataArguments(dataset=str(photos)), seed=0)
+
+    before = load()
+    expected = {each: before.decode("train", processor=each).train for each in (large, small)}
+    reads = []
+    monkeypatch.setattr(decoding, "read_image", lambda *args, **how: reads.append(1) or read_image(*args, **how))
+    moved = before.parts["train"].select(range(9, 2, -1))
+    after = replace(before, parts=before.parts | {"train": moved})
+    for processor, one in expected.items():
+        found = after.decode("train", processor=processor).train
+        np.testing.assert_array_equal(found.images, one.images[9:2:-1])
+        np.testing.assert_array_equal(found.digests, one.digests[9:2:-1])
+    assert not reads
+
+    PIL.Image.new("RGB", (30, 30)).save(photos / "b" / "new.png")
+    load().decode("train", "validation", "test", processor=large)
+    assert len(reads) <= 1 + 20 - len(before.parts["train"])  # the new one, and those that were not decoded before
+    reads.clear()
+    PIL.Image.new("RGB", (30, 30), "red").save(photos / "b" / "new.png")
+    load().decode("train", "validation", "test", processor=large)
+    assert len(reads) == 1
