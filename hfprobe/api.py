@@ -37,7 +37,7 @@ from hfprobe.tasks.decide.measure import decide_images
 from hfprobe.tasks.decide.page import save_decision
 from hfprobe.tasks.decide.result import Decision
 from hfprobe.tasks.decide.verdict import MARGIN
-from hfprobe.tasks.decide.wishes import MODELS, Wishes
+from hfprobe.tasks.decide.wishes import AUTO, MODELS, Wishes
 from hfprobe.tasks.evaluate.page import save_evaluation
 from hfprobe.tasks.evaluate.result import EvalResult
 from hfprobe.tasks.profile.result import Profile
@@ -51,9 +51,6 @@ if TYPE_CHECKING:
 
 # Settings of `train` that say which images these are; `load_images` has set them.
 IMAGE_SETTINGS = [name for name, row in rows_of(DataArguments).items() if row.group != AUGMENTATION]
-
-# Settings of the models that `decide` takes beside its own.
-DECIDE_SETTINGS = ("backbone_weights", "epochs")
 
 
 @settings_instead_of_flags(split_seed="seed")
@@ -233,13 +230,13 @@ def decide(
     *,
     report_dir: str | Path | None = None,
     models: Sequence[str] = MODELS,
-    backbone: str = "auto",
+    backbones: Sequence[str] = AUTO,
+    epochs: float | None = None,
     seed: int = 42,
     seeds: int = 1,
     margin: float = MARGIN,
     budget: float | None = None,
     hub_dir: str | Path = "hub",
-    **settings: Any,
 ) -> Decision:
     """Train, evaluate, profile and compare models on the same images, as `hfprobe decide` does, and write its page.
 
@@ -250,12 +247,13 @@ def decide(
         report_dir: folder of decision.html, of the training runs and of the reports; None: reports/decision, followed
             by the name of the dataset.
         models: names of models, such as "cnn" and "probe".
-        backbone: of the probe; "auto": the best whose weights can be had. Without any, the other models alone are
-            trained, and the decision says what is missing.
+        backbones: of the probe, as NAME or NAME=WEIGHTS with the values of `backbone` and `backbone_weights` of
+            `train`; the best on validation is taken. "auto": all that can be had on this machine. Without any, the
+            other models alone are trained, and the decision says what is missing.
+        epochs: of the models that are trained by gradient steps; None: those of their recipes.
         seed, seeds: the first seed, and the number of training runs of each model that is trained by gradient steps.
         margin: in [0, 1]; a smaller difference does not matter.
-        budget: in seconds; it chooses the epochs and, if needed, the number of training images. None: no limit.
-        settings: `backbone_weights` and `epochs`, as in `train`.
+        budget: in seconds; it chooses the stages, the epochs and, if needed, the number of images. None: no limit.
 
     Returns:
         The decision: its `verdict`, the `winner` as a Model, and the `results` on test.
@@ -264,10 +262,6 @@ def decide(
         InputError: a setting that cannot be used; a budget that is too small.
         CheckFailedError, MachineError: see `train`.
     """
-    unknown = [name for name in settings if name not in DECIDE_SETTINGS]
-    if unknown:
-        known = ", ".join(DECIDE_SETTINGS)
-        raise InputError(f"Unknown setting '{shorten(unknown[0])}' of decide. Allowed: {known}.")
     for name, value, low, high in (("margin", margin, 0, 1), ("budget", budget, 1e-3, 1e8)):
         if value is not None and not low <= value <= high:
             raise InputError(f"{name} is {shorten(value)}; allowed: {low:g} to {high:g}.")
@@ -278,7 +272,8 @@ def decide(
     wishes = Wishes(
         folder=folder,
         models=tuple(models),
-        settings={"backbone": backbone, **settings},
+        backbones=tuple(backbones),
+        epochs=epochs,
         seed=check_value("seed", seed, RunArguments),
         seeds=check_value("seeds", seeds, RunArguments),
         margin=margin,

@@ -81,6 +81,7 @@ class ModelFamily(Generic[ModelT, OptionsT]):
             pretrained backbone. Otherwise the training images set them, unless they are the default dataset.
         frozen_precision: name of the option with the precision of the frozen part; None: there is no such option.
         profile_batch_size: images per batch in a profile of this model, in addition to the sizes common to all models.
+        chosen_option: the option of which a decision compares several values, such as the backbone; None: none.
         memory_remedy: what to pass if `memory_needed` exceeds the memory of the machine.
     """
 
@@ -93,6 +94,7 @@ class ModelFamily(Generic[ModelT, OptionsT]):
     fixed_statistics: bool = False
     frozen_precision: str | None = None
     profile_batch_size: int = 128
+    chosen_option: str | None = None
     memory_remedy: str = "a smaller --max_train_samples"
 
     @property
@@ -157,6 +159,17 @@ class ModelFamily(Generic[ModelT, OptionsT]):
         return ImageBatches(
             split, processor=processor, augment=augmentation if train else None, seed=seed, mirror=mirror
         )
+
+    def list_variants(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Settings of each variant of the model that a decision chooses between on validation.
+
+        Args:
+            names: of the values of `chosen_option`; `auto` stands for all that can be had on this machine.
+
+        Raises:
+            InputError: none can be had.
+        """
+        return [{}]
 
     def is_solved(self, options: OptionsT) -> bool:
         """Whether `solve` computes the weights, instead of gradient steps of the Trainer."""

@@ -149,18 +149,19 @@ class Images:
         summary = SplitSummary(self.division, left_out, self.identical, self.counts() | counts, self.membership)
         return Splits(class_names=self.class_names, source=self.source, summary=summary, **decoded)
 
-    def decode_for(self, processors: Sequence[BaseImageProcessor]) -> None:
-        """Decode each image of all parts once, for several models; `decode` then reads the cache.
+    def decode_for(self, processors: Sequence[BaseImageProcessor], *, parts: Iterable[str] | None = None) -> None:
+        """Decode each image once for several models; `decode` then reads the cache.
 
         Args:
             processors: image processors of the models.
+            parts: names; None: all.
 
         Raises:
             InputError, MachineError: see `decode`.
         """
         missing = {
             name: found
-            for name in self.parts
+            for name in parts or self.parts
             if (found := [each for each in processors if not self.is_decoded(name, processor=each)])
         }
         if missing:

@@ -6,6 +6,7 @@ With ViT-Tiny and five labels, it has 5,525,381 parameters, of which 965 are tra
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -134,6 +135,7 @@ class LinearProbeFamily(ModelFamily["LinearProbe", LinearProbeOptions]):
     fixed_statistics = True
     frozen_precision = "feature_precision"
     profile_batch_size = 64
+    chosen_option = "backbone"
     memory_remedy = "fewer --views, a smaller --max_train_samples, or --head sgd"
 
     @property
@@ -165,6 +167,12 @@ class LinearProbeFamily(ModelFamily["LinearProbe", LinearProbeOptions]):
         )
         config.backbone_sha256 = model.frozen_sha256()
         return model, self.processor_for(model)
+
+    def list_variants(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """A backbone and its weights for each, see `backbones.list_variants`."""
+        from hfprobe.models.linear_probe.backbones import list_variants
+
+        return [{"backbone": name, "backbone_weights": weights} for name, weights in list_variants(names)]
 
     def inputs(
         self,

@@ -1,13 +1,14 @@
 """Decide between models: train, evaluate, profile and compare them, and write one page with the answer.
 
     hfprobe decide photos                      # a folder with one folder of images per class
-    hfprobe decide photos --backbone resnet18.a1_in1k --seeds 3
+    hfprobe decide photos --backbones resnet18.a1_in1k --seeds 3
     hfprobe decide photos --budget 15m         # gives up epochs and, if needed, training images
     hfprobe decide                             # the default dataset, five classes of CIFAR-10
 
 By default, a small CNN that is trained from scratch is compared with a linear probe on the best frozen backbone whose
-weights can be had. The folder of the report holds the page, the training runs, and the report of each model. After an
-interruption, run the same command again: finished stages are kept.
+weights can be had. The images are looked at first, for duplicates and suspect labels. The folder of the report holds
+the page, the audit, the training runs, and the report of each model. After an interruption, run the same command again:
+finished stages are kept.
 """
 
 from __future__ import annotations
@@ -44,8 +45,15 @@ def make_parser() -> Parser:
             help=f"at most this many images for {part}, stratified by class; default: all",
         )
     parser.add_argument("--models", nargs="+", default=["probe", "cnn"], help="models to compare; default: probe cnn")
-    parser.add_argument("--backbone", default="auto", help="of the probe, as in hfprobe train; default: auto")
-    parser.add_argument("--backbone_weights", help="weights of the backbone, as in hfprobe train --model probe")
+    parser.add_argument(
+        "--backbones",
+        nargs="+",
+        default=["auto"],
+        metavar="NAME[=WEIGHTS]",
+        help="of the probe; the best on validation is taken. NAME and WEIGHTS are those of --backbone and "
+        "--backbone_weights of hfprobe train; without WEIGHTS, those of an installed package or of the hub. auto: all "
+        "that can be had on this machine: ViT-Tiny, installed packages, and the cache of the hub; default: auto",
+    )
     parser.add_argument(
         "--epochs",
         type=number_in(EPOCHS, kind=float),
@@ -91,7 +99,7 @@ def read_duration(text: str) -> float:
 def main() -> None:
     started = time.perf_counter()
     arguments = make_parser().parse_args()
-    data, settings = check_flags(arguments)
+    data = check_flags(arguments)
 
     from hfprobe.data.arguments import DataArguments
     from hfprobe.data.splits.images import load_images
@@ -110,7 +118,8 @@ def main() -> None:
     wishes = Wishes(
         folder=folder,
         models=tuple(arguments.models),
-        settings=settings,
+        backbones=tuple(arguments.backbones),
+        epochs=arguments.epochs,
         seed=arguments.seed,
         seeds=arguments.seeds,
         margin=arguments.margin / 100,
@@ -129,8 +138,8 @@ def main() -> None:
     )
 
 
-def check_flags(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings of the images and of the models.
+def check_flags(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings of the images.
 
     Raises:
         InputError: flags that contradict each other; an unknown model.
@@ -142,16 +151,11 @@ def check_flags(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str
     families = [find_family(name) for name in arguments.models]
     if len({family.name for family in families}) < len(families):
         raise InputError("A model is named twice in --models. Pass each model once.")
-    settings = {}
-    for name in ("backbone", "backbone_weights", "epochs"):
-        value = getattr(arguments, name)
-        used = name == "epochs" or any(name in family.Options.__dataclass_fields__ for family in families)
-        if value is not None and not used and not (name == "backbone" and value == "auto"):
-            raise InputError(
-                f"--{name} is not a flag of {' or '.join(arguments.models)}. Leave it out, or add probe to --models."
-            )
-        if value is not None:
-            settings[name] = value
+    if arguments.backbones != ["auto"] and all(family.chosen_option is None for family in families):
+        raise InputError(
+            f"--backbones is not a flag of {' or '.join(arguments.models)}. Leave it out, or add probe to --models."
+        )
     data = read_data_flags(arguments)
-    data |= {name: value for name in ("max_train_samples", "max_eval_samples") if (value := getattr(arguments, name))}
-    return data, settings
+    return data | {
+        name: value for name in ("max_train_samples", "max_eval_samples") if (value := getattr(arguments, name))
+    }

@@ -9,7 +9,7 @@ from hfprobe.data.arguments import DEFAULT_DATASET, IN_MEMORY
 from hfprobe.data.splits.images import Images
 from hfprobe.settings.run_config import image_settings
 from hfprobe.tasks.decide.result import COMPARISON_FOLDER, PROFILE_FOLDER, RUNS_FOLDER, Candidate
-from hfprobe.tasks.decide.wishes import MODELS, Wishes
+from hfprobe.tasks.decide.wishes import AUTO, MODELS, Wishes
 
 
 def list_commands(images: Images, wishes: Wishes, trained: dict[str, Candidate]) -> list[str]:
@@ -20,10 +20,9 @@ def list_commands(images: Images, wishes: Wishes, trained: dict[str, Candidate])
         return []
     hub = {} if wishes.hub_dir == "hub" else {"hub_dir": wishes.hub_dir}
     first = wishes.folder
-    own = dict(wishes.settings)
-    if own.get("backbone") == "auto":
-        del own["backbone"]
-    decide = data | ({} if wishes.models == MODELS else {"models": list(wishes.models)}) | own
+    decide = data | ({} if wishes.models == MODELS else {"models": list(wishes.models)})
+    decide |= {} if wishes.backbones == AUTO else {"backbones": list(wishes.backbones)}
+    decide |= {"epochs": f"{wishes.epochs:g}"} if wishes.epochs is not None else {}
     decide |= {"seed": wishes.seed} if wishes.seed != 42 else {}
     decide |= {"seeds": wishes.seeds} if wishes.seeds > 1 else {}
     decide |= {"margin": f"{100 * wishes.margin:g}"} if wishes.margin != Wishes(first).margin else {}

@@ -5,8 +5,6 @@ This is the one task that calls other tasks' `measure` and `page`: it adds their
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import time
@@ -18,31 +16,20 @@ import numpy as np
 
 from hfprobe.data.splits.images import Images
 from hfprobe.hub.local import resolve_model
-from hfprobe.models import build_model
 from hfprobe.models.loading import load_model
 from hfprobe.settings.run_config import RunConfig, image_settings
 from hfprobe.statistics.intervals import exact_interval
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import read_json, replace_together
-from hfprobe.system.records import to_json
-from hfprobe.tasks.audit.measure import audit
-from hfprobe.tasks.audit.page import save_audit
 from hfprobe.tasks.audit.result import Audit, leaked_rows
 from hfprobe.tasks.compare.comparable import make_comparable
 from hfprobe.tasks.compare.measure import compare
 from hfprobe.tasks.compare.page import save_comparison
 from hfprobe.tasks.compare.result import Comparison
 from hfprobe.tasks.decide.commands import list_commands
-from hfprobe.tasks.decide.plan import (
-    Rates,
-    StopAtDeadline,
-    estimate,
-    limit_training,
-    make_plan,
-    measure_rates,
-)
+from hfprobe.tasks.decide.plan import Plan, StopAtDeadline
+from hfprobe.tasks.decide.prepare import PROFILE_ROUNDS, PROFILE_SECONDS, fingerprint_of, plan_stages, prepare_images
 from hfprobe.tasks.decide.result import (
-    AUDIT_FOLDER,
     COMPARISON_FOLDER,
     PROFILE_FOLDER,
     Candidate,
@@ -50,10 +37,9 @@ from hfprobe.tasks.decide.result import (
     DataLook,
     Decision,
     Epoch,
-    Plan,
 )
 from hfprobe.tasks.decide.runs import Run, choose_runs
-from hfprobe.tasks.decide.stages import Stages, one_line_per_stage
+from hfprobe.tasks.decide.stages import Stages, make_key, one_line_per_stage
 from hfprobe.tasks.decide.verdict import judge, judge_alone, say
 from hfprobe.tasks.decide.wishes import Wishes
 from hfprobe.tasks.evaluate.measure import evaluate_images
@@ -71,7 +57,7 @@ from hfprobe.training.trainer import ProbeTrainer
 
 logger = logging.getLogger(__name__)
 
-PROFILE_ROUNDS, PROFILE_SECONDS, BATCH_SIZES = 5, 0.25, [1]
+BATCH_SIZES = [1]
 
 
 def decide_images(images: Images, wishes: Wishes) -> Decision:
@@ -86,27 +72,21 @@ def decide_images(images: Images, wishes: Wishes) -> Decision:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("A decision is made in one process. Start it without accelerate launch or torch.distributed.")
-    wishes.folder.mkdir(parents=True, exist_ok=True)
     stages = Stages(wishes.folder)
     with one_line_per_stage():
         runs, missing = choose_runs(images, wishes)
-        # The features of the probe are in the cache once it is trained and evaluated.
-        with_backbone = next((run for run in runs if "backbone" in run.values), None)
-        audited = with_backbone if wishes.budget is None else None
-        skipped = ["The images were not audited; hfprobe audit does it."] * (with_backbone is not audited)
-        stages.total = len(runs) + 3 + 2 * (len({run.values["model"] for run in runs}) > 1) + (audited is not None)
-        plan = _plan(stages, images, runs, wishes)
-        if plan.max_train_samples is not None:
-            images = limit_training(images, plan.max_train_samples)
+        wishes.folder.mkdir(parents=True, exist_ok=True)
+        runs, ranking, plan = plan_stages(stages, images, runs, wishes)
+        prepared = prepare_images(stages, images, runs, plan, wishes)
+        images, look = prepared.images, prepared.audit
         runs = [replace(run, values=run.values | _planned_values(run, images, plan)) for run in runs]
-        fingerprint = _decode(stages, images, runs)
+        fingerprint = fingerprint_of(images, runs)
         trained = {run.name: _train(stages, run, images, fingerprint, wishes) for run in runs}
         results = _evaluate(stages, trained, images, fingerprint, wishes)
         first = {run.name: results[run.name] for run in runs if run.values["seed"] == wishes.seed}
-        look = _audit(stages, audited, images, fingerprint, first, wishes) if audited is not None else None
-        comparison = None
+        comparison, cut = None, list[str]()
         if len(first) > 1:
-            profile = _profile(stages, {name: trained[name] for name in first}, wishes)
+            profile, cut = _profile(stages, {name: trained[name] for name in first}, wishes)
             comparison = _compare(stages, first, profile, wishes)
     name = next(iter(results))
     judgement = judge_alone(name, results[name], margin=wishes.margin)
@@ -121,9 +101,10 @@ def decide_images(images: Images, wishes: Wishes) -> Decision:
         candidates=trained,
         compared=list(first),
         stages=stages.finished,
-        audit=look,
+        audit=None if look is None else look_at_data(look, first),
         budget=wishes.budget,
-        gave_up=plan.gave_up + _find_cut(trained, runs, wishes) + skipped,
+        gave_up=plan.gave_up + _find_cut(trained, runs, plan, images) + cut,
+        ranking=ranking,
         missing=missing,
         commands=list_commands(images, wishes, trained),
         results=results,
@@ -146,73 +127,26 @@ def _collect_scores(
     }
 
 
-def make_key(*parts: Any) -> str:
-    """Hex digits that change with any of the parts."""
-    return hashlib.sha256(json.dumps(to_json(list(parts)), sort_keys=True, default=str).encode()).hexdigest()[:32]
-
-
-def _plan(stages: Stages, images: Images, runs: list[Run], wishes: Wishes) -> Plan:
-    """Measure for some seconds, and choose what fits into the budget."""
-
-    def work() -> Plan:
-        rates: dict[str, Rates] = {}
-        for run in runs:
-            if run.values["model"] not in rates:
-                rates[run.values["model"]] = measure_rates(run, images)
-        full = {run.stage: float(run.config(images).training.num_train_epochs) for run in runs if not run.solved}
-        counts = {part: sum(numbers) for part, numbers in images.counts().items()}
-
-        def estimated(size: int, epochs: dict[str, float]) -> dict[str, float]:
-            how: dict[str, Any] = {"rounds": PROFILE_ROUNDS, "seconds": PROFILE_SECONDS}
-            return estimate(runs, rates, counts=counts | {"train": size}, epochs=epochs, **how)
-
-        spent = time.perf_counter() - wishes.started
-        plan = make_plan(runs, images, budget=wishes.budget, spent=spent, full=full, estimated=estimated)
-        plan.save(wishes.folder)
-        return plan
-
-    limits = [images.arguments.max_train_samples, images.arguments.max_eval_samples]
-    wished = [[run.stage, run.values] for run in runs]
-    key = make_key(images.class_names, images.membership, limits, wished, wishes.budget)
-    plan = stages.run(
-        "plan", "measure this machine and plan", key=key, work=work, load=lambda: Plan.find(wishes.folder)
-    )
-    stages.planned = plan.seconds
-    stages.announce(plan.gave_up)
-    return plan
-
-
 def _planned_values(run: Run, images: Images, plan: Plan) -> dict[str, Any]:
     """The settings of a run that the plan has chosen."""
     values = image_settings(images)
     return values | ({"epochs": plan.epochs[run.stage]} if run.stage in plan.epochs else {})
 
 
-def _find_cut(trained: dict[str, Candidate], runs: list[Run], wishes: Wishes) -> list[str]:
-    """Sentences on the runs that were stopped before their last planned epoch."""
+def _find_cut(trained: dict[str, Candidate], runs: list[Run], plan: Plan, images: Images) -> list[str]:
+    """Sentences on the stages that were cut because they took longer than planned."""
+    late = "because it took longer than planned."
     found = []
+    counts = {part: len(rows) for part, rows in images.parts.items()}
+    if counts != plan.sizes:
+        counted = ", ".join(f"{counts[part]:,} of {plan.sizes[part]:,} planned {part}" for part in counts)
+        found.append(f"The extraction of features was stopped after {counted} images, {late}")
     for run in runs:
         epochs = trained[run.name].epochs
-        if wishes.budget is not None and epochs is not None and epochs < run.values["epochs"]:
-            planned = f"{epochs:g} of {run.values['epochs']:g} planned epochs"
-            found.append(
-                f"The training of {run.name} was stopped after {planned}, because it took longer than planned."
-            )
+        if epochs is not None and epochs < plan.epochs.get(run.stage, 0):
+            planned = f"{epochs:g} of {plan.epochs[run.stage]:g} planned epochs"
+            found.append(f"The training of {run.name} was stopped after {planned}, {late}")
     return found
-
-
-def _decode(stages: Stages, images: Images, runs: list[Run]) -> str:
-    """Decode all parts for all models, which reads the cache in a later command; the fingerprint of the images."""
-
-    def decode() -> str:
-        found = ""
-        for run in {run.values["model"]: run for run in runs}.values():
-            config = run.config(images)
-            _, processor = build_model(config.training.model, labels=images.class_names, options=config.model)
-            found = images.decode("train", "validation", "test", processor=processor).fingerprint
-        return found
-
-    return stages.run("decode", "decode the images", key="", work=decode)
 
 
 def _train(stages: Stages, run: Run, images: Images, fingerprint: str, wishes: Wishes) -> Candidate:
@@ -236,9 +170,7 @@ def _train(stages: Stages, run: Run, images: Images, fingerprint: str, wishes: W
     def prepare(trainer: ProbeTrainer) -> None:
         trainer.remove_callback(EpochLines)
         if wishes.budget is not None:
-            later = list(stages.planned)[list(stages.planned).index(run.stage) + 1 :]
-            reserved = sum(stages.planned[name] for name in later)
-            trainer.add_callback(StopAtDeadline(wishes.started + wishes.budget - reserved))
+            trainer.add_callback(StopAtDeadline(stages.deadline(run.stage, wishes)))
 
     def train() -> Candidate:
         run_training(config.with_training(resume=kept, overwrite=not kept), images=images, prepare=prepare)
@@ -308,25 +240,8 @@ def _evaluate(
     return stages.run("test", "evaluate on test", key=key, work=evaluate, load=load)
 
 
-def _audit(
-    stages: Stages, run: Run, images: Images, fingerprint: str, results: dict[str, EvalResult], wishes: Wishes
-) -> DataLook:
-    """Look for duplicates and suspect labels, and score the models without the test images that have a duplicate.
-
-    Nothing is chosen by it: the models are trained and evaluated on all images.
-    """
-    folder = wishes.folder / AUDIT_FOLDER
-    options = vars(run.config(images).model)
-    how = {name: options[name] for name in ("backbone", "backbone_weights", "feature_precision")}
-
-    def work() -> Audit:
-        found = audit(images, **how)
-        save_audit(found, folder)
-        return found
-
-    found = stages.run(
-        "audit", "look at the data", key=make_key(fingerprint, how), work=work, load=lambda: Audit.find(folder)
-    )
+def look_at_data(found: Audit, results: dict[str, EvalResult]) -> DataLook:
+    """What the audit says, and the score of each model without the test images that have a duplicate."""
     leaked, clean = leaked_rows(found), {}
     for name, result in results.items():
         right = (result.labels == result.predictions)[~np.isin(result.index, list(leaked))]
@@ -339,16 +254,25 @@ def _model_folder(candidate: Candidate, wishes: Wishes) -> Path:
     return resolve_model(model=f"{candidate.name}@{candidate.revision}", hub_dir=wishes.hub_dir)
 
 
-def _profile(stages: Stages, trained: dict[str, Candidate], wishes: Wishes) -> Profile:
-    """Measure the inference cost of the models."""
+def _profile(stages: Stages, trained: dict[str, Candidate], wishes: Wishes) -> tuple[Profile | None, list[str]]:
+    """Measure the inference cost of the models, in as many rounds as the budget allows.
+
+    Returns:
+        The profile, and a sentence if its rounds, or the profile itself, were given up.
+    """
     folder = wishes.folder / PROFILE_FOLDER
+    planned, rounds = stages.planned.get("profile"), PROFILE_ROUNDS
+    if wishes.budget is not None and planned:
+        left = stages.deadline("profile", wishes) - time.perf_counter()
+        rounds = min(rounds, int(rounds * left / planned))
 
     def profile() -> Profile:
         with replace_together(folder, last=Profile.FILE) as staging:
             found = profile_models(
                 {name: _model_folder(candidate, wishes) for name, candidate in trained.items()},
                 batch_sizes=BATCH_SIZES,
-                rounds=PROFILE_ROUNDS,
+                only_own=True,
+                rounds=rounds,
                 seconds=PROFILE_SECONDS,
                 trace_dir=staging,
             )
@@ -357,7 +281,14 @@ def _profile(stages: Stages, trained: dict[str, Candidate], wishes: Wishes) -> P
         return found
 
     key = make_key([[name, found.revision] for name, found in trained.items()], PROFILE_ROUNDS, PROFILE_SECONDS)
-    return stages.run("profile", "measure the inference cost", key=key, work=profile, load=lambda: Profile.find(folder))
+    if rounds < 1 and not stages.is_finished("profile", key):
+        stages.skip("profile")
+        return None, ["The inference cost was not measured; hfprobe profile does it."]
+    found = stages.run(
+        "profile", "measure the inference cost", key=key, work=profile, load=lambda: Profile.find(folder)
+    )
+    fewer = f"The inference cost was measured in {found.rounds} instead of {PROFILE_ROUNDS} rounds."
+    return found, [fewer] * (found.rounds < PROFILE_ROUNDS)
 
 
 def _compare(stages: Stages, results: dict[str, EvalResult], profile: Profile | None, wishes: Wishes) -> Comparison:

@@ -1,301 +1,219 @@
-"""The plan of a decision: what each stage will take, from some seconds of measurement, and what fits into a budget."""
+"""The plan of a decision: what each stage will take, from measured rates, and what fits into a budget."""
 
 from __future__ import annotations
 
 import math
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hfprobe.data.pixels.decoding import decode_some
-from hfprobe.data.pixels.image_files import MAX_PIXELS
-from hfprobe.data.pixels.store import ImageBatches, ImageSplit
 from hfprobe.data.sources.columns import label_numbers
-from hfprobe.data.splits.decoded import Splits
 from hfprobe.data.splits.drawing import stratified_subset
 from hfprobe.data.splits.images import Images
-from hfprobe.models import build_model, find_family
 from hfprobe.system.errors import InputError
+from hfprobe.system.machine import find_device
 from hfprobe.system.precision import preferred_precision
-from hfprobe.tasks.decide.result import Plan
+from hfprobe.tasks.decide.result import Rates
 from hfprobe.tasks.decide.runs import Run
 from hfprobe.tasks.decide.stages import describe_seconds
-from hfprobe.training.assembly import adapt, assemble_trainer, make_inputs
-from hfprobe.training.callbacks import EpochLines, StopOnSignal
-from hfprobe.training.precision import settle_precision
 
-# Of the measurement: images that are decoded, and seconds for each thing that is timed.
-SAMPLE, SECONDS = 256, 3.0
-SOLVED_IMAGES = 1000  # rows of features that a head is solved on
-STEPS = 6  # in each of two epochs, of a model that takes gradient steps
 # What cannot be measured in advance, in seconds: the report of one model, the process that measures the memory of one
-# model and the table of its operators, the comparison with its pages.
-REPORT, MEMORY, COMPARISON = 2.5, 9.0, 3.0
+# model and the table of its operators, the comparison with its pages, the curve over labels, the page of an audit.
+REPORT, MEMORY, COMPARISON, CURVE, AUDIT_PAGE = 2.5, 9.0, 3.0, 15.0, 3.0
+# A head takes as long for few images as for so many.
+LEAST_SOLVED = 1000
 # A budget is planned to this share, because a plan is an estimate.
 SHARE = 0.9
-# With fewer epochs, or fewer training images per class, a comparison says little: then the budget is too small.
+# With fewer epochs, or fewer images of a class in a part, a comparison says little: then the budget is too small.
 FEWEST_EPOCHS, FEWEST_IMAGES = 5, 10
+# Stages that can be left out, the first one first, with what is said of it.
+OPTIONAL = {
+    "audit": "The images were not audited; hfprobe audit does it.",
+    "curve": "The accuracy against the number of labels was not measured; hfprobe label-efficiency does it.",
+}
+PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
-class Rates:
-    """Seconds that a model takes on this machine and these images.
+class Plan:
+    """What the stages after the measurement will take, and what was given up for a budget.
 
     Attributes:
-        start: to build it.
-        decode: per image.
-        train: per training image, and per epoch if it has epochs.
-        infer: per image, in float32.
-        epoch: per epoch beside its steps and its evaluation, such as to save the weights.
-        batch: images in a batch of `profile`.
+        seconds: stage -> seconds, in the order of the stages.
+        epochs: stage of a run that takes gradient steps -> number of epochs.
+        sizes: part -> number of images.
+        left_out: stages that the budget leaves out.
+        gave_up: sentences.
     """
 
-    start: float
-    decode: float
-    train: float
-    infer: float
-    epoch: float
-    batch: int
-
-
-def measure_rates(run: Run, images: Images) -> Rates:
-    """Decode some training images, and train and evaluate the model on them for some seconds, in a temporary folder."""
-    with tempfile.TemporaryDirectory() as folder:
-        own = {"output_dir": folder, "disable_tqdm": True} | ({} if run.solved else {"epochs": 2})
-        config = settle_precision(run.config(images, **own))
-        set_seed(config.training.seed)
-        for _ in range(2):  # the first time imports libraries
-            start = time.perf_counter()
-            model, processor = build_model(config.training.model, labels=images.class_names, options=config.model)
-            built = time.perf_counter() - start
-        sample, decoding = _decode_sample(images, processor)
-        family = find_family(config.training.model)
-        splits = Splits(images.class_names, images.source, train=sample, validation=sample)
-        parts: dict[str, Any] = {"config": config, "model": model, "processor": processor}
-        if run.solved:
-            train, infer = _time_solved(splits, parts)
-            epoch = 0.0
-        else:
-            train, infer, epoch = _time_steps(splits, parts)
-        decoded = images.is_decoded("train", "validation", "test", processor=processor)
-    return Rates(built, 0.0 if decoded else decoding, train, infer, epoch, family.profile_batch_size)
-
-
-def _decode_sample(images: Images, processor: Any) -> tuple[ImageSplit, float]:
-    """At most SAMPLE training images that take about SECONDS to decode, and the seconds per image."""
-    rows = images.parts["train"]
-    labels = label_numbers(rows)
-    size = min(len(labels), max(SAMPLE, len(images.class_names)))
-    chosen = np.random.default_rng(0).permutation(stratified_subset(labels, size=size, seed=0))
-    limit = images.arguments.max_pixels or MAX_PIXELS
-    found: list[ImageSplit] = []
-    start = time.perf_counter()
-    for positions in np.array_split(chosen, -(-len(chosen) // 32)):
-        found.append(decode_some(rows.select(positions), processor=processor, max_pixels=limit))
-        if time.perf_counter() - start > SECONDS:
-            break
-    seconds = time.perf_counter() - start
-    parts: dict[str, Any] = {
-        name: np.concatenate([getattr(one, name) for one in found]) for name in ("images", "labels", "index")
-    }
-    if not len(parts["labels"]):
-        raise InputError("None of the training images that were looked at can be read. Replace or remove them.")
-    return ImageSplit(**parts, fitted=True), seconds / len(parts["labels"])
-
-
-def _time_solved(splits: Splits, parts: dict[str, Any]) -> tuple[float, float]:
-    """Seconds per training image, the solution included, and per image in inference."""
-    config, model = parts["config"], parts["model"]
-    sample, few = splits.part("train"), 16
-    first = np.arange(min(few, len(sample)))
-    seconds, inputs = 0.0, None
-    for positions in (first, None):
-        if positions is None:  # as many as take about SECONDS
-            positions = np.arange(min(len(sample), max(few, int(SECONDS / max(1e-4, seconds)))))
-        some = sample.take(positions)
-        inputs = make_inputs(**parts, splits=replace(splits, train=some, validation=some))
-        seconds = sum(part.preparation_seconds for part in inputs) / 2 / len(some)
-    assert inputs is not None
-    train, validation = (part.preparation_seconds / len(some) for part in inputs)
-    rows = np.arange(SOLVED_IMAGES) % len(some)
-    start = time.perf_counter()
-    family = find_family(config.training.model)
-    family.solve(model, train=inputs[0].take(rows), validation=inputs[1], options=config.model)
-    return train + (time.perf_counter() - start) / SOLVED_IMAGES, validation
-
-
-class _Clock(TrainerCallback):
-    """Times of two epochs: of the ends of the steps, of the epoch, of its evaluation, and of the checkpoint after it.
-
-    An epoch is cut after half of SECONDS.
-    """
-
-    def __init__(self) -> None:
-        self.steps: list[list[float]] = []
-        self.epochs: list[float] = []
-        self.evaluations: list[float] = []
-        self.ends: list[float] = []
-
-    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.steps.append([])
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        steps = self.steps[-1]
-        steps.append(time.perf_counter())
-        control.should_epoch_stop |= len(steps) > 2 and steps[-1] - steps[0] > SECONDS / 2
-
-    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.epochs.append(time.perf_counter())
-
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.evaluations.append(time.perf_counter())
-        self.ends.append(time.perf_counter())
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.ends[-1] = time.perf_counter()
-
-
-def _time_steps(splits: Splits, parts: dict[str, Any]) -> tuple[float, float, float]:
-    """Seconds per training image, per image in inference, and per epoch beside its steps and its evaluation."""
-    config, sample = parts["config"], splits.part("train")
-    batch = config.training.train_batch_size
-    many = sample.take(np.arange(STEPS * batch) % len(sample))
-    train, validation = make_inputs(**parts, splits=replace(splits, train=many))
-    adapt(config=config, model=parts["model"], images=ImageBatches(sample, processor=parts["processor"]))
-    trainer = assemble_trainer(**parts, train=train, validation=validation)
-    clock = _Clock()
-    trainer.remove_callback(EpochLines)
-    trainer.remove_callback(StopOnSignal)
-    trainer.add_callback(clock)
-    try:
-        trainer.train()
-    finally:
-        trainer.close_loaders()
-    step = float(np.median(np.concatenate([np.diff(steps) for steps in clock.steps])))
-    if len(clock.ends) < 2:  # a recipe without evaluations
-        return step / batch, step / batch / 3, 0.0
-    evaluation = clock.evaluations[-1] - clock.epochs[-1]
-    rest = clock.ends[-1] - clock.ends[-2] - step * len(clock.steps[-1]) - evaluation
-    return step / batch, evaluation / len(sample), max(0.0, rest)
+    seconds: dict[str, float]
+    epochs: dict[str, float]
+    sizes: dict[str, int]
+    left_out: frozenset[str]
+    gave_up: list[str]
 
 
 def estimate(
     runs: list[Run],
-    rates: dict[str, Rates],
+    rates: Mapping[str, Rates],
     *,
-    counts: dict[str, int],
-    epochs: dict[str, float],
+    sizes: Mapping[str, int],
+    epochs: Mapping[str, float],
+    left_out: frozenset[str] = frozenset(),
+    ranking: float = 0.0,
     rounds: int,
     seconds: float,
 ) -> dict[str, float]:
-    """Seconds of each stage after the plan.
+    """Seconds of each stage after the measurement.
 
     Args:
-        rates: family -> its rates.
-        counts: part -> number of images.
+        runs: the variant of each is the first one.
+        rates: variant -> its rates.
+        sizes: part -> number of images.
         epochs: stage of a run that takes gradient steps -> number of epochs.
+        left_out: stages.
+        ranking: seconds of the ranking.
         rounds, seconds: of the profile.
     """
-    train, validation, test = (counts[part] for part in ("train", "validation", "test"))
-    found = {"decode": sum(rate.start + rate.decode * sum(counts.values()) for rate in rates.values())}
+    train, validation, test = (sizes[part] for part in PARTS)
+    own = {run.variant: rates[run.variant] for run in runs}
+    found = {"rank": ranking} if ranking else {}
+    # Each file is decoded once for all models.
+    found["decode"] = max(rate.start + rate.decode * sum(sizes.values()) for rate in own.values())
+    solved = [run for run in runs if run.solved]
+    for run in solved:
+        rate = own[run.variant]
+        if rate.audit:
+            found["extract"] = rate.start + rate.train * train + rate.infer * (validation + test)
+            found["audit"] = rate.start + AUDIT_PAGE + rate.audit * max(LEAST_SOLVED, sum(sizes.values()))
     for run in runs:
-        rate = rates[run.values["model"]]
+        rate = own[run.variant]
         once = rate.train * train + rate.infer * validation
-        repeated = once if run.solved else epochs[run.stage] * (once + rate.epoch) + rate.infer * validation
-        found[run.stage] = rate.start + repeated
-    found["test"] = sum(
-        rates[run.values["model"]].start + rates[run.values["model"]].infer * test + REPORT for run in runs
-    )
-    if len(runs) > 1:
-        sizes = {1, *(rate.batch for rate in rates.values())}
-        found["profile"] = sum(_profile_seconds(rate, sizes, rounds, seconds) for rate in rates.values())
+        if not run.solved:
+            found[run.stage] = rate.start + epochs[run.stage] * (once + rate.epoch) + rate.infer * validation
+        else:
+            found[run.stage] = rate.start + rate.solve * max(LEAST_SOLVED, train) + once * (not rate.audit)
+    if "extract" in found:
+        found["curve"] = CURVE
+    for run in runs:
+        rate = own[run.variant]
+        found["test"] = found.get("test", 0.0) + rate.start + REPORT + rate.infer * test * (not rate.audit)
+    if len(own) > 1:
+        found["profile"] = sum(_profile_seconds(rate, rounds, seconds) for rate in own.values())
         found["compare"] = COMPARISON
-    return found
+    return {name: value for name, value in found.items() if name not in left_out}
 
 
-def _profile_seconds(rate: Rates, sizes: set[int], rounds: int, seconds: float) -> float:
-    steps = [size * rate.infer for size in [*sizes, *([rate.batch] if _compares_precisions() else [])]]
+def _profile_seconds(rate: Rates, rounds: int, seconds: float) -> float:
+    two_precisions = preferred_precision(find_device())[0] != "fp32"
+    steps = [size * rate.infer for size in [1, rate.batch, *[rate.batch] * two_precisions]]
     timed = sum(max(2 * step, min(10 * step, 3.0)) + rounds * max(step, seconds) for step in steps)
     return rate.start + timed + MEMORY + 6 * rate.batch * rate.infer
-
-
-def _compares_precisions() -> bool:
-    from hfprobe.system.machine import find_device
-
-    return preferred_precision(find_device())[0] != "fp32"
 
 
 def make_plan(
     runs: list[Run],
     images: Images,
+    rates: Mapping[str, Rates],
     *,
     budget: float | None,
     spent: float,
-    full: dict[str, float],
-    estimated: Callable[[int, dict[str, float]], dict[str, float]],
+    full: Mapping[str, float],
+    **how: Any,
 ) -> Plan:
-    """Choose the epochs and the number of training images that fit into the budget.
+    """Choose what fits into the budget.
 
-    Epochs are given up first, down to FEWEST_EPOCHS, then training images, down to FEWEST_IMAGES per class.
+    Given up, in this order: the stages of OPTIONAL; epochs, down to FEWEST_EPOCHS; images, by one factor for all parts,
+    down to FEWEST_IMAGES per class.
 
     Args:
         spent: seconds of the command so far.
         full: stage of a run that takes gradient steps -> epochs of its recipe.
-        estimated: the stages' seconds with so many training images and epochs.
+        how: for `estimate`.
 
     Raises:
         InputError: the budget is too small.
     """
-    everything = sum(images.counts()["train"])
-    plan = Plan(estimated(everything, full), epochs=full, max_train_samples=None, gave_up=[])
-    if budget is None or spent + sum(plan.seconds.values()) <= SHARE * budget:
-        return plan
+    everything = {part: sum(numbers) for part, numbers in images.counts().items()}
+    fewest = {part: min(count, FEWEST_IMAGES * len(images.class_names)) for part, count in everything.items()}
     most = max(full.values(), default=0)
 
-    def total(size: int, epochs: float) -> float:
-        return spent + sum(estimated(size, {name: min(epochs, own) for name, own in full.items()}).values())
+    def plan(share: float = 1.0, epochs: float = most, left_out: frozenset[str] = frozenset()) -> Plan:
+        chosen = {name: min(epochs, own) for name, own in full.items()}
+        # One limit for both, as --max_eval_samples is.
+        evaluated = int(share * max(everything["validation"], everything["test"]))
+        wanted = {"train": int(share * everything["train"]), "validation": evaluated, "test": evaluated}
+        sizes = {part: min(count, max(fewest[part], wanted[part])) for part, count in everything.items()}
+        seconds = estimate(runs, rates, sizes=sizes, epochs=chosen, left_out=left_out, **how)
+        return Plan(seconds, chosen, sizes, left_out, _say_given_up(runs, full, everything, chosen, sizes, left_out))
 
-    fewest = min(most, FEWEST_EPOCHS)
-    least = min(everything, FEWEST_IMAGES * len(images.class_names))
-    if total(least, fewest) > SHARE * budget:
-        needed = math.ceil(total(least, fewest) / SHARE * 1.05)
+    def fits(found: Plan) -> bool:
+        return budget is None or spent + sum(found.seconds.values()) <= SHARE * budget
+
+    left_out: frozenset[str] = frozenset()
+    for count in range(len(OPTIONAL) + 1):
+        left_out = frozenset(list(OPTIONAL)[:count])
+        if fits(found := plan(left_out=left_out)):
+            return found
+    assert budget is not None
+    least = plan(0.0, min(most, FEWEST_EPOCHS), left_out)
+    if not fits(least):
+        needed = math.ceil((spent + sum(least.seconds.values())) / SHARE * 1.05)
         raise InputError(
             f"--budget is {describe_seconds(budget)}; the least that would do for these images on this machine is "
             f"{needed} s. Pass --budget {needed}s or more, or fewer --models."
         )
-    epochs = next((e for e in range(int(most), int(fewest), -1) if total(everything, e) <= SHARE * budget), fewest)
-    size = everything
-    if total(everything, epochs) > SHARE * budget:
-        low, high = least, everything
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if total(middle, epochs) <= SHARE * budget else (low, middle)
-        size = low
-    chosen = {name: min(epochs, own) for name, own in full.items()}
-    gave_up = [
-        f"{run.name} is trained for {chosen[run.stage]:g} epochs instead of {full[run.stage]:g}."
+    epochs = int(min(most, FEWEST_EPOCHS))
+    for more in range(int(most), epochs - 1, -1):
+        if fits(found := plan(1.0, more, left_out)):
+            return found
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (middle, high) if fits(plan(middle, epochs, left_out)) else (low, middle)
+    return plan(low, epochs, left_out)
+
+
+def _say_given_up(
+    runs: list[Run],
+    full: Mapping[str, float],
+    everything: Mapping[str, int],
+    epochs: Mapping[str, float],
+    sizes: Mapping[str, int],
+    left_out: frozenset[str],
+) -> list[str]:
+    found = [
+        f"{run.name} is trained for {epochs[run.stage]:g} epochs instead of {full[run.stage]:g}."
         for run in runs
-        if run.stage in full and chosen[run.stage] < full[run.stage]
+        if run.stage in full and epochs[run.stage] < full[run.stage]
     ]
-    if size < everything:
-        gave_up.append(f"The models are trained on {size:,} of the {everything:,} training images.")
-    return Plan(estimated(size, chosen), chosen, size if size < everything else None, gave_up)
+    if sizes != everything:
+        counted = ", ".join(f"{sizes[part]:,} of {everything[part]:,} {part}" for part in PARTS)
+        found.append(f"The models see only some of the images: {counted} images.")
+    return found + [sentence for stage, sentence in OPTIONAL.items() if stage in left_out]
 
 
-def limit_training(images: Images, size: int) -> Images:
-    """The images with a stratified subset of the training images, as `--max_train_samples` chooses it."""
-    rows = images.parts["train"]
-    chosen = stratified_subset(label_numbers(rows), size=size, seed=images.seed)
-    return replace(
-        images,
-        parts=images.parts | {"train": rows.select(chosen)},
-        arguments=replace(images.arguments, max_train_samples=size),
-    )
+def limit_images(images: Images, *, train: int, evaluation: int) -> Images:
+    """Stratified subsets of the parts, as `--max_train_samples` and `--max_eval_samples` choose them.
+
+    Args:
+        train: number of training images.
+        evaluation: largest number of validation and of test images.
+    """
+    wanted = {part: train if part == "train" else evaluation for part in images.parts}
+    cut = {part: size for part, size in wanted.items() if size < len(images.parts[part])}
+    parts = {
+        part: images.parts[part].select(
+            stratified_subset(label_numbers(images.parts[part]), size=size, seed=images.seed)
+        )
+        for part, size in cut.items()
+    }
+    limits: dict[str, Any] = {"max_train_samples": train} if "train" in cut else {}
+    limits |= {"max_eval_samples": evaluation} if cut.keys() - {"train"} else {}
+    return replace(images, parts=images.parts | parts, arguments=replace(images.arguments, **limits))
 
 
 class StopAtDeadline(TrainerCallback):

@@ -84,24 +84,105 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Plan(RecordFile):
-    """What the stages after the plan will take, and what was given up for a budget.
+class Rates:
+    """Seconds that a model takes on this machine and these images.
 
     Attributes:
-        seconds: stage -> seconds.
-        epochs: stage of a run that takes gradient steps -> number of epochs.
-        max_train_samples: number of training images; None: all.
-        gave_up: sentences.
+        start: to build it.
+        decode: per image.
+        train: per training image: to extract its features, or of a gradient step.
+        infer: per image, in float32.
+        batch: images in a batch of `profile`.
+        solve: per training image, of a model that is solved in closed form.
+        epoch: per epoch beside its steps and its evaluation, such as to save the weights.
+        audit: per image, to compare it with others and to question its label, once its features are there.
     """
 
-    FILE = "plan.json"
-    WHAT = "plan"
+    start: float
+    decode: float
+    train: float
+    infer: float
+    batch: int
+    solve: float = 0.0
+    epoch: float = 0.0
+    audit: float = 0.0
+
+
+@dataclass(frozen=True)
+class Measurement(RecordFile):
+    """What was measured before the plan.
+
+    Attributes:
+        rates: of each variant of each model, see `Run.variants`.
+        spent: seconds of the command until then.
+    """
+
+    FILE = "rates.json"
+    WHAT = "measurement"
     REMEDY = "Run the decision again."
 
-    seconds: dict[str, float]
-    epochs: dict[str, float]
-    max_train_samples: int | None
-    gave_up: list[str]
+    rates: dict[str, Rates]
+    spent: float
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One variant of a model in a round of the ranking, on validation.
+
+    Attributes:
+        name: of the variant, such as that of its backbone.
+        accuracy, interval: of the exact head, with its 95 % interval.
+        neighbours: accuracy of the most frequent class among the nearest neighbours in the training images.
+        difference: interval of its accuracy minus that of the best one, on the same images; None: it is the best.
+        seconds: that its features and its head took.
+        kept: whether it is not clearly worse than the best one.
+    """
+
+    name: str
+    accuracy: float
+    interval: tuple[float, float]
+    neighbours: float
+    difference: tuple[float, float] | None
+    seconds: float
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round of the ranking, on some of the training and validation images; `ranked`: the best first."""
+
+    train: int
+    validation: int
+    ranked: list[Ranked]
+
+
+@dataclass(frozen=True)
+class Ranking(RecordFile):
+    """Which variant of each model was chosen, and by what.
+
+    Attributes:
+        rounds: family -> rounds, each with the variants that the one before has kept.
+        chosen: family -> its variant.
+    """
+
+    FILE = "ranking.json"
+    WHAT = "ranking"
+    REMEDY = "Run the decision again."
+
+    rounds: dict[str, list[Round]]
+    chosen: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Extracted(RecordFile):
+    """How many images of each part have features; in a budget, they may be fewer than planned."""
+
+    FILE = "extracted.json"
+    WHAT = "record of the features"
+    REMEDY = "Run the decision again."
+
+    train: int
+    evaluation: int
 
 
 @dataclass(frozen=True)
@@ -151,6 +232,7 @@ class Decision(RecordFile):
         audit: None if no model has a backbone, or the budget left no time.
         budget: in seconds; None: no limit.
         gave_up: sentences on what the budget did not allow.
+        ranking: of the backbones; None if there was no choice.
         missing: why a model is missing, and how to get it; None if none is.
         commands: that repeat the decision step by step.
         results: name -> evaluation on test; empty if the decision was loaded.
@@ -172,6 +254,7 @@ class Decision(RecordFile):
     audit: DataLook | None
     budget: float | None
     gave_up: list[str]
+    ranking: Ranking | None
     missing: str | None
     commands: list[str]
     results: dict[str, EvalResult] = field(default_factory=dict, compare=False)

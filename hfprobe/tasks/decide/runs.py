@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from transformers import BaseImageProcessor
+
 from hfprobe.data.splits.images import Images
-from hfprobe.models import find_family
+from hfprobe.models import build_model, find_family
+from hfprobe.models.base import ModelFamily
 from hfprobe.settings.names import name_model
 from hfprobe.settings.run_config import RunConfig, build_run, image_settings
 from hfprobe.system.errors import InputError
@@ -25,20 +28,33 @@ class Run:
         stage: name of its stage, and of its folder.
         name: in the comparison.
         values: for `build_run`.
+        variants: name -> further values for `build_run`; the first one is used. Several are ranked before.
         solved: whether its weights are solved in closed form.
+        processors: variant -> image processor.
     """
 
     stage: str
     name: str
     values: dict[str, Any]
+    variants: dict[str, dict[str, Any]]
     solved: bool
+    processors: dict[str, BaseImageProcessor] = field(default_factory=dict)
+
+    @property
+    def variant(self) -> str:
+        """The variant that is used."""
+        return next(iter(self.variants))
+
+    def choose(self, variant: str) -> Run:
+        """The run with one of its variants."""
+        return replace(self, variants={variant: self.variants[variant]})
 
     def config(self, images: Images, **values: Any) -> RunConfig:
         """The settings of the run.
 
         They are made anew for each use, because transformers keeps the precision of the settings that were made last.
         """
-        return build_run(**self.values | values).for_images(images)
+        return build_run(**self.values | self.variants[self.variant] | values).for_images(images)
 
 
 def choose_runs(images: Images, wishes: Wishes) -> tuple[list[Run], str | None]:
@@ -48,34 +64,55 @@ def choose_runs(images: Images, wishes: Wishes) -> tuple[list[Run], str | None]:
         The runs, and why a model is missing: no weights of a backbone can be had.
 
     Raises:
-        InputError: a model or a setting that cannot be used; no model is left.
+        InputError: a model or a setting that cannot be used; weights that cannot be read; no model is left.
     """
     runs: list[Run] = []
     missing = None
     for name in wishes.models:
         family = find_family(name)
-        known = family.Options.__dataclass_fields__
-        own = {key: value for key, value in wishes.settings.items() if key in known}
-        folder = wishes.folder / RUNS_FOLDER
+        try:
+            variants = _list_variants(family, wishes)
+        except InputError as error:
+            if "auto" not in wishes.backbones or len(wishes.models) == 1:
+                raise
+            missing = str(error)
+            continue
+        processors: dict[str, BaseImageProcessor] = {}
         for seed in range(wishes.seed, wishes.seed + wishes.seeds):
-            values: dict[str, Any] = {"seed": seed, "split_seed": images.seed, "hub_dir": wishes.hub_dir}
             stage = f"{family.name}-seed{seed}"
-            values |= {"output_dir": str(folder / stage)} | image_settings(images) | own
-            values["model"] = family.name
-            try:
-                config = build_run(**values)
-            except InputError as error:
-                if own.get("backbone") != "auto" or len(wishes.models) == 1:
-                    raise
-                missing = str(error)
-                break
+            values: dict[str, Any] = {"model": family.name, "seed": seed, "split_seed": images.seed}
+            values |= {"hub_dir": wishes.hub_dir, "output_dir": str(wishes.folder / RUNS_FOLDER / stage)}
+            values |= image_settings(images)
+            config = build_run(**values | next(iter(variants.values())))
             called = name_model(family.hub_name, dataset=config.data.dataset)
             solved = family.is_solved(config.model)
-            if "epochs" in wishes.settings and not solved:
-                values["epochs"] = wishes.settings["epochs"]
-            runs.append(Run(stage, called if seed == wishes.seed else f"{called} (seed {seed})", values, solved))
+            if wishes.epochs is not None and not solved:
+                values["epochs"] = wishes.epochs
+            shown = called if seed == wishes.seed else f"{called} (seed {seed})"
+            run = Run(stage, shown, values, variants, solved)
+            processors = processors or {name: _build_processor(run.choose(name), images) for name in variants}
+            runs.append(replace(run, processors=processors))
             if solved:  # each seed gives the same weights
                 break
     if missing:
         logger.warning("%s", missing)
     return sorted(runs, key=lambda run: not run.solved), missing
+
+
+def _build_processor(run: Run, images: Images) -> BaseImageProcessor:
+    config = run.config(images)
+    return build_model(config.training.model, labels=images.class_names, options=config.model)[1]
+
+
+def _list_variants(family: ModelFamily, wishes: Wishes) -> dict[str, dict[str, Any]]:
+    """Name -> settings of each variant of a model; a model without a choice has one of its own name."""
+    found = family.list_variants(wishes.backbones)
+    option = family.chosen_option
+    if option is None:
+        return {family.name: found[0]}
+    names = [values[option] for values in found]
+    several = {name for name in names if names.count(name) > 1}
+    return {
+        "=".join(values.values()) if name in several else name: values
+        for name, values in zip(names, found, strict=True)
+    }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +15,9 @@ from typing import Any, TypeVar
 from hfprobe.system import process
 from hfprobe.system.errors import StoppedError
 from hfprobe.system.files import read_json, write_json
+from hfprobe.system.records import to_json
 from hfprobe.tasks.decide.result import Stage
+from hfprobe.tasks.decide.wishes import Wishes
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +37,7 @@ class Stages:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.total = 0
+        self.total = 0  # until there is a plan
         self.planned: dict[str, float] = {}
         self.finished: list[Stage] = []
         self._journal = read_json(folder / JOURNAL_FILE)
@@ -56,13 +61,12 @@ class Stages:
             load: what `work` returned in an earlier command; None if that cannot be loaded, and the stage runs again.
         """
         planned = self.planned.get(name)
-        number = f"{len(self.finished) + 1} of {self.total}"
+        number = f"{len(self.finished) + 1}" + (f" of {self.total}" if self.total else "")
         process.advice = f"What is finished is kept in {self.folder}. To continue, run the same command."
-        entry = self._entry(name)
-        found = load() if entry.get("key") == key and "seconds" in entry else None
+        found = load() if self.is_finished(name, key) else None
         if found is not None:
             logger.info("%s: %s: finished before.", number, title)
-            self.finished.append(Stage(title, planned, float(entry["seconds"])))
+            self.finished.append(Stage(title, planned, float(self._entry(name)["seconds"])))
             return found
         logger.info("%s: %s%s", number, title, "." if planned is None else f" (planned: {describe_seconds(planned)}).")
         spent = self.spent(name, key)
@@ -82,6 +86,28 @@ class Stages:
         self.finished.append(Stage(title, planned, seconds))
         return result
 
+    def plan(self, seconds: dict[str, float], *, beside: int) -> None:
+        """Set the seconds of the stages that follow.
+
+        Args:
+            beside: stages that are finished, and not among them.
+        """
+        self.planned = seconds
+        self.total = len(seconds) + beside
+
+    def deadline(self, name: str, wishes: Wishes) -> float:
+        """When a stage must end, in seconds of `time.perf_counter`, so that those after it have their planned time."""
+        if wishes.budget is None:
+            return math.inf
+        names = list(self.planned)
+        later = sum(self.planned[each] for each in names[names.index(name) + 1 :])
+        return wishes.started + wishes.budget - later
+
+    def skip(self, name: str) -> None:
+        """Leave out a stage of the plan."""
+        del self.planned[name]
+        self.total -= 1
+
     def announce(self, sentences: list[str]) -> None:
         """Log the plan of the stages that follow in one line, and these sentences."""
         total = sum(self.planned.values())
@@ -94,6 +120,10 @@ class Stages:
                 ]
             ),
         )
+
+    def is_finished(self, name: str, key: str) -> bool:
+        """Whether an earlier command has finished this stage with the same key."""
+        return self.is_begun(name, key) and "seconds" in self._entry(name)
 
     def is_begun(self, name: str, key: str) -> bool:
         """Whether an earlier command has begun or finished this stage with the same key."""
@@ -110,6 +140,11 @@ class Stages:
     def _note(self, name: str, entry: dict[str, Any]) -> None:
         self._journal[name] = entry
         write_json(self.folder / JOURNAL_FILE, self._journal)
+
+
+def make_key(*parts: Any) -> str:
+    """Hex digits that change with any of the parts."""
+    return hashlib.sha256(json.dumps(to_json(list(parts)), sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def describe_seconds(seconds: float) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from hfprobe.tasks.decide.verdict import MARGIN
 
 MODELS = ("probe", "cnn")
+AUTO = ("auto",)  # all backbones that can be had
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Wishes:
     Attributes:
         folder: of its results.
         models: names of families, in the order of their training.
-        settings: for `make_run`, each for the models that have it: backbone, backbone_weights, epochs.
+        backbones: see `ModelFamily.list_variants`.
+        epochs: of models that take gradient steps; None: those of their recipes.
         seeds: number of training runs of each model that takes gradient steps.
         margin: in [0, 1]; a smaller difference does not matter.
         budget: in seconds from `started` on; None: no limit.
@@ -28,7 +29,8 @@ class Wishes:
 
     folder: Path
     models: tuple[str, ...] = MODELS
-    settings: dict[str, Any] = field(default_factory=dict)
+    backbones: tuple[str, ...] = AUTO
+    epochs: float | None = None
     seed: int = 42
     seeds: int = 1
     margin: float = MARGIN

@@ -32,7 +32,13 @@ from hfprobe.tasks.profile.timing import (
 
 
 def profile_models(
-    folders: dict[str, Path], *, batch_sizes: list[int], rounds: int, seconds: float, trace_dir: Path
+    folders: dict[str, Path],
+    *,
+    batch_sizes: list[int],
+    rounds: int,
+    seconds: float,
+    trace_dir: Path,
+    only_own: bool = False,
 ) -> Profile:
     """Measure the forward pass of each model on noise of its input size, in evaluation mode.
 
@@ -41,9 +47,10 @@ def profile_models(
 
     Args:
         folders: name of each model in the profile -> its folder.
-        batch_sizes: measured for every model, in addition to its own (`ModelFamily.profile_batch_size`).
+        batch_sizes: measured for every model, in addition to the own sizes of all (`ModelFamily.profile_batch_size`).
         rounds: number of rounds, which give the spread of the throughput.
         seconds: duration of each (model, batch size) in a round; at least one step.
+        only_own: measure each model at `batch_sizes` and at its own size only, not at those of the others.
         trace_dir: existing folder for `trace-<name>.json` of each model, which ui.perfetto.dev opens.
 
     Raises:
@@ -66,7 +73,7 @@ def profile_models(
         steps: dict[Any, Callable[[], torch.Tensor]] = {}
         precisions = COMPARED if preferred_precision(device)[0] != "fp32" else ("fp32",)
         for name, (model, _) in models.items():
-            for size in sorted({*batch_sizes, *own.values()}):
+            for size in sorted({*batch_sizes, *([own[name]] if only_own else own.values())}):
                 images = noise(size, side=sides[name], device=device)
                 for precision in precisions if size == own[name] else ("fp32",):
                     steps[name, size, precision] = make_step(model, images, bf16=precision == "bf16")

