@@ -1,7 +1,7 @@
 """Choose between variants of a model, such as backbones of a probe, on some of the training and validation images.
 
-Each variant gets the exact head on its features. Those whose accuracy is clearly lower than that of the best one are
-dropped; the others meet on more images. The images of a round include those of the one before, whose features are in
+Each variant gets the exact head on its features. Those that are clearly worse than the best one are dropped (the 95 %
+interval of the difference excludes 0, and the exact test rejects); the others meet on more images. The images of a round include those of the one before, whose features are in
 the cache.
 """
 
@@ -19,7 +19,7 @@ from hfprobe.data.splits.images import Images
 from hfprobe.models import build_model, find_family
 from hfprobe.models.linear_probe.features import FeatureBatches
 from hfprobe.statistics.intervals import exact_interval
-from hfprobe.statistics.paired import paired_score_interval
+from hfprobe.statistics.paired import mcnemar_exact, paired_score_interval
 from hfprobe.tasks.decide.plan import limit_images
 from hfprobe.tasks.decide.result import Ranked, Rates, Round
 from hfprobe.tasks.decide.runs import Run
@@ -29,6 +29,7 @@ from hfprobe.training.precision import settle_precision
 ROUNDS = ((100, 500), (400, 2000))
 LEAST_TRAIN, MOST_TRAIN = 200, 4000  # training images of a round, however many classes there are
 NEIGHBOURS = 10
+SIGNIFICANCE = 0.05
 
 
 def round_sizes(images: Images, number: int) -> tuple[int, int]:
@@ -121,7 +122,7 @@ def _compare(found: dict[str, dict[str, Any]], *, train: int, validation: int) -
                 neighbours=float((found[name]["neighbours"] == found[name]["labels"]).mean()),
                 difference=difference,
                 seconds=round(found[name]["seconds"], 1),
-                kept=difference is None or difference[1] >= 0,
+                kept=difference is None or difference[1] >= 0 or mcnemar_exact(*only) >= SIGNIFICANCE,
             )
         )
     return Round(train, validation, ranked)
