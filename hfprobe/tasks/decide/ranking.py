@@ -1,8 +1,8 @@
 """Choose between variants of a model, such as backbones of a probe, on some of the training and validation images.
 
 Each variant gets the exact head on its features. Those that are clearly worse than the best one are dropped (the 95 %
-interval of the difference excludes 0, and the exact test rejects); the others meet on more images. The images of a round include those of the one before, whose features are in
-the cache.
+interval of the difference excludes 0, and the exact test rejects); the others meet on more images. The images of a
+round include those of the one before, whose features are in the cache.
 """
 
 from __future__ import annotations

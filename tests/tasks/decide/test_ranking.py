@@ -26,7 +26,7 @@ def test_only_what_is_clearly_worse_is_dropped():
     assert [(one.name, one.kept) for one in found.ranked] == [("best", True), ("near", True), ("worse", False)]
     best, near, worse = found.ranked
     assert best.difference is None
-    assert near.difference[0] < 0 <= near.difference[1]
+    assert near.difference[0] < near.accuracy - best.accuracy < near.difference[1]
     assert worse.difference[1] < 0
     assert best.accuracy == pytest.approx(0.96)
     assert best.interval[0] < 0.96 < best.interval[1]
