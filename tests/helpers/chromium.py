@@ -133,5 +133,6 @@ class Chromium:
         path.write_bytes(base64.b64decode(taken["data"]))
 
     def pdf(self, path):
-        """Print the page into a file."""
+        """Print the page into a file, with the rules for paper."""
+        self.call("Emulation.setEmulatedMedia", media="print")
         path.write_bytes(base64.b64decode(self.call("Page.printToPDF", printBackground=False)["data"]))
