@@ -249,11 +249,14 @@ def test_each_cell_is_reached_with_the_keyboard_shows_its_images_and_leads_back(
 
 
 @pytest.mark.parametrize("name", ["decision", "decision of three models in 10 classes"])
-def test_on_a_telephone_a_touch_shows_the_images_of_a_cell_and_paper_shows_none(name, pages, browser):
+def test_without_scripts_a_click_shows_the_images_of_a_cell_on_a_telephone_and_paper_shows_none(name, pages, browser):
+    browser.call("Emulation.setScriptExecutionDisabled", value=True)
     browser.open(pages[name], width=360)
+    assert browser.evaluate("document.querySelector('th button')") is None  # which the script of a page makes
     browser.click("a.cell")
     (shown,), images, drawn = browser.evaluate(SHOWN)
     assert f"#{shown}" == browser.evaluate("document.querySelector('a.cell').getAttribute('href')")
     assert 1 <= images == drawn
     browser.call("Emulation.setEmulatedMedia", media="print")
     assert browser.evaluate(SHOWN) == [[], 0, 0]
+    browser.call("Emulation.setScriptExecutionDisabled", value=False)

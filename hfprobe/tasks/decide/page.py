@@ -155,7 +155,7 @@ def _draw_label_curve(decision: Decision) -> dict[str, Any] | None:
         "Accuracy on validation, %",
         {name: curve},
         across="training images per class (log scale)",
-        levels=trained,
+        levels=dict(zip(shorten_names(trained), trained.values(), strict=True)),
         spread={name: [100 * point.deviation for point in points] + [0.0]},
         log=True,
     )
