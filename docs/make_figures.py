@@ -7,6 +7,10 @@ Results of new runs replace those in docs/results/ first:
 python docs/make_figures.py --comparison reports/comparison/comparison.json --evaluation reports/cnn/metrics.json
 python docs/make_figures.py --label_efficiency reports/label_efficiency/label_efficiency.json
 python docs/make_figures.py --runs runs/cnn-fast-seed42 runs/cnn-best-seed42
+
+The picture of a decision page is made by Chromium:
+
+python docs/make_figures.py --decision reports/decision/decision.html
 """
 
 from __future__ import annotations
@@ -15,6 +19,9 @@ import argparse
 import hashlib
 import inspect
 import json
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -32,6 +39,7 @@ from hfprobe.training.record import RunRecord
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
+SCREENSHOT = DOCS / "screenshots" / "decision.png"
 SOURCE = "Source"  # the entry of a PNG file that holds the checksum of what it was drawn from
 
 
@@ -41,6 +49,7 @@ def main() -> None:
     parser.add_argument("--evaluation", type=Path, help="metrics.json of `hfprobe eval`")
     parser.add_argument("--label_efficiency", type=Path, help="label_efficiency.json of `hfprobe label-efficiency`")
     parser.add_argument("--runs", type=Path, nargs="+", help="output folders of `hfprobe train`")
+    parser.add_argument("--decision", type=Path, help="decision.html of `hfprobe decide`")
     arguments = parser.parse_args()
     for name, (_, keep, _) in FIGURES.items():
         if (given := getattr(arguments, keep.__name__.removeprefix("keep_"))) is not None:
@@ -48,6 +57,10 @@ def main() -> None:
     for name in FIGURES:
         (DOCS / f"{name}.png").write_bytes(draw(name))
         print(f"Figure: {DOCS / name}.png")
+    if arguments.decision is not None:
+        SCREENSHOT.parent.mkdir(exist_ok=True)
+        SCREENSHOT.write_bytes(photograph(arguments.decision))
+        print(f"Picture: {SCREENSHOT}")
 
 
 def write_result(name: str, content: dict[str, Any]) -> None:
@@ -71,6 +84,25 @@ def checksum(name: str) -> str:
     content = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     code = [inspect.getsource(function) for function in (draw_it, *drawn_by)]
     return hashlib.sha256(json.dumps([content, *code], sort_keys=True).encode()).hexdigest()
+
+
+def photograph(page: Path) -> bytes:
+    """The top of a page as the bytes of a PNG file of 1,200 x 800 pixels."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        raise SystemExit("--decision needs Chromium, which is not installed. Install it, or leave the flag out.")
+    if not page.is_file():
+        raise SystemExit(f"--decision is '{page}', which is no file; allowed: decision.html of `hfprobe decide`.")
+    with tempfile.TemporaryDirectory() as folder:
+        taken = Path(folder) / "page.png"
+        # The window is as wide as the text of a page, so that README.md shows letters that can be read.
+        size = ["--window-size=1000,667", "--force-device-scale-factor=1.2", "--hide-scrollbars"]
+        where = [f"--user-data-dir={folder}/profile", f"--screenshot={taken}", page.resolve().as_uri()]
+        subprocess.run([chromium, "--headless", "--no-sandbox", *size, *where], check=True, capture_output=True)
+        image = PIL.Image.open(taken).convert("RGB").crop((0, 0, 1200, 800))
+    buffer = BytesIO()
+    image.quantize(256).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
 
 
 # From a result to its figure

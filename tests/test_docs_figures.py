@@ -3,12 +3,14 @@
 import importlib.util
 import json
 import re
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
 
+from helpers.chromium import find_chromium
 from helpers.results import make_result, network_of, profile_of, with_provenance
 from hfprobe.tasks.compare.measure import compare
 
@@ -89,3 +91,15 @@ def test_a_figure_is_stale_after_another_result(tmp_path, monkeypatch):
     assert {name: model["accuracy"] for name, model in kept.items()} == {
         name: one.metrics["accuracy"] for name, one in results.items()
     }
+
+
+@pytest.mark.slow
+def test_the_picture_of_a_page_is_its_top(tmp_path):
+    find_chromium()
+    page = tmp_path / "a page.html"
+    page.write_text("<body style='margin: 0; background: white'><div style='height: 100px; background: #ff0000'></div>")
+    image = PIL.Image.open(BytesIO(figures.photograph(page))).convert("RGB")
+    assert image.size == (1200, 800)
+    assert [image.getpixel((600, y)) for y in (0, 118, 122, 799)] == [(255, 0, 0)] * 2 + [(255, 255, 255)] * 2
+    with pytest.raises(SystemExit, match=re.escape("which is no file; allowed: decision.html of `hfprobe decide`.")):
+        figures.photograph(tmp_path / "missing.html")

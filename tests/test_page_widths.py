@@ -1,4 +1,4 @@
-"""No table, caption or figure of a page is cut or wider than its container: telephone, tablet and desktop."""
+"""Pages in a headless Chromium: on a telephone, a tablet and a desktop, light, dark and printed, with a keyboard."""
 
 import dataclasses
 from io import BytesIO
@@ -8,7 +8,8 @@ import PIL.Image
 import pytest
 
 from helpers.audited import make_audit
-from helpers.pages import too_wide
+from helpers.chromium import Chromium
+from helpers.pages import TOO_FAINT, WIDER_THAN_ITS_CONTAINER
 from helpers.results import decision_of, make_result, network_of, profile_of, with_provenance
 from hfprobe.statistics.selective import ChosenThreshold
 from hfprobe.system.provenance import Hardware
@@ -16,11 +17,15 @@ from hfprobe.tasks.audit.page import save_audit
 from hfprobe.tasks.compare.measure import compare
 from hfprobe.tasks.compare.page import save_comparison
 from hfprobe.tasks.decide.page import save_decision
+from hfprobe.tasks.decide.result import CurvePoint
 from hfprobe.tasks.evaluate.page import write_report
 from hfprobe.tasks.predict.page import write_contact_sheet
 from hfprobe.tasks.predict.result import Predictions
 
-WIDTHS = (360, 800, 1200)
+pytestmark = pytest.mark.slow
+
+WIDTHS = (360, 800, 1400)
+PAPER = 718  # the width of A4 in pixels, without the margins of Chromium
 CLASSES = ("airplane", "automobile", "ship", "truck", "bird")
 LONG_CLASSES = ("Grasshopper", "Donaudampfschifffahrtskapitaen_im_Ruhestand", "a name of several words", "猫" * 20, "x")
 LONG_FILE = "holiday/IMG_20240731_183402_portrait_of_a_very_long_file_name_without_any_space_in_it_{:03}.jpeg"
@@ -92,7 +97,9 @@ def write_compared(folder, names, classes=CLASSES, *, imbalanced=False):
 
 def write_decided(folder, names, classes=CLASSES, **how):
     results, profile = compared(names, classes)
-    return save_decision(decision_of(results, profile=profile, **how), folder)
+    decision = decision_of(results, profile=profile, **how)
+    curve = [CurvePoint(shots, 0.9 - 0.5 / shots, 0.1 / shots, 5, 1234) for shots in (5, 10, 20, 50, 100, 200)]
+    return save_decision(dataclasses.replace(decision, label_curve=curve), folder)
 
 
 def write_sheet(folder, classes=CLASSES):
@@ -130,6 +137,12 @@ PAGES = {
     "decision of one model in 20 classes": lambda folder: write_decided(
         folder, ("simple-cnn",), [f"class {n}" for n in range(20)], missing="--backbone auto finds no weights."
     ),
+    "decision of three models in 10 classes": lambda folder: write_decided(
+        folder, ("simple-cnn", "linear-probe", "pixels"), [f"class {n}" for n in range(10)]
+    ),
+    "decision of 40 classes": lambda folder: write_decided(
+        folder, ("simple-cnn", "linear-probe"), [f"class {n}" for n in range(40)]
+    ),
     "audit": lambda folder: save_audit(make_audit(thumbnail=draw(0)), folder),
     "audit of long names": lambda folder: save_audit(
         make_audit(names=LONG_CLASSES, file="{}/" + LONG_FILE.replace(":03", ""), thumbnail=draw(0, side=160)), folder
@@ -140,15 +153,110 @@ PAGES = {
 }
 
 
-@pytest.mark.slow
-def test_no_table_or_caption_is_cut_or_wider_than_its_container(tmp_path, monkeypatch):
-    # Drawing the matrix of 100 classes takes seconds, and the page only depends on its size.
-    monkeypatch.setattr("hfprobe.tasks.evaluate.page.draw_confusion_matrix", lambda *_, **__: draw(0, side=2000))
-    pages = {}
-    for number, (name, write) in enumerate(PAGES.items()):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        pages[name] = write(folder)
-    found = too_wide(pages, WIDTHS)
-    assert set(found) == {(name, width) for name in pages for width in WIDTHS}
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """Name -> path of each page."""
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        # Drawing the matrix of 100 classes takes seconds, and the page only depends on its size.
+        patch.setattr("hfprobe.tasks.evaluate.page.draw_confusion_matrix", lambda *_, **__: draw(0, side=2000))
+        for number, (name, write) in enumerate(PAGES.items()):
+            found[name] = write(tmp_path_factory.mktemp(f"page{number}"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with Chromium(tmp_path_factory.mktemp("profile")) as chromium:
+        yield chromium
+
+
+def show_all_cells(browser):
+    """The images of every cell at once."""
+    browser.evaluate(
+        "document.head.insertAdjacentHTML('beforeend', '<style>@media screen{.cell-images{display:block}}</style>')"
+    )
+
+
+def test_no_table_or_caption_is_cut_or_wider_than_its_container(pages, browser):
+    found = {}
+    for name, page in pages.items():
+        for width, media in [*((width, "screen") for width in WIDTHS), (PAPER, "print")]:
+            browser.open(page, width=width, media=media)
+            show_all_cells(browser)
+            found[name, width, media] = browser.evaluate(WIDER_THAN_ITS_CONTAINER)
     assert {place: sentences for place, sentences in found.items() if sentences} == {}
+
+
+def test_light_and_dark_pages_are_legible_and_cause_no_error_and_no_request(pages, browser):
+    found = {}
+    for name, page in pages.items():
+        papers = {}
+        for scheme in ("light", "dark"):
+            browser.open(page, width=800, scheme=scheme)
+            show_all_cells(browser)
+            found[name, scheme] = browser.complaints() + browser.evaluate(TOO_FAINT)
+            papers[scheme] = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert papers["light"] != papers["dark"]
+    assert {place: sentences for place, sentences in found.items() if sentences} == {}
+
+
+def test_the_checks_find_what_they_look_for(tmp_path, browser):
+    page = tmp_path / "page.html"
+    page.write_text(
+        "<body style='background: white'><img src='other.png' alt=''><p style='color: #999'>faint</p>"
+        "<div style='width: 100px'><p style='width: 200px'>wide</p></div>"
+        "<script>console.error('told'); undefined.name</script>"
+    )
+    browser.open(page, width=360)
+    complaints = " ".join(browser.complaints())
+    assert all(part in complaints for part in ("other.png", "told", "Uncaught"))
+    assert browser.evaluate(WIDER_THAN_ITS_CONTAINER) == ["div. (100 px): wide", "p. (100 px): wide"]
+    assert browser.evaluate(TOO_FAINT) == ["p (2.85): faint"]
+
+
+SHOWN = """(() => {
+  const shown = [...document.querySelectorAll(".cell-images")].filter(element => element.getClientRects().length);
+  const images = shown.flatMap(element => [...element.querySelectorAll(".image")]);
+  const drawn = images.filter(image => image.clientWidth > 9 && getComputedStyle(image).backgroundImage.length > 99);
+  return [shown.map(element => element.id), images.length, drawn.length];
+})()"""
+FOCUSED = """(element => [element.className, element.id, getComputedStyle(element).outlineStyle])
+(document.activeElement)"""
+
+
+@pytest.mark.parametrize("name", ["decision", "decision of 40 classes"])
+def test_each_cell_is_reached_with_the_keyboard_shows_its_images_and_leads_back(name, pages, browser):
+    browser.open(pages[name], width=1400)
+    cells = browser.evaluate("[...document.querySelectorAll('a.cell')].map(cell => cell.getAttribute('href').slice(1))")
+    assert len(cells) == len(set(cells)) > 20
+    assert browser.evaluate(SHOWN) == [[], 0, 0]
+    browser.evaluate("document.querySelector('#confusion').tabIndex = -1; document.querySelector('#confusion').focus()")
+    while browser.evaluate("document.activeElement.className") != "cell":
+        browser.press("Tab")
+        assert browser.evaluate("document.activeElement != document.body")
+    for cell in cells:
+        assert browser.evaluate(FOCUSED) == ["cell", f"{cell}-back", "solid"]
+        browser.press("Enter")
+        shown, images, drawn = browser.evaluate(SHOWN)
+        assert shown == [cell]
+        assert 1 <= images == drawn <= 8
+        browser.press("Tab")  # to the link back
+        browser.press("Enter")
+        assert browser.evaluate(SHOWN) == [[], 0, 0]
+        assert browser.evaluate("location.hash") == f"#{cell}-back"
+        browser.press("Tab")
+
+
+@pytest.mark.parametrize("name", ["decision", "decision of three models in 10 classes"])
+def test_without_scripts_a_click_shows_the_images_of_a_cell_on_a_telephone_and_paper_shows_none(name, pages, browser):
+    browser.call("Emulation.setScriptExecutionDisabled", value=True)
+    browser.open(pages[name], width=360)
+    assert browser.evaluate("document.querySelector('th button')") is None  # which the script of a page makes
+    browser.click("a.cell")
+    (shown,), images, drawn = browser.evaluate(SHOWN)
+    assert f"#{shown}" == browser.evaluate("document.querySelector('a.cell').getAttribute('href')")
+    assert 1 <= images == drawn
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    assert browser.evaluate(SHOWN) == [[], 0, 0]
+    browser.call("Emulation.setScriptExecutionDisabled", value=False)

@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from hfprobe.statistics.imbalance import upper_first
 from hfprobe.system.markdown import make_markdown_environment, printable
 from hfprobe.system.provenance import describe_hardware
+from hfprobe.system.text_width import cut_text
 
 SHARED = Path(__file__).parent / "templates"
 
@@ -39,6 +40,7 @@ def make_environment(page: str, *, markdown: bool) -> Environment:
         "\u2013" if share is None else f"{100 * share:.{digits}f}\u00a0%"
     )
     environment.filters["points"] = lambda difference: "\u2013" if difference is None else f"{100 * difference:+.2f}"
+    environment.filters["cut"] = cut_text
     environment.filters["upper_first"] = upper_first
     environment.filters["machine"] = describe_hardware
     return environment

@@ -49,7 +49,7 @@ def save_comparison(comparison: Comparison, folder: str | Path) -> Path:
         "coverage": place_curves({name: one.metrics.selectivity for name, one in comparison.results.items()}),
         "answered": {name: one.answered for name, one in comparison.results.items()},
         "accuracies": ACCURACIES,
-        "pareto": _place_pareto(models),
+        "pareto": place_pareto(models),
         "operator_kinds": list(
             dict.fromkeys(kind for model in models.values() if model.cost for kind in model.cost.operators)
         ),
@@ -112,7 +112,7 @@ def only_one_right(pair: Pair, results: dict[str, EvalResult]) -> list[Side]:
     return sides
 
 
-def _place_pareto(models: dict[str, ComparedModel]) -> dict[str, Any] | None:
+def place_pareto(models: dict[str, ComparedModel]) -> dict[str, Any] | None:
     """Coordinates of the scatter plot of accuracy against the latency of one image, in a square of side 100.
 
     The latency axis is logarithmic. The origin is the upper left corner, as in SVG.

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hfprobe.pages.charts import Chart, place_lines
+from hfprobe.pages.coverage import place_curves
 from hfprobe.pages.environment import make_environment
 from hfprobe.pages.figures import MOST_CLASSES_WITH_NUMBERS, shorten_names
+from hfprobe.pages.image_sheet import ImageSheet
 from hfprobe.statistics.imbalance import METRIC_NAMES
 from hfprobe.system.files import replace_together
-from hfprobe.tasks.compare.page import only_one_right
-from hfprobe.tasks.decide.result import AUDIT_FOLDER, COMPARISON_FOLDER, PAGE_FILE, Candidate, Decision, Epoch
+from hfprobe.system.ranges import ACCURACIES
+from hfprobe.tasks.compare.page import only_one_right, place_pareto
+from hfprobe.tasks.decide.cells import Place, collect_cells
+from hfprobe.tasks.decide.result import AUDIT_FOLDER, COMPARISON_FOLDER, PAGE_FILE, Candidate, Decision
 from hfprobe.tasks.decide.stages import describe_seconds
 from hfprobe.tasks.evaluate.page import confusion_rows
+from hfprobe.tasks.evaluate.result import EvalResult
 
-# Two matrices are side by side with at most so many classes, otherwise one above the other.
-SIDE_BY_SIDE = 6
-# Of the two charts of a training run, in their units: a square of side 100, and at most so many marks on the x axis.
-MOST_MARKS = 5
+# Matrices are side by side with at most so many classes, otherwise one above the other.
+SIDE_BY_SIDE = 10
+# Longer names above its columns are turned then.
+UPRIGHT = 7
+# With more classes than a matrix shows numbers of, the page lists so many pairs of classes.
+LISTED_PAIRS = 20
+# Of the embedded images, in characters of the page: it stays below 3 MB.
+MOST_BYTES = 2_000_000
 
 
 def save_decision(decision: Decision, folder: str | Path) -> Path:
@@ -39,6 +50,13 @@ def save_decision(decision: Decision, folder: str | Path) -> Path:
     compared = {name: decision.results[name] for name in decision.compared}
     first = next(iter(compared.values()))
     comparison = decision.comparison
+    sheet = ImageSheet(most_bytes=MOST_BYTES)
+    galleries = [
+        replace(side, images=[image for image in side.images if sheet.add(image.image)])
+        for pair in (comparison.pairs if comparison else [])
+        for side in only_one_right(pair, decision.results)
+    ]
+    places = _choose_places(compared)
     values: dict[str, Any] = {
         "decision": decision,
         "judgement": decision.judgement,
@@ -55,13 +73,21 @@ def save_decision(decision: Decision, folder: str | Path) -> Path:
         "confusion": {name: confusion_rows(result.metrics.confusion_matrix) for name, result in compared.items()},
         "column_names": shorten_names(decision.class_names),
         "cells_are_readable": len(decision.class_names) <= MOST_CLASSES_WITH_NUMBERS,
+        "upright": UPRIGHT,
         "side_by_side": len(decision.class_names) <= SIDE_BY_SIDE,
+        "cells": collect_cells(compared, sheet, places),
+        "places": places,
+        "sheet": sheet,
+        "pareto": place_pareto(comparison.models) if comparison else None,
+        "coverage": place_curves({name: one.metrics.selectivity for name, one in compared.items()}),
+        "accuracies": ACCURACIES,
+        "labels": _draw_label_curve(decision),
         "charts": {
             name: _draw_run(decision.candidates[name])
             for name in decision.compared
             if len(decision.candidates[name].history) > 1
         },
-        "galleries": [only_one_right(pair, decision.results) for pair in comparison.pairs] if comparison else [],
+        "galleries": galleries,
         "planned": sum(stage.planned for stage in decision.stages if stage.planned is not None),
         "actual": sum(stage.seconds for stage in decision.stages if stage.planned is not None),
         "seconds": describe_seconds,
@@ -88,76 +114,82 @@ def _summarize_seeds(decision: Decision) -> dict[str, list[tuple[str, int, float
     return found
 
 
-@dataclass(frozen=True)
-class _Line:
-    """A polyline of a chart; `points`: as SVG writes them."""
-
-    name: str
-    points: str
-    dashed: bool
-
-
-@dataclass(frozen=True)
-class _Chart:
-    """A chart in a square of side 100 with the origin in the upper left corner; marks: (place, label)."""
-
-    title: str
-    lines: list[_Line]
-    x_marks: list[tuple[float, str]]
-    y_marks: list[tuple[float, str]]
+def _choose_places(results: dict[str, EvalResult]) -> list[Place]:
+    """The wrong cells whose images the page shows: all, or of many classes those with the most images of all models."""
+    total = np.sum([result.metrics.confusion_matrix for result in results.values()], axis=0)
+    np.fill_diagonal(total, 0)
+    order = np.argsort(-total, axis=None, kind="stable")
+    places = [(int(row), int(column)) for row, column in zip(*np.unravel_index(order, total.shape), strict=True)]
+    places = [place for place in places if total[place]]
+    return places if len(total) <= MOST_CLASSES_WITH_NUMBERS else places[:LISTED_PAIRS]
 
 
-def _draw_run(candidate: Candidate) -> list[_Chart]:
+def _draw_run(candidate: Candidate) -> list[Chart]:
     """The accuracy on validation and the losses of a training run against its epochs."""
     history = candidate.history
-    accuracy = {"validation": [100 * epoch.validation_accuracy for epoch in history]}
-    losses = {"validation": [epoch.validation_loss for epoch in history]}
-    training = [epoch.loss for epoch in history]
-    if None not in training:
-        losses["training"] = [float(loss) for loss in training if loss is not None]
+    accuracy = {"validation": [(epoch.epoch, 100 * epoch.validation_accuracy) for epoch in history]}
+    losses = {"validation": [(epoch.epoch, epoch.validation_loss) for epoch in history]}
+    training = [(epoch.epoch, epoch.loss) for epoch in history if epoch.loss is not None]
+    if len(training) == len(history):
+        losses["training"] = training
     return [
-        _draw_chart("Accuracy on validation, %", history, accuracy),
-        _draw_chart("Loss", history, losses),
+        place_lines("Accuracy on validation, %", accuracy, across="epoch"),
+        place_lines("Loss", losses, across="epoch", dashed=["training"]),
     ]
 
 
-def _draw_chart(title: str, history: list[Epoch], curves: dict[str, list[float]]) -> _Chart:
-    epochs = [epoch.epoch for epoch in history]
-    values = [value for curve in curves.values() for value in curve if np.isfinite(value)] or [0.0]
-    step = _round_step((max(values) - min(values)) / 4)
-    bottom, top = step * np.floor(min(values) / step), step * np.ceil(max(values) / step)
-    top = top if top > bottom else bottom + step
-    left, right = epochs[0], epochs[-1]
-
-    def across(epoch: float) -> float:
-        return round(100 * (epoch - left) / (right - left), 2)
-
-    def down(value: float) -> float:
-        return round(float(100 * (top - value) / (top - bottom)), 2)
-
-    marked = history[:: max(1, -(-len(history) // MOST_MARKS))]
-    return _Chart(
-        title=title,
-        lines=[
-            _Line(
-                name,
-                " ".join(
-                    f"{across(epoch)},{down(value)}"
-                    for epoch, value in zip(epochs, curve, strict=True)
-                    if np.isfinite(value)
-                ),
-                dashed=name == "training",
-            )
-            for name, curve in curves.items()
-        ],
-        x_marks=[(across(epoch.epoch), f"{epoch.epoch:g}") for epoch in marked],
-        y_marks=[(down(mark), f"{mark:g}") for mark in np.round(np.arange(bottom, top + step / 2, step), 6)],
+def _draw_label_curve(decision: Decision) -> dict[str, Any] | None:
+    """The chart of the accuracy on validation against the training images per class, and what it says."""
+    points = decision.label_curve
+    solved = [name for name in decision.compared if decision.candidates[name].epochs is None]
+    if not points or not solved:
+        return None
+    name, classes = solved[0], len(decision.class_names)
+    whole = decision.candidates[name]
+    curve = [(float(point.shots), 100 * point.accuracy) for point in points]
+    curve.append((round(whole.train_images / classes), 100 * whole.validation_accuracy))
+    trained = {
+        other: 100 * decision.candidates[other].validation_accuracy for other in decision.compared if other != name
+    }
+    chart = place_lines(
+        "Accuracy on validation, %",
+        {name: curve},
+        across="training images per class (log scale)",
+        levels=dict(zip(shorten_names(trained), trained.values(), strict=True)),
+        spread={name: [100 * point.deviation for point in points] + [0.0]},
+        log=True,
     )
+    draws = sorted({point.draws for point in points})
+    return {
+        "chart": chart,
+        "name": name,
+        "sentences": _read_label_curve(name, curve, trained),
+        "n": points[0].n,
+        "draws": " to ".join(map(str, draws[:1] + draws[1:][-1:])),
+    }
 
 
-def _round_step(step: float) -> float:
-    """The next larger of 1, 2, 5, 10, ... times a power of ten."""
-    if step <= 0:
-        return 1.0
-    power = 10.0 ** np.floor(np.log10(step))
-    return float(next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step))
+def _read_label_curve(name: str, curve: list[tuple[float, float]], trained: dict[str, float]) -> list[str]:
+    *few, (whole, reached) = curve
+    shots, accuracy = next((point for point in few if point[0] >= 50), few[-1])
+    before, earlier = few[-1]
+    gained = reached - earlier
+    per_doubling = gained / math.log2(whole / before)
+    outlook = (
+        f"Such curves usually flatten, so twice as many images would probably add at most {per_doubling:.1f} points."
+        if gained > 0
+        else "More images of the same kind would probably add little."
+    )
+    sentences = [
+        f"With {shots:,.0f} images per class, {name} has {accuracy:.1f} % on validation; with all {whole:,.0f}, it has "
+        f"{reached:.1f} %.",
+        f"The step from {before:,.0f} to {whole:,.0f} images per class changed the accuracy by {gained:+.1f} points. "
+        f"{outlook}",
+    ]
+    for other, level in trained.items():
+        enough = next((x for x, y in curve if y >= level), None)
+        sentences.append(
+            f"{other} has {level:.1f} % with all {whole:,.0f}, which {name} "
+            + (f"reaches with {enough:,.0f} images per class." if enough else "does not reach.")
+        )
+    return sentences

@@ -217,6 +217,24 @@ class Stage:
     seconds: float
 
 
+@dataclass(frozen=True)
+class CurvePoint:
+    """Accuracy of a solved model on validation with few training images.
+
+    Attributes:
+        shots: training images per class.
+        accuracy: mean over the draws of these images; `deviation`: standard deviation over them.
+        draws: their number.
+        n: number of validation images.
+    """
+
+    shots: int
+    accuracy: float
+    deviation: float
+    draws: int
+    n: int
+
+
 @dataclass(frozen=True, repr=False)
 class Decision(RecordFile):
     """Which model to take, and what this is based on; decision.json holds all but `results` and `winner`.
@@ -235,6 +253,8 @@ class Decision(RecordFile):
         ranking: of the backbones; None if there was no choice.
         missing: why a model is missing, and how to get it; None if none is.
         commands: that repeat the decision step by step.
+        label_curve: of the model that is solved in closed form, with fewer training images than it has; empty if there
+            is none, or if the smallest class is too small.
         results: name -> evaluation on test; empty if the decision was loaded.
         comparison: of the models, each by its first seed; None if there is one model, or if the decision was loaded.
         winner: the model to take, a `hfprobe.Model`; None if the decision was loaded, or was made by the command.
@@ -257,6 +277,7 @@ class Decision(RecordFile):
     ranking: Ranking | None
     missing: str | None
     commands: list[str]
+    label_curve: list[CurvePoint] = field(default_factory=list)
     results: dict[str, EvalResult] = field(default_factory=dict, compare=False)
     comparison: Comparison | None = field(default=None, compare=False)
     winner: Any = field(default=None, compare=False)
