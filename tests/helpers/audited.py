@@ -4,13 +4,13 @@ import datasets
 import numpy as np
 import PIL.Image
 
+from hfprobe.data.splits.audited import Duplicates, ImageKey
+from hfprobe.data.splits.parts import SplitContent
 from hfprobe.system.provenance import Hardware
+from hfprobe.tasks.audit.parts import PartSummary
 from hfprobe.tasks.audit.result import (
     Audit,
-    Duplicates,
-    ImageKey,
     Outlier,
-    PartSummary,
     Provenance,
     Sizes,
     Summary,
@@ -87,6 +87,7 @@ def make_audit(*, names=NAMES, file="{}/{:03}.png", thumbnail=b""):
         outliers=[Outlier(*vars(key("train", 9)).values(), measure, value) for measure, value in measures.items()],
         provenance=Provenance(
             dataset="/home/someone/photos",
+            splits={"train": SplitContent(30, "0" * 32), "test": SplitContent(10, "1" * 32)},
             data_fingerprint="0" * 64,
             backbone={"backbone": "test_byobnet", "backbone_weights": "random", "backbone_sha256": "0" * 64},
             seed=42,

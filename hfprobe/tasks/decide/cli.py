@@ -36,7 +36,7 @@ MARGINS = Range(0, 100, reason="points of accuracy")
 
 def make_parser() -> Parser:
     parser = Parser(prog=command("decide"), description=__doc__)
-    add_data_flags(parser, default="CIFAR-10", positional=True)
+    add_data_flags(parser, default="CIFAR-10", positional=True, trains=True)
     for name, part in (("train", "training"), ("eval", "validation and of test")):
         parser.add_argument(
             f"--max_{name}_samples",

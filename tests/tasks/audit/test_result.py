@@ -4,8 +4,9 @@ import re
 import pytest
 
 from helpers.audited import make_audit
+from hfprobe.data.splits.audited import ImageKey
 from hfprobe.system.errors import InputError
-from hfprobe.tasks.audit.result import MOST_PER_GROUP, Audit, ImageKey, choose_shown, leaked_rows
+from hfprobe.tasks.audit.result import MOST_PER_GROUP, Audit, choose_shown, leaked_rows
 
 
 def test_an_audit_is_read_back_as_it_was_written(tmp_path):
