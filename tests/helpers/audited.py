@@ -1,5 +1,7 @@
 """Images of textures in two classes, with planted faults, for tests of the audit."""
 
+from dataclasses import replace
+
 import datasets
 import numpy as np
 import PIL.Image
@@ -100,3 +102,13 @@ def make_audit(*, names=NAMES, file="{}/{:03}.png", thumbnail=b""):
     )
     shown = [("train", row) for row in range(10)] + [("test", row) for row in range(10)]
     return audit if not thumbnail else Audit(**vars(audit) | {"thumbnails": dict.fromkeys(shown, thumbnail)})
+
+
+def save_audit(folder, images, *groups):
+    """An audit of these images that found these groups of (split, row); returns its folder as text."""
+    audit = make_audit()
+    found = [Duplicates("near", [ImageKey(*key, None) for key in group], 0.9) for group in groups]
+    provenance = replace(audit.provenance, splits=images.contents)
+    folder.mkdir(exist_ok=True)
+    replace(audit, duplicates=found, provenance=provenance).save(folder)
+    return str(folder)
