@@ -61,3 +61,9 @@ class Edits:
     moved: dict[str, dict[int, str]] = field(default_factory=dict)
     groups: int = 0
     dropped: dict[str, dict[int, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, named in (("moved", self.moved), ("dropped", self.dropped)):
+            unknown = {part for rows in named.values() for part in rows.values()} - {*PARTS}
+            if unknown:
+                raise ValueError(f"'{name}' has {shorten(', '.join(sorted(unknown)))}; allowed: {', '.join(PARTS)}")

@@ -11,17 +11,16 @@ import logging
 import os
 import time
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from hfprobe.data.splits.images import Images
 from hfprobe.hub.local import resolve_model
 from hfprobe.models import build_model
 from hfprobe.models.loading import load_model
 from hfprobe.settings.run_config import RunConfig, image_settings
-from hfprobe.statistics.intervals import exact_interval
+from hfprobe.statistics.leaks import compare_leaks, measure_leaks
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import read_json, replace_together
 from hfprobe.system.records import to_json
@@ -46,7 +45,7 @@ from hfprobe.tasks.decide.result import (
     COMPARISON_FOLDER,
     PROFILE_FOLDER,
     Candidate,
-    CleanScore,
+    CleanPair,
     DataLook,
     Decision,
     Epoch,
@@ -327,12 +326,18 @@ def _audit(
     found = stages.run(
         "audit", "look at the data", key=make_key(fingerprint, how), work=work, load=lambda: Audit.find(folder)
     )
-    leaked, clean = leaked_rows(found), {}
+    leaked, clean, any_result = leaked_rows(found), {}, next(iter(results.values()))
+    # All models are evaluated on the same images.
+    same: dict[str, Any] = {"labels": any_result.labels, "index": any_result.index, "leaked": leaked}
     for name, result in results.items():
-        right = (result.labels == result.predictions)[~np.isin(result.index, list(leaked))]
-        if leaked and len(right):
-            clean[name] = CleanScore(float(right.mean()), exact_interval(int(right.sum()), len(right)))
-    return DataLook(found.sentences, len(leaked), clean)
+        effect = measure_leaks(predictions=result.predictions, **same)
+        if effect.leaked and effect.clean is not None:
+            clean[name] = effect.clean
+    pairs = []
+    for one, other in combinations(clean, 2):
+        predictions = (results[one].predictions, results[other].predictions)
+        pairs.append(CleanPair(one, other, compare_leaks(predictions=predictions, **same)))
+    return DataLook(found.sentences, len(leaked), clean, pairs)
 
 
 def _model_folder(candidate: Candidate, wishes: Wishes) -> Path:

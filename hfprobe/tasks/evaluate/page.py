@@ -130,7 +130,7 @@ def _write_per_class(path: Path, per_class: dict[str, ClassScores]) -> None:
 
 def _facts(provenance: Provenance) -> dict[str, Any]:
     """What the table of the provenance shows: each entry that is known and not shown elsewhere on the page."""
-    elsewhere = ("division", "left_out", "identical_images", "image_counts", "split_changes", "thresholds")
+    elsewhere = ("division", "left_out", "identical_images", "image_counts", "split_changes", "thresholds", "leaks")
     found = {name: value for name, value in to_json(provenance).items() if value is not None and name not in elsewhere}
     run, facts = found.pop("run"), found.pop("facts")
     found["hardware"] = provenance.hardware.known()
