@@ -82,8 +82,8 @@ def load_images(
         max_train_samples, max_eval_samples: at most this many images, stratified; None: all.
         seed: of the splits that are drawn, and of subsets.
         settings: what `hfprobe train --help` lists about the dataset: dataset_config, train_split, validation_split,
-            test_split, image_column, label_column, split_column, group_column, group_by, group_regex, skip_unreadable,
-            max_pixels.
+            test_split, image_column, label_column, split_column, group_column, group_by, group_regex, audit,
+            drop_leaks, labels, skip_unreadable, max_pixels.
 
     Raises:
         InputError: no such dataset or class; a class with too few images; images in memory that cannot be used.

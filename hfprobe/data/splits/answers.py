@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,13 +35,12 @@ def read_answers(file: str, splits: Mapping[str, Dataset], data: DataArguments) 
         InputError: the file cannot be read as a table; a column is missing; a row names no image, or no class, or an
             image that has another answer. The message names the line.
     """
-    place = Path(file)
-    if not place.is_file():
+    if not os.path.isfile(file):  # Path.is_file raises for long names
         raise InputError(
             f"--labels '{shorten(file)}' is not a file. Pass a table with the columns file and label, such as the "
             "labels.csv of hfprobe audit."
         )
-    table = read_table(place)
+    table = read_table(Path(file))
     cells = {name.casefold(): [unguard(cell) for cell in table.columns[name]] for name in reversed(table.columns)}
     _check_columns(table, cells)
     nothing = [""] * len(table)

@@ -53,7 +53,7 @@ def read_groups(audit: str | Path, images: Images) -> list[list[tuple[str, int]]
         InputError: there is no audit, or a damaged one, or one of other images.
     """
     place = Path(audit)
-    file = place / AUDIT_FILE if place.is_dir() else place
+    file = place if place.suffix == ".json" else place / AUDIT_FILE
     remedy = f"Make it: {command('audit')} {shlex.quote(shorten(images.arguments.dataset))} --report_dir <folder>"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

@@ -52,9 +52,7 @@ def test_an_audit_is_recognised_as_that_of_its_images(audit, tmp_path):
     assert {name: found.rows for name, found in audit.provenance.splits.items()} == {"train": 24, "test": 12}
     images = hfprobe.load_images(as_dataset(textures()))
     audit.save(tmp_path)
-    with pytest.raises(
-        InputError, match="the files of its split 'train' have other names or sizes|is not of the images"
-    ):
+    with pytest.raises(InputError, match="the files of its split 'test' have other names or sizes"):
         read_groups(tmp_path, images)
 
 

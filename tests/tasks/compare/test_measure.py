@@ -264,7 +264,8 @@ def test_the_difference_without_the_images_that_leaked_into_either_model_is_stat
     low, high = (f"{100 * bound:+.2f}" for bound in leaks.clean.interval)
     assert found.sentences[-2] == (
         "3 of the 600 images have a duplicate in training. Without them, the accuracy of b minus that of a is "
-        f"{100 * leaks.clean.value:+.2f} points (95 % interval {low} to {high}) instead of {100 * difference.value:+.2f}."
+        f"{100 * leaks.clean.value:+.2f} points (95 % interval {low} to {high}) instead of "
+        f"{100 * difference.value:+.2f}."
     )
 
 
