@@ -134,8 +134,8 @@ def without_changed_splits(edits: Edits, splits: Mapping[str, Dataset], data: Da
     """Recorded changes without those in splits that have other rows or files now: the row numbers do not hold there."""
     lost = {
         split
-        for split, content in edits.splits.items()
-        if split not in splits or describe_split(splits[split], by_number=data.by_number) != content
+        for split in {*(edits.labels or {}), *edits.moved, *edits.dropped}
+        if split not in splits or describe_split(splits[split], by_number=data.by_number) != edits.splits.get(split)
     }
     if not lost:
         return edits

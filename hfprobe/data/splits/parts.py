@@ -67,3 +67,9 @@ class Edits:
             unknown = {part for rows in named.values() for part in rows.values()} - {*PARTS}
             if unknown:
                 raise ValueError(f"'{name}' has {shorten(', '.join(sorted(unknown)))}; allowed: {', '.join(PARTS)}")
+        for named in (self.labels or {}, self.moved, self.dropped):
+            for split, rows in named.items():
+                if split in self.splits and max(rows, default=0) >= self.splits[split].rows:
+                    raise ValueError(
+                        f"'{shorten(split)}' has no row {max(rows)}; allowed: less than {self.splits[split].rows}"
+                    )

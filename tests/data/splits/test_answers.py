@@ -132,6 +132,18 @@ def test_images_without_files_are_named_by_split_and_row(tmp_path):
     assert np.asarray(images.parts["test"]["label"][:])[:3].tolist() == [0, 3, 2]
 
 
+def test_images_of_a_whole_dataset_are_corrected_too(own):
+    (own.parent / "corrected.csv").write_text("file,label\ntest/cat/043.png,dog\ntrain/dog/001.png,\n")
+    data = DataArguments(dataset=str(own), labels=str(own.parent / "corrected.csv"))
+    images = load_images(data, seed=0, whole=True)
+    found = labels_of(images)
+    assert (len(found), found["cat/043.png"]) == (39, "dog")
+    assert images.division == (
+        "The images of all splits are evaluated. 1 label was changed (1 test) and 1 image was left out (1 train), as "
+        "corrected.csv says."
+    )
+
+
 BAD = {
     "no such file": (
         ["train/cat/999.png,dog"],
