@@ -79,8 +79,8 @@ def load_images(
         max_train_samples, max_eval_samples: at most this many images, stratified; None: all.
         seed: of the splits that are drawn, and of subsets.
         settings: what `hfprobe train --help` lists about the dataset: dataset_config, train_split, validation_split,
-            test_split, image_column, label_column, split_column, group_column, group_by, group_regex, skip_unreadable,
-            max_pixels.
+            test_split, image_column, label_column, split_column, group_column, group_by, group_regex, audit,
+            drop_leaks, labels, skip_unreadable, max_pixels.
 
     Raises:
         InputError: no such dataset or class; a class with too few images; images in memory that cannot be used.
@@ -232,6 +232,7 @@ def decide(
     models: Sequence[str] = MODELS,
     backbones: Sequence[str] = AUTO,
     epochs: float | None = None,
+    drop_leaks: bool = False,
     seed: int = 42,
     seeds: int = 1,
     margin: float = MARGIN,
@@ -251,6 +252,8 @@ def decide(
             `train`; the best on validation is taken. "auto": all that can be had on this machine. Without any, the
             other models alone are trained, and the decision says what is missing.
         epochs: of the models that are trained by gradient steps; None: those of their recipes.
+        drop_leaks: leave out training images that have a duplicate in validation or test, and validation images that
+            have one in test, as the audit of the decision says.
         seed, seeds: the first seed, and the number of training runs of each model that is trained by gradient steps.
         margin: in [0, 1]; a smaller difference does not matter.
         budget: in seconds; it chooses the stages, the epochs and, if needed, the number of images. None: no limit.
@@ -274,6 +277,7 @@ def decide(
         models=tuple(models),
         backbones=tuple(backbones),
         epochs=epochs,
+        drop_leaks=drop_leaks,
         seed=check_value("seed", seed, RunArguments),
         seeds=check_value("seeds", seeds, RunArguments),
         margin=margin,

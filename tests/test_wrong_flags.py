@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.image_folders import write_images
 from hfprobe.models import available_models
 from hfprobe.tasks.label_efficiency import cli as label_efficiency
 
@@ -104,6 +105,10 @@ def test_bad_flags_of_eval(fails, tmp_path):
     assert fails("eval.py", "--report_only", "--report_dir", "x", "--tta") == (
         "--report_only does not evaluate the model, so --tta has no effect. Leave one of them out."
     )
+    assert fails("eval.py", "--report_only", "--report_dir", "x", "--audit", "reports/audit") == (
+        "--report_only does not evaluate the model, so --audit has no effect. Leave one of them out."
+    )
+    assert fails("eval.py", "--model", "x", "--drop_leaks").startswith("Unknown argument '--drop_leaks'.")
     assert fails("eval.py", "--modle", "x").startswith("Unknown argument '--modle'. Did you mean --model?")
     assert fails("eval.py", "--model", "simple-cnn") == (
         "No model 'simple-cnn': neither a folder nor a name in the hub folder 'hub', which has: nothing yet. "
@@ -112,6 +117,24 @@ def test_bad_flags_of_eval(fails, tmp_path):
     (tmp_path / "empty").mkdir()
     assert fails("eval.py", "--model", "empty").startswith("'empty' is not a model folder: it has no config.json.")
     assert fails("eval.py", "--report_only", "--report_dir", "empty").startswith("'empty' holds no evaluation")
+
+
+def test_audits_and_tables_of_labels_that_do_not_exist(fails, tmp_path):
+    photos = write_images(tmp_path / "photos")
+    for script in ("train.py", "label_efficiency.py", "decide.py"):
+        assert fails(script, "--dataset", photos, "--drop_leaks") == (
+            "--drop_leaks needs --audit, which names the duplicates. Pass the folder that hfprobe audit wrote."
+        )
+        assert fails(script, "--dataset", photos, "--audit", "none").startswith(
+            f"'{tmp_path}/none' holds no audit (audit.json: No such file or directory). Make it: "
+        )
+        for name in ("none.csv", "x" * 300):
+            message = fails(script, "--dataset", photos, "--labels", name)
+            assert message.startswith("--labels '")
+            assert message.endswith(
+                "' is not a file. Pass a table with the columns file and label, such as the labels.csv "
+                "of hfprobe audit."
+            )
 
 
 def test_seed_zero_is_a_seed():

@@ -12,20 +12,23 @@ from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.setting import rows_of
 
 NAMES = ("dataset", "classes", *IDENTITY)
+# Of these, what concerns training: how duplicates are kept from being in two parts.
+OF_TRAINING = ("audit", "drop_leaks")
 
 
-def add_data_flags(parser: Parser, *, default: str, positional: bool = False) -> None:
+def add_data_flags(parser: Parser, *, default: str, positional: bool = False, trains: bool = False) -> None:
     """Add one flag for each of NAMES, with the help of its field.
 
     Args:
         default: what is used without the flag `--dataset`.
         positional: whether the dataset may be the first argument instead.
+        trains: whether the command trains models; without it, the flags OF_TRAINING are left out.
     """
     if positional:
         parser.add_argument("photos", nargs="?", help="the same as --dataset")
     hints = get_type_hints(DataArguments)
     for field in fields(DataArguments):
-        if field.name in NAMES:
+        if field.name in NAMES and (trains or field.name not in OF_TRAINING):
             text = field.metadata["help"]
             how: dict[str, Any] = {"nargs": "+"} if field.name == "classes" else {}
             if hints[field.name] is bool:
@@ -53,4 +56,4 @@ def read_data_flags(arguments: argparse.Namespace) -> dict[str, Any]:
                 "them out."
             )
         arguments.dataset = photos
-    return {name: value for name in NAMES if (value := getattr(arguments, name))}
+    return {name: value for name in NAMES if (value := getattr(arguments, name, None))}

@@ -128,6 +128,30 @@ class DataArguments:
             f"{', '.join(DEFAULT_CLASSES)}."
         },
     )
+    audit: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of an audit of the same images, which hfprobe audit wrote. Splits that are drawn keep its "
+            "groups of duplicates together; splits that the dataset has are not changed.",
+            "row": Setting(identity=True),
+        },
+    )
+    drop_leaks: bool = field(
+        default=False,
+        metadata={
+            "help": "Leave out training images that have a duplicate in validation or test, and validation images that "
+            "have one in test, as --audit says.",
+            "row": Setting(identity=True),
+        },
+    )
+    labels: str | None = field(
+        default=None,
+        metadata={
+            "help": "Table of corrected labels, such as the labels.csv of an audit: columns label and file, or "
+            "label, split and row. An empty label or ? leaves the image out.",
+            "row": Setting(identity=True),
+        },
+    )
     skip_unreadable: bool = field(
         default=False,
         metadata={
@@ -232,6 +256,12 @@ class DataArguments:
                 f"{grouping[0]} and {grouping[1]} both say which images belong together. Leave one of them out."
             )
         self._check_group_regex()
+        if self.drop_leaks and self.audit is None:
+            raise InputError(
+                "--drop_leaks needs --audit, which names the duplicates. Pass the folder that hfprobe audit wrote."
+            )
+        # Absolute, so that records name the same file from every folder.
+        self.audit, self.labels = (name and os.path.abspath(name) for name in (self.audit, self.labels))
         if self.classes is None:
             # Of another dataset, the classes are known once it is loaded.
             self.classes = list(DEFAULT_CLASSES) if self.dataset == DEFAULT_DATASET else None
@@ -264,6 +294,12 @@ class DataArguments:
     def recorded_dataset(self) -> str:
         """The dataset as records name it: the absolute path of a local one, which is the same from every folder."""
         return os.path.abspath(self.dataset) if os.path.exists(self.dataset) else self.dataset
+
+    @property
+    def by_number(self) -> bool:
+        """Whether an image is told by its row number: the copies of the default dataset encode the same pixels in
+        different ways."""
+        return self.dataset == DEFAULT_DATASET
 
     def identity(self) -> dict[str, Any]:
         """The settings beside the dataset that an evaluation needs to find the same images, as far as they are set."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,13 @@ def load_images_of(
         **known | {name: value for name, value in settings.items() if value},
     )
     seed = 42 if passport is None else passport.split_seed
+    # Neither the audit nor the table of labels of the run is read again, unless another table is passed.
+    edits = passport.edits if passport is not None and is_own else None
+    if edits is not None and settings.get("labels"):
+        edits = replace(edits, labels=None)
     try:
         try:
-            images = load_images(data, seed=seed, whole=whole, of_model=chosen is None)
+            images = load_images(data, seed=seed, whole=whole, of_model=chosen is None, edits=edits)
         except NoTrainingSplitError as error:
             if is_own or split not in error.found:
                 raise

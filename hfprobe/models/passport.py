@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from hfprobe.data.arguments import IDENTITY, DataArguments
-from hfprobe.data.splits.parts import PARTS, Membership
+from hfprobe.data.splits.parts import PARTS, Edits, Membership
 from hfprobe.system.records import parse_record, to_json
 
 if TYPE_CHECKING:  # slow to import
@@ -23,6 +23,7 @@ class Passport:
         images: the other settings that say which images these are, as far as they were set.
         data_fingerprint: of the images of training and validation.
         membership: which images each part has; None: not recorded.
+        edits: what was changed after the division of the images.
         majority_class: the most frequent class of the training images.
         class_weights: class name -> weight in the loss; None without weights.
         precisions: setting -> precision, of what was not computed in float32.
@@ -42,6 +43,7 @@ class Passport:
     majority_class: str
     class_weights: dict[str, float] | None
     precisions: dict[str, str]
+    edits: Edits = field(default_factory=Edits)
     solution: dict[str, Any] = field(default_factory=dict)
     epochs: float | None = None
     best_epoch: float | None = None
@@ -78,7 +80,7 @@ class Passport:
 
     def summary(self) -> dict[str, Any]:
         """JSON-able, for evaluations and profiles: what is known, without `membership`."""
-        left_out = ("membership", "images", "precisions", "solution")
+        left_out = ("membership", "edits", "images", "precisions", "solution")
         known = {name: value for name, value in to_json(self).items() if value is not None and name not in left_out}
         return known | self.images | self.precisions | self.solution
 

@@ -14,10 +14,6 @@ from hfprobe.system.text_width import cut_text
 SHARED = Path(__file__).parent / "templates"
 
 
-# The last four signs are the full-width forms that Chinese, Japanese and Korean keyboards produce.
-FORMULA_STARTS = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20", "'")
-
-
 def make_environment(page: str, *, markdown: bool) -> Environment:
     """A Jinja environment; it escapes every value for Markdown or for HTML.
 

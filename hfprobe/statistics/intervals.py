@@ -84,6 +84,28 @@ def exact_interval(successes: int, n: int) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
+def difference_interval(successes: tuple[int, int], counts: tuple[int, int]) -> tuple[float, float]:
+    """95 % interval of a difference of two shares of independent samples: the first minus the second.
+
+    It is the hybrid score interval, made of the score intervals of Wilson without continuity correction (Newcombe,
+    Statistics in Medicine 1998, pages 873 to 890, method 10).
+
+    Args:
+        successes, counts: of both samples; each count is 1 or more.
+    """
+    squared = stats.norm.ppf((1 + COVERAGE) / 2) ** 2
+    shares, found = np.divide(successes, counts), []
+    for share, n in zip(shares, counts, strict=True):
+        half = np.sqrt(squared * (share * (1 - share) + squared / (4 * n)) / n)
+        found.append((np.array([-half, half]) + share + squared / (2 * n)) / (1 + squared / n))
+    (low, high), (other_low, other_high) = found
+    difference = shares[0] - shares[1]
+    return (
+        float(difference - np.hypot(shares[0] - low, other_high - shares[1])),
+        float(difference + np.hypot(high - shares[0], shares[1] - other_low)),
+    )
+
+
 def metric_intervals(*, labels: np.ndarray, predictions: np.ndarray, seed: int = 0) -> Intervals:
     """95 % confidence intervals of the metrics of `score_predictions` for new images from the same distribution.
 

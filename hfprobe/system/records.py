@@ -33,7 +33,7 @@ def to_json(value: Any) -> Any:
     if is_dataclass(value):
         return {field.name: to_json(getattr(value, field.name)) for field in fields(value) if field.compare}
     if isinstance(value, Mapping):
-        return {key: to_json(item) for key, item in value.items()}
+        return {str(key): to_json(item) for key, item in value.items()}  # JSON has no other keys
     return [to_json(item) for item in value] if isinstance(value, list | tuple) else value
 
 

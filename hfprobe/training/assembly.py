@@ -72,6 +72,7 @@ def build_trainer(
         images=config.data.identity(),
         data_fingerprint=splits.fingerprint,
         membership=splits.summary.membership,
+        edits=splits.summary.edits,
         majority_class=splits.class_names[int(images_per_class.argmax())],
         class_weights=weights or None,
         precisions={name: value for name, value in precisions.items() if value not in (None, "fp32")},

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfprobe.data.splits.parts import Membership
+from hfprobe.data.splits.parts import Edits, Membership
 from hfprobe.models import find_family
 from hfprobe.models.passport import Passport
 from hfprobe.settings.run_config import RunConfig
@@ -68,7 +68,7 @@ class RunRecord(RecordFile):
     """What run.json holds.
 
     Attributes:
-        division, left_out, identical_images, membership: of `hfprobe.data.splits.decoded.Splits.summary`.
+        division, left_out, identical_images, membership, edits: of `hfprobe.data.splits.decoded.Splits.summary`.
         data_fingerprint: of the images of training and validation.
         class_weights: class name -> weight in the loss; None without weights.
         images: part -> number of images.
@@ -110,6 +110,7 @@ class RunRecord(RecordFile):
     versions: dict[str, str]
     hardware: provenance.Hardware
     device: str
+    edits: Edits = field(default_factory=Edits)
     solution: dict[str, Any] = field(default_factory=dict)
     result: RunResult | None = None
     pushed: Pushed | None = None
@@ -162,6 +163,7 @@ def describe_run(
         versions=provenance.versions(),
         hardware=provenance.find_hardware(),
         device=config.training.device.type,
+        edits=splits.summary.edits,
     )
 
 

@@ -89,7 +89,9 @@ def run_training(
     use_every_core()
     with config.training.main_process_first(desc="decoding"):
         if images is None:
-            images = load_images(config.data, seed=config.split_seed)
+            # The files of --audit and --labels may have changed since the run was started.
+            record = RunRecord.find(config.training.output_dir) if config.training.resume else None
+            images = load_images(config.data, seed=config.split_seed, edits=None if record is None else record.edits)
         config = config.for_images(images)
         check_class_names(config.training.class_weights, class_names=images.class_names)
         (enable_full_determinism if config.training.full_determinism else set_seed)(config.training.seed)

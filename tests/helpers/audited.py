@@ -1,16 +1,18 @@
 """Images of textures in two classes, with planted faults, for tests of the audit."""
 
+from dataclasses import replace
+
 import datasets
 import numpy as np
 import PIL.Image
 
+from hfprobe.data.splits.audited import Duplicates, ImageKey
+from hfprobe.data.splits.parts import SplitContent
 from hfprobe.system.provenance import Hardware
+from hfprobe.tasks.audit.parts import PartSummary
 from hfprobe.tasks.audit.result import (
     Audit,
-    Duplicates,
-    ImageKey,
     Outlier,
-    PartSummary,
     Provenance,
     Sizes,
     Summary,
@@ -87,6 +89,7 @@ def make_audit(*, names=NAMES, file="{}/{:03}.png", thumbnail=b""):
         outliers=[Outlier(*vars(key("train", 9)).values(), measure, value) for measure, value in measures.items()],
         provenance=Provenance(
             dataset="/home/someone/photos",
+            splits={"train": SplitContent(30, "0" * 32), "test": SplitContent(10, "1" * 32)},
             data_fingerprint="0" * 64,
             backbone={"backbone": "test_byobnet", "backbone_weights": "random", "backbone_sha256": "0" * 64},
             seed=42,
@@ -99,3 +102,13 @@ def make_audit(*, names=NAMES, file="{}/{:03}.png", thumbnail=b""):
     )
     shown = [("train", row) for row in range(10)] + [("test", row) for row in range(10)]
     return audit if not thumbnail else Audit(**vars(audit) | {"thumbnails": dict.fromkeys(shown, thumbnail)})
+
+
+def save_audit(folder, images, *groups):
+    """An audit of these images that found these groups of (split, row); returns its folder as text."""
+    audit = make_audit()
+    found = [Duplicates("near", [ImageKey(*key, None) for key in group], 0.9) for group in groups]
+    provenance = replace(audit.provenance, splits=images.contents)
+    folder.mkdir(exist_ok=True)
+    replace(audit, duplicates=found, provenance=provenance).save(folder)
+    return str(folder)

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 
 from hfprobe.models.network import Network
+from hfprobe.statistics.leaks import CleanScore
 from hfprobe.statistics.paired import Difference
 from hfprobe.system.provenance import Hardware
 from hfprobe.tasks.compare.measure import compare
-from hfprobe.tasks.decide.result import Candidate, CleanScore, DataLook, Decision, Epoch, Stage
+from hfprobe.tasks.decide.result import Candidate, DataLook, Decision, Epoch, Stage
 from hfprobe.tasks.decide.verdict import judge, judge_alone, say
 from hfprobe.tasks.evaluate.result import EvalResult, Provenance
 from hfprobe.tasks.label_efficiency.result import LabelEfficiency, Point, Setting
@@ -193,10 +194,12 @@ def decision_of(results, *, profile=None, missing=None, seeds=1):
         audit=DataLook(
             sentences=["12 images have a near duplicate.", "5 labels are suspect."],
             leaked=3,
-            clean={name: CleanScore(0.5, (0.45, 0.55)) for name in results},
+            clean={name: CleanScore(0.5, (0.45, 0.55), 0.01, (-0.01, 0.02)) for name in results},
+            pairs=[],
         ),
         budget=900.0,
         gave_up=[f"{name} is trained for 12 epochs instead of 20."],
+        ranking=None,
         missing=missing,
         commands=[
             "hfprobe decide photos",

@@ -111,6 +111,9 @@ def test_error_names_an_invalid_value_of_the_config(copied, names, key, value, a
         refused(folder, f"{CONFIG}: {key} is {shortened(value)}; allowed: {allowed}")
 
 
+EDITS = {"splits": {"train": {"rows": 9, "digest": ""}}, "labels": {}, "moved": {}, "groups": 0, "dropped": {}}
+
+
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
@@ -122,6 +125,9 @@ def test_error_names_an_invalid_value_of_the_config(copied, names, key, value, a
         ("images", {"max_pixels": "9"}, "it is '9'; allowed: a whole number, or null"),
         ("membership", {"train": {}}, "'membership.train.own' is missing"),
         ("membership", {}, "'membership' has ; allowed: train, validation, test"),
+        ("edits", EDITS | {"moved": {"train": {"1": "dev"}}}, "'moved' has dev; allowed: train, validation, test"),
+        ("edits", EDITS | {"dropped": {"train": {"9": "test"}}}, "'train' has no row 9; allowed: less than 9"),
+        ("edits", EDITS | {"labels": {"train": []}}, "'edits.labels.train' is []; allowed: a JSON object"),
         ("more", 1, f"'more' is unknown; allowed: {', '.join(Passport.__dataclass_fields__)}"),
     ],
 )

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -7,8 +8,11 @@ import PIL.Image
 import pytest
 import torch
 
-from helpers.images import draw_images
+from helpers.audited import save_audit
+from helpers.image_folders import write_images
+from helpers.images import CLASSES, draw_images
 from helpers.runs import small_config
+from hfprobe.data.arguments import DataArguments
 from hfprobe.data.splits.images import load_images
 from hfprobe.models.loading import load_model
 from hfprobe.models.own_images import load_images_of
@@ -69,6 +73,25 @@ def test_images_that_are_passed_are_not_loaded_and_give_the_same_result(dataset_
     expected = run_training(small_config(dataset_folder, tmp_path / "loaded"))
     monkeypatch.setattr("hfprobe.data.splits.images.load_images", lambda *_, **__: pytest.fail("images were loaded"))
     assert run_training(config, images=images).result.metrics == expected.result.metrics
+
+
+def test_a_run_is_resumed_on_its_own_images_without_the_audit_that_it_was_started_with(tmp_path):
+    photos = write_images(tmp_path / "photos", names=CLASSES, count=20)
+    plain = load_images(DataArguments(dataset=str(photos)), seed=42)
+    group = [("train", plain.parts[part]["index"][0]) for part in ("train", "validation")]
+    audit = save_audit(tmp_path / "audit", plain, group)
+    values = {"audit": audit, "num_train_epochs": 2}
+    run = run_training(small_config(photos, tmp_path, **values))
+    record = json.loads((run.output_dir / "run.json").read_text())
+    assert record["edits"]["moved"] == {"train": {str(group[1][1]): "train"}}
+    assert record["config"]["data"]["audit"] == audit
+    assert f"\naudit: {audit}\n" in (run.output_dir / "config.yaml").read_text()
+    shutil.rmtree(audit)
+    shutil.rmtree(max(run.output_dir.glob("checkpoint-*")))
+    again = run_training(small_config(photos, tmp_path, resume=True, **values))
+    assert again.result.metrics == run.result.metrics
+    with pytest.raises(InputError, match=re.escape(f"--audit was {audit}, is none")):
+        run_training(small_config(photos, tmp_path, resume=True, num_train_epochs=2))
 
 
 def test_a_process_other_than_the_main_one_trains_and_returns_nothing(dataset_folder, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from datasets import Dataset
+from datasets import ClassLabel, Dataset
 
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.sources.columns import WITHOUT_LABELS, label_numbers, with_labels
@@ -203,9 +203,11 @@ def keep_classes(rows: Dataset, *, classes: list[str], split: str) -> Dataset:
 
     Args:
         split: name of the split in the source.
+        rows: with the column `answer` of `hfprobe.data.splits.answers.add_answers`, if labels are corrected.
 
     Returns:
-        Rows with the columns `image`, `label` (a ClassLabel of `classes`) and `index`, the row number in `rows`.
+        Rows with the columns `image`, `label` (a ClassLabel of `classes`) and `index`, the row number in `rows`; and
+        `corrected`, the label that the answers say, NO_LABEL for one that is left out.
 
     Raises:
         InputError: a class has no images in the training split, or no class has images in another split.
@@ -219,5 +221,13 @@ def keep_classes(rows: Dataset, *, classes: list[str], split: str) -> Dataset:
     if empty:
         logger.warning("The %s split has no images of class %s: its row in reports is empty.", split, ", ".join(empty))
     rows = with_labels(rows, list(classes), labels)
+    if "answer" in rows.column_names:
+        answers = rows.with_format("arrow")["answer"][:].to_pylist()
+        number_of = {name: number for number, name in enumerate(classes)}
+        corrected = [
+            label if answer is None else number_of.get(answer, NO_LABEL)
+            for label, answer in zip(labels.tolist(), answers, strict=True)
+        ]
+        rows = rows.remove_columns("answer").add_column("corrected", corrected, feature=ClassLabel(names=list(classes)))
     rows = rows.add_column("index", np.arange(len(rows)))
     return rows.select(np.flatnonzero(labels >= 0))

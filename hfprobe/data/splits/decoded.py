@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hfprobe.data.pixels.store import ImageSplit
-from hfprobe.data.splits.parts import Membership
+from hfprobe.data.splits.parts import Edits, Membership
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class SplitSummary:
     """How the parts of a dataset were made.
 
     Attributes:
-        division, left_out, membership: see `Images`; `identical_images`: its `identical`.
+        division, left_out, membership, edits: see `Images`; `identical_images`: its `identical`.
         image_counts: part -> images of each class.
     """
 
@@ -25,6 +25,7 @@ class SplitSummary:
     identical_images: list[str] = field(default_factory=list)
     image_counts: dict[str, list[int]] = field(default_factory=dict)
     membership: dict[str, Membership] | None = None
+    edits: Edits = field(default_factory=Edits)
 
 
 @dataclass(frozen=True)

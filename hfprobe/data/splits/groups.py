@@ -45,7 +45,7 @@ def find_groups(kept: Mapping[str, Dataset], data: DataArguments) -> tuple[dict[
     flag = describe_flag(data)
     if flag is None:
         return None, ""
-    groups = {split: _group_names(rows, data, split=split) for split, rows in kept.items()}
+    groups = {split: group_names(rows, data, split=split) for split, rows in kept.items()}
     sizes = Counter(group for names in groups.values() for group in names)
     total, low, high = sum(sizes.values()), min(sizes.values()), max(sizes.values())
     example = ""
@@ -94,7 +94,7 @@ def _check_groups_are_useful(sizes: Counter[str], group_of: Mapping[str, str], *
         raise InputError(f"{flag} puts all {total:,} images into one group, which cannot be divided: {named}. {remedy}")
 
 
-def _group_names(rows: Dataset, data: DataArguments, *, split: str) -> list[str]:
+def group_names(rows: Dataset, data: DataArguments, *, split: str) -> list[str]:
     """The group of each row."""
     if data.group_column is not None:
         pairs = zip(rows["group"][:], rows["index"][:], strict=True)

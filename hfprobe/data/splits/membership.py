@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from hfprobe.data.sources.columns import image_paths, in_order, label_numbers, normalize_name, stored_images
 from hfprobe.data.sources.file_names import text_to_path
-from hfprobe.data.splits.parts import BITS, SAMPLED, Membership
+from hfprobe.data.splits.parts import BITS, SAMPLED, Membership, SplitContent
 
 SAMPLE_BYTES = 2**16  # of the content of a sampled image
 
@@ -40,6 +40,19 @@ def describe_part(rows: Dataset, *, own: bool, by_number: bool) -> Membership:
         total += int.from_bytes(_hash(f"{names[label]}\0{detail}", size=BITS // 8), "big")
     sample = [] if by_number else _sample(rows, details)
     return Membership(own, len(rows), _hex(total), sample)
+
+
+def describe_split(rows: Dataset, *, by_number: bool) -> SplitContent:
+    """What tells a split from another, in the order of its rows; the folder of the dataset does not matter.
+
+    The digest is that of the names and sizes of all files, or of the content of images without a name.
+
+    Args:
+        rows: of all classes, with the column `image` (undecoded).
+        by_number: see `describe_part`; the digest is then empty.
+    """
+    details = [] if by_number else _names_and_sizes(rows)
+    return SplitContent(len(rows), _hash("\n".join(details), size=BITS // 8).hex() if details else "")
 
 
 def add_up(parts: Iterable[Membership]) -> str:

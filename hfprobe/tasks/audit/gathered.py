@@ -12,9 +12,9 @@ import PIL.Image
 from hfprobe.data.pixels.reading import row_numbers
 from hfprobe.data.pixels.store import ImageSplit
 from hfprobe.data.sources.columns import paths_below
+from hfprobe.data.splits.audited import ImageKey
 from hfprobe.data.splits.decoded import Splits
 from hfprobe.data.splits.images import Images
-from hfprobe.tasks.audit.result import ImageKey
 
 SMALL, THUMBNAIL_SIDE = 64, 160  # pixels; images of at most SMALL are shown as they are
 

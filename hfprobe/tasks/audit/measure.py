@@ -16,6 +16,7 @@ from transformers import set_seed
 
 from hfprobe.data.pixels.image_files import MAX_PIXELS, ImageHeader
 from hfprobe.data.pixels.reading import read_headers, row_numbers
+from hfprobe.data.splits.audited import Duplicates
 from hfprobe.data.splits.images import Images
 from hfprobe.models import find_family
 from hfprobe.models.linear_probe.features import FeatureBatches
@@ -26,11 +27,10 @@ from hfprobe.system.provenance import find_hardware, versions
 from hfprobe.tasks.audit import duplicates as search
 from hfprobe.tasks.audit.gathered import Gathered
 from hfprobe.tasks.audit.outliers import find_outliers
+from hfprobe.tasks.audit.parts import PartSummary, summarize_duplicates
 from hfprobe.tasks.audit.result import (
     Audit,
-    Duplicates,
     Outlier,
-    PartSummary,
     Provenance,
     Sizes,
     Summary,
@@ -99,9 +99,11 @@ def audit(
         )
     kept = [headers[key] for key in everything.keys]
     unusual = find_outliers(grey, kept)
+    rows = {name: (images.origins[name], part.index.tolist()) for name, part in everything.parts.items()}
+    parts, duplicates = summarize_duplicates(rows, found.groups)
     audited = Audit(
-        summary=_summarize(images, everything, kept, found),
-        duplicates=found.groups,
+        summary=_summarize(images, everything, kept, parts),
+        duplicates=duplicates,
         labels=_list_suspects(everything, probabilities, images.class_names),
         outliers=[
             Outlier(**vars(everything.name(at)), measure=measure, value=round(value, 3))  # type: ignore[arg-type]
@@ -110,6 +112,7 @@ def audit(
         ],
         provenance=Provenance(
             dataset=images.arguments.recorded_dataset,
+            splits=images.contents,
             data_fingerprint=everything.fingerprint(images.class_names),
             backbone=family.describe(model),
             seed=images.seed,
@@ -192,34 +195,13 @@ def _find_duplicates(
         is_exact = len({int(exact_owners[position]) for position in positions}) == 1
         similarity = 1.0 if is_exact else round(float(lowest[owner]), 4)
         named = [everything.name(position) for position in positions]
-        groups.append((positions, Duplicates("exact" if is_exact else "near", named, similarity)))
-    last = len(everything.parts) - 1
-
-    def order(item: tuple[list[int], Duplicates]) -> tuple[bool, int, float]:
-        parts = set(everything.owners[item[0]].tolist())
-        return not (last in parts and len(parts) > 1), -len(item[0]), -item[1].similarity
-
-    return _FoundDuplicates([group for _, group in sorted(groups, key=order)], owners)
+        groups.append(Duplicates("exact" if is_exact else "near", named, similarity))
+    return _FoundDuplicates(groups, owners)
 
 
-def _summarize(images: Images, everything: Gathered, headers: list[ImageHeader], found: _FoundDuplicates) -> Summary:
-    names = list(everything.parts)
-    # (N, parts) how many images of each part are in the group of each image.
-    counts = np.zeros((len(everything), len(names)), dtype=np.int64)
-    np.add.at(counts, (found.owners, everything.owners), 1)
-    counts = counts[found.owners]
-    parts = {}
-    for number, name in enumerate(names):
-        mine = everything.owners == number
-        others = counts[mine] - (np.arange(len(names)) == number)  # without the image itself
-        rows = np.array([row for _, row in everything.keys])[mine]
-        parts[name] = PartSummary(
-            split=images.origins[name],
-            images=int(mine.sum()),
-            effective_n=len(np.unique(found.owners[mine])),
-            duplicated_in={other: int((others[:, at] > 0).sum()) for at, other in enumerate(names)},
-            duplicate_rows=rows[others.sum(1) > 0].tolist(),
-        )
+def _summarize(
+    images: Images, everything: Gathered, headers: list[ImageHeader], parts: dict[str, PartSummary]
+) -> Summary:
     per_class = np.bincount(everything.labels, minlength=len(images.class_names))
     sizes = sorted((header.width * header.height, header.width, header.height) for header in headers)
     median = float(np.median([min(size[1:]) for size in sizes])) if sizes else 0.0

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import PIL.Image
 
-from hfprobe.pages.environment import FORMULA_STARTS, make_environment
+from hfprobe.data.splits.audited import ImageKey
+from hfprobe.pages.environment import make_environment
 from hfprobe.pages.figures import data_uri
 from hfprobe.system.files import replace_together
+from hfprobe.system.formulas import guard
 from hfprobe.tasks.audit.result import (
     MOST_GROUPS,
     MOST_LABELS,
     MOST_OUTLIERS,
     Audit,
-    ImageKey,
     Outlier,
     SuspectLabel,
     choose_shown,
@@ -79,8 +80,7 @@ def write_labels(path: Path, labels: list[SuspectLabel]) -> None:
         writer.writerow(COLUMNS)
         for item in labels:
             texts = [item.split, str(item.row), item.file or "", item.given, item.given, item.suggested]
-            guarded = ["'" * text.startswith(FORMULA_STARTS) + text for text in texts]
-            writer.writerow([*guarded, item.probability_given, item.probability_suggested])
+            writer.writerow([*map(guard, texts), item.probability_given, item.probability_suggested])
 
 
 def render_page(audit: Audit) -> str:

@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any, Literal
 
 from markupsafe import Markup
 
+from hfprobe.data.splits.audited import AUDIT_FILE, Duplicates, ImageKey
+from hfprobe.data.splits.parts import SplitContent
 from hfprobe.system.html import render_sentences, render_table
 from hfprobe.system.provenance import Hardware
 from hfprobe.system.records import RecordFile
+from hfprobe.tasks.audit.parts import PartSummary, summarize_duplicates
 
 # What the page shows at most.
 MOST_GROUPS, MOST_PER_GROUP, MOST_LABELS, MOST_OUTLIERS = 80, 8, 96, 12
-
-
-@dataclass(frozen=True)
-class ImageKey:
-    """One image: `split` and `row` are those of the source, `file` is its path below the dataset; None without one."""
-
-    split: str
-    row: int
-    file: str | None
-
-
-@dataclass(frozen=True)
-class Duplicates:
-    """Images that show the same thing.
-
-    Attributes:
-        kind: exact: all have the same decoded pixels; near: at least one is a changed copy.
-        images: two or more, in the order train, validation, test.
-        similarity: correlation of the aligned pixels, in [0, 1]; of several pairs, the lowest one that joins the group.
-    """
-
-    kind: Literal["exact", "near"]
-    images: list[ImageKey]
-    similarity: float
 
 
 @dataclass(frozen=True)
@@ -79,26 +59,6 @@ class Outlier:
 
 
 @dataclass(frozen=True)
-class PartSummary:
-    """One of the parts train, validation and test.
-
-    Attributes:
-        split: of the source.
-        images: their number; those that cannot be read are not counted.
-        effective_n: different images among them: duplicates within the part count once.
-        duplicated_in: part -> images of this part that have a duplicate there; for the part itself, the images that
-            have another one in it.
-        duplicate_rows: of the images that have a duplicate anywhere.
-    """
-
-    split: str
-    images: int
-    effective_n: int
-    duplicated_in: dict[str, int]
-    duplicate_rows: list[int]
-
-
-@dataclass(frozen=True)
 class Sizes:
     """Width and height in pixels of the smallest and the largest image, and the median of the shorter side."""
 
@@ -133,9 +93,15 @@ class Summary:
 
 @dataclass(frozen=True)
 class Provenance:
-    """How an audit was made; `seconds`: stage -> time that it took, features from the cache included."""
+    """How an audit was made.
+
+    Attributes:
+        splits: split of the source -> what tells it from that of other images.
+        seconds: stage -> time that it took, features from the cache included.
+    """
 
     dataset: str
+    splits: dict[str, SplitContent]
     data_fingerprint: str
     backbone: dict[str, str]
     seed: int
@@ -157,7 +123,7 @@ class Audit(RecordFile):
         samples: class -> (split, row) of some images, for the page; empty if the audit was loaded.
     """
 
-    FILE = "audit.json"
+    FILE = AUDIT_FILE
     WHAT = "audit"
     MADE_BY = "audit <folder>"
 
@@ -231,6 +197,16 @@ class Audit(RecordFile):
         return table + render_sentences(self.sentences)
 
 
+def reassign(audit: Audit, rows: Mapping[str, tuple[str, Iterable[int]]]) -> Audit:
+    """The audit for other parts of the same images, such as those that keep duplicates together.
+
+    Args:
+        rows: see `summarize_duplicates`.
+    """
+    parts, duplicates = summarize_duplicates(rows, audit.duplicates)
+    return replace(audit, summary=replace(audit.summary, parts=parts), duplicates=duplicates)
+
+
 def leaked_rows(audit: Audit, *, into: str = "test", of: tuple[str, ...] = ("train", "validation")) -> set[int]:
     """Row numbers in the source of the images of one part that have a duplicate in others.
 
@@ -241,7 +217,7 @@ def leaked_rows(audit: Audit, *, into: str = "test", of: tuple[str, ...] = ("tra
     owners = part_of_each(audit)
     found: set[int] = set()
     for group in audit.duplicates:
-        parts = [owners[image.split, image.row] for image in group.images]
+        parts = [owners.get((image.split, image.row)) for image in group.images]
         if set(parts) & set(of):
             found |= {image.row for image, part in zip(group.images, parts, strict=True) if part == into}
     return found

@@ -9,6 +9,7 @@ import numpy as np
 
 from hfprobe.statistics.imbalance import are_imbalanced, describe_sizes
 from hfprobe.statistics.intervals import COVERAGE, Metric
+from hfprobe.statistics.leaks import LeakedPair, compare_leaks
 from hfprobe.statistics.paired import adjust_after_holm, compare_paired
 from hfprobe.tasks.compare.result import (
     ClassDifference,
@@ -62,6 +63,11 @@ def compare(results: dict[str, EvalResult], *, profile: Profile | None = None) -
         profile=None if profile is None else profile.conditions,
         sentences=_explain_order(first.images_per_class)
         + [_judge_pair(pair, metric, n=len(first.labels), of=len(pairs)) for metric in leading for pair in pairs]
+        + [
+            pair.without_leaks.describe(pair.first, pair.second)
+            for pair in pairs
+            if pair.without_leaks is not None and pair.without_leaks.leaked
+        ]
         + _judge_training(models)
         + judge_inference(costs),
         results=results,
@@ -125,9 +131,19 @@ def _compare_pairs(results: dict[str, EvalResult]) -> list[Pair]:
                     )
                     for name, scores in second.metrics.per_class.items()
                 },
+                without_leaks=_compare_leaks(first, second),
             )
         )
     return pairs
+
+
+def _compare_leaks(first: EvalResult, second: EvalResult) -> LeakedPair | None:
+    leaks = [result.provenance.leaks for result in (first, second)]
+    if None in leaks:
+        return None
+    leaked = {row for found in leaks if found is not None for row in found.rows}
+    predictions = (first.predictions, second.predictions)
+    return compare_leaks(labels=first.labels, predictions=predictions, index=first.index, leaked=leaked)
 
 
 def _subtract(one: float | None, other: float | None) -> float | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from hfprobe.statistics.classification import ClassScores
 from hfprobe.statistics.imbalance import METRIC_NAMES, Baseline
 from hfprobe.statistics.intervals import Intervals, Metric, Scores
+from hfprobe.statistics.leaks import LeakedPair
 from hfprobe.statistics.paired import Difference
 from hfprobe.system.html import render_sentences, render_table
 from hfprobe.system.provenance import Hardware
@@ -33,7 +34,12 @@ class ClassDifference:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two models; every difference is that of the second minus the first."""
+    """Two models; every difference is that of the second minus the first.
+
+    Attributes:
+        without_leaks: in accuracy, without the images that have a duplicate in the training of either model; None
+            unless both were evaluated with an audit.
+    """
 
     first: str
     second: str
@@ -43,6 +49,7 @@ class Pair:
     neither_right: int
     differences: dict[Metric, TestedDifference]
     per_class: dict[str, ClassDifference]
+    without_leaks: LeakedPair | None
 
 
 @dataclass(frozen=True)

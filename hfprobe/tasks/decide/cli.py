@@ -37,7 +37,7 @@ MARGINS = Range(0, 100, reason="points of accuracy")
 
 def make_parser() -> Parser:
     parser = Parser(prog=command("decide"), description=__doc__)
-    add_data_flags(parser, default="CIFAR-10", positional=True)
+    add_data_flags(parser, default="CIFAR-10", positional=True, trains=True)
     for name, part in (("train", "training"), ("eval", "validation and of test")):
         parser.add_argument(
             f"--max_{name}_samples",
@@ -99,7 +99,7 @@ def read_duration(text: str) -> float:
 def main() -> None:
     started = time.perf_counter()
     arguments = make_parser().parse_args()
-    data = check_flags(arguments)
+    data, drop_leaks = check_flags(arguments)
 
     from hfprobe.data.arguments import DataArguments
     from hfprobe.data.splits.images import load_images
@@ -120,6 +120,7 @@ def main() -> None:
         models=tuple(arguments.models),
         backbones=tuple(arguments.backbones),
         epochs=arguments.epochs,
+        drop_leaks=drop_leaks,
         seed=arguments.seed,
         seeds=arguments.seeds,
         margin=arguments.margin / 100,
@@ -138,8 +139,8 @@ def main() -> None:
     )
 
 
-def check_flags(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The settings of the images.
+def check_flags(arguments: argparse.Namespace) -> tuple[dict[str, Any], bool]:
+    """The settings of the images, and whether leaks are dropped, which needs no other audit than that of the decision.
 
     Raises:
         InputError: flags that contradict each other; an unknown model.
@@ -155,7 +156,6 @@ def check_flags(arguments: argparse.Namespace) -> dict[str, Any]:
         raise InputError(
             f"--backbones is not a flag of {' or '.join(arguments.models)}. Leave it out, or add probe to --models."
         )
-    data = read_data_flags(arguments)
-    return data | {
-        name: value for name in ("max_train_samples", "max_eval_samples") if (value := getattr(arguments, name))
-    }
+    limits = {name: getattr(arguments, name) for name in ("max_train_samples", "max_eval_samples")}
+    data = read_data_flags(arguments) | {name: value for name, value in limits.items() if value is not None}
+    return data, data.pop("drop_leaks", False)

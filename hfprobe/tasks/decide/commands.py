@@ -12,9 +12,14 @@ from hfprobe.tasks.decide.result import COMPARISON_FOLDER, PROFILE_FOLDER, RUNS_
 from hfprobe.tasks.decide.wishes import AUTO, MODELS, Wishes
 
 
-def list_commands(images: Images, wishes: Wishes, trained: dict[str, Candidate]) -> list[str]:
-    """The command of the decision, then those of its steps; empty for images in memory, which no command can name."""
-    data = image_settings(images)
+def list_commands(given: Images, images: Images, wishes: Wishes, trained: dict[str, Candidate]) -> list[str]:
+    """The command of the decision, then those of its steps; empty for images in memory, which no command can name.
+
+    Args:
+        given: the images of the decision.
+        images: those that the models saw.
+    """
+    data = image_settings(given)
     dataset = data.pop("dataset", DEFAULT_DATASET)
     if dataset.startswith(IN_MEMORY):
         return []
@@ -23,13 +28,15 @@ def list_commands(images: Images, wishes: Wishes, trained: dict[str, Candidate])
     decide = data | ({} if wishes.models == MODELS else {"models": list(wishes.models)})
     decide |= {} if wishes.backbones == AUTO else {"backbones": list(wishes.backbones)}
     decide |= {"epochs": f"{wishes.epochs:g}"} if wishes.epochs is not None else {}
+    decide |= {"drop_leaks": True} if wishes.drop_leaks else {}
     decide |= {"seed": wishes.seed} if wishes.seed != 42 else {}
     decide |= {"seeds": wishes.seeds} if wishes.seeds > 1 else {}
     decide |= {"margin": f"{100 * wishes.margin:g}"} if wishes.margin != Wishes(first).margin else {}
     decide |= {"budget": f"{wishes.budget:g}s"} if wishes.budget is not None else {}
     where = "" if dataset == DEFAULT_DATASET else f" {shlex.quote(dataset)}"
     commands = [f"hfprobe decide{where}{_flags(decide | hub | {'report_dir': first})}"]
-    limit = {"max_eval_samples": data["max_eval_samples"]} if "max_eval_samples" in data else {}
+    most = images.arguments.max_eval_samples
+    limit = {} if most is None else {"max_eval_samples": most}
     names = {name: f"{found.name}@{found.revision[:12]}" for name, found in trained.items()}
     for found in trained.values():
         config = first / RUNS_FOLDER / found.report / "config.yaml"

@@ -9,16 +9,15 @@ import logging
 import os
 import time
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from hfprobe.data.splits.images import Images
 from hfprobe.hub.local import resolve_model
 from hfprobe.models.loading import load_model
 from hfprobe.settings.run_config import RunConfig, image_settings
-from hfprobe.statistics.intervals import exact_interval
+from hfprobe.statistics.leaks import compare_leaks, measure_leaks
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import read_json, replace_together
 from hfprobe.tasks.audit.result import Audit, leaked_rows
@@ -28,12 +27,19 @@ from hfprobe.tasks.compare.page import save_comparison
 from hfprobe.tasks.compare.result import Comparison
 from hfprobe.tasks.decide.commands import list_commands
 from hfprobe.tasks.decide.plan import Plan, StopAtDeadline
-from hfprobe.tasks.decide.prepare import PROFILE_ROUNDS, PROFILE_SECONDS, fingerprint_of, plan_stages, prepare_images
+from hfprobe.tasks.decide.prepare import (
+    PROFILE_ROUNDS,
+    PROFILE_SECONDS,
+    fingerprint_of,
+    measure_curve,
+    plan_stages,
+    prepare_images,
+)
 from hfprobe.tasks.decide.result import (
     COMPARISON_FOLDER,
     PROFILE_FOLDER,
     Candidate,
-    CleanScore,
+    CleanPair,
     DataLook,
     Decision,
     Epoch,
@@ -77,11 +83,14 @@ def decide_images(images: Images, wishes: Wishes) -> Decision:
         runs, missing = choose_runs(images, wishes)
         wishes.folder.mkdir(parents=True, exist_ok=True)
         runs, ranking, plan = plan_stages(stages, images, runs, wishes)
-        prepared = prepare_images(stages, images, runs, plan, wishes)
+        given = images
+        prepared = prepare_images(stages, given, runs, plan, wishes)
         images, look = prepared.images, prepared.audit
         runs = [replace(run, values=run.values | _planned_values(run, images, plan)) for run in runs]
         fingerprint = fingerprint_of(images, runs)
         trained = {run.name: _train(stages, run, images, fingerprint, wishes) for run in runs}
+        with_curve = "curve" in plan.seconds
+        curve = measure_curve(stages, runs, images, fingerprint, wishes) if with_curve else []
         results = _evaluate(stages, trained, images, fingerprint, wishes)
         first = {run.name: results[run.name] for run in runs if run.values["seed"] == wishes.seed}
         comparison, cut = None, list[str]()
@@ -106,7 +115,8 @@ def decide_images(images: Images, wishes: Wishes) -> Decision:
         gave_up=plan.gave_up + _find_cut(trained, runs, plan, images) + cut,
         ranking=ranking,
         missing=missing,
-        commands=list_commands(images, wishes, trained),
+        commands=list_commands(given, images, wishes, trained),
+        label_curve=curve,
         results=results,
         comparison=comparison,
     )
@@ -241,13 +251,19 @@ def _evaluate(
 
 
 def look_at_data(found: Audit, results: dict[str, EvalResult]) -> DataLook:
-    """What the audit says, and the score of each model without the test images that have a duplicate."""
-    leaked, clean = leaked_rows(found), {}
+    """What the audit says, and the scores without the test images that have a duplicate in training or validation."""
+    leaked, clean, any_result = leaked_rows(found), {}, next(iter(results.values()))
+    # All models are evaluated on the same images.
+    same: dict[str, Any] = {"labels": any_result.labels, "index": any_result.index, "leaked": leaked}
     for name, result in results.items():
-        right = (result.labels == result.predictions)[~np.isin(result.index, list(leaked))]
-        if leaked and len(right):
-            clean[name] = CleanScore(float(right.mean()), exact_interval(int(right.sum()), len(right)))
-    return DataLook(found.sentences, len(leaked), clean)
+        effect = measure_leaks(predictions=result.predictions, **same)
+        if effect.leaked and effect.clean is not None:
+            clean[name] = effect.clean
+    pairs = []
+    for one, other in combinations(clean, 2):
+        predictions = (results[one].predictions, results[other].predictions)
+        pairs.append(CleanPair(one, other, compare_leaks(predictions=predictions, **same)))
+    return DataLook(found.sentences, len(leaked), clean, pairs)
 
 
 def _model_folder(candidate: Candidate, wishes: Wishes) -> Path:

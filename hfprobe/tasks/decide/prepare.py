@@ -10,15 +10,19 @@ import numpy as np
 import torch
 from transformers import set_seed
 
+from hfprobe.data.pixels.reading import row_numbers
+from hfprobe.data.splits.editing import drop_leaks, keep_together
 from hfprobe.data.splits.images import Images
 from hfprobe.models import build_model, find_family
+from hfprobe.models.linear_probe.features import FeatureBatches
 from hfprobe.tasks.audit.measure import audit
 from hfprobe.tasks.audit.page import save_audit
-from hfprobe.tasks.audit.result import Audit
+from hfprobe.tasks.audit.result import Audit, reassign
+from hfprobe.tasks.decide.label_curve import measure_label_curve
 from hfprobe.tasks.decide.plan import PARTS, Plan, limit_images, make_plan
 from hfprobe.tasks.decide.ranking import estimate_ranking, rank
 from hfprobe.tasks.decide.rates import measure_rates
-from hfprobe.tasks.decide.result import AUDIT_FOLDER, Extracted, Measurement, Ranking
+from hfprobe.tasks.decide.result import AUDIT_FOLDER, CurvePoint, Extracted, LabelCurve, Measurement, Ranking
 from hfprobe.tasks.decide.runs import Run
 from hfprobe.tasks.decide.stages import Stages, make_key
 from hfprobe.tasks.decide.wishes import Wishes
@@ -33,10 +37,15 @@ EXTRACTION_STEPS = 10
 
 @dataclass(frozen=True)
 class Prepared:
-    """The images that the models see, and what the audit found; None if there was no audit."""
+    """What the models are trained on.
+
+    Attributes:
+        images: without what the budget does not allow, and with duplicates in one part.
+        audit: None if there was none.
+    """
 
     images: Images
-    audit: Audit | None
+    audit: Audit | None = None
 
 
 def plan_stages(
@@ -126,11 +135,11 @@ def prepare_images(stages: Stages, images: Images, runs: list[Run], plan: Plan, 
     fingerprint = stages.run("decode", "decode the images", key="", work=decode)
     with_features = next((run for run in firsts.values() if "extract" in plan.seconds and run.solved), None)
     if with_features is None:
-        return Prepared(images, None)
+        return Prepared(images)
     images = _extract(stages, with_features, images, fingerprint, wishes)
-    return Prepared(
-        images, _audit(stages, with_features, images, fingerprint, wishes) if "audit" in plan.seconds else None
-    )
+    if "audit" not in plan.seconds:
+        return Prepared(images)
+    return _audit(stages, with_features, images, fingerprint_of(images, runs), wishes)
 
 
 def fingerprint_of(images: Images, runs: list[Run]) -> str:
@@ -186,16 +195,56 @@ def _extract(stages: Stages, run: Run, images: Images, fingerprint: str, wishes:
     return limit_images(images, train=found.train, evaluation=found.evaluation)
 
 
-def _audit(stages: Stages, run: Run, images: Images, fingerprint: str, wishes: Wishes) -> Audit:
-    """Look for duplicates and suspect labels before anything is trained."""
+def _audit(stages: Stages, run: Run, images: Images, fingerprint: str, wishes: Wishes) -> Prepared:
+    """Look for duplicates and suspect labels, and keep duplicates together in the parts that were drawn."""
     folder = wishes.folder / AUDIT_FOLDER
     options = vars(run.config(images).model)
     how = {name: options[name] for name in ("backbone", "backbone_weights", "feature_precision")}
 
+    def groups_of(found: Audit) -> list[list[tuple[str, int]]]:
+        return [[(image.split, image.row) for image in group.images] for group in found.duplicates]
+
     def work() -> Audit:
         found = audit(images, **how)
+        together = keep_together(images, groups_of(found))
+        rows = {part: (together.origins[part], row_numbers(rows).tolist()) for part, rows in together.parts.items()}
+        found = reassign(found, rows)
         save_audit(found, folder)
         return found
 
     key = make_key(fingerprint, how)
-    return stages.run("audit", "look at the data", key=key, work=work, load=lambda: Audit.find(folder))
+    found = stages.run("audit", "look at the data", key=key, work=work, load=lambda: Audit.find(folder))
+    # The training runs record the audit, so that their own commands make the same parts.
+    arguments = replace(images.arguments, audit=str(folder.absolute()), drop_leaks=wishes.drop_leaks)
+    groups = groups_of(found)
+    images = keep_together(replace(images, arguments=arguments), groups)
+    return Prepared(drop_leaks(images, groups) if wishes.drop_leaks else images, found)
+
+
+def measure_curve(
+    stages: Stages, runs: list[Run], images: Images, fingerprint: str, wishes: Wishes
+) -> list[CurvePoint]:
+    """The accuracy of a solved head on validation against training images per class, from cached features."""
+    run = next(run for run in runs if run.solved)
+    config = settle_precision(run.config(images))
+
+    def work() -> LabelCurve:
+        set_seed(config.training.seed)
+        family, options = find_family(config.training.model), config.model
+        model, processor = build_model(family.name, labels=images.class_names, options=options)
+        splits = images.decode("train", "validation", processor=processor)
+        model.to(config.training.device, memory_format=torch.channels_last)
+        how: dict[str, Any] = {"options": options, "train": True, "seed": config.training.seed}
+        train = family.inputs(model, processor, splits.part("train"), name="training images", **how)
+        validation = family.inputs(model, processor, splits.part("validation"), name="validation images")
+        assert isinstance(train, FeatureBatches)
+        assert isinstance(validation, FeatureBatches)
+        sides = [each for batches in (train, validation) for each in (batches.split.features[0], batches.split.labels)]
+        points = measure_label_curve(*sides, class_count=len(images.class_names), seed=wishes.seed)
+        found = LabelCurve(points)
+        found.save(wishes.folder)
+        return found
+
+    key = make_key(fingerprint, config.to_settings())
+    title = "measure accuracy against labels"
+    return stages.run("curve", title, key=key, work=work, load=lambda: LabelCurve.find(wishes.folder)).points

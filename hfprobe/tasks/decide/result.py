@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hfprobe.statistics.intervals import Metric
+from hfprobe.statistics.leaks import CleanScore, LeakedPair
 from hfprobe.system.html import render_sentences, render_table
 from hfprobe.system.records import RecordFile
 from hfprobe.tasks.compare.result import Comparison
@@ -186,11 +187,12 @@ class Extracted(RecordFile):
 
 
 @dataclass(frozen=True)
-class CleanScore:
-    """Accuracy on the test images that have no duplicate in training or validation, with the 95 % interval."""
+class CleanPair:
+    """The difference in accuracy of two models, the second minus the first, with and without leaked images."""
 
-    accuracy: float
-    interval: tuple[float, float]
+    first: str
+    second: str
+    leaks: LeakedPair
 
 
 @dataclass(frozen=True)
@@ -201,11 +203,13 @@ class DataLook:
         sentences: of the audit.
         leaked: test images that have a duplicate in training or validation.
         clean: name in the comparison -> score without these; empty if there are none.
+        pairs: of the models, in the order of the comparison; empty likewise.
     """
 
     sentences: list[str]
     leaked: int
     clean: dict[str, CleanScore]
+    pairs: list[CleanPair]
 
 
 @dataclass(frozen=True)
@@ -233,6 +237,17 @@ class CurvePoint:
     deviation: float
     draws: int
     n: int
+
+
+@dataclass(frozen=True)
+class LabelCurve(RecordFile):
+    """Accuracy against training images per class."""
+
+    FILE = "label_curve.json"
+    WHAT = "curve"
+    REMEDY = "Run the decision again."
+
+    points: list[CurvePoint]
 
 
 @dataclass(frozen=True, repr=False)

@@ -21,6 +21,8 @@ class Wishes:
         models: names of families, in the order of their training.
         backbones: see `ModelFamily.list_variants`.
         epochs: of models that take gradient steps; None: those of their recipes.
+        drop_leaks: leave out training images that have a duplicate in validation or test, and validation images that
+            have one in test.
         seeds: number of training runs of each model that takes gradient steps.
         margin: in [0, 1]; a smaller difference does not matter.
         budget: in seconds from `started` on; None: no limit.
@@ -31,6 +33,7 @@ class Wishes:
     models: tuple[str, ...] = MODELS
     backbones: tuple[str, ...] = AUTO
     epochs: float | None = None
+    drop_leaks: bool = False
     seed: int = 42
     seeds: int = 1
     margin: float = MARGIN

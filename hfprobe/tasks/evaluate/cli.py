@@ -58,6 +58,13 @@ def make_parser() -> Parser:
     parser.add_argument("--hub_dir", help="local hub folder; default: hub, or with --seeds that of the runs")
     add_data_flags(parser, default="the dataset of the training run")
     parser.add_argument(
+        "--audit",
+        dest="audited",
+        metavar="FOLDER",
+        help="audit of the images of the training run: the report says the accuracy with and without images that "
+        "have a duplicate in training; default: the audit of the run, as long as it exists",
+    )
+    parser.add_argument(
         "--tta", action="store_true", help="average the probabilities of each image and its mirror image"
     )
     parser.add_argument(
@@ -82,8 +89,9 @@ def main() -> None:
     if arguments.report_only:
         if arguments.report_dir is None:
             raise InputError("--report_only needs --report_dir. Pass the folder of an evaluation.")
+        passed = vars(arguments) | {"audit": arguments.audited}
         for flag in ("model", "max_eval_samples", *NAMES, "tta", "temperature"):
-            if getattr(arguments, flag):
+            if passed.get(flag):
                 raise InputError(
                     f"--report_only does not evaluate the model, so --{flag} has no effect. Leave one of them out."
                 )
@@ -181,6 +189,7 @@ def evaluate(arguments: argparse.Namespace) -> EvalResult:
         revision=folder.name,
         temperature=arguments.temperature,
         tta=arguments.tta,
+        audit=arguments.audited,
     )
     save_evaluation(result, arguments.report_dir)
     return result

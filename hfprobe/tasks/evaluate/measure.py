@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 
+from hfprobe.data.arguments import is_moved, same_dataset
 from hfprobe.data.pixels.transforms import input_size
+from hfprobe.data.splits.audited import read_groups
 from hfprobe.data.splits.decoded import Splits
+from hfprobe.data.splits.editing import find_leaks
 from hfprobe.data.splits.images import Images
+from hfprobe.data.splits.parts import PARTS
 from hfprobe.models import class_names_of, family_of
 from hfprobe.models.changes import find_changes
 from hfprobe.models.inference import BATCH_SIZE, calibration_temperature
@@ -21,10 +27,11 @@ from hfprobe.models.network import describe_network
 from hfprobe.models.passport import Passport, training_of
 from hfprobe.models.thresholds import Thresholds
 from hfprobe.system import provenance
-from hfprobe.system.errors import InputError
+from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.machine import find_device
 from hfprobe.system.progress import show_progress
-from hfprobe.tasks.evaluate.result import EvalResult, Provenance
+from hfprobe.tasks.evaluate.provenance import Leaks, Provenance
+from hfprobe.tasks.evaluate.result import EvalResult
 
 logger = logging.getLogger(__name__)
 
@@ -39,17 +46,21 @@ def evaluate_images(
     revision: str,
     temperature: bool = False,
     tta: bool = False,
+    audit: str | Path | None = None,
 ) -> EvalResult:
     """Decode one split as the model needs it, and predict every image of it.
 
     Args:
         name, revision: of the model, for the provenance, which also says how the model was trained.
         split, temperature, tta: see `evaluate_model`.
+        audit: folder of an audit of the images that the model was trained on, which says whether evaluated images have
+            a duplicate in training. None: that of the run, as long as it can be read.
 
     Raises:
-        InputError: see `evaluate_model` and `find_changes`.
+        InputError: see `evaluate_model`, `find_changes` and `read_groups`.
     """
     changes = find_changes(Passport.of(model), images, split=split)
+    leaks = _find_leaks(Passport.of(model), images, split=split, audit=audit)
     if changes:
         logger.warning("%s", changes)
     return evaluate_model(
@@ -61,9 +72,35 @@ def evaluate_images(
         revision=revision,
         dataset=images.arguments.recorded_dataset,
         changes=changes or None,
+        leaks=leaks,
         temperature=temperature,
         tta=tta,
     )
+
+
+def _find_leaks(passport: Passport | None, images: Images, *, split: str, audit: str | Path | None) -> Leaks | None:
+    """The images of a split that have a duplicate among those that a model was trained or selected on."""
+    recorded, dataset = images.arguments.audit, images.arguments.dataset
+    place = audit or recorded
+    if place is None or (audit is None and not os.path.exists(place)):
+        return None
+    own = "" if passport is None else passport.dataset
+    if split == "all" or not (same_dataset(dataset, own) or is_moved(dataset, own)):
+        if audit is None:
+            return None
+        raise InputError(
+            f"--audit says which images have a duplicate among those that a model was trained on, and this model was "
+            f"not trained on '{shorten(dataset)}'. Leave it out."
+        )
+    try:
+        groups = read_groups(place, images)
+    except InputError as error:
+        if audit is not None:
+            raise
+        logger.warning("The report does not say what leaked images do to the accuracy. %s", error)
+        return None
+    parts = list(PARTS[: PARTS.index(split)])
+    return Leaks(os.path.abspath(place), parts, sorted(find_leaks(images, groups, into=split)))
 
 
 def evaluate_model(
@@ -76,6 +113,7 @@ def evaluate_model(
     revision: str,
     dataset: str,
     changes: str | None = None,
+    leaks: Leaks | None = None,
     temperature: bool = False,
     tta: bool = False,
 ) -> EvalResult:
@@ -84,7 +122,7 @@ def evaluate_model(
     Args:
         splits: decoded images; the part named by `split` is used.
         split: `validation`, `test` or `all`.
-        name, revision, dataset, changes: of the model and the images, for the provenance.
+        name, revision, dataset, changes, leaks: of the model and the images, for the provenance.
         temperature: whether to divide the logits by the temperature that training fitted on validation.
         tta: whether to average the probabilities of each image and its mirror image.
 
@@ -153,6 +191,7 @@ def evaluate_model(
             seconds=round(seconds, 3),
             versions=provenance.versions(),
             hardware=provenance.find_hardware(),
+            leaks=leaks,
         ),
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.metrics import classification_report
 
 from hfprobe.pages.coverage import place_curves
-from hfprobe.pages.environment import FORMULA_STARTS, make_environment
+from hfprobe.pages.environment import make_environment
 from hfprobe.pages.figures import MOST_CLASSES_WITH_NUMBERS, data_uri, draw_confusion_matrix, shorten_names
 from hfprobe.statistics.classification import ClassScores
 from hfprobe.statistics.imbalance import (
@@ -22,6 +22,7 @@ from hfprobe.statistics.imbalance import (
     explain_baseline,
 )
 from hfprobe.system.files import replace_together
+from hfprobe.system.formulas import guard
 from hfprobe.system.markdown import printable
 from hfprobe.system.records import to_json
 from hfprobe.tasks.evaluate.result import METRICS_FILE, EvalResult, Provenance, Thumbnail, thumbnails_of
@@ -124,12 +125,12 @@ def _write_per_class(path: Path, per_class: dict[str, ClassScores]) -> None:
             shares = [
                 "" if score is None else round(score, 6) for score in (scores.precision, scores.recall, scores.f1)
             ]
-            writer.writerow(["'" * name.startswith(FORMULA_STARTS) + name, *shares, scores.support])
+            writer.writerow([guard(name), *shares, scores.support])
 
 
 def _facts(provenance: Provenance) -> dict[str, Any]:
     """What the table of the provenance shows: each entry that is known and not shown elsewhere on the page."""
-    elsewhere = ("division", "left_out", "identical_images", "image_counts", "split_changes", "thresholds")
+    elsewhere = ("division", "left_out", "identical_images", "image_counts", "split_changes", "thresholds", "leaks")
     found = {name: value for name, value in to_json(provenance).items() if value is not None and name not in elsewhere}
     run, facts = found.pop("run"), found.pop("facts")
     found["hardware"] = provenance.hardware.known()

@@ -10,75 +10,30 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path, PurePath
-from typing import Any
 
 import numpy as np
 import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hfprobe.models.network import Network
 from hfprobe.pages.figures import data_uri
 from hfprobe.statistics.classification import Metrics, score_classification
 from hfprobe.statistics.imbalance import describe_scores, leading_metrics, summarize_scores
 from hfprobe.statistics.intervals import Metric
-from hfprobe.statistics.selective import ChosenThreshold, ConfirmedThreshold, confirm_threshold
+from hfprobe.statistics.leaks import LeakEffect, measure_leaks
+from hfprobe.statistics.selective import ConfirmedThreshold, confirm_threshold
 from hfprobe.system.errors import InputError, first_line, shorten
 from hfprobe.system.files import replace_together
 from hfprobe.system.html import render_sentences, render_table
 from hfprobe.system.process import command
-from hfprobe.system.provenance import Hardware
 from hfprobe.system.records import read_record, write_record
+from hfprobe.tasks.evaluate.provenance import Provenance
 
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.parquet"
 MISTAKES_FILE = "mistakes.parquet"
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Which model was evaluated on which images, how and where.
-
-    Attributes:
-        run: how the model was trained, from its config.
-        facts: what its family says about it, such as the backbone.
-        dataset: of the evaluated images, as an absolute path if it is local.
-        split_changes: a sentence, if the split has changed since training.
-        division: how the parts were made.
-        left_out: reason -> what was left out for it.
-        identical_images: sentences on images that are in two parts.
-        image_counts: part -> images per class.
-        split_fingerprint: of the images with their labels and the order of the classes; `images_fingerprint`: of the
-            images alone.
-        temperature: by which the logits were divided; None: they were not.
-        thresholds: of the model, chosen on validation for wished accuracies; None: it has none for these probabilities.
-        test_time_augmentation: the images that were averaged with the original; None: none.
-        seconds: duration of the evaluation.
-    """
-
-    model: str
-    model_revision: str
-    run: dict[str, Any]
-    facts: dict[str, Any]
-    network: Network
-    parameters: int
-    trainable_parameters: int
-    dataset: str
-    split: str
-    split_changes: str | None
-    source: str
-    division: str
-    left_out: dict[str, list[str]]
-    identical_images: list[str]
-    image_counts: dict[str, list[int]]
-    split_fingerprint: str
-    images_fingerprint: str
-    temperature: float | None
-    thresholds: list[ChosenThreshold] | None
-    test_time_augmentation: str | None
-    seconds: float
-    versions: dict[str, str]
-    hardware: Hardware
+# What metrics.json holds beside the metrics.
+OWN = ("answered", "without_leaks", "class_names", "provenance")
 
 
 @dataclass(frozen=True)
@@ -86,6 +41,7 @@ class Saved(Metrics):
     """What metrics.json holds; `answered`: what the thresholds of the model give on these images."""
 
     answered: list[ConfirmedThreshold] | None
+    without_leaks: LeakEffect | None
     class_names: list[str]
     provenance: Provenance
 
@@ -135,11 +91,18 @@ class EvalResult:
             confirm_threshold(chosen, confidences=confidences, correct=correct) for chosen in self.provenance.thresholds
         ]
 
+    @cached_property
+    def without_leaks(self) -> LeakEffect | None:
+        """The accuracy with and without the images that have a duplicate in training; None without an audit."""
+        if self.provenance.leaks is None:
+            return None
+        rows = self.provenance.leaks.rows
+        return measure_leaks(labels=self.labels, predictions=self.predictions, index=self.index, leaked=rows)
+
     @property
     def saved(self) -> Saved:
         """What metrics.json holds."""
-        answered = self.answered
-        return Saved(**vars(self.metrics), answered=answered, class_names=self.class_names, provenance=self.provenance)
+        return Saved(**vars(self.metrics), **{name: getattr(self, name) for name in OWN})
 
     @property
     def images_per_class(self) -> np.ndarray:
@@ -158,13 +121,22 @@ class EvalResult:
 
     @property
     def summary(self) -> list[str]:
-        """Sentences: the leading metrics, and what the sizes of the classes make of them."""
-        return summarize_scores(
+        """Sentences: the leading metrics, what the sizes of the classes make of them, and what leaked images do."""
+        scores = summarize_scores(
             self.metrics,
             images_per_class=self.images_per_class,
             baseline=self.metrics.baseline,
             intervals=self.metrics.intervals,
         )
+        return [*scores, *filter(None, [self.leak_sentence])]
+
+    @property
+    def leak_sentence(self) -> str:
+        """What the images that have a duplicate in training do to the accuracy; empty without an audit."""
+        told = self.provenance
+        if self.without_leaks is None or told.leaks is None:
+            return ""
+        return self.without_leaks.describe(split=told.split, parts=told.leaks.parts)
 
     def __repr__(self) -> str:
         metrics, told = self.metrics, self.provenance

@@ -41,7 +41,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--seed", type=number_in(SEED), default=42, help="first seed, and seed of the split; default: 42"
     )
-    add_data_flags(parser, default="CIFAR-10")
+    add_data_flags(parser, default="CIFAR-10", trains=True)
     parser.add_argument("--backbone", help="timm backbone of the probe; default: vit_tiny_patch16_224")
     parser.add_argument("--backbone_weights", help="weights of the backbone, as in hfprobe train --model probe")
     parser.add_argument(

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hfprobe.data.sources.file_names import escape
-from hfprobe.pages.environment import FORMULA_STARTS
 from hfprobe.system.files import write_beside
+from hfprobe.system.formulas import guard
 from hfprobe.tasks.predict.result import Predictions
 
 
@@ -68,7 +68,7 @@ def _write_csv(table: pa.Table, path: Path) -> None:
 
     def cell(value: Any) -> Any:
         if isinstance(value, str):
-            return "'" * value.startswith(FORMULA_STARTS) + value
+            return guard(value)
         return str(value).lower() if isinstance(value, bool) else value
 
     with path.open("w", newline="", encoding="utf-8") as stream:

@@ -214,16 +214,16 @@ def test_headers_of_all_parts_are_checked_before_anything_is_decoded_and_once(tm
     test.write_bytes(good)
     decode("train", "validation")
     monkeypatch.setattr(
-        "hfprobe.data.splits.images.find_unreadable", lambda *_, **__: pytest.fail("headers were read again")
+        "hfprobe.data.splits.divided.find_unreadable", lambda *_, **__: pytest.fail("headers were read again")
     )
     decode("train", "validation")
 
 
 def test_many_small_images_are_decoded_without_a_look_at_their_headers(tmp_path, monkeypatch):
     photos = write_images(tmp_path / "photos", count=10)
-    monkeypatch.setattr("hfprobe.data.splits.images.FEW", 10)
+    monkeypatch.setattr("hfprobe.data.splits.divided.FEW", 10)
     with monkeypatch.context() as patch:
-        patch.setattr("hfprobe.data.splits.images.find_unreadable", lambda *_, **__: pytest.fail("headers were read"))
+        patch.setattr("hfprobe.data.splits.divided.find_unreadable", lambda *_, **__: pytest.fail("headers were read"))
         load(photos)
     (photos / "cat" / "003.png").write_bytes(b"not an image")
     with pytest.raises(InputError, match=r"cannot be read: not an image\. Replace or remove it, or pass --skip_unread"):

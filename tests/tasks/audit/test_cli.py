@@ -31,3 +31,14 @@ def test_invalid_flags_are_one_line_each(fails, tmp_path):
     )
     message = fails("audit.py", photos, "--backbone", "test_byobnet", "--backbone_weights", "none.pth")
     assert message.startswith("--backbone_weights 'none.pth' is not a file")
+
+
+def test_an_audit_itself_takes_corrected_labels_and_no_audit(succeeds, fails, tmp_path):
+    photos = write_images(tmp_path / "photos")
+    (tmp_path / "corrected.csv").write_text("file,label\ncat/001.png,dog\n")
+    assert fails("audit.py", photos, "--audit", "reports/audit").startswith("Unknown argument '--audit'.")
+    assert fails("audit.py", photos, "--drop_leaks").startswith("Unknown argument '--drop_leaks'.")
+    succeeds("audit.py", photos, *BACKBONE, "--labels", tmp_path / "corrected.csv")
+    content = json.loads((tmp_path / "reports" / "audit" / "audit.json").read_text())
+    assert content["summary"]["classes"] == {"cat": 9, "dog": 11}
+    assert content["summary"]["division"].endswith(" 1 label was changed (1 train), as corrected.csv says.")

@@ -3,6 +3,8 @@ import pytest
 
 import hfprobe
 from helpers.audited import as_dataset, textures
+from hfprobe.data.splits.audited import read_groups
+from hfprobe.system.errors import InputError
 from hfprobe.tasks.audit.result import leaked_rows
 
 BACKBONE = {"backbone": "test_byobnet", "backbone_weights": "random"}
@@ -44,6 +46,14 @@ def test_the_effective_n_counts_duplicates_once(audit):
     }
     assert parts["validation"].split == "train"
     assert parts["test"].duplicate_rows == [2, 5, 7, 8]
+
+
+def test_an_audit_is_recognised_as_that_of_its_images(audit, tmp_path):
+    assert {name: found.rows for name, found in audit.provenance.splits.items()} == {"train": 24, "test": 12}
+    images = hfprobe.load_images(as_dataset(textures()))
+    audit.save(tmp_path)
+    with pytest.raises(InputError, match="the files of its split 'test' have other names or sizes"):
+        read_groups(tmp_path, images)
 
 
 def test_the_summary_counts_files_and_classes(audit):

@@ -17,6 +17,7 @@ from hfprobe.system.errors import InputError
 from hfprobe.tasks.compare.comparable import load_comparable
 from hfprobe.tasks.compare.measure import compare
 from hfprobe.tasks.compare.result import ClassDifference, SignificanceTests
+from hfprobe.tasks.evaluate.provenance import Leaks
 
 
 def saved(tmp_path, **results):
@@ -156,7 +157,7 @@ def test_the_keys_are_stable(tmp_path):
     }  # fmt: skip
     assert set(content["pairs"][0]) == {
         "first", "second", "only_first_right", "only_second_right", "both_right", "neither_right",
-        "differences", "per_class",
+        "differences", "per_class", "without_leaks",
     }  # fmt: skip
     pair = content["pairs"][0]
     assert sum(pair[f"{who}_right"] for who in ("both", "neither", "only_first", "only_second")) == content["n"]
@@ -245,3 +246,31 @@ def test_evaluations_that_cannot_be_compared_are_refused(tmp_path):
         load_comparable([folder, folder])
     with pytest.raises(InputError, match=re.escape("holds no evaluation")):
         load_comparable([folder, tmp_path])
+
+
+def with_leaks(result, *rows):
+    return with_provenance(result, leaks=Leaks("audit", ["train", "validation"], list(rows)))
+
+
+def test_the_difference_without_the_images_that_leaked_into_either_model_is_stated():
+    one, other = with_leaks(planted(0.7), 0, 10), with_leaks(planted(0.8, seed=1), 10, 20)
+    found = compare({"a": one, "b": other})
+    leaks = found.pairs[0].without_leaks
+    assert (leaks.n, leaks.leaked) == (600, 3)
+    difference = found.pairs[0].differences["accuracy"]
+    assert (leaks.every.value, leaks.every.interval) == (difference.value, difference.interval)
+    right = [(result.predictions == result.labels)[3:].mean() for result in (one, other)]
+    assert leaks.clean.value == pytest.approx(right[1] - right[0])
+    low, high = (f"{100 * bound:+.2f}" for bound in leaks.clean.interval)
+    assert found.sentences[-2] == (
+        "3 of the 600 images have a duplicate in training. Without them, the accuracy of b minus that of a is "
+        f"{100 * leaks.clean.value:+.2f} points (95 % interval {low} to {high}) instead of "
+        f"{100 * difference.value:+.2f}."
+    )
+
+
+def test_without_an_audit_of_both_or_without_leaks_a_comparison_says_nothing_of_them():
+    plain = compare({"a": planted(0.7), "b": with_leaks(planted(0.8), 0)})
+    assert plain.pairs[0].without_leaks is None
+    clean = compare({"a": with_leaks(planted(0.7)), "b": with_leaks(planted(0.8))})
+    assert not [sentence for found in (plain, clean) for sentence in found.sentences if "duplicate" in sentence]

@@ -112,6 +112,8 @@ def test_test_images_that_are_copies_of_training_images_are_counted_and_left_out
     found = Decision.load(tmp_path / "reports" / "decision-photos").audit
     assert found.leaked >= 1
     assert found.clean.keys() == {"linear-probe-photos", "simple-cnn-photos"}
+    assert [{pair.first, pair.second} for pair in found.pairs] == [found.clean.keys()]
+    assert found.pairs[0].leaks.leaked == found.leaked
     page = (tmp_path / "reports" / "decision-photos" / "decision.html").read_text()
     assert f"Without the {found.leaked} test images that have an exact or near duplicate" in page
 

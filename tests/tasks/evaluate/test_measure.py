@@ -6,6 +6,8 @@ import PIL.Image
 import pytest
 import torch
 
+from helpers.audited import save_audit
+from helpers.image_folders import find, write_images
 from helpers.images import load_splits
 from helpers.models import cat_model, stamp
 from hfprobe.data.arguments import DataArguments
@@ -14,7 +16,8 @@ from hfprobe.models import build_model, find_family
 from hfprobe.models.loading import load_model
 from hfprobe.models.own_images import load_images_of
 from hfprobe.system.errors import InputError
-from hfprobe.tasks.evaluate.measure import evaluate_model
+from hfprobe.tasks.evaluate.measure import evaluate_images, evaluate_model
+from hfprobe.tasks.evaluate.result import EvalResult
 
 NAMED = {"name": "m", "revision": "r", "dataset": "photos"}
 
@@ -233,3 +236,70 @@ def test_a_drawn_test_split_of_another_dataset_is_told(tmp_path, caplog):
     assert "--split all" not in caplog.text
     load_images_of(model, dataset=folder)
     assert f"'{folder}' has no test split, so its test images are a fifth of its images." in caplog.text
+
+
+@pytest.fixture
+def leaky(tmp_path):
+    """A folder with 8 test images, 3 of which have a duplicate in train; the images, their audit, and a model of it."""
+    write_images(tmp_path / "photos" / "train", first=0)
+    images = find(write_images(tmp_path / "photos" / "test", count=4, first=50).parent)
+    rows = {name: part["index"][:] for name, part in images.parts.items()}
+    groups = [[("train", rows["train"][0]), ("test", 0), ("test", 5)], [("train", rows["validation"][0]), ("test", 1)]]
+    audit = save_audit(tmp_path / "audit", images, *groups, [("test", 2), ("test", 3)])
+    model, processor = cat_model(labels=["cat", "dog"])
+    stamp(model, dataset=str(tmp_path / "photos"), split_seed=0, membership=images.membership)
+    return images, audit, {"model": model, "processor": processor, "name": "m", "revision": "r"}
+
+
+def test_the_accuracy_without_leaked_images_is_measured_with_an_audit(leaky, tmp_path):
+    images, audit, how = leaky
+    assert evaluate_images(images=images, split="test", **how).provenance.leaks is None
+    result = evaluate_images(images=images, split="test", audit=audit, **how)
+    assert dataclasses.asdict(result.provenance.leaks) == {
+        "audit": audit, "parts": ["train", "validation"], "rows": [0, 1, 5],
+    }  # fmt: skip
+    found = result.without_leaks
+    assert (found.leaked, found.accuracy, found.clean.accuracy) == (3, 0.5, 0.4)  # it answers "cat" to every image
+    assert result.summary[-1].startswith(
+        "3 of the 8 test images have a duplicate in train or validation. Without them, the accuracy is 40.00% ("
+    )
+    validation = evaluate_images(images=images, split="validation", audit=audit, **how).provenance.leaks
+    assert (validation.parts, validation.rows) == (["train"], [])
+    result.save(tmp_path)
+    assert EvalResult.load(tmp_path).without_leaks == found
+
+
+def test_the_audit_of_the_run_is_used_as_long_as_it_can_be_read(leaky, tmp_path, caplog):
+    _, audit, how = leaky
+    stamp(how["model"], dataset=str(tmp_path / "photos"), split_seed=0, images={"audit": audit})
+    again = load_images_of(how["model"])
+    assert evaluate_images(images=again, split="test", **how).without_leaks.leaked == 3
+    (tmp_path / "audit" / "audit.json").write_text("{}")
+    assert evaluate_images(images=again, split="test", **how).without_leaks is None
+    assert "The report does not say what leaked images do to the accuracy. The audit" in caplog.text
+    (tmp_path / "audit" / "audit.json").unlink()
+    (tmp_path / "audit").rmdir()
+    assert evaluate_images(images=again, split="test", **how).without_leaks is None
+    with pytest.raises(InputError, match="holds no audit"):
+        evaluate_images(images=again, split="test", audit=audit, **how)
+
+
+def test_images_that_were_left_out_of_training_have_not_leaked(leaky, tmp_path):
+    images, audit, how = leaky
+    kept = load_images(dataclasses.replace(images.arguments, audit=audit, drop_leaks=True), seed=0)
+    result = evaluate_images(images=kept, split="test", **how)
+    assert result.without_leaks.leaked == 0
+    assert result.summary[-1] == "None of the 8 test images has a duplicate in train or validation."
+
+
+@pytest.mark.parametrize("split", ["test", "all"])
+def test_an_audit_says_nothing_of_images_that_are_not_those_of_the_training(leaky, tmp_path, split):
+    _, audit, how = leaky
+    other = write_images(tmp_path / "other", first=100)
+    images = load_images_of(how["model"], dataset=str(other), whole=split == "all")
+    expected = (
+        "--audit says which images have a duplicate among those that a model was trained on, and this model was not "
+        f"trained on '{other}'. Leave it out."
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(expected)}$"):
+        evaluate_images(images=images, split=split, audit=audit, **how)

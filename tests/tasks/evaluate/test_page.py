@@ -18,6 +18,7 @@ from hfprobe.system.errors import InputError
 from hfprobe.tasks.compare.measure import compare
 from hfprobe.tasks.compare.page import save_comparison
 from hfprobe.tasks.evaluate.page import write_report
+from hfprobe.tasks.evaluate.provenance import Leaks
 from hfprobe.tasks.evaluate.result import EvalResult
 
 
@@ -349,3 +350,38 @@ def test_the_page_names_identical_images_and_what_is_left_out(tmp_path):
     page = write_report(tmp_path).read_text()
     assert "<li>class that the model does not have (1): <bdi>3 images (wolf 3)</bdi></li>" in page
     assert page.count("Identical files in two splits: 1 of the 60 &lt;test&gt; images.") == 1
+
+
+def test_the_report_shows_the_accuracy_with_and_without_leaked_images(tmp_path):
+    result = with_provenance(make_result(), leaks=Leaks("/audits/photos", ["train", "validation"], [0, 10, 20, 590]))
+    result.save(tmp_path)
+    write_report(tmp_path)
+    text, found = section(tmp_path, "leaks"), result.without_leaks
+    assert found.leaked == 4
+    assert "4 of the 60 test images have a duplicate in train or validation." in text
+    assert f"{100 * found.clean.accuracy:.2f}\u00a0%" in text
+    for bound in (found.clean.difference, *found.clean.interval_of_difference):
+        assert f"{100 * bound:+.2f}" in text
+    assert "<bdi>/audits/photos</bdi>" in text
+    assert "leaks" not in section(tmp_path, "provenance")
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([], "None of the 60 test images has a duplicate in train."),
+        (
+            range(0, 600, 10),
+            "60 of the 60 test images have a duplicate in train, so nothing is known of the accuracy on",
+        ),
+        ([10], "1 of the 60 test images has a duplicate in train. Without it, the accuracy is "),
+    ],
+)
+def test_none_one_or_all_images_may_have_leaked(tmp_path, rows, expected):
+    with_provenance(make_result(), leaks=Leaks("audit", ["train"], list(rows))).save(tmp_path)
+    write_report(tmp_path)
+    assert expected in section(tmp_path, "leaks")
+
+
+def test_without_an_audit_the_report_says_nothing_of_leaks(report):
+    assert 'id="leaks"' not in (report / "report.html").read_text()

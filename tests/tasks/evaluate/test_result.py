@@ -34,7 +34,7 @@ def test_the_keys_of_metrics_json_are_stable(tmp_path):
     assert set(content) == {
         "class_names", "n", "accuracy", "macro_precision", "macro_recall", "macro_f1", "balanced_accuracy", "per_class",
         "confusion_matrix", "intervals", "baseline", "nll", "brier", "ece", "reliability",
-        "provenance", "selectivity", "answered",
+        "provenance", "selectivity", "answered", "without_leaks",
     }  # fmt: skip
     assert set(content["per_class"]["cat"]) == {"precision", "recall", "f1", "support"}
     assert set(content["intervals"]) == {"accuracy", "macro_f1", "balanced_accuracy"}
