@@ -19,6 +19,7 @@ from hfprobe.tasks.compare.page import save_comparison
 from hfprobe.tasks.decide.page import save_decision
 from hfprobe.tasks.decide.result import CurvePoint
 from hfprobe.tasks.evaluate.page import write_report
+from hfprobe.tasks.evaluate.provenance import Leaks
 from hfprobe.tasks.predict.page import write_contact_sheet
 from hfprobe.tasks.predict.result import Predictions
 
@@ -57,7 +58,9 @@ def evaluation(classes=CLASSES, *, count=600, seed=0, files=True, **provenance):
         left_out={"files that cannot be read": [LONG_FILE.format(number) for number in range(12)]},
         hardware=Hardware("Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", 2, 2),
         versions={"hfprobe": "0.1.0", "torch": "2.9.0", "transformers": "4.57.1", "python": "3.11.7"},
-        parameters=2_471_941, network=network_of(2_471_941), thresholds=THRESHOLDS, **provenance,
+        parameters=2_471_941, network=network_of(2_471_941), thresholds=THRESHOLDS,
+        leaks=Leaks("/home/someone/projects/animals_and_vehicles/audits/of_2024", ["train", "validation"], [0, 10, 20]),
+        **provenance,
     )  # fmt: skip
     names = tuple(LONG_FILE.format(number) for number in range(count)) if files else None
     mistakes = {index: draw(index) for index in result.mistakes}

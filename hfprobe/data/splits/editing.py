@@ -225,23 +225,19 @@ def _describe(edits: Edits, data: DataArguments) -> list[str]:
     """Sentences on corrected labels and on images that were moved; `_list_left_out` has the others."""
     sentences = []
     if data.labels is not None:
+        answers = [(split, answer) for split, found in (edits.labels or {}).items() for answer in found.values()]
         changed, lost = (
-            {
-                split: count
-                for split, answers in (edits.labels or {}).items()
-                if (count := sum(bool(answer) is stays for answer in answers.values()))
-            }
-            for stays in (True, False)
+            Counter(split for split, answer in answers if bool(answer) is stays) for stays in (True, False)
         )
-        found = _tell(changed, "label", "changed") + _tell(lost, "image", "left out")
+        told = _tell(changed, "label", "changed") + _tell(lost, "image", "left out")
         name = shorten(os.path.basename(data.labels))
-        sentences.append(f"{' and '.join(found) or 'No label was changed'}, as {name} says.")
+        sentences.append(f"{' and '.join(told) or 'No label was changed'}, as {name} says.")
     if data.audit is not None or edits.moved:
-        moved = {split: len(targets) for split, targets in edits.moved.items()}
+        moved = Counter(f"to {target}" for targets in edits.moved.values() for target in targets.values())
         by = "" if data.audit is None else f" ({shorten(data.audit)})"
         if moved:
             groups = f"{edits.groups:,} group{'' if edits.groups == 1 else 's'} of duplicates{by}"
-            sentences.append(f"{_tell(moved, 'image', 'moved')[0]}, so that each of {groups} is in one part.")
+            sentences.append(f"{_tell(moved, 'image', 'moved')[0]} to keep {groups} together.")
         else:
             sentences.append(f"No group of duplicates{by} was divided between parts that were drawn.")
     return sentences

@@ -31,7 +31,7 @@ def test_splits_that_are_drawn_keep_the_duplicates_of_the_audit_together(drawn, 
         after = find(drawn, audit=given)
         assert rows_of(after)["train"] == rows_of(before)["train"] | {test}
         assert after.division.endswith(
-            f" 1 image was moved (1 train), so that each of 1 group of duplicates ({given}) is in one part."
+            f" 1 image was moved (1 to train) to keep 1 group of duplicates ({given}) together."
         )
     assert after.arguments.identity() == {"audit": f"{audit}/audit.json"}
     assert find(drawn, audit=save_audit(tmp_path / "none", before)).division == (

@@ -52,7 +52,8 @@ def test_a_divided_group_is_moved_to_the_part_that_has_most_of_it(drawn):
     for numbers in rows_of(moved).values():
         assert numbers == sorted(numbers)
     assert moved.division == (
-        f"{drawn.division} 3 images were moved (3 train), so that each of 3 groups of duplicates is in one part."
+        f"{drawn.division} 3 images were moved (1 to test, 1 to train, 1 to validation) to "
+        "keep 3 groups of duplicates together."
     )
     assert moved.edits.moved == {
         "train": {rows["train"][0]: "test", rows["validation"][0]: "train", rows["test"][2]: "validation"}
