@@ -110,9 +110,9 @@ def decide_images(images: Images, wishes: Wishes) -> Decision:
         candidates=trained,
         compared=list(first),
         stages=stages.finished,
-        audit=None if look is None else look_at_data(look, first),
+        audit=None if look is None else look_at_data(look, first, dropped=wishes.drop_leaks),
         budget=wishes.budget,
-        gave_up=plan.gave_up + _find_cut(trained, runs, plan, images) + cut,
+        gave_up=plan.gave_up + prepared.cut + _find_cut(trained, runs, plan) + cut,
         ranking=ranking,
         missing=missing,
         commands=list_commands(given, images, wishes, trained),
@@ -143,19 +143,16 @@ def _planned_values(run: Run, images: Images, plan: Plan) -> dict[str, Any]:
     return values | ({"epochs": plan.epochs[run.stage]} if run.stage in plan.epochs else {})
 
 
-def _find_cut(trained: dict[str, Candidate], runs: list[Run], plan: Plan, images: Images) -> list[str]:
-    """Sentences on the stages that were cut because they took longer than planned."""
-    late = "because it took longer than planned."
+def _find_cut(trained: dict[str, Candidate], runs: list[Run], plan: Plan) -> list[str]:
+    """Sentences on the runs that were stopped before their last planned epoch."""
     found = []
-    counts = {part: len(rows) for part, rows in images.parts.items()}
-    if counts != plan.sizes:
-        counted = ", ".join(f"{counts[part]:,} of {plan.sizes[part]:,} planned {part}" for part in counts)
-        found.append(f"The extraction of features was stopped after {counted} images, {late}")
     for run in runs:
         epochs = trained[run.name].epochs
         if epochs is not None and epochs < plan.epochs.get(run.stage, 0):
             planned = f"{epochs:g} of {plan.epochs[run.stage]:g} planned epochs"
-            found.append(f"The training of {run.name} was stopped after {planned}, {late}")
+            found.append(
+                f"The training of {run.name} was stopped after {planned}, because it took longer than planned."
+            )
     return found
 
 
@@ -250,7 +247,7 @@ def _evaluate(
     return stages.run("test", "evaluate on test", key=key, work=evaluate, load=load)
 
 
-def look_at_data(found: Audit, results: dict[str, EvalResult]) -> DataLook:
+def look_at_data(found: Audit, results: dict[str, EvalResult], *, dropped: bool) -> DataLook:
     """What the audit says, and the scores without the test images that have a duplicate in training or validation."""
     leaked, clean, any_result = leaked_rows(found), {}, next(iter(results.values()))
     # All models are evaluated on the same images.
@@ -263,7 +260,7 @@ def look_at_data(found: Audit, results: dict[str, EvalResult]) -> DataLook:
     for one, other in combinations(clean, 2):
         predictions = (results[one].predictions, results[other].predictions)
         pairs.append(CleanPair(one, other, compare_leaks(predictions=predictions, **same)))
-    return DataLook(found.sentences, len(leaked), clean, pairs)
+    return DataLook(found.sentences, len(leaked), clean, pairs, dropped)
 
 
 def _model_folder(candidate: Candidate, wishes: Wishes) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -41,10 +41,12 @@ class Prepared:
 
     Attributes:
         images: without what the budget does not allow, and with duplicates in one part.
+        cut: sentences on stages that took longer than planned.
         audit: None if there was none.
     """
 
     images: Images
+    cut: list[str] = field(default_factory=list)
     audit: Audit | None = None
 
 
@@ -136,10 +138,10 @@ def prepare_images(stages: Stages, images: Images, runs: list[Run], plan: Plan, 
     with_features = next((run for run in firsts.values() if "extract" in plan.seconds and run.solved), None)
     if with_features is None:
         return Prepared(images)
-    images = _extract(stages, with_features, images, fingerprint, wishes)
+    prepared = _extract(stages, with_features, images, fingerprint, wishes)
     if "audit" not in plan.seconds:
-        return Prepared(images)
-    return _audit(stages, with_features, images, fingerprint_of(images, runs), wishes)
+        return prepared
+    return _audit(stages, with_features, prepared, fingerprint_of(prepared.images, runs), wishes)
 
 
 def fingerprint_of(images: Images, runs: list[Run]) -> str:
@@ -147,7 +149,7 @@ def fingerprint_of(images: Images, runs: list[Run]) -> str:
     return images.decode(*PARTS, processor=runs[0].processors[runs[0].variant]).fingerprint
 
 
-def _extract(stages: Stages, run: Run, images: Images, fingerprint: str, wishes: Wishes) -> Images:
+def _extract(stages: Stages, run: Run, images: Images, fingerprint: str, wishes: Wishes) -> Prepared:
     """Extract the features of all parts; with a budget, of as many images of each part as its time allows."""
     config = settle_precision(run.config(images))
     options = config.model
@@ -192,12 +194,17 @@ def _extract(stages: Stages, run: Run, images: Images, fingerprint: str, wishes:
     found = stages.run(
         "extract", "extract the features", key=key, work=work, load=lambda: Extracted.find(wishes.folder)
     )
-    return limit_images(images, train=found.train, evaluation=found.evaluation)
+    images = limit_images(images, train=found.train, evaluation=found.evaluation)
+    if found == sizes(steps):
+        return Prepared(images)
+    counted = ", ".join(f"{len(images.parts[part]):,} of {counts[part]:,} planned {part}" for part in PARTS)
+    late = f"The extraction of features was stopped after {counted} images, because it took longer than planned."
+    return Prepared(images, [late])
 
 
-def _audit(stages: Stages, run: Run, images: Images, fingerprint: str, wishes: Wishes) -> Prepared:
+def _audit(stages: Stages, run: Run, prepared: Prepared, fingerprint: str, wishes: Wishes) -> Prepared:
     """Look for duplicates and suspect labels, and keep duplicates together in the parts that were drawn."""
-    folder = wishes.folder / AUDIT_FOLDER
+    folder, images = wishes.folder / AUDIT_FOLDER, prepared.images
     options = vars(run.config(images).model)
     how = {name: options[name] for name in ("backbone", "backbone_weights", "feature_precision")}
 
@@ -218,7 +225,7 @@ def _audit(stages: Stages, run: Run, images: Images, fingerprint: str, wishes: W
     arguments = replace(images.arguments, audit=str(folder.absolute()), drop_leaks=wishes.drop_leaks)
     groups = groups_of(found)
     images = keep_together(replace(images, arguments=arguments), groups)
-    return Prepared(drop_leaks(images, groups) if wishes.drop_leaks else images, found)
+    return replace(prepared, images=drop_leaks(images, groups) if wishes.drop_leaks else images, audit=found)
 
 
 def measure_curve(

@@ -204,12 +204,14 @@ class DataLook:
         leaked: test images that have a duplicate in training or validation.
         clean: name in the comparison -> score without these; empty if there are none.
         pairs: of the models, in the order of the comparison; empty likewise.
+        dropped: whether images of training and validation that have a duplicate in a later part were left out.
     """
 
     sentences: list[str]
     leaked: int
     clean: dict[str, CleanScore]
     pairs: list[CleanPair]
+    dropped: bool = False
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from helpers.pages import Page
 from hfprobe.cli import main as console
 from hfprobe.models import find_family
 from hfprobe.system.errors import InputError, StoppedError
-from hfprobe.tasks.decide import plan, prepare, rates
+from hfprobe.tasks.decide import plan, prepare, ranking, rates
 from hfprobe.tasks.decide.plan import StopAtDeadline
 from hfprobe.tasks.decide.result import Decision
 from hfprobe.tasks.profile import measure as profile
@@ -102,20 +102,63 @@ def test_one_command_trains_compares_and_answers_and_the_same_command_repeats_no
 
 
 @pytest.mark.slow
-def test_test_images_that_are_copies_of_training_images_are_counted_and_left_out_of_a_second_score(run, tmp_path):
+def test_copies_are_kept_in_one_of_the_parts_that_are_drawn(run, tmp_path):
     loaded = hfprobe.load_images("photos", seed=42)
     names = {part: [item["path"] for item in rows["image"]] for part, rows in loaded.parts.items()}
     trained = next(path for path in names["train"] if "dark" in path)
-    tested = [path for path in names["test"] if "dark" in path]
-    shutil.copy(trained, tested[0])
+    shutil.copy(trained, next(path for path in names["test"] if "dark" in path))
     run(*QUICK)
-    found = Decision.load(tmp_path / "reports" / "decision-photos").audit
-    assert found.leaked >= 1
-    assert found.clean.keys() == {"linear-probe-photos", "simple-cnn-photos"}
-    assert [{pair.first, pair.second} for pair in found.pairs] == [found.clean.keys()]
-    assert found.pairs[0].leaks.leaked == found.leaked
-    page = (tmp_path / "reports" / "decision-photos" / "decision.html").read_text()
-    assert f"Without the {found.leaked} test images that have an exact or near duplicate" in page
+    decision = Decision.load(tmp_path / "reports" / "decision-photos")
+    assert decision.audit.leaked == 0
+    assert "in 1 group of duplicates" in decision.audit.sentences[1]
+    assert decision.judgement.n == 7
+    config = tmp_path / "reports" / "decision-photos" / "runs" / "cnn-seed42" / "config.yaml"
+    assert f"audit: {tmp_path / 'reports' / 'decision-photos' / 'audit'}" in config.read_text()
+
+
+@pytest.mark.slow
+def test_test_images_of_the_dataset_that_are_copies_of_training_images_are_left_out_of_a_second_score(run, tmp_path):
+    shutil.rmtree("photos")
+    write_photos(tmp_path / "photos" / "train")
+    for name in ("dark", "light"):
+        (tmp_path / "photos" / "test" / name).mkdir(parents=True)
+        for number in range(6):
+            photo = tmp_path / "photos" / "train" / name / f"{number}.png"
+            (photo.rename if number else partial(shutil.copy, photo))(tmp_path / "photos" / "test" / name / photo.name)
+    run(*QUICK)
+    whole = Decision.load(tmp_path / "reports" / "decision-photos")
+    assert whole.audit.leaked == 2
+    assert whole.audit.clean.keys() == {"linear-probe-photos", "simple-cnn-photos"}
+    page = Page((tmp_path / "reports" / "decision-photos" / "decision.html").read_text()).text
+    assert "2 test images that have an exact or near duplicate" in page
+    run(*QUICK, "--drop_leaks")
+    clean = Decision.load(tmp_path / "reports" / "decision-photos")
+    trained = [found.candidates["simple-cnn-photos"].train_images for found in (whole, clean)]
+    assert 0 < trained[0] - trained[1] <= 2
+    assert "--drop_leaks" in clean.commands[0]
+
+
+@pytest.mark.slow
+def test_of_several_backbones_the_best_on_validation_is_taken_and_the_page_shows_all(run, tmp_path, monkeypatch):
+    asked = {}
+
+    def answer(self, images, labels=(0, 1)):
+        name = self.variant
+        asked.setdefault(name, len(images.parts["test"]))
+        given = np.arange(6) % 2
+        wrong = {"test_byobnet": 0, "test_resnet": 3}[name]
+        predictions = np.where(np.arange(6) < wrong, 1 - given, given)
+        return {"labels": given, "predictions": predictions, "neighbours": given, "seconds": 1.0}
+
+    monkeypatch.setattr(ranking, "_predict", answer)
+    run("decide", "photos", "--backbones", "test_resnet=random", "test_byobnet=random", "--epochs", 1)
+    decision = Decision.load(tmp_path / "reports" / "decision-photos")
+    assert decision.ranking.chosen == {"probe": "test_byobnet"}
+    assert decision.candidates["linear-probe-photos"].settings["backbone"] == "test_byobnet"
+    assert asked.keys() == {"test_byobnet", "test_resnet"}
+    page = Page((tmp_path / "reports" / "decision-photos" / "decision.html").read_text()).text
+    assert "test_resnet" in page
+    assert "50.00\u00a0%" in page
 
 
 def without_times(page):
