@@ -115,7 +115,8 @@ def find_near(features: np.ndarray, grey: np.ndarray, same: np.ndarray) -> NearD
     """Groups of images that show the same thing, changed or not.
 
     A chain of pairs is no group: average linkage (Sokal and Michener 1958) divides it where the mean evidence of all
-    pairs between two parts is below LEAST_LINK. Exact duplicates count as one image and stay together.
+    pairs between two parts is below LEAST_LINK. Exact duplicates count as one image and stay together. A group has at
+    most MOST_LINKED different images, which bounds the comparisons.
 
     Args:
         features: (N, F) float32 of a frozen backbone.
@@ -138,9 +139,11 @@ def find_near(features: np.ndarray, grey: np.ndarray, same: np.ndarray) -> NearD
     kept = np.flatnonzero(alike & (evidence >= compare.required()))
     kept = kept[np.argsort(-evidence[kept], kind="stable")]
     pairs, similarities = pairs[kept], np.minimum(grey_correlation, detail_correlation)[kept]
-    owners = _link(join(len(grey), pairs, most=MOST_LINKED), compare)[owners]
-    inside = owners[pairs[:, 0]] == owners[pairs[:, 1]]
-    return NearDuplicates(owners, pairs[inside], similarities[inside])
+    linked = _link(join(len(grey), pairs, most=MOST_LINKED), compare)
+    inside = linked[pairs[:, 0]] == linked[pairs[:, 1]]
+    # Images that only others joined, which are in another group now, are no duplicates of each other.
+    linked = np.where(np.isin(linked, linked[pairs[inside, 0]]), linked, np.arange(len(grey)))
+    return NearDuplicates(linked[owners], pairs[inside], similarities[inside])
 
 
 class _Comparison:

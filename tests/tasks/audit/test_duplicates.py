@@ -102,6 +102,17 @@ def test_copies_with_different_changes_are_one_group():
     assert found.similarities.min() > 0.7
 
 
+def test_images_that_no_pair_joins_are_no_group(monkeypatch):
+    originals = draw_textures(10, side=SIDE)
+    features = np.eye(11, dtype=np.float32)
+    features[10] = features[3]
+    grey = grey_of([*originals, originals[3]])
+    # As if 10 were linked to 3, and 1 to 0 because of an image that is in another group now.
+    linked = np.array([0, 0, 2, 3, 4, 5, 6, 7, 8, 9, 3])
+    monkeypatch.setattr(duplicates, "_link", lambda *_: linked)
+    assert groups_of(find_near(features, grey, NO_PAIRS)) == [[3, 10]]
+
+
 def test_exact_duplicates_stay_together_whatever_the_features_say():
     originals = draw_textures(10, side=SIDE)
     features = np.eye(11, dtype=np.float32)
