@@ -29,6 +29,7 @@ ROWS_AT_ONCE, PAIRS_AT_ONCE = 1024, 4096
 # share of pixels that have detail. The weights are those of a logistic regression on 216 pairs of CIFAR-10's training
 # and test images that a person judged; benchmarks/RESULTS.md states the errors.
 CROWD, STAND_OUT_WEIGHT, SHARE_WEIGHT = 8, 0.75, 0.25
+LEAST_STAND_OUT = -0.1  # less says no more: the features of strongly blurred copies are like those of any image
 LEAST_GREY, LEAST_DETAIL, LEAST_EVIDENCE = 0.8, 0.6, 0.68
 # Where all images look alike (digits, X-rays), LEAST_EVIDENCE is not enough. There, the evidence must exceed the
 # median of RANDOM_PAIRS by CHANCE standard deviations, but never more than MOST_REQUIRED, which true copies reach.
@@ -158,8 +159,9 @@ class _Comparison:
         grey, detail = compare_pixels(self.grey, pairs)
         chunks = [pairs[first : first + PAIRS_AT_ONCE] for first in range(0, len(pairs), PAIRS_AT_ONCE)]
         cosines = [(self.unit[chunk[:, 0]] * self.unit[chunk[:, 1]]).sum(axis=1) for chunk in chunks]
-        stands_out = np.concatenate([np.empty(0, dtype=np.float32), *cosines]) - self.crowding[pairs].mean(axis=1)
-        evidence = detail + STAND_OUT_WEIGHT * stands_out + SHARE_WEIGHT * self.share[pairs].min(axis=1)
+        stand_out = np.concatenate([np.empty(0, dtype=np.float32), *cosines]) - self.crowding[pairs].mean(axis=1)
+        evidence = detail + STAND_OUT_WEIGHT * stand_out.clip(LEAST_STAND_OUT)
+        evidence += SHARE_WEIGHT * self.share[pairs].min(axis=1)
         return evidence, grey, detail
 
     def required(self) -> float:
