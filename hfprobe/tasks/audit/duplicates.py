@@ -26,13 +26,13 @@ LEAST_COSINE, LEAST_PIXEL_COSINE = 0.45, 0.85  # of centred vectors; aligned pix
 ROWS_AT_ONCE, PAIRS_AT_ONCE = 1024, 4096
 # The evidence of a pair is the correlation of its details, plus STAND_OUT_WEIGHT times how far the cosine of its
 # features exceeds that of each image and its CROWD-th nearest one, plus SHARE_WEIGHT times the logarithm of the smaller
-# share of pixels that have detail. The weights are those of a logistic regression on 216 pairs of CIFAR-10's training
-# and test images that a person judged; benchmarks/RESULTS.md states the errors.
+# share of pixels that have detail. The weights are those of a logistic regression on 219 pairs of CIFAR-10's training
+# and test images that were judged by eye; benchmarks/RESULTS.md states the errors.
 CROWD, STAND_OUT_WEIGHT, SHARE_WEIGHT = 8, 0.75, 0.25
 LEAST_STAND_OUT = -0.1  # less says no more: the features of strongly blurred copies are like those of any image
 LEAST_GREY, LEAST_DETAIL, LEAST_EVIDENCE = 0.8, 0.6, 0.68
 # Where all images look alike (digits, X-rays), LEAST_EVIDENCE is not enough. There, the evidence must exceed the
-# median of RANDOM_PAIRS by CHANCE standard deviations, but never more than MOST_REQUIRED, which true copies reach.
+# median of RANDOM_PAIRS by CHANCE standard deviations, but at most MOST_REQUIRED, which almost equal pixels reach.
 RANDOM_PAIRS, CHANCE, MOST_REQUIRED = 2000, 5.5, 0.9
 # Groups: images that are linked on average with LEAST_LINK, among at most MOST_LINKED, whose pairs are all compared.
 LEAST_LINK, MOST_LINKED = 0.5, 100
