@@ -25,6 +25,7 @@ from hfprobe.system.errors import list_some, shorten
 from hfprobe.system.progress import show_progress
 from hfprobe.system.provenance import find_hardware, versions
 from hfprobe.tasks.audit import duplicates as search
+from hfprobe.tasks.audit.alignment import make_grey
 from hfprobe.tasks.audit.gathered import Gathered
 from hfprobe.tasks.audit.outliers import find_outliers
 from hfprobe.tasks.audit.parts import PartSummary, summarize_duplicates
@@ -89,7 +90,7 @@ def audit(
         clock.add("features", inputs.preparation_seconds)
     stacked = np.concatenate(features)
     with clock("duplicates"):
-        grey = np.concatenate([search.make_grey(part) for part in everything.parts.values()])
+        grey = np.concatenate([make_grey(part) for part in everything.parts.values()])
         found = _find_duplicates(everything, stacked, grey, headers)
     with clock("labels"):
         folds = min(FOLDS, len(everything))
@@ -182,9 +183,8 @@ def _find_duplicates(
     count = len(everything)
     sizes = [(header.width, header.height) for header in map(headers.__getitem__, everything.keys)]
     same = search.find_exact(list(everything.parts.values()), sizes)
-    near = search.find_near(features, grey)
-    exact_owners = search.join(count, same)
-    owners = search.join(count, np.concatenate([same, near.pairs]))
+    near = search.find_near(features, grey, same)
+    exact_owners, owners = search.join(count, same), near.owners
     lowest = np.ones(count)
     np.minimum.at(lowest, owners[near.pairs[:, 0]], near.similarities)
     members: dict[int, list[int]] = {}
