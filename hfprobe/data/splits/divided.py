@@ -194,6 +194,14 @@ class Images:
         for name, found in missing.items():
             fill_cache(self.parts[name], part=name, processors=found, **self._how(name))
 
+    def check_headers(self) -> None:
+        """Refuse images of all parts whose headers show that they cannot be read, unless they are left out.
+
+        Raises:
+            InputError: there are some; the message names them.
+        """
+        self._check_headers(self.parts)
+
     def is_decoded(self, *names: str, processor: BaseImageProcessor) -> bool:
         """Whether the cache holds what `decode` would return for these parts."""
         return all(is_decoded(self.parts[name], processor=processor, **self._how(name)) for name in names)

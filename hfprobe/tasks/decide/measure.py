@@ -80,6 +80,7 @@ def decide_images(images: Images, wishes: Wishes) -> Decision:
         raise InputError("A decision is made in one process. Start it without accelerate launch or torch.distributed.")
     stages = Stages(wishes.folder)
     with one_line_per_stage():
+        images.check_headers()
         runs, missing = choose_runs(images, wishes)
         wishes.folder.mkdir(parents=True, exist_ok=True)
         runs, ranking, plan = plan_stages(stages, images, runs, wishes)

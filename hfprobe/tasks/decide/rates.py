@@ -8,19 +8,20 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
 from hfprobe.data.pixels.decoding import decode_some
-from hfprobe.data.pixels.image_files import MAX_PIXELS
+from hfprobe.data.pixels.image_files import MAX_PIXELS, ImageHeader
+from hfprobe.data.pixels.reading import read_headers
 from hfprobe.data.pixels.store import ImageBatches, ImageSplit
-from hfprobe.data.sources.columns import label_numbers
+from hfprobe.data.sources.columns import image_paths, label_numbers
 from hfprobe.data.splits.decoded import Splits
 from hfprobe.data.splits.drawing import stratified_subset
 from hfprobe.data.splits.images import Images
 from hfprobe.models import build_model, find_family
 from hfprobe.models.linear_probe.features import CPU_BATCH_SIZE, FeatureBatches
 from hfprobe.system.errors import InputError
-from hfprobe.tasks.audit import duplicates
 from hfprobe.tasks.decide.result import Rates
 from hfprobe.tasks.decide.runs import Run
 from hfprobe.training.assembly import adapt, assemble_trainer, make_inputs
@@ -31,10 +32,9 @@ from hfprobe.training.precision import settle_precision
 SAMPLE, SECONDS = 256, 3.0
 SOLVED_IMAGES = 1000  # rows of features that a head is solved on
 STEPS = 6  # in each of two epochs, of a model that takes gradient steps
-COMPARED = 256  # pairs of images that are aligned
-# Of each image, the pairs that an audit aligns. Its heads, which search the penalty once and roughly, take together
-# this share of the time of one exact head.
-PAIRS_PER_IMAGE, AUDIT_HEADS = 5, 0.5
+# An audit compares the images of each group and solves rough heads in folds; per image, it takes about as long as the
+# exact head: 60 s for 30,000 images, and the head 50 s for 20,000 (two cores).
+AUDIT = 1.0
 
 
 def measure_rates(run: Run, images: Images) -> Rates:
@@ -56,16 +56,21 @@ def measure_rates(run: Run, images: Images) -> Rates:
 
 
 def _decode_sample(images: Images, processor: Any) -> tuple[ImageSplit, float]:
-    """At most SAMPLE training images that take about SECONDS to decode, and the seconds per image."""
+    """At most SAMPLE training images that take about SECONDS to decode, and the seconds per image of all parts.
+
+    Images that are larger than those of the sample take longer in proportion to their pixels.
+    """
     rows = images.parts["train"]
     labels = label_numbers(rows)
     size = min(len(labels), max(SAMPLE, len(images.class_names)))
     chosen = np.random.default_rng(0).permutation(stratified_subset(labels, size=size, seed=0))
     limit = images.arguments.max_pixels or MAX_PIXELS
     found: list[ImageSplit] = []
+    looked_at = 0
     start = time.perf_counter()
     for positions in np.array_split(chosen, -(-len(chosen) // 32)):
         found.append(decode_some(rows.select(positions), processor=processor, max_pixels=limit))
+        looked_at += len(positions)
         if time.perf_counter() - start > SECONDS:
             break
     seconds = time.perf_counter() - start
@@ -74,7 +79,18 @@ def _decode_sample(images: Images, processor: Any) -> tuple[ImageSplit, float]:
     }
     if not len(parts["labels"]):
         raise InputError("None of the training images that were looked at can be read. Replace or remove them.")
-    return ImageSplit(**parts, fitted=True), seconds / len(parts["labels"])
+    sampled = _mean_pixels(rows.select(chosen[:looked_at]))
+    everywhere = _mean_pixels(*images.parts.values())
+    larger = max(1.0, everywhere / sampled) if sampled else 1.0
+    return ImageSplit(**parts, fitted=True), larger * seconds / len(parts["labels"])
+
+
+def _mean_pixels(*parts: Dataset) -> float:
+    """Of images in files, by their headers; 0 if the images are in tables, whose sizes differ less."""
+    if any(path is None for rows in parts for path in image_paths(rows)):
+        return 0.0
+    found = [each for rows in parts for each in read_headers(rows, split="") if isinstance(each, ImageHeader)]
+    return float(np.mean([each.width * each.height for each in found])) if found else 0.0
 
 
 def _time_solved(rates: Rates, splits: Splits, parts: dict[str, Any]) -> Rates:
@@ -96,12 +112,7 @@ def _time_solved(rates: Rates, splits: Splits, parts: dict[str, Any]) -> Rates:
     family = find_family(config.training.model)
     family.solve(model, train=inputs[0].take(rows), validation=inputs[1], options=config.model)
     solve = (time.perf_counter() - start) / SOLVED_IMAGES
-    audit = 0.0
-    if isinstance(inputs[0], FeatureBatches):
-        start = time.perf_counter()
-        pairs = np.random.default_rng(0).integers(0, len(some), (COMPARED, 2))
-        duplicates.compare_pixels(duplicates.make_grey(some), pairs)
-        audit = PAIRS_PER_IMAGE * (time.perf_counter() - start) / COMPARED + AUDIT_HEADS * solve
+    audit = AUDIT * solve if isinstance(inputs[0], FeatureBatches) else 0.0
     return replace(rates, train=train, infer=validation, solve=solve, audit=audit)
 
 

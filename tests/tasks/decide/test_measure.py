@@ -48,7 +48,7 @@ def run(tmp_path, monkeypatch, capsys, caplog):
     for name in ("cnn", "probe"):
         monkeypatch.setattr(find_family(name), "profile_batch_size", 2)
     # A short measurement for the plan.
-    for name, value in {"SECONDS": 0.1, "SAMPLE": 8, "SOLVED_IMAGES": 20, "STEPS": 3, "COMPARED": 4}.items():
+    for name, value in {"SECONDS": 0.1, "SAMPLE": 8, "SOLVED_IMAGES": 20, "STEPS": 3}.items():
         monkeypatch.setattr(rates, name, value)
     for name in ("REPORT", "MEMORY", "COMPARISON", "CURVE", "AUDIT_PAGE"):
         monkeypatch.setattr(plan, name, 0.1)
