@@ -35,9 +35,11 @@ Groups = Sequence[Sequence[Key]]
 def keep_together(images: Images, groups: Groups) -> Images:
     """The images with each group in one part, as far as its images are of parts that were drawn from one split.
 
-    A group is moved as a whole to the part that has most of its images; of equal ones, to train before validation
-    before test. Few images move. Groups of `--group_column`, `--group_by` and `--group_regex` that share an image with
-    one of `groups` are moved with it. Splits that the dataset has are not changed.
+    The largest group comes first. A group is moved as a whole to that one of its parts that still lacks most images of
+    its classes, so that each part keeps its number of images of each class as far as the groups allow; of equal parts,
+    to the one that has most of it, then to train before validation before test. Groups of `--group_column`, `--group_by` and
+    `--group_regex` that share an image with one of `groups` are moved with it. Splits that the dataset has are not
+    changed.
 
     Args:
         groups: images that belong together, such as duplicates.
@@ -52,14 +54,21 @@ def keep_together(images: Images, groups: Groups) -> Images:
     moved = {split: dict(rows) for split, rows in images.edits.moved.items()}
     count = images.edits.groups
     known = [[key for key in group if key in owners] for group in (*groups, *_own_groups(drawn, images.arguments))]
-    for group in _join(known):
-        held = Counter(owners[key] for key in group)
-        if len(held) > 1:
-            target = max(PARTS, key=lambda name: held[name])
-            count += 1
-            for split, row in group:
-                if owners[split, row] != target:
-                    moved.setdefault(split, {})[row] = target
+    classes = _classes(drawn)
+    divided = [group for group in _join(known) if len({owners[key] for key in group}) > 1]
+    lacking = Counter((owners[key], classes[key]) for group in divided for key in group)
+    for group in sorted(divided, key=len, reverse=True):
+        held, of_class = Counter(owners[key] for key in group), Counter(classes[key] for key in group)
+
+        def fitting(name: str, of_class: Counter[int] = of_class) -> int:
+            return sum(min(number, max(0, lacking[name, label])) for label, number in of_class.items())
+
+        target = max((name for name in PARTS if held[name]), key=lambda name: (fitting(name), held[name]))
+        lacking.subtract({(target, label): number for label, number in of_class.items()})
+        count += 1
+        for split, row in group:
+            if owners[split, row] != target:
+                moved.setdefault(split, {})[row] = target
     return edit(images, replace(images.edits, moved=moved, groups=count))
 
 
@@ -187,6 +196,14 @@ def _limit(rows: Dataset, name: str, data: DataArguments, *, seed: int) -> Datas
 
 def _owners(parts: Mapping[str, Part]) -> dict[Key, str]:
     return {(part.origin, row): name for name, part in parts.items() for row in row_numbers(part.rows).tolist()}
+
+
+def _classes(parts: Mapping[str, Part]) -> dict[Key, int]:
+    return {
+        (part.origin, row): label
+        for part in parts.values()
+        for row, label in zip(row_numbers(part.rows).tolist(), label_numbers(part.rows).tolist(), strict=True)
+    }
 
 
 def _own_groups(parts: Mapping[str, Part], data: DataArguments) -> list[list[Key]]:

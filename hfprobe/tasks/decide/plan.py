@@ -22,7 +22,7 @@ from hfprobe.tasks.decide.stages import describe_seconds
 
 # What cannot be measured in advance, in seconds: the report of one model, the process that measures the memory of one
 # model and the table of its operators, the comparison with its pages, the curve over labels, the page of an audit.
-REPORT, MEMORY, COMPARISON, CURVE, AUDIT_PAGE = 2.5, 9.0, 3.0, 15.0, 3.0
+REPORT, MEMORY, COMPARISON, CURVE, AUDIT_PAGE = 4.0, 18.0, 2.0, 10.0, 2.0
 # A head takes as long for few images as for so many.
 LEAST_SOLVED = 1000
 # A budget is planned to this share, because a plan is an estimate.

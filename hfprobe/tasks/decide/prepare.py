@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from transformers import set_seed
 
-from hfprobe.data.pixels.reading import row_numbers
 from hfprobe.data.splits.editing import drop_leaks, keep_together
 from hfprobe.data.splits.images import Images
 from hfprobe.models import build_model, find_family
@@ -214,7 +213,8 @@ def _audit(stages: Stages, run: Run, prepared: Prepared, fingerprint: str, wishe
     def work() -> Audit:
         found = audit(images, **how)
         together = keep_together(images, groups_of(found))
-        rows = {part: (together.origins[part], row_numbers(rows).tolist()) for part, rows in together.parts.items()}
+        splits = together.decode(*PARTS, processor=run.processors[run.variant])
+        rows = {part: (together.origins[part], splits.part(part).index.tolist()) for part in PARTS}
         found = reassign(found, rows)
         save_audit(found, folder)
         return found

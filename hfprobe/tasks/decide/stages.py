@@ -154,7 +154,18 @@ def describe_seconds(seconds: float) -> str:
 
 @contextmanager
 def one_line_per_stage() -> Iterator[None]:
-    """Of hfprobe's log lines, only warnings and those of the stages are shown inside."""
+    """Of hfprobe's log lines, only warnings, each once, and those of the stages are shown inside."""
+    seen: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        repeated = record.levelno >= logging.WARNING and text in seen
+        seen.add(text)
+        return not repeated
+
+    handlers = list(logging.getLogger().handlers)
+    for handler in handlers:
+        handler.addFilter(is_new)
     package, before = logging.getLogger("hfprobe"), logging.getLogger("hfprobe").level
     own, own_before = logger, logger.level
     package.setLevel(max(logging.WARNING, before))
@@ -164,3 +175,5 @@ def one_line_per_stage() -> Iterator[None]:
     finally:
         package.setLevel(before)
         own.setLevel(own_before)
+        for handler in handlers:
+            handler.removeFilter(is_new)

@@ -33,36 +33,49 @@ def own(tmp_path):
     return find(tmp_path / "photos")
 
 
-def test_a_divided_group_is_moved_to_the_part_that_has_most_of_it(drawn):
-    rows = rows_of(drawn)
-    groups = [
-        [("train", rows["test"][0]), ("train", rows["test"][1]), ("train", rows["train"][0])],
-        [("train", rows["train"][1]), ("train", rows["validation"][0])],  # equal: to train
-        [("train", rows["train"][2]), ("train", rows["train"][3])],
-        [("train", rows["validation"][1]), ("train", rows["test"][2])],  # equal: to validation
-    ]
+def counts_of(images):
+    """(part, class) -> number of images."""
+    return {(name, label): count for name, counts in images.counts().items() for label, count in enumerate(counts)}
+
+
+def test_divided_groups_are_moved_as_a_whole_and_each_part_keeps_its_images_of_each_class(drawn):
+    parts = part_of(drawn)
+    labels = {
+        ("train", row): label
+        for rows in drawn.parts.values()
+        for row, label in zip(rows["index"], rows["label"], strict=True)
+    }
+    # Of each class, pairs of train and test, and one group of train, validation and test.
+    groups = []
+    for label in sorted(set(labels.values())):
+        mine = {
+            name: [key for key in parts if parts[key] == name and labels[key] == label]
+            for name in ("train", "validation", "test")
+        }
+        groups += [[mine["train"].pop(), mine["test"].pop()] for _ in range(2)]
+        groups.append([mine["train"].pop(), mine["train"].pop(), mine["validation"].pop(), mine["validation"].pop()])
+        groups.append([mine["train"].pop(), mine["train"].pop()])
     moved = keep_together(drawn, groups)
-    before, after = part_of(drawn), part_of(moved)
-    assert {key: part for key, part in after.items() if part != before[key]} == {
-        groups[0][2]: "test", groups[1][1]: "train", groups[3][1]: "validation",
-    }  # fmt: skip
-    assert after.keys() == before.keys()
+    after = part_of(moved)
+    assert after.keys() == parts.keys()
     for group in groups:
         assert len({after[key] for key in group}) == 1
+    together = {key for group in groups for key in group}
+    assert all(after[key] == part for key, part in parts.items() if key not in together)
+    assert all(after[key] == "train" for group in groups[3::4] for key in group)
+    differences = [abs(count - counts_of(moved)[key]) for key, count in counts_of(drawn).items()]
+    assert max(differences) <= 2
+    assert {after[key] for group in groups[:2] for key in group} == {"train", "test"}
     for numbers in rows_of(moved).values():
         assert numbers == sorted(numbers)
-    assert moved.division == (
-        f"{drawn.division} 3 images were moved (1 to test, 1 to train, 1 to validation) to "
-        "keep 3 groups of duplicates together."
-    )
-    assert moved.edits.moved == {
-        "train": {rows["train"][0]: "test", rows["validation"][0]: "train", rows["test"][2]: "validation"}
-    }
+    changed = {key[1]: part for key, part in after.items() if part != parts[key]}
+    assert moved.edits.moved == {"train": changed}
+    assert moved.division.startswith(f"{drawn.division} {len(changed)} images were moved (")
+    assert moved.division.endswith(f") to keep {3 * len(set(labels.values()))} groups of duplicates together.")
     assert {name: part.images for name, part in moved.membership.items()} == {
         name: len(numbers) for name, numbers in rows_of(moved).items()
     }
-    for name, part in moved.membership.items():
-        assert part.digest != drawn.membership[name].digest
+    assert rows_of(keep_together(moved, groups)) == rows_of(moved)
 
 
 def test_keeping_together_what_is_together_changes_nothing(drawn):
