@@ -37,9 +37,9 @@ def keep_together(images: Images, groups: Groups) -> Images:
 
     The largest group comes first. A group is moved as a whole to that one of its parts that still lacks most images of
     its classes, so that each part keeps its number of images of each class as far as the groups allow; of equal parts,
-    to the one that has most of it, then to train before validation before test. Groups of `--group_column`, `--group_by` and
-    `--group_regex` that share an image with one of `groups` are moved with it. Splits that the dataset has are not
-    changed.
+    to the one that has most of it, then to train before validation before test. Groups of `--group_column`,
+    `--group_by` and `--group_regex` that share an image with one of `groups` are moved with it. Splits that the dataset
+    has are not changed.
 
     Args:
         groups: images that belong together, such as duplicates.

@@ -17,6 +17,7 @@ from transformers import set_seed
 from hfprobe.data.pixels.image_files import MAX_PIXELS, ImageHeader
 from hfprobe.data.pixels.reading import read_headers, row_numbers
 from hfprobe.data.splits.audited import Duplicates
+from hfprobe.data.splits.editing import keep_together
 from hfprobe.data.splits.images import Images
 from hfprobe.models import find_family
 from hfprobe.models.linear_probe.features import FeatureBatches
@@ -53,6 +54,7 @@ def audit(
     backbone: str = "auto",
     backbone_weights: str = "hub",
     feature_precision: str | None = None,
+    together: bool = False,
 ) -> Audit:
     """Look at all parts of a dataset.
 
@@ -62,6 +64,7 @@ def audit(
     Args:
         images: from `load_images`.
         backbone, backbone_weights, feature_precision: as for training a probe.
+        together: describe the parts as they are once duplicates are kept together, see `keep_together`.
 
     Raises:
         InputError: a backbone that does not exist or whose weights cannot be had.
@@ -100,10 +103,15 @@ def audit(
         )
     kept = [headers[key] for key in everything.keys]
     unusual = find_outliers(grey, kept)
-    rows = {name: (images.origins[name], part.index.tolist()) for name, part in everything.parts.items()}
+    groups = [[(image.split, image.row) for image in group.images] for group in found.groups]
+    placed = keep_together(images, groups) if together else images
+    readable = set(everything.keys)
+    rows = {}
+    for name, split in images.origins.items():
+        rows[name] = split, [row for row in row_numbers(placed.parts[name]).tolist() if (split, row) in readable]
     parts, duplicates = summarize_duplicates(rows, found.groups)
     audited = Audit(
-        summary=_summarize(images, everything, kept, parts),
+        summary=_summarize(placed, everything, kept, parts),
         duplicates=duplicates,
         labels=_list_suspects(everything, probabilities, images.class_names),
         outliers=[

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, Literal
 
@@ -14,7 +13,7 @@ from hfprobe.data.splits.parts import SplitContent
 from hfprobe.system.html import render_sentences, render_table
 from hfprobe.system.provenance import Hardware
 from hfprobe.system.records import RecordFile
-from hfprobe.tasks.audit.parts import PartSummary, summarize_duplicates
+from hfprobe.tasks.audit.parts import PartSummary
 
 # What the page shows at most.
 MOST_GROUPS, MOST_PER_GROUP, MOST_LABELS, MOST_OUTLIERS = 80, 8, 96, 12
@@ -195,16 +194,6 @@ class Audit(RecordFile):
         ]
         table: Markup = render_table(head, rows, caption=self.summary.source)
         return table + render_sentences(self.sentences)
-
-
-def reassign(audit: Audit, rows: Mapping[str, tuple[str, Iterable[int]]]) -> Audit:
-    """The audit for other parts of the same images, such as those that keep duplicates together.
-
-    Args:
-        rows: see `summarize_duplicates`.
-    """
-    parts, duplicates = summarize_duplicates(rows, audit.duplicates)
-    return replace(audit, summary=replace(audit.summary, parts=parts), duplicates=duplicates)
 
 
 def leaked_rows(audit: Audit, *, into: str = "test", of: tuple[str, ...] = ("train", "validation")) -> set[int]:

@@ -16,7 +16,7 @@ from hfprobe.models import build_model, find_family
 from hfprobe.models.linear_probe.features import FeatureBatches
 from hfprobe.tasks.audit.measure import audit
 from hfprobe.tasks.audit.page import save_audit
-from hfprobe.tasks.audit.result import Audit, reassign
+from hfprobe.tasks.audit.result import Audit
 from hfprobe.tasks.decide.label_curve import measure_label_curve
 from hfprobe.tasks.decide.plan import PARTS, Plan, limit_images, make_plan
 from hfprobe.tasks.decide.ranking import estimate_ranking, rank
@@ -207,15 +207,8 @@ def _audit(stages: Stages, run: Run, prepared: Prepared, fingerprint: str, wishe
     options = vars(run.config(images).model)
     how = {name: options[name] for name in ("backbone", "backbone_weights", "feature_precision")}
 
-    def groups_of(found: Audit) -> list[list[tuple[str, int]]]:
-        return [[(image.split, image.row) for image in group.images] for group in found.duplicates]
-
     def work() -> Audit:
-        found = audit(images, **how)
-        together = keep_together(images, groups_of(found))
-        splits = together.decode(*PARTS, processor=run.processors[run.variant])
-        rows = {part: (together.origins[part], splits.part(part).index.tolist()) for part in PARTS}
-        found = reassign(found, rows)
+        found = audit(images, together=True, **how)
         save_audit(found, folder)
         return found
 
@@ -223,7 +216,7 @@ def _audit(stages: Stages, run: Run, prepared: Prepared, fingerprint: str, wishe
     found = stages.run("audit", "look at the data", key=key, work=work, load=lambda: Audit.find(folder))
     # The training runs record the audit, so that their own commands make the same parts.
     arguments = replace(images.arguments, audit=str(folder.absolute()), drop_leaks=wishes.drop_leaks)
-    groups = groups_of(found)
+    groups = [[(image.split, image.row) for image in group.images] for group in found.duplicates]
     images = keep_together(replace(images, arguments=arguments), groups)
     return replace(prepared, images=drop_leaks(images, groups) if wishes.drop_leaks else images, audit=found)
 

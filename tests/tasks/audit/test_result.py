@@ -1,14 +1,12 @@
 import json
 import re
-from dataclasses import replace
 
 import pytest
 
 from helpers.audited import make_audit
 from hfprobe.data.splits.audited import ImageKey
 from hfprobe.system.errors import InputError
-from hfprobe.tasks.audit.parts import PartSummary
-from hfprobe.tasks.audit.result import MOST_PER_GROUP, Audit, choose_shown, leaked_rows, reassign
+from hfprobe.tasks.audit.result import MOST_PER_GROUP, Audit, choose_shown, leaked_rows
 
 
 def test_an_audit_is_read_back_as_it_was_written(tmp_path):
@@ -69,39 +67,3 @@ def test_of_a_large_group_images_of_every_part_are_shown():
     shown = choose_shown(images, {("test", 3): "test", ("test", 4): "test"})
     assert len(shown) == MOST_PER_GROUP
     assert shown == [*images[:6], *images[-2:]]
-
-
-def rows_of(**changes):
-    """Part -> split and rows, of the images of `make_audit`; `changes`: row of train -> part."""
-    rows = {"train": set(range(24)), "validation": set(range(24, 30))}
-    for row, part in changes.items():
-        for name, found in rows.items():
-            (found.add if name == part else found.discard)(int(row.removeprefix("row")))
-    return {name: ("train", sorted(found)) for name, found in rows.items()} | {"test": ("test", range(10))}
-
-
-def test_an_audit_of_other_parts_counts_duplicates_anew():
-    audit = make_audit()
-    same = reassign(audit, rows_of())
-    parts = same.summary.parts
-    assert same.duplicates == audit.duplicates
-    assert parts == {
-        "train": PartSummary("train", 24, 23, {"train": 2, "validation": 0, "test": 2}, [1, 2]),
-        "validation": PartSummary("train", 6, 6, {"train": 0, "validation": 0, "test": 0}, []),
-        "test": PartSummary("test", 10, 9, {"train": 1, "validation": 0, "test": 2}, [0, 3, 4]),
-    }
-    moved = reassign(audit, rows_of(row2="validation"))
-    assert moved.summary.parts["train"] == PartSummary("train", 23, 23, {"train": 0, "validation": 1, "test": 1}, [1])
-    assert moved.summary.parts["validation"].duplicated_in == {"train": 1, "validation": 0, "test": 1}
-    assert leaked_rows(moved, into="validation", of=("train",)) == {2}
-
-
-def test_images_of_no_part_are_no_duplicates_and_groups_that_reach_into_test_come_first():
-    audit = replace(make_audit(), duplicates=make_audit().duplicates[::-1])
-    assert reassign(audit, rows_of()).duplicates == audit.duplicates[::-1]
-    dropped = rows_of() | {"train": ("train", range(3, 24))}
-    found = reassign(audit, dropped)
-    assert found.summary.parts["test"] == PartSummary("test", 10, 9, {"train": 0, "validation": 0, "test": 2}, [3, 4])
-    assert found.summary.parts["train"].images == 21
-    assert [len(group.images) for group in found.duplicates] == [3, 2]
-    assert leaked_rows(found) == set()
