@@ -20,6 +20,7 @@ from hfprobe.system.errors import InputError, StoppedError
 from hfprobe.tasks.decide import plan, prepare, ranking, rates
 from hfprobe.tasks.decide.plan import StopAtDeadline
 from hfprobe.tasks.decide.result import Decision
+from hfprobe.tasks.decide.stages import Stages
 from hfprobe.tasks.profile import measure as profile
 from hfprobe.training.callbacks import StopOnSignal
 
@@ -332,3 +333,26 @@ def test_bad_input_is_one_line_and_nothing_is_written(run, tmp_path, words, mess
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "reports").exists()
+
+
+@pytest.mark.slow
+def test_features_and_costs_that_overrun_the_budget_are_cut_and_the_page_says_so(run, tmp_path, monkeypatch):
+    found = Stages.deadline
+
+    def deadline(self, name, wishes):
+        return 0.0 if name in ("extract", "profile") else found(self, name, wishes)
+
+    monkeypatch.setattr(Stages, "deadline", deadline)
+    run(*QUICK, "--budget", "1h")
+    folder = tmp_path / "reports" / "decision-photos"
+    decision = Decision.load(folder)
+    assert decision.gave_up == [
+        "The extraction of features was stopped after 2 of 26 planned train, 2 of 6 planned validation, 2 of 8 planned "
+        "test images, because it took longer than planned.",
+        "The inference cost was not measured; hfprobe profile does it.",
+    ]
+    assert decision.judgement.n == 2
+    assert {candidate.train_images for candidate in decision.candidates.values()} == {2}
+    assert not any("inference" in stage.title for stage in decision.stages)
+    assert decision.gave_up[0] in Page((folder / "decision.html").read_text()).text
+    assert decision.commands[0].endswith("--budget 3600s --report_dir reports/decision-photos")
