@@ -17,6 +17,7 @@ import torch
 
 from hfprobe.data import cache
 from hfprobe.data.pixels.store import ImageBatches, ImageSplit
+from hfprobe.models.base import PREPROCESSING, STATISTICS
 from hfprobe.system.files import create_array, read_json, sha256
 from hfprobe.system.progress import show_progress
 from hfprobe.system.provenance import versions
@@ -137,11 +138,12 @@ def cache_key(view: View) -> str:
 
     Its folder depends on everything but the images.
     """
-    libraries = versions()
+    libraries, settings = versions(), view.processor.to_dict()
     parts = {
         "backbone": view.model.config.backbone,
         "weights": view.model.frozen_sha256(),
-        "preprocessing": view.processor.to_dict(),
+        # Not its auto_map, which a published model has.
+        "preprocessing": {name: settings.get(name) for name in PREPROCESSING + STATISTICS},
         "view": [view.number, view.seed if view.number > 1 else None],  # only crops are random
         "dtype": str(next(view.model.parameters()).dtype),
         "timm": libraries["timm"],

@@ -13,6 +13,7 @@ from hfprobe.data.pixels.store import ImageSplit
 from hfprobe.models import build_model, find_family
 from hfprobe.models.linear_probe import features
 from hfprobe.models.linear_probe.features import View, extract_features
+from hfprobe.models.loading import load_model
 from hfprobe.system.errors import MachineError
 
 COUNT = 50
@@ -251,3 +252,16 @@ def test_a_damaged_file_of_another_split_is_not_used(probe, split, name):
     model.calls = 0
     extract_features(model=model, processor=processor, split=split.take(np.arange(10)))
     assert model.calls == 1
+
+
+def test_a_published_model_finds_the_features_of_its_training(probe, split, tmp_path):
+    model, processor = probe
+    before = extract_features(model=model, processor=processor, split=split).features.copy()
+    model.config.register_for_auto_class()
+    processor.register_for_auto_class("AutoImageProcessor")
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "published")
+    loaded, its_processor = load_model(tmp_path / "published")
+    loaded.extract_features = None
+    found = extract_features(model=loaded, processor=its_processor, split=split).features
+    np.testing.assert_array_equal(found, before)
