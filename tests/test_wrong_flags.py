@@ -122,9 +122,10 @@ def test_bad_flags_of_eval(fails, tmp_path):
 def test_audits_and_tables_of_labels_that_do_not_exist(fails, tmp_path):
     photos = write_images(tmp_path / "photos")
     for script in ("train.py", "label_efficiency.py", "decide.py"):
-        assert fails(script, "--dataset", photos, "--drop_leaks") == (
-            "--drop_leaks needs --audit, which names the duplicates. Pass the folder that hfprobe audit wrote."
-        )
+        if script != "decide.py":  # which makes an audit of its own
+            assert fails(script, "--dataset", photos, "--drop_leaks") == (
+                "--drop_leaks needs --audit, which names the duplicates. Pass the folder that hfprobe audit wrote."
+            )
         assert fails(script, "--dataset", photos, "--audit", "none").startswith(
             f"'{tmp_path}/none' holds no audit (audit.json: No such file or directory). Make it: "
         )
