@@ -233,6 +233,7 @@ def decide(
     backbones: Sequence[str] = AUTO,
     epochs: float | None = None,
     drop_leaks: bool = False,
+    label_efficiency: bool = False,
     seed: int = 42,
     seeds: int = 1,
     margin: float = MARGIN,
@@ -254,6 +255,8 @@ def decide(
         epochs: of the models that are trained by gradient steps; None: those of their recipes.
         drop_leaks: leave out training images that have a duplicate in validation or test, and validation images that
             have one in test, as the audit of the decision says.
+        label_efficiency: train the models that are trained by gradient steps with few images too, for the curve over
+            labels.
         seed, seeds: the first seed, and the number of training runs of each model that is trained by gradient steps.
         margin: in [0, 1]; a smaller difference does not matter.
         budget: in seconds; it chooses the stages, the epochs and, if needed, the number of images. None: no limit.
@@ -278,6 +281,7 @@ def decide(
         backbones=tuple(backbones),
         epochs=epochs,
         drop_leaks=drop_leaks,
+        label_efficiency=label_efficiency,
         seed=check_value("seed", seed, RunArguments),
         seeds=check_value("seeds", seeds, RunArguments),
         margin=margin,

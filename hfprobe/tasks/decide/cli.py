@@ -69,6 +69,11 @@ def make_parser() -> Parser:
         help="training runs of each model that is trained by gradient steps: --seed, --seed + 1, ...; default: 1",
     )
     parser.add_argument(
+        "--label_efficiency",
+        action="store_true",
+        help="train the models that are trained by gradient steps with few images too, for the curve over labels",
+    )
+    parser.add_argument(
         "--margin",
         type=number_in(MARGINS, kind=float),
         default=0.5,
@@ -121,6 +126,7 @@ def main() -> None:
         backbones=tuple(arguments.backbones),
         epochs=arguments.epochs,
         drop_leaks=drop_leaks,
+        label_efficiency=arguments.label_efficiency,
         seed=arguments.seed,
         seeds=arguments.seeds,
         margin=arguments.margin / 100,

@@ -34,6 +34,7 @@ from hfprobe.tasks.decide.prepare import (
     measure_curve,
     plan_stages,
     prepare_images,
+    train_with_few,
 )
 from hfprobe.tasks.decide.result import (
     COMPARISON_FOLDER,
@@ -92,6 +93,7 @@ def decide_images(images: Images, wishes: Wishes) -> Decision:
         trained = {run.name: _train(stages, run, images, fingerprint, wishes) for run in runs}
         with_curve = "curve" in plan.seconds
         curve = measure_curve(stages, runs, images, fingerprint, wishes) if with_curve else []
+        few = train_with_few(stages, runs, images, wishes) if "shots" in plan.seconds else {}
         results = _evaluate(stages, trained, images, fingerprint, wishes)
         first = {run.name: results[run.name] for run in runs if run.values["seed"] == wishes.seed}
         comparison, cut = None, list[str]()
@@ -118,6 +120,7 @@ def decide_images(images: Images, wishes: Wishes) -> Decision:
         missing=missing,
         commands=list_commands(given, images, wishes, trained),
         label_curve=curve,
+        few_labels=few,
         results=results,
         comparison=comparison,
     )

@@ -151,9 +151,15 @@ def _draw_label_curve(decision: Decision) -> dict[str, Any] | None:
     trained = {
         other: 100 * decision.candidates[other].validation_accuracy for other in decision.compared if other != name
     }
+    few = {
+        other: [*((float(point.shots), 100 * point.accuracy) for point in found), (curve[-1][0], trained[other])]
+        for other, found in decision.few_labels.items()
+        if found and other in trained
+    }
     chart = place_lines(
         "Accuracy on validation, %",
-        {name: curve},
+        {name: curve} | few,
+        dashed=list(few),
         across="training images per class (log scale)",
         levels=dict(zip(shorten_names(trained), trained.values(), strict=True)),
         spread={name: [100 * point.deviation for point in points] + [0.0]},
@@ -163,10 +169,16 @@ def _draw_label_curve(decision: Decision) -> dict[str, Any] | None:
     return {
         "chart": chart,
         "name": name,
-        "sentences": _read_label_curve(name, curve, trained),
+        "sentences": [*_read_label_curve(name, curve, trained), *(_read_few(*item) for item in few.items())],
         "n": points[0].n,
         "draws": " to ".join(map(str, draws[:1] + draws[1:][-1:])),
     }
+
+
+def _read_few(name: str, curve: list[tuple[float, float]]) -> str:
+    *few, _ = curve
+    listed = ", ".join(f"{accuracy:.1f} % with {shots:,.0f}" for shots, accuracy in few)
+    return f"{name}, trained once with few images per class (the dashed curve): {listed}."
 
 
 def _read_label_curve(name: str, curve: list[tuple[float, float]], trained: dict[str, float]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,18 +19,22 @@ from hfprobe.system.precision import preferred_precision
 from hfprobe.tasks.decide.result import Rates
 from hfprobe.tasks.decide.runs import Run
 from hfprobe.tasks.decide.stages import describe_seconds
+from hfprobe.tasks.label_efficiency.result import LEAST_STEPS
 
 # What cannot be measured in advance, in seconds: the report of one model, the process that measures the memory of one
 # model and the table of its operators, the comparison with its pages, the curve over labels, the page of an audit.
 REPORT, MEMORY, COMPARISON, CURVE, AUDIT_PAGE = 4.0, 18.0, 2.0, 10.0, 2.0
 # A head takes as long for few images as for so many.
 LEAST_SOLVED = 1000
+# Of a training with few images: at least so many steps, in batches of at most so many images, or so many epochs.
+RECIPE_EPOCHS, BATCH = 20, 128
 # A budget is planned to this share, because a plan is an estimate.
 SHARE = 0.9
 # With fewer epochs, or fewer images of a class in a part, a comparison says little: then the budget is too small.
 FEWEST_EPOCHS, FEWEST_IMAGES = 5, 10
 # Stages that can be left out, the first one first, with what is said of it.
 OPTIONAL = {
+    "shots": "No model was trained with few images; hfprobe label-efficiency does it.",
     "audit": "The images were not audited; hfprobe audit does it.",
     "curve": "The accuracy against the number of labels was not measured; hfprobe label-efficiency does it.",
 }
@@ -64,6 +68,8 @@ def estimate(
     epochs: Mapping[str, float],
     left_out: frozenset[str] = frozenset(),
     ranking: float = 0.0,
+    shots: Sequence[int] = (),
+    classes: int = 1,
     rounds: int,
     seconds: float,
 ) -> dict[str, float]:
@@ -76,6 +82,8 @@ def estimate(
         epochs: stage of a run that takes gradient steps -> number of epochs.
         left_out: stages.
         ranking: seconds of the ranking.
+        shots: training images per class with which models that take gradient steps are trained too.
+        classes: number of classes.
         rounds, seconds: of the profile.
     """
     train, validation, test = (sizes[part] for part in PARTS)
@@ -98,6 +106,12 @@ def estimate(
             found[run.stage] = rate.start + rate.solve * max(LEAST_SOLVED, train) + once * (not rate.audit)
     if "extract" in found:
         found["curve"] = CURVE
+    steps = sum(max(RECIPE_EPOCHS * count, LEAST_STEPS * min(BATCH, count)) for count in (classes * n for n in shots))
+    few = {run.variant: own[run.variant] for run in runs if not run.solved and shots}
+    if few:
+        found["shots"] = sum(
+            rate.train * steps + len(shots) * (rate.start + rate.infer * validation) for rate in few.values()
+        )
     for run in runs:
         rate = own[run.variant]
         found["test"] = found.get("test", 0.0) + rate.start + REPORT + rate.infer * test * (not rate.audit)
@@ -154,8 +168,9 @@ def make_plan(
         return budget is None or spent + sum(found.seconds.values()) <= SHARE * budget
 
     left_out: frozenset[str] = frozenset()
-    for count in range(len(OPTIONAL) + 1):
-        left_out = frozenset(list(OPTIONAL)[:count])
+    possible = [stage for stage in OPTIONAL if stage in plan().seconds]
+    for count in range(len(possible) + 1):
+        left_out = frozenset(possible[:count])
         if fits(found := plan(left_out=left_out)):
             return found
     assert budget is not None

@@ -25,11 +25,13 @@ from hfprobe.tasks.decide.result import AUDIT_FOLDER, CurvePoint, Extracted, Lab
 from hfprobe.tasks.decide.runs import Run
 from hfprobe.tasks.decide.stages import Stages, make_key
 from hfprobe.tasks.decide.wishes import Wishes
+from hfprobe.tasks.label_efficiency.measure import measure_label_efficiency
 from hfprobe.training.precision import settle_precision
 
 PROFILE_ROUNDS, PROFILE_SECONDS = 5, 0.25
 # A ranking may take this share of a budget; otherwise the fastest variant is taken.
 RANKING_SHARE = 0.15
+SHOTS = (10, 50, 200, 1000)
 # In a budget, features are extracted in so many steps, after each of which the time is looked at.
 EXTRACTION_STEPS = 10
 
@@ -80,6 +82,7 @@ def plan_stages(
 
     def plan(chosen: list[Run], ranking: float) -> Plan:
         how: dict[str, Any] = {"budget": wishes.budget, "spent": measured.spent, "full": full, "ranking": ranking}
+        how |= {"shots": choose_shots(images, wishes), "classes": len(images.class_names)}
         return make_plan(chosen, images, measured.rates, rounds=PROFILE_ROUNDS, seconds=PROFILE_SECONDS, **how)
 
     gave_up = []
@@ -219,6 +222,38 @@ def _audit(stages: Stages, run: Run, prepared: Prepared, fingerprint: str, wishe
     groups = [[(image.split, image.row) for image in group.images] for group in found.duplicates]
     images = keep_together(replace(images, arguments=arguments), groups)
     return replace(prepared, images=drop_leaks(images, groups) if wishes.drop_leaks else images, audit=found)
+
+
+def choose_shots(images: Images, wishes: Wishes) -> list[int]:
+    """Training images per class with which models that take gradient steps are trained too."""
+    fewest = min(images.counts()["train"])
+    return [count for count in SHOTS if count < fewest] if wishes.label_efficiency else []
+
+
+def train_with_few(stages: Stages, runs: list[Run], images: Images, wishes: Wishes) -> dict[str, list[CurvePoint]]:
+    """The accuracy on validation of the models that take gradient steps, trained with few images per class."""
+    # Validation takes the place of test, which is not read for this.
+    held_out = replace(
+        images,
+        parts=images.parts | {"test": images.parts["validation"]},
+        origins=images.origins | {"test": images.origins["validation"]},
+    )
+    firsts = {run.values["model"]: run for run in reversed(runs) if not run.solved}
+    models = {name: run.variants[run.variant] for name, run in firsts.items()}
+    shots = choose_shots(images, wishes)
+
+    def work() -> dict[str, list[CurvePoint]]:
+        folder = wishes.folder / "label_efficiency"
+        folder.mkdir(exist_ok=True)
+        how: dict[str, Any] = {"shots": shots, "seeds": [wishes.seed], "folder": folder}
+        points = measure_label_efficiency(models=models, images=held_out, **how).points
+        return {
+            run.name: [CurvePoint(each.shots, each.accuracy, 0.0, 1, each.n) for each in points if each.model == name]
+            for name, run in firsts.items()
+        }
+
+    # Each point is kept in its folder, so a finished stage reads them.
+    return stages.run("shots", "train with few images", key="", work=work)
 
 
 def measure_curve(

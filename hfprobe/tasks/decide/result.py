@@ -272,6 +272,7 @@ class Decision(RecordFile):
         commands: that repeat the decision step by step.
         label_curve: of the model that is solved in closed form, with fewer training images than it has; empty if there
             is none, or if the smallest class is too small.
+        few_labels: name -> the same of models that take gradient steps, trained once for each; empty if not asked for.
         results: name -> evaluation on test; empty if the decision was loaded.
         comparison: of the models, each by its first seed; None if there is one model, or if the decision was loaded.
         winner: the model to take, a `hfprobe.Model`; None if the decision was loaded, or was made by the command.
@@ -295,6 +296,7 @@ class Decision(RecordFile):
     missing: str | None
     commands: list[str]
     label_curve: list[CurvePoint] = field(default_factory=list)
+    few_labels: dict[str, list[CurvePoint]] = field(default_factory=dict)
     results: dict[str, EvalResult] = field(default_factory=dict, compare=False)
     comparison: Comparison | None = field(default=None, compare=False)
     winner: Any = field(default=None, compare=False)

@@ -23,6 +23,7 @@ class Wishes:
         epochs: of models that take gradient steps; None: those of their recipes.
         drop_leaks: leave out training images that have a duplicate in validation or test, and validation images that
             have one in test.
+        label_efficiency: train the models that take gradient steps with few images too, for the curve over labels.
         seeds: number of training runs of each model that takes gradient steps.
         margin: in [0, 1]; a smaller difference does not matter.
         budget: in seconds from `started` on; None: no limit.
@@ -34,6 +35,7 @@ class Wishes:
     backbones: tuple[str, ...] = AUTO
     epochs: float | None = None
     drop_leaks: bool = False
+    label_efficiency: bool = False
     seed: int = 42
     seeds: int = 1
     margin: float = MARGIN

@@ -24,14 +24,11 @@ from hfprobe.system import provenance
 from hfprobe.system.errors import InputError
 from hfprobe.system.progress import show_progress
 from hfprobe.system.records import to_json
-from hfprobe.tasks.label_efficiency.result import LabelEfficiency, Point, Setting
+from hfprobe.tasks.label_efficiency.result import LEAST_STEPS, LabelEfficiency, Point, Setting
 from hfprobe.training.assembly import adapt, assemble_trainer, make_inputs
 from hfprobe.training.callbacks import EpochLines, StopOnSignal
 from hfprobe.training.fit import fit
 from hfprobe.training.precision import settle_precision
-
-# Few images make one batch per epoch. At least so many steps are taken: the weights would hardly change otherwise.
-LEAST_STEPS = 300
 
 
 def measure_label_efficiency(

@@ -13,6 +13,9 @@ from hfprobe.system.records import RecordFile
 
 Curve = dict[int, Summary]
 
+# Few images make one batch per epoch. At least so many steps are taken: the weights would hardly change otherwise.
+LEAST_STEPS = 300
+
 
 @dataclass(frozen=True)
 class Point:

@@ -21,6 +21,7 @@ from hfprobe.tasks.decide import plan, prepare, ranking, rates
 from hfprobe.tasks.decide.plan import StopAtDeadline
 from hfprobe.tasks.decide.result import Decision
 from hfprobe.tasks.decide.stages import Stages
+from hfprobe.tasks.label_efficiency import measure as label_efficiency
 from hfprobe.tasks.profile import measure as profile
 from hfprobe.training.callbacks import StopOnSignal
 
@@ -356,3 +357,20 @@ def test_features_and_costs_that_overrun_the_budget_are_cut_and_the_page_says_so
     assert not any("inference" in stage.title for stage in decision.stages)
     assert decision.gave_up[0] in Page((folder / "decision.html").read_text()).text
     assert decision.commands[0].endswith("--budget 3600s --report_dir reports/decision-photos")
+
+
+@pytest.mark.slow
+def test_the_network_is_trained_with_few_images_too_without_reading_test(run, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(prepare, "SHOTS", (2, 6, 1000))
+    monkeypatch.setattr(label_efficiency, "LEAST_STEPS", 1)
+    run(*QUICK, "--label_efficiency")
+    folder = tmp_path / "reports" / "decision-photos"
+    decision = Decision.load(folder)
+    (points,) = decision.few_labels.values()
+    assert [(point.shots, point.n, point.draws) for point in points] == [(2, 6, 1), (6, 6, 1)]  # of validation
+    page = Page((folder / "decision.html").read_text()).text
+    assert "simple-cnn-photos, trained once with few images per class (the dashed curve): " in page
+    assert "--label_efficiency" in decision.commands[0]
+    monkeypatch.setattr(label_efficiency, "fit", partial(pytest.fail, "a point was measured again"))
+    run(*QUICK, "--label_efficiency")
+    assert Decision.load(folder).few_labels == decision.few_labels

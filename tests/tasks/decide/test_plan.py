@@ -55,6 +55,17 @@ def test_a_stage_takes_its_images_times_its_rate():
     assert found["test"] == pytest.approx(1 + 2 * REPORT + 0.001 * 300)
 
 
+def test_a_training_with_few_images_takes_epochs_or_the_least_steps_and_is_given_up_first():
+    found = estimated(shots=[10, 1000], classes=5)
+    steps = 300 * 50 + 20 * 5000
+    assert found["shots"] == pytest.approx(0.004 * steps + 2 * 0.001 * 200)
+    total = 10 + sum(found.values())
+    how = {"full": FULL, **HOW, "shots": [10, 1000], "classes": 5}
+    plan = make_plan([PROBE, CNN], Counted(), RATES, budget=0.99 * total / 0.9, spent=10.0, **how)
+    assert plan.left_out == {"shots"}
+    assert plan.gave_up == ["No model was trained with few images; hfprobe label-efficiency does it."]
+
+
 def test_without_a_budget_and_with_enough_of_it_nothing_is_given_up():
     for budget in (None, 3600.0):
         found = plan(budget)
