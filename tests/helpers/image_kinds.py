@@ -6,6 +6,7 @@ import datasets
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
+import PIL.TiffImagePlugin
 
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.splits.images import load_images
