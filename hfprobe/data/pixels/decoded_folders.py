@@ -166,9 +166,9 @@ def _find_known(folder: Path, stamps: np.ndarray, processor: BaseImageProcessor)
             theirs = np.load(place / STAMPS_FILE)
             digests = np.load(place / "digests.npy")
             images = np.load(place / "images.npy", mmap_mode="r")
-        except (OSError, ValueError):  # incomplete: not a folder of decoded images, or a file was removed
+            notes = {at: note for note, places in read_json(place / RECORD_FILE)["notes"].items() for at in places}
+        except (OSError, ValueError, KeyError):  # incomplete: not a folder of decoded images, or a file was removed
             continue
-        notes = {at: note for note, places in read_json(place / RECORD_FILE)["notes"].items() for at in places}
         for row, stamp in enumerate(theirs):
             position = positions.get(stamp.tobytes())
             if position is not None and position not in found:

@@ -93,7 +93,7 @@ def decide_images(images: Images, wishes: Wishes) -> Decision:
         trained = {run.name: _train(stages, run, images, fingerprint, wishes) for run in runs}
         with_curve = "curve" in plan.seconds
         curve = measure_curve(stages, runs, images, fingerprint, wishes) if with_curve else []
-        few = train_with_few(stages, runs, images, wishes) if "shots" in plan.seconds else {}
+        few = train_with_few(stages, runs, images, fingerprint, wishes) if "shots" in plan.seconds else {}
         results = _evaluate(stages, trained, images, fingerprint, wishes)
         first = {run.name: results[run.name] for run in runs if run.values["seed"] == wishes.seed}
         comparison, cut = None, list[str]()
@@ -115,7 +115,7 @@ def decide_images(images: Images, wishes: Wishes) -> Decision:
         stages=stages.finished,
         audit=None if look is None else look_at_data(look, first, dropped=wishes.drop_leaks),
         budget=wishes.budget,
-        gave_up=plan.gave_up + prepared.cut + _find_cut(trained, runs, plan) + cut,
+        gave_up=plan.gave_up + prepared.cut + _find_cut(trained, runs, plan, wishes) + cut,
         ranking=ranking,
         missing=missing,
         commands=list_commands(given, images, wishes, trained),
@@ -147,10 +147,10 @@ def _planned_values(run: Run, images: Images, plan: Plan) -> dict[str, Any]:
     return values | ({"epochs": plan.epochs[run.stage]} if run.stage in plan.epochs else {})
 
 
-def _find_cut(trained: dict[str, Candidate], runs: list[Run], plan: Plan) -> list[str]:
-    """Sentences on the runs that were stopped before their last planned epoch."""
+def _find_cut(trained: dict[str, Candidate], runs: list[Run], plan: Plan, wishes: Wishes) -> list[str]:
+    """Sentences on the runs that a budget stopped before their last planned epoch."""
     found = []
-    for run in runs:
+    for run in runs if wishes.budget is not None else ():
         epochs = trained[run.name].epochs
         if epochs is not None and epochs < plan.epochs.get(run.stage, 0):
             planned = f"{epochs:g} of {plan.epochs[run.stage]:g} planned epochs"
@@ -223,7 +223,7 @@ def _read_history(folder: Path) -> list[Epoch]:
 def _evaluate(
     stages: Stages, trained: dict[str, Candidate], images: Images, fingerprint: str, wishes: Wishes
 ) -> dict[str, EvalResult]:
-    """Evaluate all models on test, which nothing has read before."""
+    """Evaluate all models on test, which nothing was chosen by."""
 
     def load() -> dict[str, EvalResult] | None:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -136,6 +136,7 @@ def make_plan(
     budget: float | None,
     spent: float,
     full: Mapping[str, float],
+    kept: Collection[str] = (),
     **how: Any,
 ) -> Plan:
     """Choose what fits into the budget.
@@ -146,6 +147,7 @@ def make_plan(
     Args:
         spent: seconds of the command so far.
         full: stage of a run that takes gradient steps -> epochs of its recipe.
+        kept: stages of OPTIONAL that are not given up.
         how: for `estimate`.
 
     Raises:
@@ -168,7 +170,7 @@ def make_plan(
         return budget is None or spent + sum(found.seconds.values()) <= SHARE * budget
 
     left_out: frozenset[str] = frozenset()
-    possible = [stage for stage in OPTIONAL if stage in plan().seconds]
+    possible = [stage for stage in OPTIONAL if stage in plan().seconds and stage not in kept]
     for count in range(len(possible) + 1):
         left_out = frozenset(possible[:count])
         if fits(found := plan(left_out=left_out)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,7 +22,15 @@ from hfprobe.tasks.decide.label_curve import measure_label_curve
 from hfprobe.tasks.decide.plan import PARTS, Plan, limit_images, make_plan
 from hfprobe.tasks.decide.ranking import estimate_ranking, rank
 from hfprobe.tasks.decide.rates import measure_rates
-from hfprobe.tasks.decide.result import AUDIT_FOLDER, CurvePoint, Extracted, LabelCurve, Measurement, Ranking
+from hfprobe.tasks.decide.result import (
+    AUDIT_FOLDER,
+    FEW_FOLDER,
+    CurvePoint,
+    Extracted,
+    LabelCurve,
+    Measurement,
+    Ranking,
+)
 from hfprobe.tasks.decide.runs import Run
 from hfprobe.tasks.decide.stages import Stages, make_key
 from hfprobe.tasks.decide.wishes import Wishes
@@ -83,6 +92,7 @@ def plan_stages(
     def plan(chosen: list[Run], ranking: float) -> Plan:
         how: dict[str, Any] = {"budget": wishes.budget, "spent": measured.spent, "full": full, "ranking": ranking}
         how |= {"shots": choose_shots(images, wishes), "classes": len(images.class_names)}
+        how["kept"] = ["audit"] if wishes.drop_leaks else []
         return make_plan(chosen, images, measured.rates, rounds=PROFILE_ROUNDS, seconds=PROFILE_SECONDS, **how)
 
     gave_up = []
@@ -230,7 +240,9 @@ def choose_shots(images: Images, wishes: Wishes) -> list[int]:
     return [count for count in SHOTS if count < fewest] if wishes.label_efficiency else []
 
 
-def train_with_few(stages: Stages, runs: list[Run], images: Images, wishes: Wishes) -> dict[str, list[CurvePoint]]:
+def train_with_few(
+    stages: Stages, runs: list[Run], images: Images, fingerprint: str, wishes: Wishes
+) -> dict[str, list[CurvePoint]]:
     """The accuracy on validation of the models that take gradient steps, trained with few images per class."""
     # Validation takes the place of test, which is not read for this.
     held_out = replace(
@@ -241,9 +253,11 @@ def train_with_few(stages: Stages, runs: list[Run], images: Images, wishes: Wish
     firsts = {run.values["model"]: run for run in reversed(runs) if not run.solved}
     models = {name: run.variants[run.variant] for name, run in firsts.items()}
     shots = choose_shots(images, wishes)
+    folder, key = wishes.folder / FEW_FOLDER, make_key(fingerprint, models)
+    if not stages.is_begun("shots", key):
+        shutil.rmtree(folder, ignore_errors=True)  # its points are of other images
 
     def work() -> dict[str, list[CurvePoint]]:
-        folder = wishes.folder / "label_efficiency"
         folder.mkdir(exist_ok=True)
         how: dict[str, Any] = {"shots": shots, "seeds": [wishes.seed], "folder": folder}
         points = measure_label_efficiency(models=models, images=held_out, **how).points
@@ -252,8 +266,8 @@ def train_with_few(stages: Stages, runs: list[Run], images: Images, wishes: Wish
             for name, run in firsts.items()
         }
 
-    # Each point is kept in its folder, so a finished stage reads them.
-    return stages.run("shots", "train with few images", key="", work=work)
+    # Each point is kept in the folder, so a stage that is finished reads them.
+    return stages.run("shots", "train with few images", key=key, work=work) if shots else {}
 
 
 def measure_curve(

@@ -14,6 +14,7 @@ from hfprobe.tasks.evaluate.result import EvalResult
 
 PAGE_FILE = "decision.html"
 COMPARISON_FOLDER, PROFILE_FOLDER, RUNS_FOLDER, AUDIT_FOLDER = "comparison", "profile", "runs", "audit"
+FEW_FOLDER = "label_efficiency"
 
 
 @dataclass(frozen=True)

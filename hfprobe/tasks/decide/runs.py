@@ -96,6 +96,11 @@ def choose_runs(images: Images, wishes: Wishes) -> tuple[list[Run], str | None]:
                 break
     if missing:
         logger.warning("%s", missing)
+    if wishes.drop_leaks and not any(run.solved and find_family(run.values["model"]).frozen_precision for run in runs):
+        raise InputError(
+            "--drop_leaks needs an audit, and none of the models has a frozen backbone for it. Add probe to --models, "
+            "or leave --drop_leaks out."
+        )
     return sorted(runs, key=lambda run: not run.solved), missing
 
 

@@ -28,6 +28,7 @@ from helpers.image_kinds import (
     write_folder,
     write_parquet,
 )
+from hfprobe.data import cache
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.pixels import decoding
 from hfprobe.data.pixels.image_files import read_image
@@ -337,6 +338,12 @@ def test_an_image_that_another_part_of_the_cache_holds_is_not_decoded_again(tmp_
         np.testing.assert_array_equal(found.images, one.images[9:2:-1])
         np.testing.assert_array_equal(found.digests, one.digests[9:2:-1])
     assert not reads
+    for record in (cache.cache_folder() / "decoded").glob("*/record.json"):
+        record.unlink()  # such a folder is incomplete
+    after.decode("train", processor=large)
+    assert len(reads) == 7
+    load().decode("train", processor=large)
+    reads.clear()
 
     PIL.Image.new("RGB", (30, 30)).save(photos / "b" / "new.png")
     load().decode("train", "validation", "test", processor=large)

@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
@@ -18,9 +19,11 @@ from hfprobe.cli import main as console
 from hfprobe.models import find_family
 from hfprobe.system.errors import InputError, StoppedError
 from hfprobe.tasks.decide import plan, prepare, ranking, rates
-from hfprobe.tasks.decide.plan import StopAtDeadline
+from hfprobe.tasks.decide.plan import Plan, StopAtDeadline
 from hfprobe.tasks.decide.result import Decision
+from hfprobe.tasks.decide.runs import Run
 from hfprobe.tasks.decide.stages import Stages
+from hfprobe.tasks.decide.wishes import Wishes
 from hfprobe.tasks.label_efficiency import measure as label_efficiency
 from hfprobe.tasks.profile import measure as profile
 from hfprobe.training.callbacks import StopOnSignal
@@ -371,6 +374,20 @@ def test_the_network_is_trained_with_few_images_too_without_reading_test(run, tm
     page = Page((folder / "decision.html").read_text()).text
     assert "simple-cnn-photos, trained once with few images per class (the dashed curve): " in page
     assert "--label_efficiency" in decision.commands[0]
-    monkeypatch.setattr(label_efficiency, "fit", partial(pytest.fail, "a point was measured again"))
-    run(*QUICK, "--label_efficiency")
+    with monkeypatch.context() as patch:
+        patch.setattr(label_efficiency, "fit", partial(pytest.fail, "a point was measured again"))
+        run(*QUICK, "--label_efficiency")
     assert Decision.load(folder).few_labels == decision.few_labels
+    photo = tmp_path / "photos" / "dark" / "0.png"
+    PIL.Image.new("RGB", (8, 8), "red").save(photo)
+    run(*QUICK, "--label_efficiency")
+    assert [point.shots for (points,) in [Decision.load(folder).few_labels.values()] for point in points] == [2, 6]
+
+
+@pytest.mark.parametrize("budget", [None, 60.0])
+def test_only_a_budget_explains_that_a_run_ended_early(tmp_path, budget):
+    trained = {"cnn": SimpleNamespace(epochs=3.0)}
+    runs = [Run("cnn-seed42", "cnn", {"model": "cnn"}, {"cnn": {}}, solved=False)]
+    plan = Plan({}, {"cnn-seed42": 20.0}, {}, frozenset(), [])
+    found = decide._find_cut(trained, runs, plan, Wishes(tmp_path, budget=budget))
+    assert len(found) == (budget is not None)

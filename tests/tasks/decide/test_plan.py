@@ -100,6 +100,14 @@ def test_the_audit_is_given_up_first_then_the_curve_then_epochs_then_images():
         assert 10 + sum(found.seconds.values()) <= 0.9 * budget
 
 
+def test_a_stage_that_is_needed_is_not_given_up():
+    total = 10 + sum(estimated().values())
+    how = {"full": FULL, **HOW, "kept": ["audit"]}
+    found = make_plan([PROBE, CNN], Counted(), RATES, budget=0.99 * total / 0.9, spent=10.0, **how)
+    assert found.left_out == {"curve"}
+    assert "audit" in found.seconds
+
+
 def test_a_budget_that_is_too_small_names_the_least_that_would_do():
     with pytest.raises(InputError, match="--budget is 20 s; the least that would do") as error:
         plan(20.0)
