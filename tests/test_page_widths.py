@@ -17,7 +17,7 @@ from hfprobe.tasks.audit.page import save_audit
 from hfprobe.tasks.compare.measure import compare
 from hfprobe.tasks.compare.page import save_comparison
 from hfprobe.tasks.decide.page import save_decision
-from hfprobe.tasks.decide.result import CurvePoint
+from hfprobe.tasks.decide.stage_results import CurvePoint
 from hfprobe.tasks.evaluate.page import write_report
 from hfprobe.tasks.evaluate.provenance import Leaks
 from hfprobe.tasks.predict.page import write_contact_sheet

@@ -21,9 +21,9 @@ from datasets import Dataset, DatasetDict, Features, Image, Value
 from hfprobe.data.arguments import IN_MEMORY, DataArguments
 from hfprobe.data.pixels.image_files import convert_image, explain, pixel_limit
 from hfprobe.data.sources.columns import find_column, no_column, standard_splits
+from hfprobe.data.sources.folder_tables import OWN_OUTPUT
 from hfprobe.data.sources.named_images import check_repeats, make_splits, read_rows
 from hfprobe.data.sources.source import Source
-from hfprobe.data.sources.table_folders import OWN_OUTPUT
 from hfprobe.data.sources.tables import Table, is_own_output
 from hfprobe.system.errors import InputError, shorten
 

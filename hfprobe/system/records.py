@@ -97,6 +97,20 @@ class RecordFile:
             return None
 
 
+class VerdictFile(RecordFile):
+    """Base of those that say what was found in `sentences`; in a notebook and a terminal they show them."""
+
+    sentences: Any
+
+    @property
+    def verdict(self) -> str:
+        """The sentences, one per line."""
+        return "\n".join(self.sentences)
+
+    def __repr__(self) -> str:
+        return self.verdict
+
+
 def parse_record(kind: type[Record], value: Any) -> Record:
     """A dataclass, or another type that one can hold, from what `to_json` made of it.
 

@@ -29,8 +29,9 @@ from hfprobe.data.sources.class_folders import (
     subfolders,
 )
 from hfprobe.data.sources.columns import standard_splits
+from hfprobe.data.sources.folder_tables import describe_lacking, find_tables
 from hfprobe.data.sources.split_names import standard_name
-from hfprobe.data.sources.table_folders import Found, describe_lacking, find_tables, load_table, load_tables
+from hfprobe.data.sources.table_folders import Found, load_table, load_tables
 from hfprobe.data.sources.tables import TABLE_ENDINGS
 from hfprobe.system.errors import InputError, shorten
 

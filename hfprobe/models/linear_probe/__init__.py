@@ -97,7 +97,7 @@ class LinearProbeOptions:
         if self.backbone == "auto":
             if self.backbone_weights != "hub":
                 raise ValueError("--backbone auto chooses the weights too. Leave --backbone_weights out.")
-            from hfprobe.models.linear_probe.backbones import choose_backbone
+            from hfprobe.models.linear_probe.available import choose_backbone
 
             # Here, so that every record of the run has the backbone that was taken.
             self.backbone, self.backbone_weights = choose_backbone()
@@ -169,8 +169,8 @@ class LinearProbeFamily(ModelFamily["LinearProbe", LinearProbeOptions]):
         return model, self.processor_for(model)
 
     def list_variants(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        """A backbone and its weights for each, see `backbones.list_variants`."""
-        from hfprobe.models.linear_probe.backbones import list_variants
+        """A backbone and its weights for each, see `available.list_variants`."""
+        from hfprobe.models.linear_probe.available import list_variants
 
         return [{"backbone": name, "backbone_weights": weights} for name, weights in list_variants(names)]
 

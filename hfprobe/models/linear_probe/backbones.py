@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from torch import nn
 
 from hfprobe.hub import client as hub_client
-from hfprobe.models.linear_probe.packages import PACKAGES, SMALLEST, find_weights, install_command, is_installed
+from hfprobe.models.linear_probe.packages import PACKAGES, SMALLEST, find_weights, install_command
 from hfprobe.models.linear_probe.weights import read_weights, select_weights
 from hfprobe.system.errors import InputError, shorten, suggest
 from hfprobe.system.model_files import WEIGHTS_FILE
@@ -23,8 +22,6 @@ logger = logging.getLogger(__name__)
 # In the order of timm.
 WEIGHT_FILES = (WEIGHTS_FILE, "pytorch_model.bin")
 RANDOM = "random features, not pretrained"
-# What --backbone auto takes where its weights can be had: the default of --backbone.
-PREFERRED = "vit_tiny_patch16_224"
 
 
 def current_name(name: str) -> str:
@@ -139,7 +136,7 @@ def _from_hub(name: str) -> dict[str, torch.Tensor]:
     return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
 
 
-def _cached(repository: str) -> Path | None:
+def find_cached(repository: str) -> Path | None:
     """The weights file of a model in the cache of the hub client."""
     from huggingface_hub import try_to_load_from_cache
 
@@ -147,7 +144,7 @@ def _cached(repository: str) -> Path | None:
     return next((Path(path) for path in found if isinstance(path, str)), None)
 
 
-def _ask_hub(repository: str) -> tuple[str, int, bool | None] | None:
+def ask_hub(repository: str) -> tuple[str, int, bool | None] | None:
     """The name and the size of the weights file of a model on the hub, and the token for it; None: it has no file."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
@@ -165,12 +162,12 @@ def _find_on_hub(name: str, repository: str) -> Path:
     """The weights file of a backbone in the cache of the hub client; it is downloaded if it is not there yet."""
     from huggingface_hub import HfApi, constants
 
-    cached = _cached(repository)
+    cached = find_cached(repository)
     if cached is not None:
         return cached
     try:
         # The hub is asked first, because a download retries for 23 seconds before it reports a missing network.
-        found = _ask_hub(repository)
+        found = ask_hub(repository)
         if found is not None:
             file, size, token = found
             logger.info("Downloading %s of %s from %s (%.1f MB) ...", file, repository, constants.ENDPOINT, size / 1e6)
@@ -204,102 +201,6 @@ def _from_pip(name: str, distribution: str) -> dict[str, torch.Tensor]:
             f"The tensors of {distribution} do not have the shapes of those of {name} in timm. Install version 0.1.0."
         )
     return dict(zip(ours, theirs.values(), strict=True))
-
-
-@cache  # one line, however many runs ask
-def choose_backbone() -> tuple[str, str]:
-    """What `--backbone auto` takes: ViT-Tiny if the cache or the hub has its weights, else the best installed package.
-
-    Returns:
-        The values of `--backbone` and `--backbone_weights`. The log names them.
-
-    Raises:
-        InputError: there are no weights.
-    """
-    reason = _why_not_on_hub(PREFERRED)
-    packages = _list_packages()
-    if reason is not None and not packages:
-        raise InputError(_say_missing("--backbone", reason))
-    name, source = packages[0] if reason is not None else (PREFERRED, "hub")
-    because = f" ({PREFERRED} cannot be downloaded: {reason})" if reason else ""
-    logger.info("--backbone auto takes %s, --backbone_weights %s%s.", name, source, because)
-    return name, source
-
-
-def list_variants(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Backbones and the sources of their weights, which a decision chooses between.
-
-    Args:
-        names: `auto`: ViT-Tiny if the cache or the hub has its weights, the installed packages of ImageNet weights, and
-            other models of timm in the cache of the hub; NAME=WEIGHTS: this source; NAME: an installed package, else
-            the hub.
-
-    Raises:
-        InputError: a backbone is named twice; `auto` finds no weights.
-    """
-    found: list[tuple[str, str]] = []
-    packages = _list_packages()
-    for each in names:
-        if each == "auto":
-            reason = _why_not_on_hub(PREFERRED)
-            available = [(PREFERRED, "hub")] * (reason is None) + packages + _list_cached()
-            if not available:
-                raise InputError(_say_missing("--backbones", str(reason)))
-            found += [one for one in available if one not in found]
-            continue
-        name, _, source = each.partition("=")
-        source = source or dict(packages).get(name, "hub")
-        if (name, source) in found:
-            raise InputError(f"--backbones names {shorten(name)} twice. Pass each backbone once.")
-        found.append((name, source))
-    return found
-
-
-def _say_missing(flag: str, reason: str) -> str:
-    best, *others = PACKAGES.values()
-    return (
-        f"{flag} auto finds no weights: {PREFERRED} cannot be downloaded ({reason}), and no package of "
-        f"{', '.join([best, *others])} is installed. Install them: {install_command(best)}"
-    )
-
-
-def _list_packages() -> list[tuple[str, str]]:
-    """Backbone and source of each installed package of weights, the most accurate first."""
-    return [(name, f"pip:{package}") for name, package in PACKAGES.items() if is_installed(package)]
-
-
-def _list_cached() -> list[tuple[str, str]]:
-    """The models of timm, PREFERRED excepted, whose weights are in the cache of the hub client."""
-    import timm
-    from huggingface_hub import CacheNotFound, scan_cache_dir
-
-    try:
-        repositories = sorted(found.repo_id for found in scan_cache_dir().repos if found.repo_type == "model")
-    except CacheNotFound:
-        return []
-    names = set(timm.list_pretrained())
-    preferred = timm.create_model(PREFERRED, pretrained=False).pretrained_cfg["hf_hub_id"]
-    return [
-        (repository.removeprefix("timm/"), "hub")
-        for repository in repositories
-        if repository != preferred and repository.removeprefix("timm/") in names and _cached(repository) is not None
-    ]
-
-
-def _why_not_on_hub(name: str) -> str | None:
-    """Why neither the cache nor the hub has the weights of a backbone; None if one of them has."""
-    import timm
-
-    repository: str = timm.create_model(name, pretrained=False).pretrained_cfg["hf_hub_id"]
-    if _cached(repository) is not None:
-        return None
-    try:
-        return None if _ask_hub(repository) is not None else f"the hub has no weights file of '{repository}'"
-    except Exception as error:  # see _find_on_hub
-        failure = hub_client.explain(error, what=f"model '{repository}'")
-        if failure is None:
-            raise
-        return failure.reason
 
 
 def _other_ways() -> str:

@@ -12,7 +12,7 @@ from hfprobe.data.splits.audited import AUDIT_FILE, Duplicates, ImageKey
 from hfprobe.data.splits.parts import SplitContent
 from hfprobe.system.html import render_sentences, render_table
 from hfprobe.system.provenance import Hardware
-from hfprobe.system.records import RecordFile
+from hfprobe.system.records import VerdictFile
 from hfprobe.tasks.audit.parts import PartSummary
 
 # What the page shows at most.
@@ -110,8 +110,8 @@ class Provenance:
     versions: dict[str, str]
 
 
-@dataclass(frozen=True)
-class Audit(RecordFile):
+@dataclass(frozen=True, repr=False)
+class Audit(VerdictFile):
     """What an audit found.
 
     Attributes:
@@ -177,14 +177,6 @@ class Audit(RecordFile):
         else:
             found.append("The probe agrees with every label.")
         return found
-
-    @property
-    def verdict(self) -> str:
-        """The sentences, one per line."""
-        return "\n".join(self.sentences)
-
-    def __repr__(self) -> str:
-        return self.verdict
 
     def _repr_html_(self) -> str:
         head = ["part", "images", "effective n", *(f"duplicates in {name}" for name in self.summary.parts)]

@@ -11,7 +11,7 @@ from hfprobe.statistics.leaks import LeakedPair
 from hfprobe.statistics.paired import Difference
 from hfprobe.system.html import render_sentences, render_table
 from hfprobe.system.provenance import Hardware
-from hfprobe.system.records import RecordFile
+from hfprobe.system.records import VerdictFile
 from hfprobe.tasks.evaluate.result import EvalResult
 from hfprobe.tasks.profile.result import Conditions, Cost
 
@@ -95,7 +95,7 @@ class ComparedModel(Scores):
 
 
 @dataclass(frozen=True, repr=False)
-class Comparison(RecordFile):
+class Comparison(VerdictFile):
     """What can be said of models that were evaluated on the same images; comparison.json holds all but `results`.
 
     Attributes:
@@ -122,14 +122,6 @@ class Comparison(RecordFile):
     profile: Conditions | None
     sentences: list[str]
     results: dict[str, EvalResult] = field(default_factory=dict, compare=False)
-
-    @property
-    def verdict(self) -> str:
-        """The sentences that the figures support, one per line."""
-        return "\n".join(self.sentences)
-
-    def __repr__(self) -> str:
-        return self.verdict
 
     def _repr_html_(self) -> str:
         def with_interval(found: ComparedModel, key: Metric) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from hfprobe.models.linear_probe.head import PENALTIES, SEARCH_TOLERANCE, minimise_cross_entropy
-from hfprobe.tasks.decide.result import CurvePoint
+from hfprobe.tasks.decide.stage_results import CurvePoint
 
 # One draw of five images per class varies by several points of accuracy, one of many images hardly: each size has
 # DRAWS draws, and LARGE_DRAWS from this product of images and classes on, which the time of a solution depends on.

@@ -16,8 +16,8 @@ from hfprobe.data.splits.images import Images
 from hfprobe.system.errors import InputError
 from hfprobe.system.machine import find_device
 from hfprobe.system.precision import preferred_precision
-from hfprobe.tasks.decide.result import Rates
 from hfprobe.tasks.decide.runs import Run
+from hfprobe.tasks.decide.stage_results import Rates
 from hfprobe.tasks.decide.stages import describe_seconds
 from hfprobe.tasks.label_efficiency.result import LEAST_STEPS
 

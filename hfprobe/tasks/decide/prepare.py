@@ -14,24 +14,17 @@ from transformers import set_seed
 from hfprobe.data.splits.editing import drop_leaks, keep_together
 from hfprobe.data.splits.images import Images
 from hfprobe.models import build_model, find_family
-from hfprobe.models.linear_probe.features import FeatureBatches
 from hfprobe.tasks.audit.measure import audit
 from hfprobe.tasks.audit.page import save_audit
 from hfprobe.tasks.audit.result import Audit
+from hfprobe.tasks.decide.features import read_features
 from hfprobe.tasks.decide.label_curve import measure_label_curve
 from hfprobe.tasks.decide.plan import PARTS, Plan, limit_images, make_plan
 from hfprobe.tasks.decide.ranking import estimate_ranking, rank
 from hfprobe.tasks.decide.rates import measure_rates
-from hfprobe.tasks.decide.result import (
-    AUDIT_FOLDER,
-    FEW_FOLDER,
-    CurvePoint,
-    Extracted,
-    LabelCurve,
-    Measurement,
-    Ranking,
-)
-from hfprobe.tasks.decide.runs import Run
+from hfprobe.tasks.decide.result import AUDIT_FOLDER, FEW_FOLDER
+from hfprobe.tasks.decide.runs import Run, choose_variant, first_of_each
+from hfprobe.tasks.decide.stage_results import CurvePoint, Extracted, LabelCurve, Measurement, Ranking
 from hfprobe.tasks.decide.stages import Stages, make_key
 from hfprobe.tasks.decide.wishes import Wishes
 from hfprobe.tasks.label_efficiency.measure import measure_label_efficiency
@@ -71,7 +64,7 @@ def plan_stages(
     Raises:
         InputError: the budget is too small.
     """
-    firsts = {run.values["model"]: run for run in reversed(runs)}
+    firsts = first_of_each(runs)
     variants = {name: run.choose(name) for run in firsts.values() for name in run.variants}
 
     def work() -> Measurement:
@@ -99,7 +92,7 @@ def plan_stages(
     if several and wishes.budget is not None and ranking > RANKING_SHARE * wishes.budget:
         for run in several:
             fastest = min(run.variants, key=lambda name: measured.rates[name].train)
-            runs = [each.choose(fastest) if fastest in each.variants else each for each in runs]
+            runs = choose_variant(runs, fastest)
             others = ", ".join(name for name in run.variants if name != fastest)
             gave_up.append(f"{run.name} takes {fastest}, which is the fastest; {others} were not compared with it.")
         several, ranking = [], 0.0
@@ -108,8 +101,7 @@ def plan_stages(
     found = _rank(stages, several, images, firsts, key, wishes) if several else None
     if found is not None:
         for run in several:
-            best = found.chosen[run.values["model"]]
-            runs = [each.choose(best) if best in each.variants else each for each in runs]
+            runs = choose_variant(runs, found.chosen[run.family])
         planned = plan(runs, ranking)
         stages.plan(planned.seconds, beside=1)
     planned = replace(planned, gave_up=gave_up + planned.gave_up)
@@ -122,12 +114,12 @@ def _rank(
 ) -> Ranking:
     def work() -> Ranking:
         processors = {name: each for run in firsts.values() for name, each in run.processors.items()}
-        rounds = {run.values["model"]: rank(run, images, processors) for run in several}
+        rounds = {run.family: rank(run, images, processors) for run in several}
         found = Ranking(rounds, {name: ranked[-1].ranked[0].name for name, ranked in rounds.items()})
         found.save(wishes.folder)
         return found
 
-    title = "choose the " + " and the ".join(find_family(run.values["model"]).chosen_option or "" for run in several)
+    title = "choose the " + " and the ".join(find_family(run.family).chosen_option or "" for run in several)
     return stages.run("rank", title, key=key, work=work, load=lambda: Ranking.find(wishes.folder))
 
 
@@ -140,7 +132,7 @@ def prepare_images(stages: Stages, images: Images, runs: list[Run], plan: Plan, 
     images = limit_images(
         images, train=plan.sizes["train"], evaluation=max(plan.sizes["validation"], plan.sizes["test"])
     )
-    firsts = {run.values["model"]: run for run in reversed(runs)}
+    firsts = first_of_each(runs)
 
     def decode() -> str:
         images.decode_for([run.processors[run.variant] for run in firsts.values()])
@@ -250,7 +242,7 @@ def train_with_few(
         parts=images.parts | {"test": images.parts["validation"]},
         origins=images.origins | {"test": images.origins["validation"]},
     )
-    firsts = {run.values["model"]: run for run in reversed(runs) if not run.solved}
+    firsts = {name: run for name, run in first_of_each(runs).items() if not run.solved}
     models = {name: run.variants[run.variant] for name, run in firsts.items()}
     shots = choose_shots(images, wishes)
     folder, key = wishes.folder / FEW_FOLDER, make_key(fingerprint, models)
@@ -275,25 +267,16 @@ def measure_curve(
 ) -> list[CurvePoint]:
     """The accuracy of a solved head on validation against training images per class, from cached features."""
     run = next(run for run in runs if run.solved)
-    config = settle_precision(run.config(images))
 
     def work() -> LabelCurve:
-        set_seed(config.training.seed)
-        family, options = find_family(config.training.model), config.model
-        model, processor = build_model(family.name, labels=images.class_names, options=options)
-        splits = images.decode("train", "validation", processor=processor)
-        model.to(config.training.device, memory_format=torch.channels_last)
-        how: dict[str, Any] = {"options": options, "train": True, "seed": config.training.seed}
-        train = family.inputs(model, processor, splits.part("train"), name="training images", **how)
-        validation = family.inputs(model, processor, splits.part("validation"), name="validation images")
-        assert isinstance(train, FeatureBatches)
-        assert isinstance(validation, FeatureBatches)
-        sides = [each for batches in (train, validation) for each in (batches.split.features[0], batches.split.labels)]
-        points = measure_label_curve(*sides, class_count=len(images.class_names), seed=wishes.seed)
+        features = read_features(run, images)
+        sides = (features.train.split, features.validation.split)
+        arrays = [array for side in sides for array in (side.features[0], side.labels)]
+        points = measure_label_curve(*arrays, class_count=len(images.class_names), seed=wishes.seed)
         found = LabelCurve(points)
         found.save(wishes.folder)
         return found
 
-    key = make_key(fingerprint, config.to_settings())
+    key = make_key(fingerprint, run.config(images).to_settings())
     title = "measure accuracy against labels"
     return stages.run("curve", title, key=key, work=work, load=lambda: LabelCurve.find(wishes.folder)).points

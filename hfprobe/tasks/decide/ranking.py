@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import BaseImageProcessor, set_seed
+from transformers import BaseImageProcessor
 
 from hfprobe.data.splits.images import Images
-from hfprobe.models import build_model, find_family
+from hfprobe.models import find_family
 from hfprobe.models.linear_probe.features import FeatureBatches
 from hfprobe.statistics.intervals import exact_interval
 from hfprobe.statistics.paired import mcnemar_exact, paired_score_interval
+from hfprobe.tasks.decide.features import read_features
 from hfprobe.tasks.decide.plan import limit_images
-from hfprobe.tasks.decide.result import Ranked, Rates, Round
 from hfprobe.tasks.decide.runs import Run
-from hfprobe.training.precision import settle_precision
+from hfprobe.tasks.decide.stage_results import Ranked, Rates, Round
 
 # Training images per class and validation images of each round.
 ROUNDS = ((100, 500), (400, 2000))
@@ -74,20 +74,11 @@ def rank(run: Run, images: Images, processors: Mapping[str, BaseImageProcessor])
 def _predict(run: Run, images: Images) -> dict[str, Any]:
     """What a variant answers for the validation images."""
     start = time.perf_counter()
-    config = settle_precision(run.config(images))
-    set_seed(config.training.seed)
-    family = find_family(config.training.model)
-    model, processor = build_model(config.training.model, labels=images.class_names, options=config.model)
-    splits = images.decode("train", "validation", processor=processor)
-    model.to(config.training.device, memory_format=torch.channels_last)
-    how: dict[str, Any] = {"options": config.model, "train": True, "seed": config.training.seed}
-    train = family.inputs(model, processor, splits.part("train"), name="training images", **how)
-    validation = family.inputs(model, processor, splits.part("validation"), name="validation images")
-    assert isinstance(train, FeatureBatches)
-    assert isinstance(validation, FeatureBatches)
-    family.solve(model, train=train, validation=validation, options=config.model)
+    features = read_features(run, images)
+    model, train, validation = features.model, features.train, features.validation
+    find_family(run.family).solve(model, train=train, validation=validation, options=features.config.model)
     with torch.inference_mode():
-        logits = model.head(torch.from_numpy(np.array(validation.features)).to(config.training.device))
+        logits = model.head(torch.from_numpy(np.array(validation.features)).to(model.device))
     return {
         "labels": validation.labels,
         "predictions": logits.argmax(-1).cpu().numpy(),

@@ -22,8 +22,8 @@ from hfprobe.data.splits.images import Images
 from hfprobe.models import build_model, find_family
 from hfprobe.models.linear_probe.features import CPU_BATCH_SIZE, FeatureBatches
 from hfprobe.system.errors import InputError
-from hfprobe.tasks.decide.result import Rates
 from hfprobe.tasks.decide.runs import Run
+from hfprobe.tasks.decide.stage_results import Rates
 from hfprobe.training.assembly import adapt, assemble_trainer, make_inputs
 from hfprobe.training.callbacks import EpochLines, StopOnSignal
 from hfprobe.training.precision import settle_precision

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -41,6 +42,11 @@ class Run:
     processors: dict[str, BaseImageProcessor] = field(default_factory=dict)
 
     @property
+    def family(self) -> str:
+        """Name of its model."""
+        return str(self.values["model"])
+
+    @property
     def variant(self) -> str:
         """The variant that is used."""
         return next(iter(self.variants))
@@ -55,6 +61,16 @@ class Run:
         They are made anew for each use, because transformers keeps the precision of the settings that were made last.
         """
         return build_run(**self.values | self.variants[self.variant] | values).for_images(images)
+
+
+def first_of_each(runs: Sequence[Run]) -> dict[str, Run]:
+    """Family -> its first run."""
+    return {run.family: run for run in reversed(runs)}
+
+
+def choose_variant(runs: Sequence[Run], variant: str) -> list[Run]:
+    """The runs, where those that have the variant use it."""
+    return [run.choose(variant) if variant in run.variants else run for run in runs]
 
 
 def choose_runs(images: Images, wishes: Wishes) -> tuple[list[Run], str | None]:
@@ -96,7 +112,7 @@ def choose_runs(images: Images, wishes: Wishes) -> tuple[list[Run], str | None]:
                 break
     if missing:
         logger.warning("%s", missing)
-    if wishes.drop_leaks and not any(run.solved and find_family(run.values["model"]).frozen_precision for run in runs):
+    if wishes.drop_leaks and not any(run.solved and find_family(run.family).frozen_precision for run in runs):
         raise InputError(
             "--drop_leaks needs an audit, and none of the models has a frozen backbone for it. Add probe to --models, "
             "or leave --drop_leaks out."

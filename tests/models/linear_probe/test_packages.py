@@ -8,8 +8,9 @@ import torch
 from helpers.hub_content import BACKBONE, WEIGHTS, go_offline, load_weights, logged
 from helpers.models import SMALL, build_probe, refused
 from hfprobe.cli.run_flags import parse_run
-from hfprobe.models.linear_probe import backbones
-from hfprobe.models.linear_probe.backbones import choose_backbone, load_backbone_weights
+from hfprobe.models.linear_probe import available
+from hfprobe.models.linear_probe.available import choose_backbone
+from hfprobe.models.linear_probe.backbones import load_backbone_weights
 from hfprobe.models.linear_probe.packages import PACKAGES, is_installed
 
 PIXELS = {"tf_efficientnet_lite0": 224, "tf_efficientnet_lite1": 240, "tf_efficientnet_lite2": 260}
@@ -123,21 +124,21 @@ def test_auto_takes_the_best_installed_package_and_says_so_once(packages, caplog
 
 def test_auto_takes_the_default_backbone_from_the_hub_or_the_cache(server, packages, monkeypatch, caplog):
     packages("tf_efficientnet_lite2")
-    monkeypatch.setattr(backbones, "PREFERRED", BACKBONE)
+    monkeypatch.setattr(available, "PREFERRED", BACKBONE)
     assert choose_backbone() == (BACKBONE, "hub")
     assert logged(caplog) == [f"--backbone auto takes {BACKBONE}, --backbone_weights hub."]
     load_weights()
     go_offline(monkeypatch)
     choose_backbone.cache_clear()
     assert choose_backbone() == (BACKBONE, "hub")
-    monkeypatch.setattr(backbones, "PREFERRED", SMALL)  # not in the cache
+    monkeypatch.setattr(available, "PREFERRED", SMALL)  # not in the cache
     choose_backbone.cache_clear()
     assert choose_backbone()[0] == "tf_efficientnet_lite2"
 
 
 def test_auto_takes_a_package_if_the_hub_has_no_weights_file(server, packages, monkeypatch):
     packages("tf_efficientnet_lite0")
-    monkeypatch.setattr(backbones, "PREFERRED", BACKBONE)
+    monkeypatch.setattr(available, "PREFERRED", BACKBONE)
     del server.repositories["models"][WEIGHTS].branches["main"]["model.safetensors"]
     assert choose_backbone()[0] == "tf_efficientnet_lite0"
 

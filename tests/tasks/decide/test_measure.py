@@ -297,7 +297,7 @@ def test_in_python_the_winner_predicts(run, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_without_any_weights_the_other_model_is_trained_and_the_page_says_how_to_get_them(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("hfprobe.models.linear_probe.backbones.is_installed", lambda package: False)
+    monkeypatch.setattr("hfprobe.models.linear_probe.available.is_installed", lambda package: False)
     out = run("decide", "photos", "--epochs", 1)
     assert "There is one model only, so nothing was compared: simple-cnn-photos." in out
     decision = Decision.load(tmp_path / "reports" / "decision-photos")

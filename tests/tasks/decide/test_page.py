@@ -14,7 +14,8 @@ from helpers.results import decision_of, make_result, network_of, profile_of, wi
 from hfprobe.statistics.selective import ChosenThreshold
 from hfprobe.tasks.decide import cells, page
 from hfprobe.tasks.decide.page import save_decision
-from hfprobe.tasks.decide.result import CurvePoint, Decision
+from hfprobe.tasks.decide.result import Decision
+from hfprobe.tasks.decide.stage_results import CurvePoint
 
 NAMES = ("simple-cnn", "linear-probe")
 CURVE = [(5, 0.5), (10, 0.6), (20, 0.7), (50, 0.725), (100, 0.75)]

@@ -7,8 +7,8 @@ import pytest
 from helpers.images import make_dataset
 from hfprobe.system.errors import InputError
 from hfprobe.tasks.decide.plan import AUDIT_PAGE, REPORT, StopAtDeadline, estimate, limit_images, make_plan
-from hfprobe.tasks.decide.result import Rates
 from hfprobe.tasks.decide.runs import Run
+from hfprobe.tasks.decide.stage_results import Rates
 
 PROBE, CNN = (
     Run("probe-seed42", "linear-probe", {"model": "probe"}, {"net": {}}, True),
