@@ -1,3 +1,4 @@
+import copy
 import math
 import re
 
@@ -43,7 +44,7 @@ def test_parameters_are_the_same_at_every_image_size(build, side):
 
 def test_at_32_x_32_nothing_is_averaged_and_adaptive_pooling_would_change_no_bit(build):
     model = build()[0].eval()
-    assert [type(module).__name__ for module in model.features] == ["Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d"] * 3
+    assert [type(module).__name__ for module in model.features] == ["Conv2d", "BatchNorm2d", "MaxPool2d", "ReLU"] * 3
     images = torch.randn(4, 3, 32, 32)
     maps = model.features(images)
     assert maps.shape == (4, 256, 4, 4)
@@ -180,3 +181,20 @@ def test_reference_recipe_has_the_values_of_the_reference_experiment():
     assert training.lr_scheduler_type == "reduce_lr_on_plateau"
     assert training.lr_scheduler_kwargs == {"mode": "max", "factor": 0.5, "patience": 5}
     assert (training.metric_for_best_model, run.model.dropout) == ("accuracy", 0.5)
+
+
+def test_pooling_before_relu_changes_no_bit_of_outputs_and_gradients(cnn):
+    reference = copy.deepcopy(cnn)
+    modules = list(reference.features)
+    for at in range(2, len(modules), 4):
+        modules[at], modules[at + 1] = modules[at + 1], modules[at]
+    reference.features = torch.nn.Sequential(*modules)
+    images, labels = torch.randn(8, 3, 32, 32), torch.arange(8) % 5
+    outputs = []
+    for each in (cnn, reference):
+        torch.manual_seed(0)  # of dropout
+        outputs.append(each(images, labels))
+        outputs[-1].loss.backward()
+    assert torch.equal(outputs[0].logits, outputs[1].logits)
+    for one, other in zip(cnn.parameters(), reference.parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad)
