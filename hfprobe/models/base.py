@@ -160,6 +160,61 @@ class ModelFamily(Generic[ModelT, OptionsT]):
             split, processor=processor, augment=augmentation if train else None, seed=seed, mirror=mirror
         )
 
+    def answer_views(
+        self,
+        model: ModelT,
+        processor: BaseImageProcessor,
+        split: ImageSplit,
+        *,
+        views: Sequence[int],
+        seed: int,
+        augmentation: dict[str, Any] | None,
+        precision: str,
+        name: str,
+        class_weights: np.ndarray | None = None,
+        trained_on: bool = False,
+    ) -> tuple[np.ndarray, float]:
+        """The logits of a trained model for some crops of each image; the targets of a student.
+
+        Args:
+            views: numbers of the crops, the epochs in which `ImageBatches` draws them.
+            seed: of the crops.
+            augmentation: see `inputs`; None: each image as it is.
+            precision: fp32 or bf16.
+            name: of the images, in progress bars and log lines.
+            class_weights: (C,) that the model was trained with; None: all are 1.
+            trained_on: whether these are all images that the model was trained on. A model that can be solved again
+                without an image then answers for it as for one that it has not seen.
+
+        Returns:
+            (V, N, C) float32, and the seconds that they took, even if a cache held them.
+        """
+        import time
+
+        import numpy as np
+        import torch
+
+        from hfprobe.data.pixels.store import ImageBatches
+        from hfprobe.models.inference import BATCH_SIZE
+        from hfprobe.system.progress import show_progress
+
+        batches = ImageBatches(split, processor=processor, augment=augmentation, seed=seed)
+        device = next(model.parameters()).device
+        start, found = time.perf_counter(), np.empty((len(views), len(split), model.config.num_labels), np.float32)
+        with (
+            show_progress(total=len(views) * len(split), desc=f"Teacher, {name}", unit="image") as progress,
+            torch.inference_mode(),
+            torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"),
+        ):
+            for number, view in enumerate(views):
+                batches.set_epoch(view)
+                for first in range(0, len(split), BATCH_SIZE):
+                    positions = range(first, min(first + BATCH_SIZE, len(split)))
+                    pixels = batches.__getitems__(positions)["pixel_values"].to(device)
+                    found[number, first : positions.stop] = model(pixel_values=pixels).logits.float().cpu().numpy()
+                    progress.update(len(positions))
+        return found, time.perf_counter() - start
+
     def list_variants(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Settings of each variant of the model that a decision chooses between on validation.
 

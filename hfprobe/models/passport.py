@@ -14,6 +14,32 @@ if TYPE_CHECKING:  # slow to import
 
 
 @dataclass(frozen=True)
+class Taught:
+    """By which teacher, and with which images, a student was trained.
+
+    Attributes:
+        teacher: its name with the revision, or the path of its folder.
+        sha256: of its weights.
+        views: crops of each image that it labelled.
+        temperature: its calibrated logits were divided by it.
+        weight: of its probabilities in the targets of labelled images.
+        labelled, unlabelled: numbers of images.
+        fingerprints: of the unlabelled images of each place.
+        left_out: reason -> number of unlabelled images that were left out.
+    """
+
+    teacher: str
+    sha256: str
+    views: int
+    temperature: float
+    weight: float
+    labelled: int
+    unlabelled: int
+    fingerprints: list[str]
+    left_out: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Passport:
     """How a model was trained, and on which images: an evaluation finds the same ones again.
 
@@ -28,6 +54,7 @@ class Passport:
         class_weights: class name -> weight in the loss; None without weights.
         precisions: setting -> precision, of what was not computed in float32.
         solution: what a solver chose on validation.
+        taught: None for a model without a teacher.
         epochs, best_epoch: None until the training has ended, and where the weights were solved in closed form.
         seconds: duration of the training; None until it has ended.
     """
@@ -45,6 +72,7 @@ class Passport:
     precisions: dict[str, str]
     edits: Edits = field(default_factory=Edits)
     solution: dict[str, Any] = field(default_factory=dict)
+    taught: Taught | None = None
     epochs: float | None = None
     best_epoch: float | None = None
     seconds: float | None = None
@@ -80,9 +108,10 @@ class Passport:
 
     def summary(self) -> dict[str, Any]:
         """JSON-able, for evaluations and profiles: what is known, without `membership`."""
-        left_out = ("membership", "edits", "images", "precisions", "solution")
+        left_out = ("membership", "edits", "images", "precisions", "solution", "taught")
         known = {name: value for name, value in to_json(self).items() if value is not None and name not in left_out}
-        return known | self.images | self.precisions | self.solution
+        taught = {} if self.taught is None else {"teacher": self.taught.teacher}
+        return known | self.images | self.precisions | self.solution | taught
 
 
 def training_of(model: PreTrainedModel) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hfprobe.data.arguments import DEFAULT_DATASET, SMALL_SIDE, DataArguments
 from hfprobe.models import find_family
 from hfprobe.models.base import FamilyOptions, ModelFamily
+from hfprobe.models.student import pin_teacher
 from hfprobe.settings.arguments import RunArguments, default_output_dir
 from hfprobe.settings.contradictions import rises
 from hfprobe.settings.names import name_model
@@ -72,7 +73,7 @@ class RunConfig:
     @property
     def ignored_settings(self) -> dict[str, str]:
         """Setting -> why it has no effect in this run."""
-        ignored = find_ignored(self.data) | find_ignored(self.training)
+        ignored = find_ignored(self.data) | find_ignored(self.training) | find_ignored(self.model)
         for name, reason in self.model.ignored_settings().items():
             members = [setting for setting, row in self.rows.items() if row.group == name]
             ignored |= dict.fromkeys(members or [name], reason)
@@ -225,6 +226,7 @@ def build_run(*, model: str = "cnn", recipe: str | None = None, **values: Any) -
                 group(**{field.name: settings[field.name] for field in fields(group) if field.name in settings})
                 for group in groups_of(family)
             )
+            own = pin_teacher(own, hub_dir=training.hub_dir)
             frozen = family.frozen_precision
             if frozen is not None and getattr(own, frozen) == "bf16":
                 training.check_emulation(f"--{frozen} bf16", remedy=f"Pass --{frozen} fp32.")

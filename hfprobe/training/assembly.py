@@ -20,13 +20,14 @@ from hfprobe.data.pixels.store import ImageBatches
 from hfprobe.data.splits.decoded import Splits
 from hfprobe.models import check_processor, find_family
 from hfprobe.models.base import Inputs
-from hfprobe.models.passport import Passport
+from hfprobe.models.passport import Passport, Taught
 from hfprobe.settings.class_weights import find_class_weights, weights_in_loss
 from hfprobe.settings.run_config import RunConfig
 from hfprobe.statistics.imbalance import are_imbalanced, describe_sizes
 from hfprobe.system.errors import raise_problems
 from hfprobe.system.progress import has_bars
 from hfprobe.training.callbacks import Curves, EarlyStopping, EpochLines, Histograms, Profiler, SetEpoch, StepBar
+from hfprobe.training.lessons import Lesson
 from hfprobe.training.metrics import compute_metrics
 from hfprobe.training.precision import settle_precision
 from hfprobe.training.preflight import find_shortages
@@ -43,15 +44,22 @@ def settle(config: RunConfig, splits: Splits) -> RunConfig:
 
 
 def build_trainer(
-    *, config: RunConfig, model: PreTrainedModel, processor: BaseImageProcessor, splits: Splits
+    *,
+    config: RunConfig,
+    model: PreTrainedModel,
+    processor: BaseImageProcessor,
+    splits: Splits,
+    lesson: Lesson | None = None,
 ) -> ProbeTrainer:
     """The Trainer of a run.
 
     Args:
         config: of `settle`.
         splits: train and validation are used; test is not touched.
+        lesson: of `prepare_lesson`; None without a teacher.
     """
-    check_before_start(config=config, model=model, splits=splits)
+    taught = None if lesson is None else lesson.taught
+    check_before_start(config=config, model=model, splits=splits, taught=taught)
     check_processor(model, processor)
     images_per_class = splits.images_per_class("train")
     weights = find_class_weights(
@@ -76,10 +84,13 @@ def build_trainer(
         majority_class=splits.class_names[int(images_per_class.argmax())],
         class_weights=weights or None,
         precisions={name: value for name, value in precisions.items() if value not in (None, "fp32")},
+        taught=taught,
     ).stamp(model)
     with config.training.main_process_first(desc="preparing inputs"):
         train, validation = make_inputs(config=config, model=model, processor=processor, splits=splits)
     adapt(config=config, model=model, images=ImageBatches(splits.part("train"), processor=processor))
+    if lesson is not None:
+        train = lesson.inputs(config, processor)
     return assemble_trainer(
         config=config,
         model=model,
@@ -157,11 +168,13 @@ def assemble_trainer(
     return trainer
 
 
-def check_before_start(*, config: RunConfig, model: PreTrainedModel, splits: Splits) -> None:
+def check_before_start(
+    *, config: RunConfig, model: PreTrainedModel, splits: Splits, taught: Taught | None = None
+) -> None:
     """Raise InputError or MachineError with everything that would make the run fail later."""
     arguments = config.training
     if arguments.resume and holds_run(arguments.output_dir):
-        check_same_run(config, class_names=splits.class_names, fingerprint=splits.fingerprint)
+        check_same_run(config, class_names=splits.class_names, fingerprint=splits.fingerprint, taught=taught)
     family = find_family(arguments.model)
     lacking = find_shortages(
         parameters=model.num_parameters(only_trainable=True),

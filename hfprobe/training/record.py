@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfprobe.data.splits.parts import Edits, Membership
 from hfprobe.models import find_family
-from hfprobe.models.passport import Passport
+from hfprobe.models.passport import Passport, Taught
 from hfprobe.settings.run_config import RunConfig
 from hfprobe.statistics.imbalance import Baseline
 from hfprobe.system import provenance
@@ -112,6 +112,7 @@ class RunRecord(RecordFile):
     device: str
     edits: Edits = field(default_factory=Edits)
     solution: dict[str, Any] = field(default_factory=dict)
+    taught: Taught | None = None
     result: RunResult | None = None
     pushed: Pushed | None = None
 
@@ -164,6 +165,7 @@ def describe_run(
         hardware=provenance.find_hardware(),
         device=config.training.device.type,
         edits=splits.summary.edits,
+        taught=None if passport is None else passport.taught,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from hfprobe.hub import local as hub
 from hfprobe.models import find_family
+from hfprobe.models.passport import Taught
 from hfprobe.settings.arguments import RunArguments
 from hfprobe.settings.run_config import RunConfig
 from hfprobe.system import provenance
@@ -154,13 +155,20 @@ def is_finished(config: RunConfig) -> bool:
     )
 
 
-def check_same_run(config: RunConfig, *, class_names: list[str] | None = None, fingerprint: str | None = None) -> None:
+def check_same_run(
+    config: RunConfig,
+    *,
+    class_names: list[str] | None = None,
+    fingerprint: str | None = None,
+    taught: Taught | None = None,
+) -> None:
     """Compare a run with the record of the run that its output folder holds.
 
     Versions and hardware may differ, and so may each setting whose row has a reason in `may_differ`.
 
     Args:
         class_names, fingerprint: of the images, once they are loaded. The log then says what else has changed.
+        taught: by which teacher and with which images, once the images are loaded.
 
     Raises:
         InputError: all differences in one line; the record is missing, damaged or of another version.
@@ -171,6 +179,9 @@ def check_same_run(config: RunConfig, *, class_names: list[str] | None = None, f
     if fingerprint is not None:
         differences += _differing("the classes", record.class_names, class_names)
         differences += _differing("the images' fingerprint", record.data_fingerprint, fingerprint)
+        before, now = (vars(found) if found else {} for found in (record.taught, taught))
+        for name, what in (("sha256", "the weights of the teacher"), ("fingerprints", "the unlabelled images")):
+            differences += _differing(what, before.get(name), now.get(name))
     if differences:
         raise InputError(
             f"The run in '{folder}' cannot be resumed with other settings: {'; '.join(differences)}. Pass what the run "

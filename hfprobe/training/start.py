@@ -83,6 +83,7 @@ def run_training(
     from hfprobe.models import build_model
     from hfprobe.training.assembly import build_trainer, settle
     from hfprobe.training.fit import train
+    from hfprobe.training.lessons import prepare_lesson
     from hfprobe.training.publish import push_best
     from hfprobe.training.record import Pushed, RunRecord, path_from
 
@@ -99,7 +100,9 @@ def run_training(
         splits = images.decode("train", "validation", processor=processor)
     with claimed(config.training) as output_dir:
         config = settle(config, splits)
-        trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
+        with config.training.main_process_first(desc="asking the teacher"):
+            lesson = prepare_lesson(config, images=images, splits=splits, processor=processor)
+        trainer = build_trainer(config=config, model=model, processor=processor, splits=splits, lesson=lesson)
         prepare(trainer)
         result = train(trainer, config=config, splits=splits)
         if not is_main_process():

@@ -147,7 +147,12 @@ class ProbeTrainer(HookedTrainer):
                 outputs = model(**inputs)
             loss = torch.nn.functional.cross_entropy(outputs["logits"], labels)
         else:
-            if self._weights is None:
+            if "targets" in inputs:
+                outputs = model(**{name: value for name, value in inputs.items() if name not in ("labels", "targets")})
+                labels = inputs["targets"].argmax(-1)  # images without a label count by the answer of the teacher
+                weights = None if self._weights is None else self._weights.to(inputs["targets"])
+                loss = torch.nn.functional.cross_entropy(outputs["logits"], inputs["targets"], weight=weights)
+            elif self._weights is None:
                 loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
             else:
                 outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})

@@ -136,7 +136,7 @@ def standard_columns(rows: Dataset, *, data: DataArguments, folder: Path | None 
     columns = {image: "image", label: "label"} | ({data.group_column: "group"} if data.group_column else {})
     if len(columns) < 2 + (data.group_column is not None):
         raise InputError(f"One column of dataset '{shorten(data.dataset)}' cannot be image, label and group at once.")
-    rows = _with_images(rows.select_columns(list(columns)), column=image, data=data, folder=folder)
+    rows = with_images(rows.select_columns(list(columns)), column=image, data=data, folder=folder)
     rows = rows.rename_columns({old: new for old, new in columns.items() if old != new})
     if "group" in rows.column_names:
         values = rows.with_format("arrow")["group"][:].to_pylist()
@@ -188,7 +188,7 @@ def _is_file_struct(storage: pa.DataType) -> bool:
     return pa.types.is_struct(storage) and {field.name for field in storage} <= {"bytes", "path"}
 
 
-def _with_images(rows: Dataset, *, column: str, data: DataArguments, folder: Path | None) -> Dataset:
+def with_images(rows: Dataset, *, column: str, data: DataArguments, folder: Path | None) -> Dataset:
     """The rows with a datasets.Image in `column`."""
     kind = rows.features[column]
     if isinstance(kind, Image):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import datasets
@@ -58,7 +58,7 @@ def load_local(place: Path, data: DataArguments, *, whole: bool = False) -> Foun
         if load is None:
             raise InputError(f"--dataset '{shorten(place)}' is a file of another kind. Allowed: {ALLOWED}.")
         return load(place, data, whole=whole)
-    if _is_saved(place):
+    if is_saved(place):
         return _load_saved(place, data, whole=whole)
     return _load_folder(place, data, whole=whole)
 
@@ -141,17 +141,26 @@ def _read_only_folder(folder: Path, data: DataArguments, *, whole: bool) -> Foun
 def _holds_table(folder: Path) -> bool:
     names = next(os.walk(folder), ("", [], []))[2]  # none of a folder that cannot be listed
     endings = {os.path.splitext(name)[1].lower() for name in names}
-    return _is_saved(folder) or not endings.isdisjoint(TABLE_ENDINGS)
+    return is_saved(folder) or not endings.isdisjoint(TABLE_ENDINGS)
 
 
-def _is_saved(folder: Path) -> bool:
+def is_saved(folder: Path) -> bool:
+    """Whether a folder was written by `save_to_disk` of the datasets library."""
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
 def _load_saved(folder: Path, data: DataArguments, *, whole: bool) -> Found:
+    return Found(*standard_splits(read_saved(folder), data=data, whole=whole))
+
+
+def read_saved(folder: Path) -> Mapping[str, Dataset]:
+    """The splits of a folder that `save_to_disk` wrote, with the columns that they have.
+
+    Raises:
+        InputError: it is damaged.
+    """
     try:
         saved = datasets.load_from_disk(folder)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"Dataset folder '{folder}' is damaged: {error}. Save it again.") from error
-    splits = {"train": saved} if isinstance(saved, Dataset) else saved
-    return Found(*standard_splits(splits, data=data, whole=whole))
+    return {"train": saved} if isinstance(saved, Dataset) else saved

@@ -24,10 +24,21 @@ def read_parquet(file: Path, data: DataArguments, *, whole: bool = False) -> dic
         InputError: the file cannot be read, or lacks a column.
         MachineError: the cache has no free space.
     """
+    parts = divide_rows(load_parquet(file, data), data, whole=whole)
+    return {split: standard_columns(part, data=data) for split, part in parts.items()}
+
+
+def load_parquet(file: Path, data: DataArguments) -> Dataset:
+    """The rows of one parquet file, as it has them.
+
+    Raises:
+        InputError: the file cannot be read.
+        MachineError: the cache has no free space.
+    """
     # One cache folder per state of the file: the cache of datasets identifies a file by its mtime alone.
     place = cache.cache_folder() / "parquet" / cache.file_key(file)
     try:
-        rows = datasets.load_dataset(
+        return datasets.load_dataset(
             "parquet",
             data_files={"rows": re.sub(r"([*?[])", r"[\1]", str(file.resolve()))},  # a path, not a pattern
             split="rows",
@@ -44,6 +55,4 @@ def read_parquet(file: Path, data: DataArguments, *, whole: bool = False) -> dic
         prepared = [found for found in sorted(place.rglob("*.arrow")) if ".incomplete" not in str(found)]
         if not prepared:
             raise cache.cannot_keep(f"the images of '{file}'", place, reason) from error
-        rows = datasets.concatenate_datasets([Dataset.from_file(str(found)) for found in prepared])
-    parts = divide_rows(rows, data, whole=whole)
-    return {split: standard_columns(part, data=data) for split, part in parts.items()}
+        return datasets.concatenate_datasets([Dataset.from_file(str(found)) for found in prepared])

@@ -200,6 +200,42 @@ class LinearProbeFamily(ModelFamily["LinearProbe", LinearProbeOptions]):
             extract_features(model=model, processor=processor, split=split, seed=seed, name=name, **what)
         )
 
+    def answer_views(
+        self,
+        model: LinearProbe,
+        processor: BaseImageProcessor,
+        split: ImageSplit,
+        *,
+        views: Sequence[int],
+        seed: int,
+        augmentation: dict[str, Any] | None,
+        precision: str,
+        name: str,
+        class_weights: np.ndarray | None = None,
+        trained_on: bool = False,
+    ) -> tuple[np.ndarray, float]:
+        """From cached features. Images that an exact head was solved with get the answers of heads without them."""
+        import numpy as np
+
+        from hfprobe.models.linear_probe.features import extract_features
+        from hfprobe.models.linear_probe.folds import Heads, solve_folds
+        from hfprobe.models.passport import Passport
+
+        how: dict[str, Any] = {"model": model, "processor": processor, "split": split, "seed": seed, "name": name}
+        how["precision"] = precision
+        passport = Passport.of(model)
+        penalty = None if passport is None else passport.solution.get("penalty")
+        heads = Heads.of(model)
+        if trained_on and penalty is not None:
+            heads = solve_folds(extract_features(**how), heads, penalty=penalty, class_weights=class_weights)
+        answers, seconds = [], 0.0
+        for view in views:  # one after the other: the features of all views need not fit into the memory
+            crop = {"views": [0]} if augmentation is None else {"views": [view], "augmentation": augmentation}
+            seen = extract_features(**how, **crop)
+            answers.append(heads.answer(seen.features[0]))
+            seconds += seen.seconds
+        return np.stack(answers), seconds
+
     def is_solved(self, options: LinearProbeOptions) -> bool:
         return options.head == "exact"
 

@@ -8,9 +8,9 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -98,6 +98,7 @@ def extract_features(
     seed: int = 0,
     name: str = "images",
     precision: str = "fp32",
+    augmentation: dict[str, Any] | None = None,
 ) -> FeatureSplit:
     """Run each image through the backbone once per view, in evaluation mode; cached features are not computed again.
 
@@ -111,11 +112,13 @@ def extract_features(
         seed: seed of the random crops.
         name: name of the split in progress bars and log lines.
         precision: fp32, or bf16: the backbone runs under bfloat16 autocast. Features are float32 in both.
+        augmentation: of the random crops, see `hfprobe.data.pixels.transforms.crop_and_flip`; None: its defaults.
 
     Raises:
         InputError, MachineError: the cache cannot be written.
     """
-    wanted = [View(model, processor, split, number=number, seed=seed, precision=precision) for number in views]
+    how: dict[str, Any] = {"seed": seed, "precision": precision, "augmentation": augmentation or {}}
+    wanted = [View(model, processor, split, number=number, **how) for number in views]
     layers, seconds = zip(*(_load_or_extract(view, name=name) for view in wanted), strict=True)
     features = layers[0][None] if len(layers) == 1 else np.stack(layers)
     return FeatureSplit(features=features, labels=split.labels, seconds=sum(seconds))
@@ -131,6 +134,7 @@ class View:
     number: int
     seed: int
     precision: str = "fp32"
+    augmentation: dict[str, Any] = field(default_factory=dict)
 
 
 def cache_key(view: View) -> str:
@@ -144,7 +148,7 @@ def cache_key(view: View) -> str:
         "weights": view.model.frozen_sha256(),
         # Not its auto_map, which a published model has.
         "preprocessing": {name: settings.get(name) for name in PREPROCESSING + STATISTICS},
-        "view": [view.number, view.seed if view.number > 1 else None],  # only crops are random
+        "view": [view.number, [view.seed, view.augmentation] if view.number > 1 else None],  # only crops are random
         "dtype": str(next(view.model.parameters()).dtype),
         "timm": libraries["timm"],
         "torch": libraries["torch"],
@@ -197,7 +201,7 @@ def _extract_to(part: Path, view: View, *, name: str) -> float:
         split,
         processor=view.processor,
         mirror=view.number == 1,
-        augment={} if view.number > 1 else None,
+        augment=view.augmentation if view.number > 1 else None,
         seed=view.seed,
     )
     batches.set_epoch(view.number)  # each view has its own random crops

@@ -1,0 +1,79 @@
+"""Answers of an exact head for the images that it was solved with, as for images that it has not seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.model_selection import StratifiedKFold
+from transformers import PreTrainedModel
+
+from hfprobe.models.linear_probe.features import FeatureSplit
+from hfprobe.models.linear_probe.head import minimise_cross_entropy
+
+FOLDS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Heads:
+    """Linear heads, each for some images.
+
+    Attributes:
+        weight: (K, C, F) float32.
+        bias: (K, C) float32.
+        positions: of each of the K heads, the images that it answers for; None: one head answers for all.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+    positions: list[np.ndarray] | None = None
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> Heads:
+        """The head of a model."""
+        return cls(*(values.detach().cpu().float().numpy()[None] for values in (model.head.weight, model.head.bias)))
+
+    def answer(self, features: np.ndarray) -> np.ndarray:
+        """(N, C) float32 logits for features (N, F) of one view."""
+        if self.positions is None:
+            return features @ self.weight[0].T + self.bias[0]
+        logits = np.empty((len(features), self.bias.shape[1]), dtype=np.float32)
+        for weight, bias, positions in zip(self.weight, self.bias, self.positions, strict=True):
+            logits[positions] = features[positions] @ weight.T + bias
+        return logits
+
+
+def solve_folds(train: FeatureSplit, head: Heads, *, penalty: float, class_weights: np.ndarray | None = None) -> Heads:
+    """Heads that answer for images that they were solved without: cross-fitting.
+
+    The images are divided into FOLDS parts, stratified by class; the head for a part is solved on the others. Where a
+    class has one image, this cannot be done, and the head of the model stays.
+
+    Args:
+        train: features of the images as the model was trained on them; the first view is used.
+        head: of the model; it starts each solution.
+        penalty, class_weights: see `solve_head`.
+    """
+    labels = torch.from_numpy(train.labels)
+    folds = min(FOLDS, int(np.bincount(train.labels, minlength=head.bias.shape[1]).min()))
+    if folds < 2:
+        return head
+    features = torch.from_numpy(train.features[0].astype(np.float64))
+    mean, scale = features.mean(dim=0), features.std(dim=0, correction=0)
+    scale[scale == 0] = 1  # a constant feature stays at zero
+    features = (features - mean) / scale
+    weight, bias = (torch.from_numpy(values[0].astype(np.float64)) for values in (head.weight, head.bias))
+    start = torch.cat([weight * scale, (bias + weight @ mean)[:, None]], dim=1)
+    by_class = None if class_weights is None else torch.from_numpy(class_weights)
+    found, positions = [], []
+    for others, part in StratifiedKFold(folds, shuffle=True, random_state=0).split(features, labels):
+        weights = None if by_class is None else by_class[labels[others]]
+        found.append(
+            minimise_cross_entropy(features[others], labels[others], penalty=penalty, start=start, weights=weights)
+        )
+        positions.append(part)
+    solutions = torch.stack(found)  # (K, C, F + 1), for standardised features
+    unfolded = solutions[..., :-1] / scale
+    biases = solutions[..., -1] - unfolded @ mean
+    return Heads(unfolded.float().numpy(), biases.float().numpy(), positions)

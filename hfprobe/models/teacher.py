@@ -1,0 +1,73 @@
+"""The teacher of a run: loaded and checked against the images of its student."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from transformers import BaseImageProcessor, PreTrainedModel
+
+from hfprobe.data.splits.decoded import Splits
+from hfprobe.hub.local import resolve_model
+from hfprobe.models import class_names_of
+from hfprobe.models.inference import calibration_temperature
+from hfprobe.models.loading import load_model, weight_files
+from hfprobe.models.passport import Passport
+from hfprobe.system.errors import InputError, shorten
+from hfprobe.system.files import sha256
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A model whose probabilities are the targets of another one.
+
+    Attributes:
+        name: with its revision, or the path of its folder.
+        sha256: of the files of its weights.
+        passport: of the run that trained it.
+        temperature: that calibrates its logits.
+    """
+
+    name: str
+    sha256: str
+    model: PreTrainedModel
+    processor: BaseImageProcessor
+    passport: Passport
+    temperature: float
+
+
+def load_teacher(name: str, *, hub_dir: str, splits: Splits) -> Teacher:
+    """A teacher for the images of a run.
+
+    It must have been trained and validated on the images of its student, with the same labels in the same parts:
+    otherwise it may have learned from images that the student is validated or tested with.
+
+    Args:
+        name: see `hfprobe.models.student.StudentOptions`.
+        splits: the labelled images of the student.
+
+    Raises:
+        InputError: there is no such model; its classes or its images are others; it has no calibration temperature.
+    """
+    folder = resolve_model(model=name, hub_dir=hub_dir)
+    model, processor = load_model(folder)
+    passport = Passport.of(model)
+    if class_names_of(model) != splits.class_names:
+        raise InputError(
+            f"--teacher '{shorten(name)}' has the classes {shorten(', '.join(class_names_of(model)))}, and this run "
+            f"has {shorten(', '.join(splits.class_names))}. Train both on the same --dataset and --classes."
+        )
+    if passport is None:
+        raise InputError(
+            f"--teacher '{shorten(name)}' does not say which images it was trained on, because no run of hfprobe "
+            "trained it. Pass a model that one did."
+        )
+    if passport.data_fingerprint != splits.fingerprint:
+        raise InputError(
+            f"--teacher '{shorten(name)}' was trained and validated on other images than this run "
+            f"('{shorten(passport.dataset)}', --split_seed {passport.split_seed}), so it may have learned from images "
+            "that this run validates or tests with. Train both with the same --dataset, --split_seed, "
+            "--max_train_samples and --max_eval_samples."
+        )
+    digest = hashlib.sha256("".join(sha256(file) for file in weight_files(folder)).encode())
+    return Teacher(name, digest.hexdigest(), model, processor, passport, calibration_temperature(model))

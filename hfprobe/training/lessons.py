@@ -1,0 +1,178 @@
+"""What a teacher says of the images that its student is trained on, and how the Trainer reads it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import BaseImageProcessor
+
+from hfprobe.data.pixels.store import ImageBatches, ImageSplit
+from hfprobe.data.splits.decoded import Splits
+from hfprobe.data.splits.images import Images
+from hfprobe.data.splits.unlabelled import decode_unlabelled, find_unlabelled
+from hfprobe.models import family_of
+from hfprobe.models.passport import Taught
+from hfprobe.models.student import StudentOptions
+from hfprobe.models.teacher import Teacher, load_teacher
+from hfprobe.settings.class_weights import weights_in_loss
+from hfprobe.settings.run_config import RunConfig
+
+logger = logging.getLogger(__name__)
+
+# The first crop that a teacher labels: views 0 and 1 of cached features are the image and its mirror image.
+FIRST_VIEW = 2
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The images of a student, with the answers of its teacher.
+
+    Attributes:
+        parts: the labelled images, then those of each place without labels.
+        answers: (V, N, C) float32, probabilities of the teacher in V views of the N images of all parts.
+        labelled: number of labelled images, the first of the N.
+        taught: what records say.
+        seconds: that the teacher took, even if features were read from the cache.
+    """
+
+    parts: Sequence[ImageSplit]
+    answers: np.ndarray
+    taught: Taught
+    seconds: float
+
+    def inputs(self, config: RunConfig, processor: BaseImageProcessor) -> TaughtBatches:
+        """The images as the Trainer reads them: each crop with the probabilities that it should give."""
+        smoothing, classes = config.training.label_smoothing_factor, self.answers.shape[-1]
+        targets, labelled = self.answers.copy(), self.parts[0]
+        labels = np.eye(classes, dtype=np.float32)[labelled.labels] * (1 - smoothing) + smoothing / classes
+        weight = self.taught.weight
+        targets[:, : len(labelled)] = weight * targets[:, : len(labelled)] + (1 - weight) * labels
+        how: dict[str, Any] = {"augment": config.data.augmentation, "seed": config.split_seed}
+        batches = [ImageBatches(part, processor=processor, **how) for part in self.parts]
+        return TaughtBatches(batches, targets, seconds=self.seconds)
+
+
+class TaughtBatches(torch.utils.data.Dataset):
+    """Images with targets. A batch is that of `ImageBatches` and `targets` (B, C) float32, which sum to 1.
+
+    In epoch e, all images are shown in view e % V, for which the teacher was asked.
+
+    Args:
+        parts: in the order of the targets.
+        targets: (V, N, C) float32.
+        seconds: that preparing the targets took.
+    """
+
+    def __init__(self, parts: Sequence[ImageBatches], targets: np.ndarray, *, seconds: float):
+        self.parts = parts
+        self.targets = targets
+        self.preparation_seconds = seconds
+        self.starts = np.cumsum([0, *map(len, parts)])
+        # In shared memory, so that persistent loader workers see a new epoch too.
+        self._view = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch, which chooses the view."""
+        self._view.fill_(epoch % len(self.targets))
+        for part in self.parts:
+            part.set_epoch(FIRST_VIEW + int(self._view))
+
+    def take(self, positions: np.ndarray) -> TaughtBatches:
+        """The images at `positions`, (B,) integers in ascending order, with their targets."""
+        parts = [part.take(inside) for part, inside in self._divide(positions)]
+        return TaughtBatches(parts, self.targets[:, positions], seconds=self.preparation_seconds)
+
+    def _divide(self, positions: Sequence[int] | np.ndarray) -> list[tuple[ImageBatches, np.ndarray]]:
+        """Each part with the positions in it, in the order of the parts."""
+        at = np.sort(np.asarray(positions))
+        cuts = np.searchsorted(at, self.starts)
+        return [
+            (part, at[first:last] - start)
+            for part, start, first, last in zip(self.parts, self.starts, cuts, cuts[1:], strict=False)
+        ]
+
+    def __len__(self) -> int:
+        return self.targets.shape[1]
+
+    def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
+        return {key: value[0] for key, value in self.__getitems__([position]).items()}
+
+    def __getitems__(self, positions: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
+        batches = [part.__getitems__(inside) for part, inside in self._divide(positions) if len(inside)]
+        targets = torch.from_numpy(self.targets[int(self._view), np.sort(np.asarray(positions))])
+        return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]} | {"targets": targets}
+
+
+def prepare_lesson(
+    config: RunConfig, *, images: Images, splits: Splits, processor: BaseImageProcessor
+) -> Lesson | None:
+    """Ask the teacher of a run for its answers; None for a run without one.
+
+    Args:
+        images: of the run, not decoded.
+        splits: its labelled images, decoded for the student.
+        processor: image processor of the student.
+
+    Raises:
+        InputError: see `load_teacher` and `find_unlabelled`.
+        InputError, MachineError: the cache cannot be written.
+    """
+    options = config.model
+    if not isinstance(options, StudentOptions) or options.teacher is None:
+        return None
+    teacher = load_teacher(options.teacher, hub_dir=config.training.hub_dir, splits=splits)
+    places = find_unlabelled(images, options.unlabelled)
+    unlabelled, left_out = decode_unlabelled(images, places, processor=processor)
+    described = ", ".join(f"{len(part):,} {place.place}" for place, part in zip(places, unlabelled, strict=True))
+    logger.info("Images without labels: %s.", described or "none")
+    for reason, count in left_out.items():
+        logger.info("  Left out (%s): %s.", f"{count:,}", reason)
+    labelled = splits.part("train")
+    own = [images.decode("train", processor=teacher.processor).part("train")]
+    own += decode_unlabelled(images, places, processor=teacher.processor)[0]
+    teacher.model.to(config.training.device, memory_format=torch.channels_last)
+    augmentation = config.data.augmentation
+    views = 1 if augmentation is None else options.teacher_views
+    answers, seconds = _ask(teacher, own, views=views, config=config)
+    taught = Taught(
+        teacher=teacher.name,
+        sha256=teacher.sha256,
+        views=views,
+        temperature=options.teacher_temperature,
+        weight=options.teacher_weight or 1.0,
+        labelled=len(labelled),
+        unlabelled=sum(map(len, unlabelled)),
+        fingerprints=[part.images_fingerprint for part in unlabelled],
+        left_out=left_out,
+    )
+    answers = (torch.from_numpy(answers) / (teacher.temperature * options.teacher_temperature)).softmax(-1).numpy()
+    return Lesson([labelled, *unlabelled], answers, taught, seconds)
+
+
+def _ask(teacher: Teacher, parts: Sequence[ImageSplit], *, views: int, config: RunConfig) -> tuple[np.ndarray, float]:
+    """(V, N, C) float32 logits of the teacher for all parts, and the seconds that they took.
+
+    Args:
+        parts: the first are the images that the teacher was trained on.
+    """
+    counts = np.bincount(parts[0].labels, minlength=teacher.model.config.num_labels)
+    how: dict[str, Any] = {
+        "views": range(FIRST_VIEW, FIRST_VIEW + views),
+        "seed": config.split_seed,  # the same crops for every seed of the run
+        "augmentation": config.data.augmentation,
+        "precision": "bf16" if config.training.recorded_precision == "bf16" else "fp32",
+    }
+    own = {
+        "trained_on": True,
+        "class_weights": weights_in_loss(teacher.passport.class_weights, images_per_class=counts),
+    }
+    ask, model = family_of(teacher.model).answer_views, (teacher.model, teacher.processor)
+    found = [ask(*model, parts[0], name="training images", **own, **how)]
+    found += [ask(*model, part, name="unlabelled images", **how) for part in parts[1:] if len(part)]
+    logits, seconds = zip(*found, strict=True)
+    return np.concatenate(logits, axis=1), sum(seconds)

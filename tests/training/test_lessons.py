@@ -1,0 +1,201 @@
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.image_folders import write_images
+from helpers.images import CLASSES
+from helpers.models import PROBE
+from helpers.runs import small_config
+from hfprobe.data.pixels.store import ImageBatches
+from hfprobe.data.splits.images import load_images
+from hfprobe.models import build_model
+from hfprobe.models.linear_probe import folds
+from hfprobe.models.loading import load_model
+from hfprobe.models.passport import Passport
+from hfprobe.models.teacher import load_teacher
+from hfprobe.settings.run_config import make_run
+from hfprobe.system.errors import InputError
+from hfprobe.training.lessons import FIRST_VIEW, Lesson, TaughtBatches, prepare_lesson
+from hfprobe.training.start import run_training
+
+FEW = {"max_train_samples": 60, "max_eval_samples": 30}
+TAUGHT = {"recipe": "distill", "teacher": "linear-probe-small", "teacher_views": 2}
+
+
+@pytest.fixture(scope="module")
+def school(dataset_folder, tmp_path_factory):
+    """A folder with a probe that was trained on 60 of 160 images, in the hub folder `hub`."""
+    folder = tmp_path_factory.mktemp("school")
+    run_training(small_config(dataset_folder, folder, model="probe", **PROBE | FEW))
+    shutil.rmtree(folder / "run")
+    return folder
+
+
+def student_config(dataset_folder, school, folder, **values):
+    return small_config(dataset_folder, folder, **FEW | TAUGHT | {"hub_dir": str(school / "hub")} | values)
+
+
+def prepare(config) -> Lesson:
+    """The lesson of a run, without the run."""
+    images = load_images(config.data, seed=config.split_seed)
+    config = config.for_images(images)
+    _, processor = build_model("cnn", labels=images.class_names, options=config.model)
+    splits = images.decode("train", "validation", processor=processor)
+    return prepare_lesson(config, images=images, splits=splits, processor=processor)
+
+
+def test_targets_are_the_answers_of_the_teacher_for_the_crop_that_the_student_sees(dataset_folder, school, tmp_path):
+    config = student_config(dataset_folder, school, tmp_path, teacher_temperature=2.0)
+    lesson = prepare(config)
+    images = load_images(config.data, seed=config.split_seed)
+    splits = images.decode("train", "validation", processor=build_model("cnn", labels=CLASSES, options=config.model)[1])
+    teacher = load_teacher(config.model.teacher, hub_dir=config.training.hub_dir, splits=splits)
+    assert [len(part) for part in lesson.parts] == [60, 100]
+    assert lesson.answers.shape == (2, 160, 5)
+    for view in range(2):
+        batches = ImageBatches(
+            lesson.parts[1], processor=teacher.processor, augment=config.data.augmentation, seed=config.split_seed
+        )
+        batches.set_epoch(FIRST_VIEW + view)
+        with torch.inference_mode():
+            logits = teacher.model(pixel_values=batches.__getitems__(range(100))["pixel_values"]).logits
+        expected = (logits / teacher.temperature / 2).softmax(-1)
+        np.testing.assert_allclose(lesson.answers[view, 60:], expected, atol=1e-5)
+    taught = lesson.inputs(config, batches.processor)
+    taught.set_epoch(3)  # of two views, the second
+    seen = taught.__getitems__(np.arange(60, 160))
+    batches.set_epoch(FIRST_VIEW + 1)
+    assert torch.equal(seen["pixel_values"], batches.__getitems__(range(100))["pixel_values"])
+    torch.testing.assert_close(seen["targets"], torch.from_numpy(lesson.answers[1, 60:]))
+    assert (seen["labels"] == -1).all()
+
+
+def test_no_head_answers_for_an_image_that_it_was_solved_with(dataset_folder, school, tmp_path, monkeypatch):
+    solved = []
+    solve = folds.minimise_cross_entropy
+
+    def note(features, *args, **kwargs):
+        solved.append(features)
+        return solve(features, *args, **kwargs)
+
+    monkeypatch.setattr(folds, "minimise_cross_entropy", note)
+    config = student_config(dataset_folder, school, tmp_path, augment=False)
+    lesson = prepare(config)
+    assert [len(features) for features in solved] == [45] * 4
+    together = torch.cat(solved)
+    rows, counts = together.unique(dim=0, return_counts=True)
+    assert len(rows) == 60  # each image was left out once, with a quarter of the others
+    assert (counts == 3).all()
+    assert len(lesson.answers) == 1  # without augmentation there is one view
+
+
+def test_with_one_image_of_a_class_the_head_of_the_teacher_answers_for_all(school):
+    model, _ = load_model(next((school / "hub").glob("models--*/snapshots/*")))
+    head = folds.Heads.of(model)
+    features = np.random.default_rng(0).normal(size=(1, 21, model.config.feature_size)).astype(np.float32)
+    one = folds.FeatureSplit(features, np.append(np.arange(20) % 4, 4))
+    assert folds.solve_folds(one, head, penalty=0.1) is head
+    two = folds.FeatureSplit(features, np.append(np.arange(20) % 5, 4))
+    assert len(folds.solve_folds(two, head, penalty=0.1).weight) == 4
+
+
+def test_a_student_is_a_plain_cnn_whose_records_name_the_teacher(dataset_folder, school, tmp_path):
+    run = run_training(student_config(dataset_folder, school, tmp_path))
+    record = json.loads((run.output_dir / "run.json").read_text())
+    taught = record["taught"]
+    assert re.fullmatch("linear-probe-small@[0-9a-f]{12}", taught["teacher"])
+    assert record["config"]["model"]["teacher"] == taught["teacher"]
+    assert (taught["labelled"], taught["unlabelled"], taught["views"]) == (60, 100, 2)
+    card = (run.revision.path / "README.md").read_text()
+    assert f"labelled by {taught['teacher']}" in card
+    assert "60 labelled and 100 unlabelled" in card
+    model, _ = load_model(run.revision.path)
+    assert type(model).__name__ == "SimpleCNN"
+    assert Passport.of(model).taught.teacher == taught["teacher"]
+    weights = {name: value.clone() for name, value in run.model.state_dict().items()}
+    plain = run_training(small_config(dataset_folder, tmp_path / "plain", **FEW))
+    assert plain.model.state_dict().keys() == weights.keys()
+
+
+def test_a_student_resumes_to_the_bit(dataset_folder, school, tmp_path):
+    values = {"num_train_epochs": 3}
+    run = run_training(student_config(dataset_folder, school, tmp_path, **values))
+    weights = {name: value.clone() for name, value in run.model.state_dict().items()}
+    shutil.rmtree(max(run.output_dir.glob("checkpoint-*"), key=lambda place: int(place.name.split("-")[1])))
+    again = run_training(student_config(dataset_folder, school, tmp_path, resume=True, **values))
+    assert again.result.metrics == run.result.metrics
+    assert all(torch.equal(value, weights[name]) for name, value in again.model.state_dict().items())
+    with pytest.raises(InputError, match=r"--teacher_views was 2, is 3"):
+        run_training(student_config(dataset_folder, school, tmp_path, resume=True, teacher_views=3, **values))
+
+
+def test_a_resumed_student_must_have_the_same_unlabelled_images(dataset_folder, school, tmp_path):
+    more = write_images(tmp_path / "more", names=["x"], count=6)
+    values = {"num_train_epochs": 2, "unlabelled": str(more)}
+    run_training(student_config(dataset_folder, school, tmp_path, **values))
+    next(more.rglob("*.png")).unlink()
+    with pytest.raises(InputError, match="the unlabelled images was"):
+        run_training(student_config(dataset_folder, school, tmp_path, resume=True, **values))
+
+
+def test_batches_hold_each_image_with_its_own_target(dataset_folder, school, tmp_path):
+    config = student_config(dataset_folder, school, tmp_path, augment=False, teacher_weight=0.5)
+    lesson = prepare(config)
+    _, processor = build_model("cnn", labels=CLASSES, options=config.model)
+    taught = lesson.inputs(config, processor)
+    labels = np.eye(5)[lesson.parts[0].labels]
+    np.testing.assert_allclose(taught.targets[0, :60], (lesson.answers[0, :60] + labels) / 2, rtol=1e-6)
+    batch = taught.__getitems__([130, 3, 70, 59])
+    alone = [taught[position] for position in (3, 59, 70, 130)]
+    for name, values in batch.items():
+        assert torch.equal(values, torch.stack([image[name] for image in alone])), name
+    subset = taught.take(np.array([3, 59, 70]))
+    assert isinstance(subset, TaughtBatches)
+    assert len(subset) == 3
+    assert torch.equal(subset[2]["targets"], alone[2]["targets"])
+    assert torch.equal(subset[2]["pixel_values"], alone[2]["pixel_values"])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"teacher": "nobody"}, "No model 'nobody'"),
+        ({"teacher": None}, "--teacher_weight 1 (the recipe) needs --teacher."),
+        ({"recipe": "fast"}, "--teacher needs --recipe distill."),
+        ({"teacher_views": 0}, "--teacher_views is 0; allowed: 1 to 1,000"),
+        ({"teacher_weight": 0.0}, "--teacher_weight is 0.0; allowed: more than 0"),
+        ({"unlabelled": "train"}, "is a split that this run trains, validates or tests with"),
+        ({"unlabelled": "./nowhere"}, "--unlabelled './nowhere' does not exist."),
+        ({"split_seed": 7}, "was trained and validated on other images than this run"),
+        ({"max_train_samples": 50}, "was trained and validated on other images than this run"),
+        (
+            {"classes": ["cat", "dog"]},
+            "has the classes airplane, automobile, bird, cat, dog, and this run has cat, dog",
+        ),
+    ],
+)
+def test_what_cannot_teach_is_refused_in_one_line(dataset_folder, school, tmp_path, values, message):
+    with pytest.raises(InputError, match=re.escape(message)) as refused:
+        prepare(student_config(dataset_folder, school, tmp_path, **values))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_model_that_no_run_trained_cannot_teach(dataset_folder, school, tmp_path):
+    path = tmp_path / "model"
+    shutil.copytree(next((school / "hub").glob("models--*/snapshots/*")), path)
+    config = json.loads((path / "config.json").read_text())
+    for name, message in (("calibration_temperature", "has no temperature"), ("run", "does not say which images")):
+        del config[name]
+        (path / "config.json").unlink()
+        (path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(InputError, match=message):
+            prepare(student_config(dataset_folder, school, tmp_path, teacher=str(path)))
+
+
+def test_the_probe_has_no_teacher(dataset_folder, tmp_path):
+    with pytest.raises(InputError, match="teacher"):
+        make_run(model="probe", dataset=str(dataset_folder), teacher="linear-probe", output_dir=str(tmp_path))
