@@ -15,7 +15,7 @@ def test_bad_flags_of_train(fails):
     assert fails("train.py", "--model", "resnet").startswith(
         f"Unknown model 'resnet'. Available: {', '.join(available_models())}. To add one, write"
     )
-    expected = "Unknown recipe 'slow' for model 'cnn'. Available: fast, reference, best."
+    expected = "Unknown recipe 'slow' for model 'cnn'. Available: fast, reference, best, distill."
     assert fails("train.py", "--recipe", "slow") == expected
     assert fails("train.py", "--max_train_samples", "-1") == ("--max_train_samples is -1; allowed: 1 to 1,000,000,000.")
 
@@ -152,7 +152,7 @@ def test_seed_zero_is_a_seed():
         (["--dropout", "2"], "--dropout is 2.0; allowed: 0 or more, less than 1."),
         (["--classes", "cat", ""], "--classes has an empty value. Pass a value, or leave the flag out."),
         (["--dataset", ""], "--dataset has an empty value. Pass a value, or leave the flag out."),
-        (["--views", "2"], "Unknown argument '--views'. All flags: python "),
+        (["--views", "2"], "Unknown argument '--views'. Did you mean --teacher_views? All flags: python "),
         (["--model", "x" * 5000], "Unknown model 'xxx"),
     ],
 )

@@ -11,22 +11,24 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from hfprobe.hub.local import resolve_model
+from hfprobe.system.errors import InputError, shorten
+from hfprobe.system.process import command
 from hfprobe.system.ranges import Range
 from hfprobe.system.setting import Case, Setting
 
-NO_TEACHER = Case("only --recipe distill with a --teacher reads it", lambda a: a.teacher is None)
+NONE, AUTO = "none", "auto"  # values of --teacher that are no model
+NO_TEACHER = Case("there is no --teacher", lambda a: a.teacher == NONE)
 
 
 @dataclass(kw_only=True)
 class StudentOptions:
     """The flags of a model that can have a teacher; its own flags follow."""
 
-    teacher: str | None = field(
-        default=None,
+    teacher: str = field(
         metadata={
-            "help": "With --recipe distill: the model whose probabilities are the targets. A name in the hub folder, "
-            "such as linear-probe or linear-probe@<revision>, or a model folder. It must have been trained on the same "
-            "labelled images."
+            "help": "Model whose probabilities are the targets: a name in the hub folder, such as linear-probe or "
+            "linear-probe@<revision>, or a model folder. It must have been trained on the same labelled images. auto: "
+            "the linear probe of the same dataset in the hub folder. none: no teacher."
         },
     )
     unlabelled: str | None = field(
@@ -51,38 +53,43 @@ class StudentOptions:
             "row": Setting(range=Range(0.01, 100), ignored=(NO_TEACHER,)),
         },
     )
-    teacher_weight: float | None = field(
-        default=None,
+    teacher_weight: float = field(
+        default=1.0,
         metadata={
-            "help": "Weight of the teacher in the targets of labelled images; the label has the rest. Set by --recipe "
-            "distill.",
-            "row": Setting(range=Range(0, 1, without=(0,)), ignored=(NO_TEACHER,)),
+            "help": "Weight of the teacher in the targets of labelled images; the label has the rest.",
+            "row": Setting(range=Range(0, 1), ignored=(NO_TEACHER,)),
         },
     )
 
-    def check_teacher(self) -> None:
-        """Raise ValueError if there is a teacher without its recipe, or the recipe without a teacher."""
-        if self.teacher is None and self.teacher_weight is not None:
-            raise ValueError(
-                f"--teacher_weight {self.teacher_weight:g} needs --teacher. Pass a trained model, such as --teacher "
-                "linear-probe."
-            )
-        if self.teacher is not None and self.teacher_weight is None:
-            raise ValueError("--teacher needs --recipe distill. Add it, or leave --teacher out.")
+    @property
+    def has_teacher(self) -> bool:
+        return self.teacher != NONE
 
 
 Options = TypeVar("Options", bound=Any)
 
 
-def pin_teacher(options: Options, *, hub_dir: str) -> Options:
+def pin_teacher(options: Options, *, hub_dir: str, probe: str) -> Options:
     """The options with the revision of the teacher, so that records name it and a resumed run finds the same.
+
+    Args:
+        probe: the name that AUTO stands for.
 
     Raises:
         InputError: there is no such model.
     """
-    if not isinstance(options, StudentOptions) or options.teacher is None:
+    if not isinstance(options, StudentOptions) or not options.has_teacher:
         return options
-    folder = resolve_model(model=options.teacher, hub_dir=hub_dir)
-    is_folder = os.path.isdir(options.teacher)
-    name = os.path.abspath(folder) if is_folder else f"{options.teacher.partition('@')[0]}@{folder.name[:12]}"
-    return replace(options, teacher=name)
+    name = probe if options.teacher == AUTO else options.teacher
+    try:
+        folder = resolve_model(model=name, hub_dir=hub_dir)
+    except InputError as error:
+        if options.teacher != AUTO:
+            raise InputError(f"--teacher: {error}") from error
+        raise InputError(
+            f"--teacher auto: the hub folder '{hub_dir}' has no model '{shorten(name)}'. Train it first: "
+            f"{command('train')} --model probe with the same data settings. Or pass another model as --teacher."
+        ) from error
+    if os.path.isdir(name):
+        return replace(options, teacher=os.path.abspath(folder))
+    return replace(options, teacher=f"{name.partition('@')[0]}@{folder.name[:12]}")

@@ -226,7 +226,7 @@ def build_run(*, model: str = "cnn", recipe: str | None = None, **values: Any) -
                 group(**{field.name: settings[field.name] for field in fields(group) if field.name in settings})
                 for group in groups_of(family)
             )
-            own = pin_teacher(own, hub_dir=training.hub_dir)
+            own = pin_teacher(own, hub_dir=training.hub_dir, probe=name_model("linear-probe", dataset=data.dataset))
             frozen = family.frozen_precision
             if frozen is not None and getattr(own, frozen) == "bf16":
                 training.check_emulation(f"--{frozen} bf16", remedy=f"Pass --{frozen} fp32.")

@@ -123,7 +123,7 @@ def prepare_lesson(
         InputError, MachineError: the cache cannot be written.
     """
     options = config.model
-    if not isinstance(options, StudentOptions) or options.teacher is None:
+    if not isinstance(options, StudentOptions) or not options.has_teacher:
         return None
     teacher = load_teacher(options.teacher, hub_dir=config.training.hub_dir, splits=splits)
     places = find_unlabelled(images, options.unlabelled)
@@ -144,7 +144,7 @@ def prepare_lesson(
         sha256=teacher.sha256,
         views=views,
         temperature=options.teacher_temperature,
-        weight=options.teacher_weight or 1.0,
+        weight=options.teacher_weight,
         labelled=len(labelled),
         unlabelled=sum(map(len, unlabelled)),
         fingerprints=[part.images_fingerprint for part in unlabelled],
@@ -167,12 +167,9 @@ def _ask(teacher: Teacher, parts: Sequence[ImageSplit], *, views: int, config: R
         "augmentation": config.data.augmentation,
         "precision": "bf16" if config.training.recorded_precision == "bf16" else "fp32",
     }
-    own = {
-        "trained_on": True,
-        "class_weights": weights_in_loss(teacher.passport.class_weights, images_per_class=counts),
-    }
+    weights = weights_in_loss(teacher.passport.class_weights, images_per_class=counts)
     ask, model = family_of(teacher.model).answer_views, (teacher.model, teacher.processor)
-    found = [ask(*model, parts[0], name="training images", **own, **how)]
+    found = [ask(*model, parts[0], name="training images", trained_on=True, class_weights=weights, **how)]
     found += [ask(*model, part, name="unlabelled images", **how) for part in parts[1:] if len(part)]
     logits, seconds = zip(*found, strict=True)
     return np.concatenate(logits, axis=1), sum(seconds)

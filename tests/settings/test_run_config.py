@@ -49,7 +49,7 @@ def test_python_and_command_line_give_the_same_run():
     ("argv", "message"),
     [
         (["--model", "resnet"], "Unknown model 'resnet'. Available: cnn"),
-        (["--recipe", "slow"], "Unknown recipe 'slow' for model 'cnn'. Available: fast, reference, best."),
+        (["--recipe", "slow"], "Unknown recipe 'slow' for model 'cnn'. Available: fast, reference, best, distill."),
         (["--epoch", "3"], "Unknown argument '--epoch'. Did you mean --epochs?"),
         (["--frobnicate"], "Unknown argument '--frobnicate'. All flags: hfprobe train --help"),
         (["--epochs", "0"], "--num_train_epochs/--epochs is 0.0; allowed: more than 0, at most 1,000,000."),

@@ -64,7 +64,7 @@ from hfprobe.system.errors import InputError
         ({"lr": 1, "learning_rate": 2}, "lr is 1.0 and learning_rate is 2.0: both name one setting. Pass one of them."),
         ({"model": "resnet"}, "Unknown model 'resnet'. Available: cnn"),
         ({"model": None}, "model is None; allowed: a string."),
-        ({"recipe": "slow"}, "Unknown recipe 'slow' for model 'cnn'. Available: fast, reference, best."),
+        ({"recipe": "slow"}, "Unknown recipe 'slow' for model 'cnn'. Available: fast, reference, best, distill."),
         ({"recipe": ["fast"]}, "recipe is ['fast']; allowed: a string, or none."),
         ({"dropout": 1}, "--dropout is 1.0; allowed: 0 or more, less than 1."),
         ({"debug": "x"}, "The settings cannot be used: x is not a valid DebugOption"),

@@ -48,8 +48,8 @@ def standard_splits(
             for name, whole_split in images.items()
             for part, rows in divide_rows(whole_split, data, whole=whole).items()
         }
-    without = [name for name, rows in images.items() if not has_label_column(rows.features, data)]
-    chosen, left_out = choose_rows(images, data=data, whole=whole, without_labels=without)
+    names = list(without_labels(images, data))
+    chosen, left_out = choose_rows(images, data=data, whole=whole, without_labels=names)
     return {split: standard_columns(rows, data=data) for split, rows in chosen.items()}, left_out
 
 
@@ -83,6 +83,11 @@ def has_label_column(features: Features, data: DataArguments) -> bool:
     if data.label_column is not None:
         return data.label_column in features
     return find_column(features, "label", data) is not None or _by_feature(features, ClassLabel) is not None
+
+
+def without_labels(images: Mapping[str, Dataset], data: DataArguments) -> dict[str, Dataset]:
+    """The splits that have no label column."""
+    return {name: rows for name, rows in images.items() if not has_label_column(rows.features, data)}
 
 
 def choose_rows(

@@ -28,7 +28,7 @@ from hfprobe.data.sources.class_folders import (
     read_split_folders,
     subfolders,
 )
-from hfprobe.data.sources.columns import standard_splits
+from hfprobe.data.sources.columns import standard_splits, without_labels
 from hfprobe.data.sources.folder_tables import describe_lacking, find_tables
 from hfprobe.data.sources.split_names import standard_name
 from hfprobe.data.sources.table_folders import Found, load_table, load_tables
@@ -150,7 +150,8 @@ def is_saved(folder: Path) -> bool:
 
 
 def _load_saved(folder: Path, data: DataArguments, *, whole: bool) -> Found:
-    return Found(*standard_splits(read_saved(folder), data=data, whole=whole))
+    saved = read_saved(folder)
+    return Found(*standard_splits(saved, data=data, whole=whole), unlabelled=without_labels(saved, data))
 
 
 def read_saved(folder: Path) -> Mapping[str, Dataset]:

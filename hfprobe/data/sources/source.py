@@ -6,6 +6,7 @@ Every source becomes splits with the columns `image` (datasets.Image) and `label
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from datasets import Dataset, DatasetDict
 
 from hfprobe.data.arguments import DEFAULT_DATASET, IN_MEMORY, DataArguments
 from hfprobe.data.sources import cifar10_mirror, hub_datasets
-from hfprobe.data.sources.columns import standard_splits
+from hfprobe.data.sources.columns import standard_splits, without_labels
 from hfprobe.data.sources.folders import load_local
 from hfprobe.hub import client as hub_client
 from hfprobe.system.errors import InputError, MachineError, find_shortage, shorten
@@ -31,12 +32,14 @@ class Source:
         description: where they come from.
         left_out: reason -> names of what was left out.
         content: a hash of images that a program passed; "" of others.
+        unlabelled: split without a label column -> its rows, with the columns that it has.
     """
 
     splits: dict[str, Dataset]
     description: str
     left_out: dict[str, list[str]] = field(default_factory=dict)
     content: str = ""
+    unlabelled: Mapping[str, Dataset] = field(default_factory=dict)
 
 
 def load_source(data: DataArguments, *, whole: bool = False) -> Source:
@@ -60,7 +63,7 @@ def load_source(data: DataArguments, *, whole: bool = False) -> Source:
         found = load_local(Path(dataset), data, whole=whole)
         kind = "folder" if Path(dataset).is_dir() else "file"
         labels = f" (labels: {'; '.join(found.labels)})" if found.labels else ""
-        source = Source(found.splits, f"local {kind} {dataset}{labels}", found.left_out)
+        source = Source(found.splits, f"local {kind} {dataset}{labels}", found.left_out, unlabelled=found.unlabelled)
     elif dataset.startswith(IN_MEMORY):
         raise InputError(
             f"The images '{shorten(dataset)}' were passed by a Python program and are not kept. Pass them again: "
@@ -111,7 +114,7 @@ def _load_by_id(data: DataArguments, *, whole: bool) -> Source:
 
 def _standard(images: DatasetDict, description: str, data: DataArguments, *, whole: bool) -> Source:
     splits, left_out = standard_splits(images, data=data, whole=whole)
-    return Source(splits, description, left_out)
+    return Source(splits, description, left_out, unlabelled=without_labels(images, data))
 
 
 def _is_mirrored(data: DataArguments) -> bool:

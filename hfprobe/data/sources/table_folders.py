@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import pandas as pd
@@ -42,11 +43,13 @@ class Found(NamedTuple):
         splits: with the columns `image`, `label` and, with `--group_column`, `group`.
         left_out: reason -> names of what was left out.
         labels: the tables that the labels come from; empty where they are names of folders.
+        unlabelled: see `hfprobe.data.sources.source.Source`.
     """
 
     splits: dict[str, Dataset]
     left_out: dict[str, list[str]]
     labels: tuple[str, ...] = ()
+    unlabelled: Mapping[str, Dataset] = MappingProxyType({})
 
 
 def load_table(file: Path, data: DataArguments, *, whole: bool) -> Found:

@@ -45,16 +45,16 @@ def read_unlabelled(place: str, *, image_column: str | None = None) -> Dataset:
         path = unpack(path)
     if path.is_dir():
         if is_saved(path):
-            return _join(read_saved(path).values(), data)
+            return join_images(read_saved(path).values(), data)
         return _from_paths(image_paths.find_images([str(path)]))
     if not path.exists():
         if place.startswith((".", "/", "~")) or place.count("/") != 1:
             raise InputError(f"--unlabelled '{shorten(place)}' does not exist. Allowed: {ALLOWED}.")
-        return _join(load_source(data, whole=True).splits.values(), data)
+        return join_images(load_source(data, whole=True).splits.values(), data)
     if path.suffix.lower() not in TABLE_ENDINGS:
         raise InputError(f"--unlabelled '{shorten(place)}' is a file of another kind. Allowed: {ALLOWED}.")
     if holds_images(path, data):
-        return _join([load_parquet(path, data)], data)
+        return join_images([load_parquet(path, data)], data)
     table = read_table(path)
     column = _find_column(list(table.columns), data)
     return _from_paths(find_images(table, column, data, folder=path.parent, splits=[""] * len(table)))
@@ -65,8 +65,8 @@ def _from_paths(paths: list[str]) -> Dataset:
     return Dataset.from_dict({"image": files}, features=datasets.Features(image=Image(decode=False)))
 
 
-def _join(splits: Iterable[Dataset], data: DataArguments) -> Dataset:
-    """The images of some splits, whatever other columns they have."""
+def join_images(splits: Iterable[Dataset], data: DataArguments) -> Dataset:
+    """The images of some splits, whatever other columns they have, as `read_unlabelled` returns them."""
     found = []
     for rows in splits:
         column = _find_column(rows.column_names, data)

@@ -49,6 +49,7 @@ class Drawn:
         kept: split -> the rows of `hfprobe.data.splits.classes.keep_classes`.
         parts: `train`, `validation` and `test`, or the only part of a whole dataset.
         division, left_out: see `Images`.
+        unlabelled: split of the source that has no labels -> its rows, with the columns that it has.
     """
 
     splits: dict[str, Dataset]
@@ -56,6 +57,7 @@ class Drawn:
     parts: dict[str, Part]
     division: str
     left_out: dict[str, list[str]]
+    unlabelled: Mapping[str, Dataset]
 
 
 @dataclass(frozen=True)

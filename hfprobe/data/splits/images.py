@@ -97,7 +97,7 @@ def load_images(
         identical=[],
         membership={},
         edits=Edits(),
-        drawn=Drawn(found, kept, parts, division, left_out),
+        drawn=Drawn(found, kept, parts, division, left_out, source.unlabelled),
     )
     if edits is not None:
         images = edit(images, replace(edits, labels=answers))

@@ -17,7 +17,7 @@ from hfprobe.data.pixels.reading import row_numbers
 from hfprobe.data.pixels.store import ImageSplit
 from hfprobe.data.sources.columns import label_numbers
 from hfprobe.data.sources.labels import NO_LABEL
-from hfprobe.data.sources.unlabelled import read_unlabelled
+from hfprobe.data.sources.unlabelled import join_images, read_unlabelled
 from hfprobe.data.splits.divided import Images
 from hfprobe.data.splits.editing import settle
 from hfprobe.data.splits.parts import PARTS
@@ -77,6 +77,9 @@ def find_unlabelled(images: Images, place: str | None) -> list[Unlabelled]:
                 "another split or place; training images beyond --max_train_samples are used without it."
             )
         rows = images.drawn.splits[place]
+        places.append((f"images of the split '{place}'", rows, np.arange(len(rows)), place))
+    elif place is not None and place in images.drawn.unlabelled:
+        rows = join_images([images.drawn.unlabelled[place]], images.arguments)
         places.append((f"images of the split '{place}'", rows, np.arange(len(rows)), place))
     elif place is not None:
         rows = read_unlabelled(place, image_column=images.arguments.image_column)
