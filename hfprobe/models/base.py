@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields
 from reprlib import repr as shortened
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from hfprobe.system.errors import InputError, shorten
@@ -171,8 +172,9 @@ class ModelFamily(Generic[ModelT, OptionsT]):
         augmentation: dict[str, Any] | None,
         precision: str,
         name: str,
+        solution: Mapping[str, Any] = MappingProxyType({}),
+        solved_with: np.ndarray | None = None,
         class_weights: np.ndarray | None = None,
-        trained_on: bool = False,
     ) -> tuple[np.ndarray, float]:
         """The logits of a trained model for some crops of each image; the targets of a student.
 
@@ -182,9 +184,10 @@ class ModelFamily(Generic[ModelT, OptionsT]):
             augmentation: see `inputs`; None: each image as it is.
             precision: fp32 or bf16.
             name: of the images, in progress bars and log lines.
-            class_weights: (C,) that the model was trained with; None: all are 1.
-            trained_on: whether these are all images that the model was trained on. A model that can be solved again
-                without an image then answers for it as for one that it has not seen.
+            solution: what `solve` returned; empty for a model that took gradient steps.
+            solved_with: (M,) positions of all images that the model was trained on. A model that can be solved again
+                answers for each of them as for an image that it has not seen. None: none are in the split.
+            class_weights: (C,) that the model was solved with; None: all are 1.
 
         Returns:
             (V, N, C) float32, and the seconds that they took, even if a cache held them.

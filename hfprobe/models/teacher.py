@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import BaseImageProcessor, PreTrainedModel
 
@@ -24,16 +25,18 @@ class Teacher:
     Attributes:
         name: with its revision, or the path of its folder.
         sha256: of the files of its weights.
-        passport: of the run that trained it.
         temperature: that calibrates its logits.
+        solution: what its solver chose on validation; empty if it took gradient steps.
+        class_weights: class name -> weight in its loss; None without weights.
     """
 
     name: str
     sha256: str
     model: PreTrainedModel
     processor: BaseImageProcessor
-    passport: Passport
     temperature: float
+    solution: dict[str, Any]
+    class_weights: dict[str, float] | None
 
 
 def load_teacher(name: str, *, hub_dir: str, splits: Splits) -> Teacher:
@@ -70,4 +73,5 @@ def load_teacher(name: str, *, hub_dir: str, splits: Splits) -> Teacher:
             "--max_train_samples and --max_eval_samples."
         )
     digest = hashlib.sha256("".join(sha256(file) for file in weight_files(folder)).encode())
-    return Teacher(name, digest.hexdigest(), model, processor, passport, calibration_temperature(model))
+    facts: dict[str, Any] = {"solution": passport.solution, "class_weights": passport.class_weights}
+    return Teacher(name, digest.hexdigest(), model, processor, calibration_temperature(model), **facts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -135,14 +136,11 @@ def prepare_lesson(
     labelled = splits.part("train")
     own = [images.decode("train", processor=teacher.processor).part("train")]
     own += decode_unlabelled(images, places, processor=teacher.processor)[0]
-    teacher.model.to(config.training.device, memory_format=torch.channels_last)
-    augmentation = config.data.augmentation
-    views = 1 if augmentation is None else options.teacher_views
-    answers, seconds = _ask(teacher, own, views=views, config=config)
+    answers, seconds = ask_teacher(teacher, own, config=config, solved_with=np.arange(len(labelled)))
     taught = Taught(
         teacher=teacher.name,
         sha256=teacher.sha256,
-        views=views,
+        views=len(answers),
         temperature=options.teacher_temperature,
         weight=options.teacher_weight,
         labelled=len(labelled),
@@ -150,26 +148,39 @@ def prepare_lesson(
         fingerprints=[part.images_fingerprint for part in unlabelled],
         left_out=left_out,
     )
-    answers = (torch.from_numpy(answers) / (teacher.temperature * options.teacher_temperature)).softmax(-1).numpy()
     return Lesson([labelled, *unlabelled], answers, taught, seconds)
 
 
-def _ask(teacher: Teacher, parts: Sequence[ImageSplit], *, views: int, config: RunConfig) -> tuple[np.ndarray, float]:
-    """(V, N, C) float32 logits of the teacher for all parts, and the seconds that they took.
+def ask_teacher(
+    teacher: Teacher, parts: Sequence[ImageSplit], *, config: RunConfig, solved_with: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """The answers of a teacher to the images of a run, in each view that the student sees.
 
     Args:
-        parts: the first are the images that the teacher was trained on.
+        parts: images, decoded for the teacher.
+        config: of the student.
+        solved_with: (M,) positions in the first part of all images that the teacher was trained on.
+
+    Returns:
+        (V, N, C) float32 probabilities for the N images of all parts, and the seconds that they took, even if features
+        were read from the cache.
     """
-    counts = np.bincount(parts[0].labels, minlength=teacher.model.config.num_labels)
+    options, augmentation = config.model, config.data.augmentation
+    assert isinstance(options, StudentOptions)
+    views = 1 if augmentation is None else options.teacher_views
+    counts = np.bincount(parts[0].labels[solved_with], minlength=teacher.model.config.num_labels)
     how: dict[str, Any] = {
         "views": range(FIRST_VIEW, FIRST_VIEW + views),
         "seed": config.split_seed,  # the same crops for every seed of the run
-        "augmentation": config.data.augmentation,
+        "augmentation": augmentation,
         "precision": "bf16" if config.training.recorded_precision == "bf16" else "fp32",
     }
-    weights = weights_in_loss(teacher.passport.class_weights, images_per_class=counts)
-    ask, model = family_of(teacher.model).answer_views, (teacher.model, teacher.processor)
-    found = [ask(*model, parts[0], name="training images", trained_on=True, class_weights=weights, **how)]
-    found += [ask(*model, part, name="unlabelled images", **how) for part in parts[1:] if len(part)]
+    own: dict[str, Any] = {"solution": teacher.solution, "solved_with": solved_with}
+    own["class_weights"] = weights_in_loss(teacher.class_weights, images_per_class=counts)
+    ask = partial(family_of(teacher.model).answer_views, teacher.model, teacher.processor)
+    teacher.model.to(config.training.device, memory_format=torch.channels_last)
+    found = [ask(parts[0], name="training images", **own, **how)]
+    found += [ask(part, name="unlabelled images", **how) for part in parts[1:] if len(part)]
     logits, seconds = zip(*found, strict=True)
-    return np.concatenate(logits, axis=1), sum(seconds)
+    divisor = teacher.temperature * options.teacher_temperature
+    return (torch.from_numpy(np.concatenate(logits, axis=1)) / divisor).softmax(-1).numpy(), sum(seconds)

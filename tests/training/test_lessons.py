@@ -1,24 +1,27 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from transformers import set_seed
 
 from helpers.image_folders import write_images
 from helpers.images import CLASSES
 from helpers.models import PROBE
 from helpers.runs import small_config
-from hfprobe.data.pixels.store import ImageBatches
+from hfprobe.data.pixels.store import ImageBatches, ImageSplit
 from hfprobe.data.splits.images import load_images
 from hfprobe.models import build_model
 from hfprobe.models.linear_probe import folds
 from hfprobe.models.loading import load_model
-from hfprobe.models.passport import Passport
+from hfprobe.models.passport import Passport, Taught
 from hfprobe.models.teacher import load_teacher
 from hfprobe.settings.run_config import make_run
 from hfprobe.system.errors import InputError
+from hfprobe.training.assembly import assemble_trainer
 from hfprobe.training.lessons import FIRST_VIEW, Lesson, TaughtBatches, prepare_lesson
 from hfprobe.training.start import run_training
 
@@ -98,9 +101,12 @@ def test_with_one_image_of_a_class_the_head_of_the_teacher_answers_for_all(schoo
     head = folds.Heads.of(model)
     features = np.random.default_rng(0).normal(size=(1, 21, model.config.feature_size)).astype(np.float32)
     one = folds.FeatureSplit(features, np.append(np.arange(20) % 4, 4))
-    assert folds.solve_folds(one, head, penalty=0.1) is head
+    assert folds.solve_folds(one, head, penalty=0.1, positions=np.arange(21)) is head
     two = folds.FeatureSplit(features, np.append(np.arange(20) % 5, 4))
-    assert len(folds.solve_folds(two, head, penalty=0.1).weight) == 4
+    heads = folds.solve_folds(two, head, penalty=0.1, positions=np.arange(1, 21))
+    assert len(heads.weight) == 4
+    assert sorted(np.concatenate(heads.positions)) == list(range(21))
+    np.testing.assert_allclose(heads.answer(features[0])[0], head.answer(features[0])[0], rtol=1e-4)
 
 
 def test_a_student_is_a_plain_cnn_whose_records_name_the_teacher(dataset_folder, school, tmp_path):
@@ -201,3 +207,32 @@ def test_a_model_that_no_run_trained_cannot_teach(dataset_folder, school, tmp_pa
 def test_the_probe_has_no_teacher(dataset_folder, tmp_path):
     with pytest.raises(InputError, match="teacher"):
         make_run(model="probe", dataset=str(dataset_folder), teacher="linear-probe", output_dir=str(tmp_path))
+
+
+def draw_faint(count, *, seed):
+    """Noise with a faint pattern of the class, which ten images do not show: ImageSplit."""
+    patterns = np.random.default_rng(0).choice([-4, 4], size=(5, 4, 4, 3)).repeat(8, axis=1).repeat(8, axis=2)
+    labels = np.arange(count) % 5
+    noise = np.random.default_rng(seed).integers(64, 192, (count, 32, 32, 3))
+    return ImageSplit(images=(noise + patterns[labels]).astype(np.uint8), labels=labels, index=np.arange(count))
+
+
+def test_a_perfect_teacher_speeds_a_student_up(dataset_folder, tmp_path):
+    """After the same number of steps, with the same labels, a network with a teacher has learned more."""
+    train, validation, few = draw_faint(200, seed=1), draw_faint(100, seed=2), np.arange(10)
+    parts = [train.take(few), replace(train.take(np.arange(10, 200)), labels=np.full(190, -1))]
+    taught = Taught("t", "", 1, 1.0, 1.0, 10, 190, [], {})
+    answers = np.eye(5, dtype=np.float32)[train.labels][None]
+    values = {"max_steps": 40, "per_device_train_batch_size": 10, "eval_strategy": "no", "save_strategy": "no"}
+    config = small_config(dataset_folder, tmp_path, load_best_model_at_end=False, augment=False, **values)
+    config = config.for_images(load_images(config.data, seed=42))
+    accuracies = []
+    for lesson in (None, Lesson(parts, answers, taught, 0.0)):
+        set_seed(1)
+        model, processor = build_model("cnn", labels=CLASSES, options=config.model)
+        batches, held_out = (ImageBatches(part, processor=processor) for part in (parts[0], validation))
+        inputs = batches if lesson is None else lesson.inputs(config, processor)
+        trainer = assemble_trainer(config=config, model=model, processor=processor, train=inputs, validation=held_out)
+        trainer.train()
+        accuracies.append(trainer.evaluate()["eval_accuracy"])
+    assert accuracies[1] > accuracies[0] + 0.1

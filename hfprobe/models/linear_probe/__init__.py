@@ -6,8 +6,9 @@ With ViT-Tiny and five labels, it has 5,525,381 parameters, of which 965 are tra
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from hfprobe.models.base import Inputs, ModelFamily
@@ -211,23 +212,22 @@ class LinearProbeFamily(ModelFamily["LinearProbe", LinearProbeOptions]):
         augmentation: dict[str, Any] | None,
         precision: str,
         name: str,
+        solution: Mapping[str, Any] = MappingProxyType({}),
+        solved_with: np.ndarray | None = None,
         class_weights: np.ndarray | None = None,
-        trained_on: bool = False,
     ) -> tuple[np.ndarray, float]:
         """From cached features. Images that an exact head was solved with get the answers of heads without them."""
         import numpy as np
 
         from hfprobe.models.linear_probe.features import extract_features
         from hfprobe.models.linear_probe.folds import Heads, solve_folds
-        from hfprobe.models.passport import Passport
 
         how: dict[str, Any] = {"model": model, "processor": processor, "split": split, "seed": seed, "name": name}
         how["precision"] = precision
-        passport = Passport.of(model)
-        penalty = None if passport is None else passport.solution.get("penalty")
         heads = Heads.of(model)
-        if trained_on and penalty is not None:
-            heads = solve_folds(extract_features(**how), heads, penalty=penalty, class_weights=class_weights)
+        if solution and solved_with is not None:
+            fold: dict[str, Any] = {"penalty": solution["penalty"], "class_weights": class_weights}
+            heads = solve_folds(extract_features(**how), heads, positions=solved_with, **fold)
         answers, seconds = [], 0.0
         for view in views:  # one after the other: the features of all views need not fit into the memory
             crop = {"views": [0]} if augmentation is None else {"views": [view], "augmentation": augmentation}

@@ -104,8 +104,9 @@ def extract_features(
 
     View 0 is the image itself, view 1 its mirror image, and each further view a random crop that depends on
     (seed, view, index). An interrupted extraction continues where it stopped; a cached file that was truncated or
-    changed is computed again. Features of views 0 and 1 are also taken from the files of other splits with the same
-    images: an image that was added, moved to another split or given another label costs no second pass for the others.
+    changed is computed again. Features are also taken from the files of other splits with the same images (of random
+    crops, with the same row numbers): an image that was added, moved to another split or given another label costs no
+    second pass for the others.
 
     Args:
         views: numbers of the views.
@@ -135,6 +136,13 @@ class View:
     seed: int
     precision: str = "fp32"
     augmentation: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> np.ndarray:
+        """(N, bytes) uint8: the digest of each image, and of random crops, which depend on it, the row number."""
+        digests = self.split.digests
+        rows = self.split.index.astype("<i8")[:, None].view(np.uint8)  # (N, 8)
+        return digests if self.number <= 1 else np.concatenate([digests, rows], axis=1)
 
 
 def cache_key(view: View) -> str:
@@ -173,7 +181,7 @@ def _load_or_extract(view: View, *, name: str) -> tuple[np.ndarray, float]:
         part = kept.with_suffix(".part")
         seconds = _extract_to(part, view, name=name)
         os.replace(part, kept)
-        np.save(kept.with_suffix(DIGESTS), view.split.digests)
+        np.save(kept.with_suffix(DIGESTS), view.identity)
         checksums.write_text(json.dumps({"sha256": sha256(kept), "seconds": seconds}))
     except OSError as error:
         raise cache.cannot_keep("features", folder, error) from error
@@ -208,10 +216,8 @@ def _extract_to(part: Path, view: View, *, name: str) -> float:
     device = next(model.parameters()).device
     batch_size = CPU_BATCH_SIZE if device.type == "cpu" else GPU_BATCH_SIZE
     model.eval()
-    missing = np.arange(done, len(split))
-    if view.number <= 1:  # random crops depend on the row number too
-        missing, copied = _copy_known(part, features, split.digests, missing)
-        earlier += copied
+    missing, copied = _copy_known(part, features, view.identity, np.arange(done, len(split)))
+    earlier += copied
     start = time.perf_counter() - earlier
 
     def note(rows: int) -> None:
@@ -248,7 +254,7 @@ def _copy_known(part: Path, features: np.ndarray, digests: np.ndarray, wanted: n
     """Copy the features of images that other files beside `part` hold.
 
     Args:
-        digests: (N, DIGEST_BYTES) of the images of `part`.
+        digests: of the images of `part`, see `View.identity`.
         wanted: (M,) positions that have no features yet.
 
     Returns:

