@@ -234,6 +234,7 @@ def decide(
     epochs: float | None = None,
     drop_leaks: bool = False,
     label_efficiency: bool = False,
+    unlabelled: str | None = None,
     seed: int = 42,
     seeds: int = 1,
     margin: float = MARGIN,
@@ -257,6 +258,8 @@ def decide(
             have one in test, as the audit of the decision says.
         label_efficiency: train the models that are trained by gradient steps with few images too, for the curve over
             labels.
+        unlabelled: images without labels, as `train --help` lists for `unlabelled`. The probe labels them for a third
+            model, a CNN that learns from its answers. None: no such model.
         seed, seeds: the first seed, and the number of training runs of each model that is trained by gradient steps.
         margin: in [0, 1]; a smaller difference does not matter.
         budget: in seconds; it chooses the stages, the epochs and, if needed, the number of images. None: no limit.
@@ -282,6 +285,7 @@ def decide(
         epochs=epochs,
         drop_leaks=drop_leaks,
         label_efficiency=label_efficiency,
+        unlabelled=unlabelled,
         seed=check_value("seed", seed, RunArguments),
         seeds=check_value("seeds", seeds, RunArguments),
         margin=margin,

@@ -2,6 +2,7 @@
 
     hfprobe decide photos                      # a folder with one folder of images per class
     hfprobe decide photos --backbones resnet18.a1_in1k --seeds 3
+    hfprobe decide photos --unlabelled more/   # and a CNN that the probe teaches on images without labels
     hfprobe decide photos --budget 15m         # gives up epochs and, if needed, training images
     hfprobe decide                             # the default dataset, five classes of CIFAR-10
 
@@ -74,6 +75,12 @@ def make_parser() -> Parser:
         help="train the models that are trained by gradient steps with few images too, for the curve over labels",
     )
     parser.add_argument(
+        "--unlabelled",
+        metavar="PLACE",
+        help="images without labels: a folder, a table, a zip file, a hub id or a split. The probe labels them for a "
+        "third model, a CNN that learns from its answers; default: none",
+    )
+    parser.add_argument(
         "--margin",
         type=number_in(MARGINS, kind=float),
         default=0.5,
@@ -127,6 +134,7 @@ def main() -> None:
         epochs=arguments.epochs,
         drop_leaks=drop_leaks,
         label_efficiency=arguments.label_efficiency,
+        unlabelled=arguments.unlabelled,
         seed=arguments.seed,
         seeds=arguments.seeds,
         margin=arguments.margin / 100,

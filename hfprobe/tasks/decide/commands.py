@@ -30,6 +30,7 @@ def list_commands(given: Images, images: Images, wishes: Wishes, trained: dict[s
     decide |= {"epochs": f"{wishes.epochs:g}"} if wishes.epochs is not None else {}
     decide |= {"drop_leaks": True} if wishes.drop_leaks else {}
     decide |= {"label_efficiency": True} if wishes.label_efficiency else {}
+    decide |= {"unlabelled": wishes.unlabelled} if wishes.unlabelled is not None else {}
     decide |= {"seed": wishes.seed} if wishes.seed != 42 else {}
     decide |= {"seeds": wishes.seeds} if wishes.seeds > 1 else {}
     decide |= {"margin": f"{100 * wishes.margin:g}"} if wishes.margin != Wishes(first).margin else {}

@@ -90,7 +90,9 @@ def decide_images(images: Images, wishes: Wishes) -> Decision:
         images, look = prepared.images, prepared.audit
         runs = [replace(run, values=run.values | _planned_values(run, images, plan)) for run in runs]
         fingerprint = fingerprint_of(images, runs)
-        trained = {run.name: _train(stages, run, images, fingerprint, wishes) for run in runs}
+        trained: dict[str, Candidate] = {}
+        for run in runs:
+            trained[run.name] = _train(stages, _with_teacher(run, trained), images, fingerprint, wishes)
         with_curve = "curve" in plan.seconds
         curve = measure_curve(stages, runs, images, fingerprint, wishes) if with_curve else []
         few = train_with_few(stages, runs, images, fingerprint, wishes) if "shots" in plan.seconds else {}
@@ -141,6 +143,14 @@ def _collect_scores(
     }
 
 
+def _with_teacher(run: Run, trained: dict[str, Candidate]) -> Run:
+    """The run with the revision of its teacher, which is trained before it."""
+    if run.teacher is None:
+        return run
+    teacher = next(candidate for candidate in trained.values() if candidate.report == run.teacher)
+    return replace(run, values=run.values | {"teacher": f"{teacher.name}@{teacher.revision}"})
+
+
 def _planned_values(run: Run, images: Images, plan: Plan) -> dict[str, Any]:
     """The settings of a run that the plan has chosen."""
     values = image_settings(images)
@@ -176,7 +186,7 @@ def _train(stages: Stages, run: Run, images: Images, fingerprint: str, wishes: W
             resolve_model(model=f"{record.pushed.model}@{record.pushed.revision}", hub_dir=wishes.hub_dir)
         except InputError:  # removed from the hub folder
             return None
-        return _describe(record, config, run.stage)
+        return _describe(record, config, run)
 
     def prepare(trainer: ProbeTrainer) -> None:
         trainer.remove_callback(EpochLines)
@@ -192,15 +202,15 @@ def _train(stages: Stages, run: Run, images: Images, fingerprint: str, wishes: W
     return stages.run(run.stage, f"train {run.name}", key=key, work=train, load=load)
 
 
-def _describe(record: RunRecord, config: RunConfig, report: str) -> Candidate:
+def _describe(record: RunRecord, config: RunConfig, run: Run) -> Candidate:
     assert record.result is not None
     assert record.pushed is not None
     return Candidate(
-        family=config.training.model,
+        family=run.group,
         seed=config.training.seed,
         name=record.pushed.model,
         revision=record.pushed.revision,
-        report=report,
+        report=run.stage,
         validation_accuracy=record.result.metrics["accuracy"],
         train_images=record.images["train"],
         epochs=record.result.epochs,

@@ -70,6 +70,8 @@ def estimate(
     ranking: float = 0.0,
     shots: Sequence[int] = (),
     classes: int = 1,
+    unlabelled: int = 0,
+    views: int = 0,
     rounds: int,
     seconds: float,
 ) -> dict[str, float]:
@@ -84,6 +86,7 @@ def estimate(
         ranking: seconds of the ranking.
         shots: training images per class with which models that take gradient steps are trained too.
         classes: number of classes.
+        unlabelled, views: images without labels of a student, and how often its teacher sees each image.
         rounds, seconds: of the profile.
     """
     train, validation, test = (sizes[part] for part in PARTS)
@@ -99,11 +102,15 @@ def estimate(
             found["audit"] = rate.start + AUDIT_PAGE + rate.audit * max(LEAST_SOLVED, sum(sizes.values()))
     for run in runs:
         rate = own[run.variant]
-        once = rate.train * train + rate.infer * validation
+        taught = unlabelled if run.teacher is not None else 0
+        once = rate.train * (train + taught) + rate.infer * validation
         if not run.solved:
             found[run.stage] = rate.start + epochs[run.stage] * (once + rate.epoch) + rate.infer * validation
         else:
             found[run.stage] = rate.start + rate.solve * max(LEAST_SOLVED, train) + once * (not rate.audit)
+        if run.teacher is not None and run.values["seed"] == min(other.values["seed"] for other in runs):
+            teacher = next(own[other.variant] for other in runs if other.stage == run.teacher)
+            found[run.stage] += teacher.start + views * teacher.train * (train + unlabelled)
     if "extract" in found:
         found["curve"] = CURVE
     steps = sum(max(RECIPE_EPOCHS * count, LEAST_STEPS * min(BATCH, count)) for count in (classes * n for n in shots))

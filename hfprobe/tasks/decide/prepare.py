@@ -13,7 +13,9 @@ from transformers import set_seed
 
 from hfprobe.data.splits.editing import drop_leaks, keep_together
 from hfprobe.data.splits.images import Images
+from hfprobe.data.splits.unlabelled import find_unlabelled
 from hfprobe.models import build_model, find_family
+from hfprobe.models.student import StudentOptions
 from hfprobe.tasks.audit.measure import audit
 from hfprobe.tasks.audit.page import save_audit
 from hfprobe.tasks.audit.result import Audit
@@ -80,11 +82,15 @@ def plan_stages(
     measured = stages.run("plan", title, key=key, work=work, load=lambda: Measurement.find(wishes.folder))
     full = {run.stage: float(run.config(images).training.num_train_epochs) for run in runs if not run.solved}
     several = [run for run in firsts.values() if len(run.variants) > 1]
+    students = [run.config(images).model for run in runs if run.teacher is not None]
+    views = [options.teacher_views for options in students if isinstance(options, StudentOptions)]
+    unlabelled = sum(len(found.rows) for found in find_unlabelled(images, wishes.unlabelled)) if views else 0
     ranking = sum(estimate_ranking(run, measured.rates, images) for run in several)
 
     def plan(chosen: list[Run], ranking: float) -> Plan:
         how: dict[str, Any] = {"budget": wishes.budget, "spent": measured.spent, "full": full, "ranking": ranking}
         how |= {"shots": choose_shots(images, wishes), "classes": len(images.class_names)}
+        how |= {"unlabelled": unlabelled, "views": max(views, default=0)}
         how["kept"] = ["audit"] if wishes.drop_leaks else []
         return make_plan(chosen, images, measured.rates, rounds=PROFILE_ROUNDS, seconds=PROFILE_SECONDS, **how)
 

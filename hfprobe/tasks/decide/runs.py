@@ -20,6 +20,8 @@ from hfprobe.tasks.decide.wishes import Wishes
 
 logger = logging.getLogger(__name__)
 
+STUDENT, STUDENT_FAMILY = "student", "cnn"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -31,6 +33,7 @@ class Run:
         values: for `build_run`.
         variants: name -> further values for `build_run`; the first one is used. Several are ranked before.
         solved: whether its weights are solved in closed form.
+        teacher: stage of the run whose model teaches it; None: no teacher.
         processors: variant -> image processor.
     """
 
@@ -39,12 +42,18 @@ class Run:
     values: dict[str, Any]
     variants: dict[str, dict[str, Any]]
     solved: bool
+    teacher: str | None = None
     processors: dict[str, BaseImageProcessor] = field(default_factory=dict)
 
     @property
     def family(self) -> str:
         """Name of its model."""
         return str(self.values["model"])
+
+    @property
+    def group(self) -> str:
+        """What its training runs with other seeds have in common."""
+        return self.family if self.teacher is None else STUDENT
 
     @property
     def variant(self) -> str:
@@ -110,6 +119,8 @@ def choose_runs(images: Images, wishes: Wishes) -> tuple[list[Run], str | None]:
             runs.append(replace(run, processors=processors))
             if solved:  # each seed gives the same weights
                 break
+    if wishes.unlabelled is not None:
+        runs += _choose_students(images, wishes, runs)
     if missing:
         logger.warning("%s", missing)
     if wishes.drop_leaks and not any(run.solved and find_family(run.family).frozen_precision for run in runs):
@@ -118,6 +129,36 @@ def choose_runs(images: Images, wishes: Wishes) -> tuple[list[Run], str | None]:
             "or leave --drop_leaks out."
         )
     return sorted(runs, key=lambda run: not run.solved), missing
+
+
+def _choose_students(images: Images, wishes: Wishes, runs: Sequence[Run]) -> list[Run]:
+    """A run of the student for each seed; its teacher is known once it is trained.
+
+    Raises:
+        InputError: no model can teach it; there is a budget.
+    """
+    if wishes.budget is not None:
+        raise InputError("--budget cannot limit the time that --unlabelled takes. Leave one of them out.")
+    teacher = next((run for run in runs if run.solved and find_family(run.family).frozen_precision), None)
+    if teacher is None:
+        raise InputError(
+            "--unlabelled needs a probe that labels the images, and there is none. Add probe to --models, or leave "
+            "--unlabelled out."
+        )
+    family = find_family(STUDENT_FAMILY)
+    variants = _list_variants(family, wishes)
+    called = name_model(STUDENT, dataset=images.arguments.dataset)
+    found = []
+    for seed in range(wishes.seed, wishes.seed + wishes.seeds):
+        stage = f"{STUDENT}-seed{seed}"
+        values: dict[str, Any] = {"model": family.name, "recipe": "distill", "teacher": "none", "seed": seed}
+        values |= {"unlabelled": wishes.unlabelled, "split_seed": images.seed, "hub_dir": wishes.hub_dir}
+        values |= {"output_dir": str(wishes.folder / RUNS_FOLDER / stage)} | image_settings(images)
+        values |= {} if wishes.epochs is None else {"epochs": wishes.epochs}
+        shown = called if seed == wishes.seed else f"{called} (seed {seed})"
+        run = Run(stage, shown, values, variants, solved=False, teacher=teacher.stage)
+        found.append(replace(run, processors={run.variant: _build_processor(run, images)}))
+    return found
 
 
 def _build_processor(run: Run, images: Images) -> BaseImageProcessor:

@@ -24,6 +24,7 @@ class Wishes:
         drop_leaks: leave out training images that have a duplicate in validation or test, and validation images that
             have one in test.
         label_efficiency: train the models that take gradient steps with few images too, for the curve over labels.
+        unlabelled: images for the probe to label, for a student of it; see `hfprobe.models.student`. None: no student.
         seeds: number of training runs of each model that takes gradient steps.
         margin: in [0, 1]; a smaller difference does not matter.
         budget: in seconds from `started` on; None: no limit.
@@ -36,6 +37,7 @@ class Wishes:
     epochs: float | None = None
     drop_leaks: bool = False
     label_efficiency: bool = False
+    unlabelled: str | None = None
     seed: int = 42
     seeds: int = 1
     margin: float = MARGIN

@@ -106,6 +106,39 @@ def test_one_command_trains_compares_and_answers_and_the_same_command_repeats_no
     assert json.loads((folder / "stages.json").read_text()).keys() >= {"probe-seed42", "cnn-seed42", "test", "profile"}
 
 
+def test_with_images_without_labels_a_student_of_the_probe_is_the_third_answer(run, tmp_path):
+    shutil.copytree(tmp_path / "photos", tmp_path / "more")  # none of which may be used
+    generator = np.random.default_rng(1)
+    for number in range(6):
+        pixels = generator.integers(0, 250, (8, 8, 3)).astype(np.uint8)
+        PIL.Image.fromarray(pixels).save(tmp_path / "more" / f"new{number}.png")
+    out = run(*QUICK, "--unlabelled", "more")
+    folder = tmp_path / "reports" / "decision-photos"
+    decision = Decision.load(folder)
+    assert list(decision.candidates) == ["linear-probe-photos", "simple-cnn-photos", "student-photos"]
+    probe, student = (decision.candidates[name] for name in ("linear-probe-photos", "student-photos"))
+    assert student.settings["teacher"] == f"{probe.name}@{probe.revision[:12]}"
+    record = json.loads((folder / "runs" / "student-seed42" / "run.json").read_text())
+    assert record["taught"]["unlabelled"] == 6
+    assert sum(record["taught"]["left_out"].values()) == 40
+    assert "student-photos" in (folder / "decision.html").read_text()
+    assert "--unlabelled more" in decision.commands[0]
+    assert run(*QUICK, "--unlabelled", "more") == out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--budget", "5m"], "--budget cannot limit the time that --unlabelled takes. Leave one of them out."),
+        (["--models", "cnn"], "--unlabelled needs a probe that labels the images, and there is none."),
+    ],
+)
+def test_a_student_that_cannot_be_planned_or_taught_is_refused(run, flags, message):
+    quick = [word for word in QUICK if flags[0] != "--models" or word not in PROBE]
+    with pytest.raises(InputError, match=re.escape(message)):
+        run(*quick, "--unlabelled", "photos", *flags)
+
+
 @pytest.mark.slow
 def test_copies_are_kept_in_one_of_the_parts_that_are_drawn(run, tmp_path):
     loaded = hfprobe.load_images("photos", seed=42)
