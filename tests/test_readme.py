@@ -53,5 +53,6 @@ def test_the_command_is_accepted(command, monkeypatch, tmp_path):
     if "--config" in flags:
         (tmp_path / "config.yaml").write_text("epochs: 2\n")
         flags[flags.index("--config") + 1] = str(tmp_path / "config.yaml")
+    monkeypatch.setattr("hfprobe.settings.run_config.pin_teacher", lambda options, **_: options)  # none is trained here
     monkeypatch.setattr(sys, "argv", ["train", *flags])
     assert parse_runs()
