@@ -12,9 +12,10 @@ from transformers import HfArgumentParser
 
 from hfprobe.cli.parser import OneLineErrors, Parser, warn_about_repeated
 from hfprobe.models import find_family
+from hfprobe.models.base import ModelFamily
 from hfprobe.settings.files import read_config_file
 from hfprobe.settings.run_config import CHOICES, RunConfig, build_run, starting_values
-from hfprobe.settings.values import groups_of, one_line_errors
+from hfprobe.settings.values import check_other_models, groups_of, one_line_errors
 from hfprobe.system.process import command, is_main_process
 from hfprobe.system.setting import short_names
 
@@ -26,9 +27,11 @@ class RunParser(OneLineErrors, HfArgumentParser):
         groups: dataclasses.
         defaults: values for their fields, which `--help` shows instead of the dataclasses' own.
         prog: the command, for hints.
+        family: the model whose settings they are.
     """
 
-    def __init__(self, groups: Sequence[type], *, defaults: dict[str, Any], prog: str):
+    def __init__(self, groups: Sequence[type], *, defaults: dict[str, Any], prog: str, family: ModelFamily):
+        self.family = family
         HfArgumentParser.__init__(self, groups, prog=prog, allow_abbrev=False)
         for short, long in short_names(*groups).items():
             for action in [action for action in self._actions if action.dest == long]:
@@ -51,7 +54,10 @@ class RunParser(OneLineErrors, HfArgumentParser):
         """
         unset = object()
         given = argparse.Namespace(**{action.dest: unset for action in self._actions})
-        self.check_remaining(self.parse_known_args(argv, given)[1])
+        remaining = self.parse_known_args(argv, given)[1]
+        if remaining:
+            check_other_models(remaining[0].split("=")[0].removeprefix("--").replace("-", "_"), of=self.family)
+        self.check_remaining(remaining)
         return {name: value for name, value in vars(given).items() if value is not unset}
 
 
@@ -73,7 +79,7 @@ def make_parser(
     """
     family = find_family(model)
     defaults = starting_values(family, recipe, chosen=chosen) | (values or {})
-    parser = RunParser(groups_of(family), defaults=defaults, prog=command("train"))
+    parser = RunParser(groups_of(family), defaults=defaults, prog=command("train"), family=family)
     parser.add_argument(
         "--config",
         metavar="FILE",
@@ -144,6 +150,6 @@ def parse_options(model: str, argv: Sequence[str]) -> Any:
         InputError: unknown model, unknown flag, bad value.
     """
     family = find_family(model)
-    parser = RunParser([family.Options], defaults=family.recipe_values(), prog=command("sanity-check"))
+    parser = RunParser([family.Options], defaults=family.recipe_values(), prog=command("sanity-check"), family=family)
     with one_line_errors():
         return family.recipe_options(**parser.read(argv))

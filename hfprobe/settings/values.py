@@ -13,7 +13,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hfprobe.data.arguments import DataArguments
-from hfprobe.models import find_family
+from hfprobe.models import families, find_family
 from hfprobe.models.base import ModelFamily
 from hfprobe.settings.arguments import RunArguments
 from hfprobe.system.errors import InputError, shorten, suggest
@@ -58,6 +58,7 @@ def check_values(values: Mapping[str, Any], *, model: str) -> dict[str, Any]:
     for given, value in values.items():
         name = short.get(given, given)
         if name not in owners:
+            check_other_models(given, of=family, sign="")
             listed = f"All settings: {command('train')} --model {family.name} --help"
             remedy = suggest(given, [*owners, *short], otherwise=listed)
             raise InputError(f"Unknown setting '{shorten(given)}'. {remedy}")
@@ -69,6 +70,21 @@ def check_values(values: Mapping[str, Any], *, model: str) -> dict[str, Any]:
             )
         checked[name], spelled[name] = value, given
     return checked
+
+
+def check_other_models(name: str, *, of: ModelFamily, sign: str = "--") -> None:
+    """Raise InputError for a setting that another model has.
+
+    Args:
+        of: the model that does not have it.
+        sign: before the names of settings.
+    """
+    others = [family.name for family in families() if name in family.Options.__dataclass_fields__]
+    if others and of.name not in others:
+        raise InputError(
+            f"{sign}{name} is a setting of the model {' and '.join(others)}, not of {of.name}. Leave it out, or pass "
+            f"another {sign}model."
+        )
 
 
 def check_value(given: str, value: Any, group: type) -> Any:

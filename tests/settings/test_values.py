@@ -23,7 +23,7 @@ from hfprobe.system.errors import InputError
         ({"dropuot": None}, "Unknown setting 'dropuot'. Did you mean dropout?"),
         ({"--lr": 3}, "Unknown setting '--lr'. Did you mean lr?"),
         ({"no_augment": True}, "Unknown setting 'no_augment'. Did you mean augment?"),
-        ({"views": 2}, "Unknown setting 'views'. All settings: hfprobe train --model cnn --help"),
+        ({"views": 2}, "views is a setting of the model probe, not of cnn. Leave it out, or pass another model."),
         ({"x" * 5000: 2}, f"Unknown setting '{'x' * 100}...{'x' * 100}'. All settings: hfprobe train "),
         ({"flips": "sometimes"}, "flips is 'sometimes'; allowed: random, alternating."),
         ({"flips": ["random"]}, "flips is ['random']; allowed: random, alternating."),

@@ -12,6 +12,7 @@ from helpers.image_folders import write_images
 from helpers.images import CLASSES
 from helpers.models import PROBE
 from helpers.runs import small_config
+from hfprobe.cli.run_flags import parse_run
 from hfprobe.data.pixels.store import ImageBatches, ImageSplit
 from hfprobe.data.splits.images import load_images
 from hfprobe.models import build_model
@@ -205,7 +206,10 @@ def test_a_model_that_no_run_trained_cannot_teach(dataset_folder, school, tmp_pa
 
 
 def test_the_probe_has_no_teacher(dataset_folder, tmp_path):
-    with pytest.raises(InputError, match="teacher"):
+    message = "--teacher is a setting of the model cnn, not of probe. Leave it out, or pass another --model."
+    with pytest.raises(InputError, match=re.escape(message)):
+        parse_run(["--model", "probe", "--teacher", "linear-probe"])
+    with pytest.raises(InputError, match=re.escape(message.replace("--", ""))):
         make_run(model="probe", dataset=str(dataset_folder), teacher="linear-probe", output_dir=str(tmp_path))
 
 
