@@ -27,16 +27,23 @@ def find_changes(passport: Passport | None, images: Images, *, split: str) -> st
     Raises:
         InputError: there are images among them that the model was trained or selected on, or there may be.
     """
-    if passport is None or passport.membership is None:  # not a model of a run
+    if passport is None:  # not a model of a run
+        return ""
+    dataset, own = images.arguments.dataset, passport.dataset
+    is_own = split != "all" and (same_dataset(dataset, own) or is_moved(dataset, own))
+    if is_own and passport.refit and split in SEEN:
+        raise InputError(
+            f"The {split} images are among those that this model was solved on (--refit): its accuracy on them says "
+            f"nothing about others. Evaluate it on test, or {REMEDY}."
+        )
+    if passport.membership is None:
         return ""
     before, now = passport.membership, images.membership
     was, found = before.get(split, before["test"]), now[split]
     same = found.digest == was.digest
     if same and found.sample == was.sample:
         return ""
-    dataset, own = images.arguments.dataset, passport.dataset
     named = f"images of '{shorten(dataset)}'"
-    is_own = split != "all" and (same_dataset(dataset, own) or is_moved(dataset, own))
     if is_own and found.own != was.own:
         raise InputError(
             f"The {split} {named} were {_origin(was)} when this model was trained, and today they are "
@@ -48,7 +55,8 @@ def find_changes(passport: Passport | None, images: Images, *, split: str) -> st
     if (is_own or is_known) and not same:
         _check_parts(passport, before, images, split=split, named=named)
     if not is_own:
-        _check_not_seen(before, found, split=split, dataset=dataset)
+        seen = [name for name in SEEN if name != split or passport.refit]
+        _check_not_seen(before, found, seen=seen, split=split, dataset=dataset)
         return ""
     if not found.own:
         raise InputError(
@@ -85,9 +93,11 @@ def _check_parts(passport: Passport, before: dict[str, Membership], images: Imag
             )
 
 
-def _check_not_seen(before: dict[str, Membership], found: Membership, *, split: str, dataset: str) -> None:
+def _check_not_seen(
+    before: dict[str, Membership], found: Membership, *, seen: list[str], split: str, dataset: str
+) -> None:
     """Raise InputError if images of another dataset are among those that the model was trained or selected on."""
-    shared = {name: set(before[name].sample) & set(found.sample) for name in SEEN if name != split}
+    shared = {name: set(before[name].sample) & set(found.sample) for name in seen}
     count = len(set().union(*shared.values()))
     if count:
         parts = ", ".join(name for name, entries in shared.items() if entries)

@@ -28,6 +28,7 @@ class Passport:
         class_weights: class name -> weight in the loss; None without weights.
         precisions: setting -> precision, of what was not computed in float32.
         solution: what a solver chose on validation.
+        refit: whether the weights were solved on train + validation, once validation had chosen everything else.
         epochs, best_epoch: None until the training has ended, and where the weights were solved in closed form.
         seconds: duration of the training; None until it has ended.
     """
@@ -45,6 +46,7 @@ class Passport:
     precisions: dict[str, str]
     edits: Edits = field(default_factory=Edits)
     solution: dict[str, Any] = field(default_factory=dict)
+    refit: bool = False
     epochs: float | None = None
     best_epoch: float | None = None
     seconds: float | None = None
@@ -80,7 +82,7 @@ class Passport:
 
     def summary(self) -> dict[str, Any]:
         """JSON-able, for evaluations and profiles: what is known, without `membership`."""
-        left_out = ("membership", "edits", "images", "precisions", "solution")
+        left_out = ("membership", "edits", "images", "precisions", "solution") + ("refit",) * (not self.refit)
         known = {name: value for name, value in to_json(self).items() if value is not None and name not in left_out}
         return known | self.images | self.precisions | self.solution
 
