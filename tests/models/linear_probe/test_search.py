@@ -18,6 +18,7 @@ from hfprobe.models.linear_probe.backbones import find_second_pooling
 from hfprobe.models.linear_probe.features import FeatureSplit
 from hfprobe.models.linear_probe.head import refit_head, solve_head
 from hfprobe.models.linear_probe.search import search_heads, select
+from hfprobe.models.own_images import load_images_of
 from hfprobe.models.passport import Passport
 from hfprobe.settings.run_config import make_run
 from hfprobe.system.errors import InputError
@@ -216,8 +217,6 @@ def test_a_refitted_run_reports_the_head_before_it(searched):
 
 
 def test_a_refitted_model_is_not_evaluated_on_validation(searched, dataset_folder):
-    from hfprobe.models.own_images import load_images_of
-
     _, trainer, *_ = searched[1]
     how = {"model": trainer.model, "processor": trainer.processing_class, "name": "probe", "revision": "1"}
     images = load_images_of(trainer.model)
