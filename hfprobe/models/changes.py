@@ -15,6 +15,19 @@ SEEN = ("train", "validation")
 REMEDY = "pass a folder of images that it has not seen: --dataset <folder> --split all"
 
 
+def check_not_solved_on(passport: Passport | None, images: Images, *, split: str) -> None:
+    """Raise InputError for the validation images of a model that was solved on train + validation, or for a copy."""
+    if passport is None or not passport.refit or split not in SEEN:
+        return
+    before, now = passport.membership or {}, images.membership
+    copied = split in before and split in now and before[split].digest == now[split].digest
+    if copied or _is_own(passport, images.arguments.dataset, split=split):
+        raise InputError(
+            f"The {split} images are among those that this model was solved on (--refit): its accuracy on them says "
+            f"nothing about others. Evaluate it on test, or {REMEDY}."
+        )
+
+
 def find_changes(passport: Passport | None, images: Images, *, split: str) -> str:
     """What has changed in a split since the training of a model: a sentence; "" for nothing.
 
@@ -27,23 +40,16 @@ def find_changes(passport: Passport | None, images: Images, *, split: str) -> st
     Raises:
         InputError: there are images among them that the model was trained or selected on, or there may be.
     """
-    if passport is None:  # not a model of a run
-        return ""
-    dataset, own = images.arguments.dataset, passport.dataset
-    is_own = split != "all" and (same_dataset(dataset, own) or is_moved(dataset, own))
-    if is_own and passport.refit and split in SEEN:
-        raise InputError(
-            f"The {split} images are among those that this model was solved on (--refit): its accuracy on them says "
-            f"nothing about others. Evaluate it on test, or {REMEDY}."
-        )
-    if passport.membership is None:
+    if passport is None or passport.membership is None:  # not a model of a run
         return ""
     before, now = passport.membership, images.membership
     was, found = before.get(split, before["test"]), now[split]
     same = found.digest == was.digest
     if same and found.sample == was.sample:
         return ""
+    dataset = images.arguments.dataset
     named = f"images of '{shorten(dataset)}'"
+    is_own = _is_own(passport, dataset, split=split)
     if is_own and found.own != was.own:
         raise InputError(
             f"The {split} {named} were {_origin(was)} when this model was trained, and today they are "
@@ -105,6 +111,11 @@ def _check_not_seen(
             f"At least {count:,} of the {found.images:,} {'' if split == 'all' else f'{split} '}images of "
             f"'{shorten(dataset)}' are those of this model's training ({parts}). To evaluate it, {REMEDY}."
         )
+
+
+def _is_own(passport: Passport, dataset: str, *, split: str) -> bool:
+    """Whether a dataset is the one that a model was trained on, perhaps in another place."""
+    return split != "all" and (same_dataset(dataset, passport.dataset) or is_moved(dataset, passport.dataset))
 
 
 def _origin(part: Membership) -> str:
