@@ -27,7 +27,7 @@ from hfprobe.system.records import to_json
 from hfprobe.tasks.label_efficiency.result import LEAST_STEPS, LabelEfficiency, Point, Setting
 from hfprobe.training.assembly import adapt, assemble_trainer, make_inputs
 from hfprobe.training.callbacks import EpochLines, StopOnSignal
-from hfprobe.training.fit import fit, refit
+from hfprobe.training.fit import fit
 from hfprobe.training.precision import settle_precision
 
 
@@ -189,6 +189,5 @@ def _measure(prepared: _Prepared, *, config: RunConfig, splits: Splits, count: i
     )
     trainer.remove_callback(EpochLines)
     trainer.remove_callback(StopOnSignal)  # an interrupted point is measured again, not continued
-    chosen, _ = fit(trainer, config=config)
-    refit(trainer, config=config, chosen=chosen)
+    fit(trainer, config=config)
     return trainer.predict(prepared.inputs["test"]).metrics["test_accuracy"]

@@ -169,7 +169,7 @@ def test_a_run_records_what_was_chosen(searched):
     assert not result.refit
     card = (pushed / "README.md").read_text()
     heads, optimism = record.solution["heads_tried"], record.solution["selection_optimism"]
-    assert f"The head was chosen from {heads}: about {100 * optimism:.2f} points of the accuracy are selection" in card
+    assert f"The head is one of {heads}: about {100 * optimism:.2f} points of the accuracy are selection" in card
     assert "train + validation" not in card
     config = json.loads((pushed / "config.json").read_text())
     assert config["run"]["solution"] == record.solution
@@ -209,7 +209,7 @@ def test_a_refitted_run_reports_the_head_before_it(searched):
     kept = AutoModelForImageClassification.from_pretrained(folder / "run" / "model")
     assert torch.equal(kept.head.weight, trainer.model.head.weight)
     card = (pushed / "README.md").read_text()
-    assert "They are those of the head before it was solved again, on train + validation." in card
+    assert "The numbers are those of the head before it was solved again, on train + validation." in card
     assert "exact solution on train + validation in" in card
     assert RunRecord.find(folder / "run").result == after
     passport = Passport.of(kept)
