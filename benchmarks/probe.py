@@ -68,7 +68,8 @@ def main() -> None:
             features = [
                 extract_features(model=model, processor=processor, split=split) for split in (train, validation)
             ]
-            install_head(model, solve_head(*features, classes=5))
+            head = solve_head(*features, classes=5)
+            install_head(model, head.weight, head.bias)
 
     def one_epoch_without_a_cache() -> None:
         optimizer = torch.optim.SGD(model.head.parameters(), lr=REFERENCE["learning_rate"], momentum=0.9)

@@ -152,7 +152,10 @@ def test_seed_zero_is_a_seed():
         (["--dropout", "2"], "--dropout is 2.0; allowed: 0 or more, less than 1."),
         (["--classes", "cat", ""], "--classes has an empty value. Pass a value, or leave the flag out."),
         (["--dataset", ""], "--dataset has an empty value. Pass a value, or leave the flag out."),
-        (["--views", "2"], "--views is a setting of the model probe, not of cnn. Leave it out, or pass another --model."),
+        (
+            ["--views", "2"],
+            "--views is a setting of the model probe, not of cnn. Leave it out, or pass ",
+        ),
         (["--model", "x" * 5000], "Unknown model 'xxx"),
     ],
 )

@@ -253,6 +253,27 @@ class ModelFamily(Generic[ModelT, OptionsT]):
         """
         raise NotImplementedError(f"{self.name} is trained by gradient steps")
 
+    def refit(
+        self,
+        model: ModelT,
+        *,
+        train: Inputs,
+        validation: Inputs,
+        options: OptionsT,
+        solution: dict[str, Any],
+        class_weights: np.ndarray | None = None,
+    ) -> bool:
+        """Compute the final weights on train + validation, if the options say so, after `solve` and its evaluation.
+
+        Args:
+            solution: what `solve` returned.
+            train, validation, class_weights: see `solve`.
+
+        Returns:
+            Whether the weights are those of train + validation now.
+        """
+        return False
+
     def memory_needed(self, model: ModelT, *, options: OptionsT, images: int) -> int:
         """Bytes of main memory that training needs in addition to the model and that grow with the training images.
 

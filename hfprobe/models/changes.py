@@ -15,6 +15,19 @@ SEEN = ("train", "validation")
 REMEDY = "pass a folder of images that it has not seen: --dataset <folder> --split all"
 
 
+def check_not_solved_on(passport: Passport | None, images: Images, *, split: str) -> None:
+    """Raise InputError for the validation images of a model that was solved on train + validation, or for a copy."""
+    if passport is None or not passport.refit or split not in SEEN:
+        return
+    before, now = passport.membership or {}, images.membership
+    copied = split in before and split in now and before[split].digest == now[split].digest
+    if copied or _is_own(passport, images.arguments.dataset, split=split):
+        raise InputError(
+            f"The {split} images are among those that this model was solved on (--refit): its accuracy on them says "
+            f"nothing about others. Evaluate it on test, or {REMEDY}."
+        )
+
+
 def find_changes(passport: Passport | None, images: Images, *, split: str) -> str:
     """What has changed in a split since the training of a model: a sentence; "" for nothing.
 
@@ -34,9 +47,9 @@ def find_changes(passport: Passport | None, images: Images, *, split: str) -> st
     same = found.digest == was.digest
     if same and found.sample == was.sample:
         return ""
-    dataset, own = images.arguments.dataset, passport.dataset
+    dataset = images.arguments.dataset
     named = f"images of '{shorten(dataset)}'"
-    is_own = split != "all" and (same_dataset(dataset, own) or is_moved(dataset, own))
+    is_own = _is_own(passport, dataset, split=split)
     if is_own and found.own != was.own:
         raise InputError(
             f"The {split} {named} were {_origin(was)} when this model was trained, and today they are "
@@ -48,7 +61,8 @@ def find_changes(passport: Passport | None, images: Images, *, split: str) -> st
     if (is_own or is_known) and not same:
         _check_parts(passport, before, images, split=split, named=named)
     if not is_own:
-        _check_not_seen(before, found, split=split, dataset=dataset)
+        seen = [name for name in SEEN if name != split or passport.refit]
+        _check_not_seen(before, found, seen=seen, split=split, dataset=dataset)
         return ""
     if not found.own:
         raise InputError(
@@ -85,9 +99,11 @@ def _check_parts(passport: Passport, before: dict[str, Membership], images: Imag
             )
 
 
-def _check_not_seen(before: dict[str, Membership], found: Membership, *, split: str, dataset: str) -> None:
+def _check_not_seen(
+    before: dict[str, Membership], found: Membership, *, seen: list[str], split: str, dataset: str
+) -> None:
     """Raise InputError if images of another dataset are among those that the model was trained or selected on."""
-    shared = {name: set(before[name].sample) & set(found.sample) for name in SEEN if name != split}
+    shared = {name: set(before[name].sample) & set(found.sample) for name in seen}
     count = len(set().union(*shared.values()))
     if count:
         parts = ", ".join(name for name, entries in shared.items() if entries)
@@ -95,6 +111,11 @@ def _check_not_seen(before: dict[str, Membership], found: Membership, *, split: 
             f"At least {count:,} of the {found.images:,} {'' if split == 'all' else f'{split} '}images of "
             f"'{shorten(dataset)}' are those of this model's training ({parts}). To evaluate it, {REMEDY}."
         )
+
+
+def _is_own(passport: Passport, dataset: str, *, split: str) -> bool:
+    """Whether a dataset is the one that a model was trained on, perhaps in another place."""
+    return split != "all" and (same_dataset(dataset, passport.dataset) or is_moved(dataset, passport.dataset))
 
 
 def _origin(part: Membership) -> str:

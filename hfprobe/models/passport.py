@@ -55,6 +55,7 @@ class Passport:
         precisions: setting -> precision, of what was not computed in float32.
         solution: what a solver chose on validation.
         taught: None for a model without a teacher.
+        refit: whether the weights were solved on train + validation, once validation had chosen everything else.
         epochs, best_epoch: None until the training has ended, and where the weights were solved in closed form.
         seconds: duration of the training; None until it has ended.
     """
@@ -73,6 +74,7 @@ class Passport:
     edits: Edits = field(default_factory=Edits)
     solution: dict[str, Any] = field(default_factory=dict)
     taught: Taught | None = None
+    refit: bool = False
     epochs: float | None = None
     best_epoch: float | None = None
     seconds: float | None = None
@@ -108,7 +110,7 @@ class Passport:
 
     def summary(self) -> dict[str, Any]:
         """JSON-able, for evaluations and profiles: what is known, without `membership`."""
-        left_out = ("membership", "edits", "images", "precisions", "solution", "taught")
+        left_out = ("membership", "edits", "images", "precisions", "solution", "taught") + ("refit",) * (not self.refit)
         known = {name: value for name, value in to_json(self).items() if value is not None and name not in left_out}
         taught = {} if self.taught is None else {"teacher": self.taught.teacher}
         return known | self.images | self.precisions | self.solution | taught

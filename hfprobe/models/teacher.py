@@ -65,6 +65,11 @@ def load_teacher(name: str, *, hub_dir: str, splits: Splits) -> Teacher:
             f"--teacher '{shorten(name)}' does not say which images it was trained on, because no run of hfprobe "
             "trained it. Pass a model that one did."
         )
+    if passport.refit:
+        raise InputError(
+            f"--teacher '{shorten(name)}' was solved on train + validation (--refit), and its student is validated on "
+            "these images. Train the teacher without --refit."
+        )
     if passport.data_fingerprint != splits.fingerprint:
         raise InputError(
             f"--teacher '{shorten(name)}' was trained and validated on other images than this run "

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
     arguments = config.training
     checkpoint = find_checkpoint(arguments) if arguments.resume else None
     family = find_family(arguments.model)
-    record = describe_run(config=config, model=trainer.model, splits=splits, accelerator=trainer.described_accelerator)
+    describe = partial(describe_run, config=config, splits=splits, accelerator=trainer.described_accelerator)
+    record = describe(model=trainer.model)
     # The result of a run that is resumed after its end stays until there is a new one.
     before = RunRecord.find(arguments.output_dir) if arguments.resume else None
     if trainer.is_world_process_zero() and not (before and before.result):
@@ -71,7 +73,6 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
         chosen, logged = fit(trainer, config=config, checkpoint=checkpoint)
         passport = Passport.of(trainer.model)
         assert passport is not None  # stamped by `build_trainer`
-        replace(passport, solution=chosen).stamp(trainer.model)
         trainer.check_finite()
         predicted = trainer.predict(trainer.eval_dataset)
     finally:
@@ -87,6 +88,8 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
         logger.info("The calibration temperature stays at 1: the validation images determine no other.")
     trainer.model.config.calibration_temperature = temperature
     find_thresholds(predicted, temperature=temperature).stamp(trainer.model)
+    refitted = refit(trainer, config=config, chosen=chosen)
+    replace(passport, solution=chosen, refit=refitted).stamp(trainer.model)
     solved = family.is_solved(config.model)
     result = RunResult(
         metrics=metrics,
@@ -96,6 +99,7 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
         epochs=None if solved else trainer.state.epoch,
         best_epoch=None if solved else logged.get("epoch"),
         seconds=trainer.seconds,
+        refit=refitted,
     )
     try:
         family.check_weights(trainer.model)
@@ -108,6 +112,7 @@ def train(trainer: ProbeTrainer, *, config: RunConfig, splits: Splits) -> RunRes
         if solved:  # no checkpoint holds the weights
             trainer.model.save_pretrained(Path(arguments.output_dir) / MODEL_FOLDER)
             trainer.processing_class.save_pretrained(Path(arguments.output_dir) / MODEL_FOLDER)
+        record = describe(model=trainer.model)  # a search may have chosen a smaller head
         replace(record, solution=chosen, result=result).save(arguments.output_dir)
     return result
 
@@ -123,8 +128,7 @@ def fit(
     family, outcome = find_family(config.training.model), None
     chosen: dict[str, Any] = {}
     if family.is_solved(config.model):
-        data = {"train": trainer.train_dataset, "validation": trainer.eval_dataset}
-        chosen = family.solve(trainer.model, **data, options=config.model, class_weights=trainer.class_weights)
+        chosen = family.solve(trainer.model, **_data_of(trainer, config))
     elif checkpoint is not None and stopped_early(checkpoint, config.training):
         take_best(trainer, checkpoint)
     else:
@@ -137,6 +141,34 @@ def fit(
         trainer.save_metrics("train", outcome.metrics)
         trainer.save_state()
     return chosen, logged
+
+
+def refit(trainer: ProbeTrainer, *, config: RunConfig, chosen: dict[str, Any]) -> bool:
+    """Compute the final weights on train + validation, if the model's options say so; whether they do.
+
+    After this, the figures of the validation images would not be honest: those of the weights before stay.
+
+    Args:
+        chosen: of `fit`.
+
+    Raises:
+        CheckFailedError: a weight is not finite.
+    """
+    done = find_family(config.training.model).refit(trainer.model, **_data_of(trainer, config), solution=chosen)
+    if done:
+        trainer.check_finite()
+        logger.info("Solved on train + validation. The validation figures are those of the weights before that.")
+    return done
+
+
+def _data_of(trainer: ProbeTrainer, config: RunConfig) -> dict[str, Any]:
+    """What a solver of a model gets."""
+    return {
+        "train": trainer.train_dataset,
+        "validation": trainer.eval_dataset,
+        "options": config.model,
+        "class_weights": trainer.class_weights,
+    }
 
 
 def find_checkpoint(arguments: RunArguments) -> Path | None:

@@ -45,13 +45,15 @@ def push_best(
         "local_dataset": is_folder or dataset.startswith(IN_MEMORY),
         "source": splits.source.replace(dataset, name) if is_folder else splits.source,
         "settings": {name: effective["training"][name] for name in shown if name in effective["training"]}
-        | {"effective_batch_size": config.effective_batch_size, "penalty": passport.solution.get("penalty")}
+        | {"effective_batch_size": config.effective_batch_size}
+        | passport.solution
         | {name: effective["data"][name] for name in shown if name in effective["data"]}
         | effective["model"]
         | {"class_weights": passport.class_weights}
         | {"precision": config.training.recorded_precision}
         | family.describe(trainer.model),
         "hardware": provenance.hardware() | {"device": record.device},
+        "solution": passport.solution,
         "result": result,
         "metrics": {METRIC_NAMES[name]: name for name in leading_metrics(result.images_per_class)},
         "repository": repository,

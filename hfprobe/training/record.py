@@ -34,6 +34,7 @@ class RunResult:
         epochs: number of epochs trained; None where the weights were solved in closed form.
         best_epoch: the epoch whose weights the model holds; None likewise.
         seconds: of training with its evaluations, and of feature extraction, even if an earlier run did it.
+        refit: whether the weights were solved on train + validation after that: `metrics` are of those before.
     """
 
     metrics: dict[str, float]
@@ -43,6 +44,7 @@ class RunResult:
     epochs: float | None
     best_epoch: float | None
     seconds: float
+    refit: bool = False
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ SMALL = "test_byobnet"  # has BatchNorm
 PROBE = {"backbone": SMALL, "backbone_weights": "random"}
 
 
-def build_probe(backbone=SMALL, weights="random"):
+def build_probe(backbone=SMALL, weights="random", **values):
     torch.manual_seed(0)
-    options = find_family("probe").recipe_options(backbone=backbone, backbone_weights=weights)
+    options = find_family("probe").recipe_options(backbone=backbone, backbone_weights=weights, **values)
     return build_model("probe", labels=CLASSES, options=options)
 
 
@@ -53,6 +53,7 @@ CARD = {
     "versions": {"torch": "2"},
     "git_sha": None,
     "metrics": {"accuracy": "accuracy", "macro-F1": "macro_f1"},
+    "solution": {},
     "result": {
         "metrics": {"accuracy": 0.9125, "macro_f1": 0.9, "balanced_accuracy": 0.91, "loss": 0.3},
         "baseline": {"answer": "cat", "accuracy": 0.2, "macro_f1": 0.0667, "balanced_accuracy": 0.2},

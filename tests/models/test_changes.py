@@ -1,5 +1,6 @@
 import re
 import shutil
+from dataclasses import replace
 
 import PIL.Image
 import pytest
@@ -9,7 +10,7 @@ from helpers.models import cat_model, stamp
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.splits.images import load_images
 from hfprobe.data.splits.membership import describe_part
-from hfprobe.models.changes import find_changes
+from hfprobe.models.changes import check_not_solved_on, find_changes
 from hfprobe.models.own_images import load_images_of
 from hfprobe.models.passport import Passport
 from hfprobe.system.errors import InputError
@@ -270,3 +271,24 @@ def test_files_that_were_replaced_by_others_of_the_same_name_and_size_are_a_chan
         )
     else:
         refused(model, f"The images of '{tmp_path}/photos' have changed since this model was trained.")
+
+
+@pytest.mark.parametrize("place", ["same", "copied", "some of them"])
+def test_validation_images_that_a_model_was_solved_on_are_refused(own, tmp_path, place):
+    model, processor = trained(own)
+    replace(Passport.of(model), refit=True).stamp(model)
+    folder = own if place == "same" else tmp_path / "other"
+    if place != "same":
+        shutil.copytree(own, folder)
+    if place == "some of them":
+        write_images(folder / "validation", count=2, first=90)
+    images = load_images_of(model, dataset=str(folder), split="validation")
+    how = {"model": model, "processor": processor, "name": "m", "revision": "1", "images": images}
+    message = "At least" if place == "some of them" else "The validation images are among those that this model was"
+    with pytest.raises(InputError, match=f"^{message}"):
+        evaluate_images(split="validation", **how)
+    if place == "some of them":
+        replace(Passport.of(model), refit=False).stamp(model)
+        assert find_changes(Passport.of(model), images, split="validation") == ""
+    else:
+        check_not_solved_on(Passport.of(model), images, split="test")

@@ -24,6 +24,8 @@ from hfprobe.training.fit import train
         ({"views": 0}, "--views is 0; allowed: 1 to 100 ("),
         ({"feature_cache": "off"}, "--head exact needs the cached features. Add --head sgd to --feature_cache off."),
         ({"feature_cache": "off", "head": "sgd", "views": 2}, "--views counts cached views."),
+        ({"head": "sgd", "refit": True}, "--refit needs a head that is solved. Pass --head exact, or leave it out."),
+        ({"head": "sgd", "feature_cache": "off", "head_search": True}, "--head_search needs a head that is solved."),
     ],
 )
 def test_options_that_exclude_each_other_are_refused(values, message):

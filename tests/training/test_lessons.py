@@ -80,18 +80,12 @@ def test_targets_are_the_answers_of_the_teacher_for_the_crop_that_the_student_se
 
 def test_no_head_answers_for_an_image_that_it_was_solved_with(dataset_folder, school, tmp_path, monkeypatch):
     solved = []
-    solve = folds.minimise_cross_entropy
-
-    def note(features, *args, **kwargs):
-        solved.append(features)
-        return solve(features, *args, **kwargs)
-
-    monkeypatch.setattr(folds, "minimise_cross_entropy", note)
+    problem = folds.Problem
+    monkeypatch.setattr(folds, "Problem", lambda features, *rest: solved.append(features) or problem(features, *rest))
     config = student_config(dataset_folder, school, tmp_path, augment=False)
     lesson = prepare(config)
     assert [len(features) for features in solved] == [45] * 4
-    together = torch.cat(solved)
-    rows, counts = together.unique(dim=0, return_counts=True)
+    rows, counts = np.unique(np.concatenate(solved), axis=0, return_counts=True)
     assert len(rows) == 60  # each image was left out once, with a quarter of the others
     assert (counts == 3).all()
     assert len(lesson.answers) == 1  # without augmentation there is one view
@@ -191,6 +185,20 @@ def test_what_cannot_teach_is_refused_in_one_line(dataset_folder, school, tmp_pa
     with pytest.raises(InputError, match=re.escape(message)) as refused:
         prepare(student_config(dataset_folder, school, tmp_path, **values))
     assert "\n" not in str(refused.value)
+
+
+def test_a_teacher_may_have_searched_its_head_but_not_seen_the_validation_images(dataset_folder, tmp_path):
+    values = {**PROBE, **FEW, "model": "probe", "head_search": True, "refit": True}
+    run = run_training(small_config(dataset_folder, tmp_path, **values))
+    with pytest.raises(InputError, match=r"was solved on train \+ validation \(--refit\)"):
+        prepare(student_config(dataset_folder, tmp_path, tmp_path / "student"))
+    stamp = Passport.of(run.model)
+    path = shutil.copytree(run.revision.path, tmp_path / "copy")
+    replace(stamp, refit=False).stamp(run.model)
+    run.model.save_pretrained(path)
+    lesson = prepare(student_config(dataset_folder, tmp_path, tmp_path / "student", teacher=str(path)))
+    assert lesson.answers.shape == (2, 160, 5)
+    np.testing.assert_allclose(lesson.answers.sum(-1), 1, rtol=1e-5)
 
 
 def test_a_model_that_no_run_trained_cannot_teach(dataset_folder, school, tmp_path):

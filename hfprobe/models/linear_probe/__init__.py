@@ -92,6 +92,22 @@ class LinearProbeOptions:
             "support, otherwise fp32. Features of validation and test images are always computed in float32."
         },
     )
+    head_search: bool = field(
+        default=False,
+        metadata={
+            "help": "Solve a head for each pooling of the backbone's last layer (timm's, another one, and both: the "
+            "class token and the mean of the patches, or the average and the maximum over the positions), with and "
+            "without L2 normalisation, and keep the one with the lowest loss on validation. The images go through the "
+            "backbone once. The log says how much of its validation accuracy is due to the choice."
+        },
+    )
+    refit: bool = field(
+        default=False,
+        metadata={
+            "help": "Solve the final head on train + validation, with what validation has chosen. The run reports "
+            "accuracy, temperature and thresholds of the head before that."
+        },
+    )
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -108,6 +124,9 @@ class LinearProbeOptions:
             raise ValueError("--head exact needs the cached features. Add --head sgd to --feature_cache off.")
         if self.feature_cache == "off" and self.views > 1:
             raise ValueError("--views counts cached views. Leave it out with --feature_cache off.")
+        for name in ("head_search", "refit"):
+            if getattr(self, name) and self.head != "exact":
+                raise ValueError(f"--{name} needs a head that is solved. Pass --head exact, or leave it out.")
 
     def ignored_settings(self) -> dict[str, str]:
         """See `hfprobe.models.base.FamilyOptions`."""
@@ -156,9 +175,12 @@ class LinearProbeFamily(ModelFamily["LinearProbe", LinearProbeOptions]):
 
         backbone = backbones.current_name(options.backbone)
         feature_size, _ = backbones.inspect_backbone(backbone)
+        second, more = backbones.find_second_pooling(backbone) if options.head_search else (None, 0)
         config = LinearProbeConfig(
             backbone=backbone,
-            feature_size=feature_size,
+            feature_size=feature_size + more,
+            second_pooling=second,
+            pooling="default" if second is None else "both",
             id2label=dict(enumerate(labels)),
             label2id={label: number for number, label in enumerate(labels)},
         )
@@ -221,18 +243,19 @@ class LinearProbeFamily(ModelFamily["LinearProbe", LinearProbeOptions]):
 
         from hfprobe.models.linear_probe.features import extract_features
         from hfprobe.models.linear_probe.folds import Heads, solve_folds
+        from hfprobe.models.linear_probe.search import select
 
         how: dict[str, Any] = {"model": model, "processor": processor, "split": split, "seed": seed, "name": name}
         how["precision"] = precision
         heads = Heads.of(model)
         if solution and solved_with is not None:
             fold: dict[str, Any] = {"penalty": solution["penalty"], "class_weights": class_weights}
-            heads = solve_folds(extract_features(**how), heads, positions=solved_with, **fold)
+            heads = solve_folds(select(model, extract_features(**how)), heads, positions=solved_with, **fold)
         answers, seconds = [], 0.0
         for view in views:  # one after the other: the features of all views need not fit into the memory
             crop = {"views": [0]} if augmentation is None else {"views": [view], "augmentation": augmentation}
             seen = extract_features(**how, **crop)
-            answers.append(heads.answer(seen.features[0]))
+            answers.append(heads.answer(select(model, seen).features[0]))
             seconds += seen.seconds
         return np.stack(answers), seconds
 
@@ -248,16 +271,43 @@ class LinearProbeFamily(ModelFamily["LinearProbe", LinearProbeOptions]):
         options: LinearProbeOptions,
         class_weights: np.ndarray | None = None,
     ) -> dict[str, Any]:
+        if options.head_search:
+            from hfprobe.models.linear_probe.search import search_heads
+
+            return search_heads(model, train.split, validation.split, class_weights=class_weights)
         from hfprobe.models.linear_probe.head import install_head, solve_head
 
         classes = model.config.num_labels
         head = solve_head(train.split, validation.split, classes=classes, class_weights=class_weights)
-        install_head(model, head)
+        install_head(model, head.weight, head.bias)
         return {"penalty": head.penalty}
 
+    def refit(
+        self,
+        model: LinearProbe,
+        *,
+        train: Any,
+        validation: Any,
+        options: LinearProbeOptions,
+        solution: dict[str, Any],
+        class_weights: np.ndarray | None = None,
+    ) -> bool:
+        if not options.refit:
+            return False
+        from hfprobe.models.linear_probe.head import install_head, refit_head
+        from hfprobe.models.linear_probe.search import select
+
+        how: dict[str, Any] = {"penalty": solution["penalty"], "class_weights": class_weights}
+        data = (select(model, part.split) for part in (train, validation))
+        install_head(model, *refit_head(*data, classes=model.config.num_labels, **how))
+        return True
+
     def memory_needed(self, model: LinearProbe, *, options: LinearProbeOptions, images: int) -> int:
-        # The exact head needs the features in float64 twice: before and after standardisation.
-        return 2 * 8 * options.views * images * model.config.feature_size if options.head == "exact" else 0
+        if options.head != "exact":
+            return 0
+        # The features in float64 before and after standardisation; selected ones are also two copies in float32.
+        each = 2 * 8 + 2 * 4 * (options.head_search or options.refit)
+        return each * options.views * images * model.config.feature_size
 
     def processor_for(self, model: LinearProbe) -> LinearProbeImageProcessor:
         from hfprobe.models.linear_probe.modeling import build_processor

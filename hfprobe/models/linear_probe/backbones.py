@@ -71,6 +71,36 @@ def inspect_backbone(name: str) -> tuple[int, dict[str, Any]]:
     return features.shape[1], backbone.pretrained_cfg
 
 
+def find_second_pooling(name: str) -> tuple[str, int]:
+    """How a search pools the last layer of a backbone beside timm's own way, and the number of features of that.
+
+    Returns:
+        `mean` of the patch tokens where timm takes the class token or attention, the class `token` where it takes the
+        mean, and `max` over the positions of a backbone without a class token.
+
+    Raises:
+        InputError: the backbone has no second pooling.
+    """
+    import timm
+
+    backbone = timm.create_model(name, pretrained=False, num_classes=0).eval()
+    with torch.no_grad():
+        image = torch.rand(1, *backbone.pretrained_cfg["input_size"], generator=torch.Generator().manual_seed(0))
+        last, features = backbone.forward_features(image), backbone(image)
+        size = backbone.num_features
+        # Tokens (B, T, F), or maps (B, F, H, W) or (B, H, W, F).
+        ways = {3: (2,), 4: (1, 3)}.get(last.ndim, ()) if isinstance(last, torch.Tensor) else ()
+        has_places = any(last.shape[axis] == size < last[0].numel() for axis in ways)
+        if not has_places or not torch.equal(backbone.forward_head(last), features):
+            raise InputError(
+                f"--head_search finds no second pooling for the backbone '{name}', whose last layer is not one tensor "
+                "of tokens or positions. Leave it out, or choose another backbone, such as resnet18."
+            )
+    if last.ndim == 4 or (backbone.global_pool == "avg" and getattr(backbone, "cls_token", None) is None):
+        return "max", size
+    return ("token" if backbone.global_pool == "avg" else "mean"), size
+
+
 def _check_servable(backbone: nn.Module, name: str) -> None:
     """Raise InputError for a backbone that would fail only when the trained model is saved or used."""
     _, height, width = backbone.pretrained_cfg["input_size"]

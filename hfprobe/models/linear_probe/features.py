@@ -162,6 +162,8 @@ def cache_key(view: View) -> str:
         "torch": libraries["torch"],
         "precision": view.precision,
     }
+    if view.model.config.second_pooling is not None:
+        parts["second_pooling"] = view.model.config.second_pooling
     folder = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
     return f"{folder}/{view.split.fingerprint[:32]}"
 

@@ -10,7 +10,7 @@ from sklearn.model_selection import StratifiedKFold
 from transformers import PreTrainedModel
 
 from hfprobe.models.linear_probe.features import FeatureSplit
-from hfprobe.models.linear_probe.head import minimise_cross_entropy
+from hfprobe.models.linear_probe.head import Problem
 
 FOLDS = 4
 
@@ -59,31 +59,23 @@ def solve_folds(
     one image.
 
     Args:
-        split: features of all images, as the model was trained on them; the first view is used.
-        head: of the model; it starts each solution.
+        split: features of all images, as the head reads them; the first view is used.
+        head: of the model.
         positions: (M,) of the images that it was solved with.
         penalty, class_weights: see `solve_head`.
     """
-    labels = torch.from_numpy(split.labels[positions])
+    features, labels = split.features[0][positions], split.labels[positions]
     folds = min(FOLDS, int(np.bincount(labels, minlength=head.bias.shape[1]).min()))
     if folds < 2:
         return head
-    features = torch.from_numpy(split.features[0][positions].astype(np.float64))
-    mean, scale = features.mean(dim=0), features.std(dim=0, correction=0)
-    scale[scale == 0] = 1  # a constant feature stays at zero
-    features = (features - mean) / scale
-    weight, bias = (torch.from_numpy(values[0].astype(np.float64)) for values in (head.weight, head.bias))
-    start = torch.cat([weight * scale, (bias + weight @ mean)[:, None]], dim=1)
-    by_class = None if class_weights is None else torch.from_numpy(class_weights)
     weights, biases = [head.weight[0]], [head.bias[0]]
     answered = [np.setdiff1d(np.arange(len(split.labels)), positions)]
+    start = torch.zeros(head.bias.shape[1], features.shape[1] + 1, dtype=torch.float64)
     for others, part in StratifiedKFold(folds, shuffle=True, random_state=0).split(features, labels):
-        of_images = None if by_class is None else by_class[labels[others]]
-        solution = minimise_cross_entropy(
-            features[others], labels[others], penalty=penalty, start=start, weights=of_images
-        )
-        unfolded = solution[:, :-1] / scale
-        weights.append(unfolded.float().numpy())
-        biases.append((solution[:, -1] - unfolded @ mean).float().numpy())
+        problem = Problem(features[others], labels[others], class_weights)
+        start = problem.solve(penalty=penalty, start=start)
+        weight, bias = problem.unfold(start)
+        weights.append(weight.float().numpy())
+        biases.append(bias.float().numpy())
         answered.append(positions[part])
     return Heads(np.stack(weights), np.stack(biases), answered)

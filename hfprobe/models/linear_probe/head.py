@@ -21,6 +21,19 @@ SEARCH_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
+class Trial:
+    """A head with one penalty on the N validation images.
+
+    Attributes:
+        costs: (N,) float64 cross-entropy of each image, times the weight of its class.
+        right: (N,) bool, whether the head classifies the image correctly.
+    """
+
+    costs: np.ndarray
+    right: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Head:
     """A solved linear head.
 
@@ -29,12 +42,38 @@ class Head:
         bias: (C,) float64.
         penalty: weight of the L2 penalty, chosen on validation.
         validation_loss: mean cross-entropy on validation, with the weights of the classes.
+        validation_accuracy: share of the validation images that are classified correctly.
+        trials: one for each penalty that was tried.
     """
 
     weight: np.ndarray
     bias: np.ndarray
     penalty: float
     validation_loss: float
+    validation_accuracy: float
+    trials: list[Trial]
+
+
+class Problem:
+    """Logistic regression on standardised features, whose solution is unfolded into a plain linear layer."""
+
+    def __init__(self, features: np.ndarray, labels: np.ndarray, class_weights: np.ndarray | None):
+        values = torch.from_numpy(features.astype(np.float64))
+        self.mean, self.scale = values.mean(dim=0), values.std(dim=0, correction=0)
+        self.scale[self.scale == 0] = 1  # a constant feature stays at zero
+        values = (values - self.mean) / self.scale
+        answers = torch.from_numpy(labels)
+        self.solve = partial(
+            minimise_cross_entropy,
+            values,
+            answers,
+            covariance=values.T @ values / len(values),
+            weights=None if class_weights is None else torch.from_numpy(class_weights)[answers],
+        )
+
+    def unfold(self, solution: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        weight = solution[:, :-1] / self.scale
+        return weight, solution[:, -1] - weight @ self.mean
 
 
 def solve_head(
@@ -51,40 +90,62 @@ def solve_head(
         classes: number of classes C.
         class_weights: (C,) weights of the images of each class in the loss, also on validation; None: all are 1.
     """
-    features = torch.from_numpy(train.features.reshape(-1, train.features.shape[-1]).astype(np.float64))
-    labels = torch.from_numpy(np.tile(train.labels, len(train.features)))
-    mean, scale = features.mean(dim=0), features.std(dim=0, correction=0)
-    scale[scale == 0] = 1  # a constant feature stays at zero
-    features = (features - mean) / scale
+    problem = Problem(*_rows(train), class_weights)
     held_out, answers = torch.from_numpy(validation.features[0].astype(np.float64)), torch.from_numpy(validation.labels)
     by_class = None if class_weights is None else torch.from_numpy(class_weights)
-    solve = partial(
-        minimise_cross_entropy,
-        features,
-        labels,
-        covariance=features.T @ features / len(features),
-        weights=None if by_class is None else by_class[labels],
-    )
+    trials: list[Trial] = []
 
-    def unfold(solution: torch.Tensor, penalty: float) -> Head:
-        weight = solution[:, :-1] / scale
-        bias = solution[:, -1] - weight @ mean
-        loss = torch.nn.functional.cross_entropy(held_out @ weight.T + bias, answers, weight=by_class).item()
-        return Head(weight=weight.numpy(), bias=bias.numpy(), penalty=penalty, validation_loss=loss)
+    def score(solution: torch.Tensor) -> tuple[float, Trial]:
+        weight, bias = problem.unfold(solution)
+        logits = held_out @ weight.T + bias
+        loss = torch.nn.functional.cross_entropy(logits, answers, weight=by_class).item()
+        costs = torch.nn.functional.cross_entropy(logits, answers, weight=by_class, reduction="none")
+        return loss, Trial(costs.numpy(), (logits.argmax(-1) == answers).numpy())
 
     losses: list[float] = []
-    solution = best = torch.zeros(classes, features.shape[1] + 1, dtype=torch.float64)
+    solution = best = torch.zeros(classes, train.features.shape[-1] + 1, dtype=torch.float64)
     with show_progress(total=len(PENALTIES), desc="Solving the head", unit="penalty", inner=True) as progress:
         for penalty in PENALTIES:
-            solution = solve(penalty=penalty, start=solution, tolerance=SEARCH_TOLERANCE)
-            losses.append(unfold(solution, penalty).validation_loss)
+            solution = problem.solve(penalty=penalty, start=solution, tolerance=SEARCH_TOLERANCE)
+            loss, trial = score(solution)
+            losses.append(loss)
+            trials.append(trial)
             progress.update()
             if losses[-1] == min(losses):
                 best = solution
             elif len(losses) - 1 - np.argmin(losses) >= PATIENCE:
                 break
     penalty = float(PENALTIES[np.argmin(losses)])
-    return unfold(solve(penalty=penalty, start=best), penalty)
+    solution = problem.solve(penalty=penalty, start=best)
+    weight, bias = problem.unfold(solution)
+    loss, final = score(solution)
+    return Head(weight.numpy(), bias.numpy(), penalty, loss, float(final.right.mean()), trials)
+
+
+def refit_head(
+    train: FeatureSplit,
+    validation: FeatureSplit,
+    *,
+    classes: int,
+    penalty: float,
+    class_weights: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weight (C, F) and bias (C,) of the head for train + validation together, with a penalty that is already chosen.
+
+    Args:
+        train, validation, classes, class_weights: see `solve_head`.
+    """
+    features, labels = _rows(train)
+    features = np.concatenate([features, validation.features[0]])
+    problem = Problem(features, np.concatenate([labels, validation.labels]), class_weights)
+    start = torch.zeros(classes, features.shape[1] + 1, dtype=torch.float64)
+    weight, bias = problem.unfold(problem.solve(penalty=penalty, start=start))
+    return weight.numpy(), bias.numpy()
+
+
+def _rows(split: FeatureSplit) -> tuple[np.ndarray, np.ndarray]:
+    """Features (V x N, F) and labels (V x N,) of V views of N images."""
+    return split.features.reshape(-1, split.features.shape[-1]), np.tile(split.labels, len(split.features))
 
 
 def minimise_cross_entropy(
@@ -149,8 +210,8 @@ def minimise_cross_entropy(
     return torch.cat([weight, bias[:, None]], dim=1)
 
 
-def install_head(model: PreTrainedModel, head: Head) -> None:
-    """Copy a solved head into the linear layer of a model."""
+def install_head(model: PreTrainedModel, weight: np.ndarray, bias: np.ndarray) -> None:
+    """Copy a solved weight (C, F) and bias (C,) into the linear layer of a model."""
     with torch.no_grad():
-        model.head.weight.copy_(torch.from_numpy(head.weight))
-        model.head.bias.copy_(torch.from_numpy(head.bias))
+        model.head.weight.copy_(torch.from_numpy(weight))
+        model.head.bias.copy_(torch.from_numpy(bias))

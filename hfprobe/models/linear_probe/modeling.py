@@ -25,9 +25,20 @@ from transformers.modeling_outputs import ImageClassifierOutput
 
 RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # the constants of Pillow
 HEX_DIGITS = set("0123456789abcdef")
+SECOND_POOLINGS = (None, "token", "mean", "max")
 
 
 class LinearProbeConfig(PretrainedConfig):
+    """The config of a linear probe.
+
+    Args:
+        feature_size: length F of the features of an image, of all poolings together.
+        second_pooling: `token` (the class token), `mean` or `max` (over the patches or positions) of the last layer of
+            the backbone, which the features hold after those that timm pools by default; None: they hold these alone.
+        pooling: the features that the head uses: `default`, the value of `second_pooling`, or `both`.
+        normalize: whether the features that the head uses are divided by their L2 norm.
+    """
+
     model_type = "hfprobe-linear-probe"
 
     def __init__(
@@ -36,6 +47,9 @@ class LinearProbeConfig(PretrainedConfig):
         feature_size: int = 192,
         backbone_weights: str = "random features, not pretrained",
         backbone_sha256: str | None = None,
+        second_pooling: str | None = None,
+        pooling: str = "default",
+        normalize: bool = False,
         **kwargs: Any,
     ):
         for name, value in (("backbone", backbone), ("backbone_weights", backbone_weights)):
@@ -46,10 +60,20 @@ class LinearProbeConfig(PretrainedConfig):
         digits = isinstance(backbone_sha256, str) and len(backbone_sha256) == 64 and set(backbone_sha256) <= HEX_DIGITS
         if backbone_sha256 is not None and not digits:
             raise ValueError(f"backbone_sha256 is {shortened(backbone_sha256)}; allowed: 64 hexadecimal digits")
+        if second_pooling not in SECOND_POOLINGS:
+            raise ValueError(f"second_pooling is {shortened(second_pooling)}; allowed: None, token, mean, max")
+        poolings = ["default"] if second_pooling is None else ["default", second_pooling, "both"]
+        if pooling not in poolings:
+            raise ValueError(f"pooling is {shortened(pooling)}; allowed: {', '.join(poolings)}")
+        if not isinstance(normalize, bool):
+            raise ValueError(f"normalize is {shortened(normalize)}; allowed: True, False")
         self.backbone = backbone
         self.feature_size = feature_size
         self.backbone_weights = backbone_weights
         self.backbone_sha256 = backbone_sha256
+        self.second_pooling = second_pooling
+        self.pooling = pooling
+        self.normalize = normalize
         super().__init__(**kwargs)
 
 
@@ -88,7 +112,7 @@ class LinearProbe(PreTrainedModel):
         for module in self.backbone.modules():
             for name, buffer in list(module.named_buffers(recurse=False)):
                 module.register_buffer(name, buffer, persistent=True)
-        self.head = nn.Linear(config.feature_size, config.num_labels)
+        self.head = nn.Linear(len(range(config.feature_size)[self._used()]), config.num_labels)
         self.post_init()
         self.train(self.training)
 
@@ -107,9 +131,41 @@ class LinearProbe(PreTrainedModel):
         return self
 
     def extract_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Features (B, feature_size) of images (B, 3, H, W), without gradients."""
+        """Features (B, feature_size) of images (B, 3, H, W) in one pass of the backbone, without gradients."""
         with torch.no_grad():
-            return self.backbone(pixel_values)
+            if self.config.second_pooling is None:
+                return self.backbone(pixel_values)
+            last = self.backbone.forward_features(pixel_values)
+            return torch.cat([self.backbone.forward_head(last), self._pool(last)], dim=1)
+
+    def _pool(self, last: torch.Tensor) -> torch.Tensor:
+        """The second pooling (B, F) of the last layer: tokens (B, T, F), or maps (B, F, H, W) or (B, H, W, F)."""
+        how = self.config.second_pooling
+        if how == "token":
+            return last[:, 0]
+        if last.ndim == 3:
+            places = last[:, getattr(self.backbone, "num_prefix_tokens", 0) :]  # without class and register tokens
+        else:
+            places = last.flatten(2).mT if last.shape[1] == self.backbone.num_features else last.flatten(1, 2)
+        return places.mean(1) if how == "mean" else places.amax(1)
+
+    def _used(self) -> slice:
+        """Where in the features those are that the head uses."""
+        if self.config.pooling == "both" or self.config.second_pooling is None:
+            return slice(None)
+        own = self.config.feature_size - self.backbone.num_features
+        return slice(own) if self.config.pooling == "default" else slice(own, None)
+
+    def use(self, features: torch.Tensor) -> torch.Tensor:
+        """What the head multiplies: of features (B, feature_size) those of its pooling, normalised if it was chosen."""
+        features = features[:, self._used()]
+        return nn.functional.normalize(features, dim=-1) if self.config.normalize else features
+
+    def choose_features(self, *, pooling: str, normalize: bool) -> None:
+        """Give the model a new head, for other features of the same backbone; see `LinearProbeConfig`."""
+        self.config.pooling, self.config.normalize = pooling, normalize
+        size = len(range(self.config.feature_size)[self._used()])
+        self.head = nn.Linear(size, self.config.num_labels).to(self.head.weight)
 
     def forward(
         self,
@@ -122,7 +178,7 @@ class LinearProbe(PreTrainedModel):
             if pixel_values is None:
                 raise ValueError("LinearProbe needs pixel_values or features.")
             features = self.extract_features(pixel_values)
-        logits = self.head(features)
+        logits = self.head(self.use(features))
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return ImageClassifierOutput(loss=loss, logits=logits)
 

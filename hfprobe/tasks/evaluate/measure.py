@@ -21,7 +21,7 @@ from hfprobe.data.splits.editing import find_leaks
 from hfprobe.data.splits.images import Images
 from hfprobe.data.splits.parts import PARTS
 from hfprobe.models import class_names_of, family_of
-from hfprobe.models.changes import find_changes
+from hfprobe.models.changes import check_not_solved_on, find_changes
 from hfprobe.models.inference import BATCH_SIZE, calibration_temperature
 from hfprobe.models.network import describe_network
 from hfprobe.models.passport import Passport, training_of
@@ -57,8 +57,9 @@ def evaluate_images(
             a duplicate in training. None: that of the run, as long as it can be read.
 
     Raises:
-        InputError: see `evaluate_model`, `find_changes` and `read_groups`.
+        InputError: see `evaluate_model`, `check_not_solved_on`, `find_changes` and `read_groups`.
     """
+    check_not_solved_on(Passport.of(model), images, split=split)
     changes = find_changes(Passport.of(model), images, split=split)
     leaks = _find_leaks(Passport.of(model), images, split=split, audit=audit)
     if changes:

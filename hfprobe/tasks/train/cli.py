@@ -23,6 +23,8 @@ from hfprobe.system.process import command
 from hfprobe.training.seeds import FinishedSeeds, train_seeds
 from hfprobe.training.start import FinishedRun, run_training
 
+REFIT = "The model was solved on train + validation afterwards; these figures are of the head before that.\n"
+
 
 def main() -> None:
     runs = parse_runs()
@@ -58,7 +60,7 @@ def print_run(config: RunConfig, run: FinishedRun | None) -> None:
     hub_flag = "" if arguments.hub_dir == "hub" else f" --hub_dir {shlex.quote(arguments.hub_dir)}"
     print(
         f"\nDone: {done} in {result.seconds:.0f} s.\n"
-        f"{scores}\n"
+        f"{scores}\n{REFIT * result.refit}"
         f"Model:   {run.revision.path}\n"
         f"Run:     {run.output_dir} (curves: tensorboard --logdir {shlex.quote(str(run.output_dir))})\n"
         f"Report:  {command('eval')} --model {run.revision.name}{hub_flag} --report_dir reports/{report}"

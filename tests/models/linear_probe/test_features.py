@@ -1,3 +1,5 @@
+import hashlib
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -11,6 +13,7 @@ from helpers.images import draw_images
 from hfprobe.data import cache
 from hfprobe.data.pixels.store import ImageSplit
 from hfprobe.models import build_model, find_family
+from hfprobe.models.base import PREPROCESSING, STATISTICS
 from hfprobe.models.linear_probe import features
 from hfprobe.models.linear_probe.features import View, extract_features
 from hfprobe.models.loading import load_model
@@ -106,6 +109,26 @@ def test_change_of_any_part_of_the_cache_key_is_a_cache_miss(probe, split, part,
         monkeypatch.setattr(features, "versions", lambda: {"timm": "1", "torch": "1"})
         before, after = key(), other
     assert after != before
+
+
+def test_cache_key_is_that_of_the_stored_features_unless_a_head_is_searched(probe, split, monkeypatch):
+    model, processor = probe
+    monkeypatch.setattr(features, "versions", lambda: {"timm": "1", "torch": "1"})
+    parts = {
+        "backbone": model.config.backbone,
+        "weights": model.frozen_sha256(),
+        "preprocessing": {name: processor.to_dict().get(name) for name in PREPROCESSING + STATISTICS},
+        "view": [0, None],
+        "dtype": "torch.float32",
+        "timm": "1",
+        "torch": "1",
+        "precision": "fp32",
+    }
+    view = View(model, processor, split, number=0, seed=0)
+    folder = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    assert features.cache_key(view) == f"{folder}/{split.fingerprint[:32]}"
+    model.config.second_pooling = "max"
+    assert features.cache_key(view) != f"{folder}/{split.fingerprint[:32]}"
 
 
 def test_features_in_bfloat16_are_kept_apart_as_float32(probe, split):

@@ -6,7 +6,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from helpers.features import blobs
 from helpers.models import build_probe
-from hfprobe.models.linear_probe.head import PENALTIES, Head, install_head, minimise_cross_entropy, solve_head
+from hfprobe.models.linear_probe.head import PENALTIES, install_head, minimise_cross_entropy, solve_head
 
 pytestmark = pytest.mark.usefixtures("all_penalties")
 
@@ -60,8 +60,7 @@ def test_chosen_penalty_is_the_best_on_validation():
 
 def test_install_head_copies_the_weights():
     model, _ = build_probe()
-    head = Head(weight=np.ones((5, 256)), bias=np.arange(5.0), penalty=1.0, validation_loss=0.0)
-    install_head(model, head)
+    install_head(model, np.ones((5, 256)), np.arange(5.0))
     assert torch.equal(model.head.weight, torch.ones(5, 256))
     assert model.head.bias.tolist() == [0, 1, 2, 3, 4]
 
