@@ -248,3 +248,17 @@ def test_a_perfect_teacher_speeds_a_student_up(dataset_folder, tmp_path):
         trainer.train()
         accuracies.append(trainer.evaluate()["eval_accuracy"])
     assert accuracies[1] > accuracies[0] + 0.1
+
+
+def test_a_network_that_took_gradient_steps_can_teach_too(dataset_folder, tmp_path):
+    run = run_training(small_config(dataset_folder, tmp_path, **FEW))
+    config = student_config(dataset_folder, tmp_path, tmp_path / "student", teacher="simple-cnn-small")
+    lesson = prepare(config)
+    batches = ImageBatches(
+        lesson.parts[0], processor=run.processor, augment=config.data.augmentation, seed=config.split_seed
+    )
+    batches.set_epoch(FIRST_VIEW)
+    with torch.inference_mode():
+        logits = run.model.eval()(pixel_values=batches.__getitems__(range(60))["pixel_values"]).logits
+    expected = (logits / run.model.config.calibration_temperature).softmax(-1)
+    np.testing.assert_allclose(lesson.answers[0, :60], expected, atol=1e-5)
