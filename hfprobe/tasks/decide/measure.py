@@ -21,7 +21,7 @@ from hfprobe.statistics.leaks import compare_leaks, measure_leaks
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import read_json, replace_together
 from hfprobe.tasks.audit.result import Audit, leaked_rows
-from hfprobe.tasks.compare.comparable import make_comparable
+from hfprobe.tasks.compare.comparable import make_comparable, name_runs
 from hfprobe.tasks.compare.measure import compare
 from hfprobe.tasks.compare.page import save_comparison
 from hfprobe.tasks.compare.result import Comparison
@@ -99,12 +99,11 @@ def decide_images(images: Images, wishes: Wishes) -> Decision:
         comparison, cut = None, list[str]()
         if len(first) > 1:
             profile, cut = _profile(stages, {name: trained[name] for name in first}, wishes)
-            comparison = _compare(stages, first, profile, wishes)
+            comparison = _compare(stages, _group_runs(first, trained, results), profile, wishes)
     name = next(iter(results))
     judgement = judge_alone(name, results[name], margin=wishes.margin)
     if comparison is not None:
-        scores = _collect_scores(comparison, trained, results)
-        judgement = judge(comparison, margin=wishes.margin, scores=scores)
+        judgement = judge(comparison, margin=wishes.margin)
     return Decision(
         judgement=judgement,
         sentences=say(judgement, comparison, alone=results[name]),
@@ -126,18 +125,13 @@ def decide_images(images: Images, wishes: Wishes) -> Decision:
     )
 
 
-def _collect_scores(
-    comparison: Comparison, trained: dict[str, Candidate], results: dict[str, EvalResult]
-) -> dict[str, list[float]]:
-    """Name in the comparison -> the leading metric of each training run of its family."""
-    metric = comparison.leading[0]
+def _group_runs(
+    first: dict[str, EvalResult], trained: dict[str, Candidate], results: dict[str, EvalResult]
+) -> dict[str, list[EvalResult]]:
+    """Name in the comparison -> the evaluation of each training run of its family."""
     return {
-        name: [
-            results[other].metrics[metric]
-            for other, candidate in trained.items()
-            if candidate.family == trained[name].family
-        ]
-        for name in comparison.models
+        name: [results[other] for other, found in trained.items() if found.family == trained[name].family]
+        for name in first
     }
 
 
@@ -308,9 +302,10 @@ def _profile(stages: Stages, trained: dict[str, Candidate], wishes: Wishes) -> t
     return found, [fewer] * (found.rounds < PROFILE_ROUNDS)
 
 
-def _compare(stages: Stages, results: dict[str, EvalResult], profile: Profile | None, wishes: Wishes) -> Comparison:
+def _compare(stages: Stages, runs: dict[str, list[EvalResult]], profile: Profile | None, wishes: Wishes) -> Comparison:
     def work() -> Comparison:
-        comparison = compare(make_comparable(results, places=list(results)), profile=profile)
+        places = name_runs(list(runs), list(runs.values()))
+        comparison = compare(make_comparable(runs, places=places), profile=profile)
         save_comparison(comparison, wishes.folder / COMPARISON_FOLDER)
         return comparison
 

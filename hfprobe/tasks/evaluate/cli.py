@@ -116,7 +116,7 @@ def evaluate_seeds(arguments: argparse.Namespace) -> None:
     from hfprobe.hub.local import resolve_model
     from hfprobe.statistics.imbalance import METRIC_NAMES, upper_first
     from hfprobe.statistics.intervals import summarize_values
-    from hfprobe.system.files import write_json
+    from hfprobe.tasks.evaluate.result import EvaluatedSeeds, folder_of_seed
     from hfprobe.training.run_files import check_places
     from hfprobe.training.seeds import pushed_models
 
@@ -127,17 +127,18 @@ def evaluate_seeds(arguments: argparse.Namespace) -> None:
     check_places(folder, flag="--report_dir", dataset=arguments.dataset, models=models)
     found, leading = [], []
     for seed, (model, hub_dir) in runs.items():
-        own = {"model": model, "hub_dir": hub_dir, "report_dir": folder / f"seed{seed}"}
+        own = {"model": model, "hub_dir": hub_dir, "report_dir": folder_of_seed(folder, seed)}
         one = argparse.Namespace(**vars(arguments) | own)
         result = evaluate(one)
         found.append(result.metrics)
         leading = result.leading
-    summary = {key: vars(summarize_values([metrics[key] for metrics in found])) for key in METRIC_NAMES}
-    write_json(folder / "seeds.json", {"split": arguments.split, "seeds": list(runs)} | summary)
-    scores = [f"{METRIC_NAMES[key]} {summary[key]['mean']:.2%} +/- {summary[key]['std']:.2%}" for key in leading]
+    summary = {key: summarize_values([metrics[key] for metrics in found]) for key in METRIC_NAMES}
+    EvaluatedSeeds(arguments.split, list(runs), **summary).save(folder)
+    scores = [f"{METRIC_NAMES[key]} {summary[key].mean:.2%} +/- {summary[key].std:.2%}" for key in leading]
     print(
         f"\n{upper_first(', '.join(scores))} (n = {len(runs)} seeds, {found[0].n:,} images each).\n"
-        f"All values: {folder}/seeds.json (with a report of each seed in the same folder)"
+        f"All values: {folder}/{EvaluatedSeeds.FILE} (with a report of each seed in the same folder)\n"
+        f"Compare: {command('compare')} {shlex.quote(str(folder))} <another report folder>"
     )
 
 

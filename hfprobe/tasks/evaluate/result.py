@@ -19,14 +19,14 @@ import pyarrow.parquet as pq
 from hfprobe.pages.figures import data_uri
 from hfprobe.statistics.classification import Metrics, score_classification
 from hfprobe.statistics.imbalance import describe_scores, leading_metrics, summarize_scores
-from hfprobe.statistics.intervals import Metric
+from hfprobe.statistics.intervals import Metric, Summary
 from hfprobe.statistics.leaks import LeakEffect, measure_leaks
 from hfprobe.statistics.selective import ConfirmedThreshold, confirm_threshold
 from hfprobe.system.errors import InputError, first_line, shorten
 from hfprobe.system.files import replace_together
 from hfprobe.system.html import render_sentences, render_table
 from hfprobe.system.process import command
-from hfprobe.system.records import read_record, write_record
+from hfprobe.system.records import RecordFile, read_record, write_record
 from hfprobe.tasks.evaluate.provenance import Provenance
 
 METRICS_FILE = "metrics.json"
@@ -215,6 +215,43 @@ class EvalResult:
             reason = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
             raise InputError(f"The evaluation in '{shorten(folder)}' is damaged: {reason}. {remedy}") from error
         return result
+
+
+@dataclass(frozen=True)
+class EvaluatedSeeds(RecordFile):
+    """The runs that `hfprobe eval --seeds` evaluated on one split, each in a folder of its own, and their scores."""
+
+    FILE = "seeds.json"
+    WHAT = "evaluation of seeds"
+    MADE_BY = "eval --seeds <file>"
+
+    split: str
+    seeds: list[int]
+    accuracy: Summary
+    macro_f1: Summary
+    balanced_accuracy: Summary
+
+    def load_runs(self, folder: Path) -> dict[Path, EvalResult]:
+        """Folder -> evaluation of each run, in the order of the seeds.
+
+        Raises:
+            InputError: the evaluation of a run is missing or damaged.
+        """
+        runs = {}
+        for place in (folder_of_seed(folder, seed) for seed in self.seeds):
+            if not (place / METRICS_FILE).exists():
+                raise InputError(
+                    f"'{shorten(folder)}' lacks the run '{place.name}', which its {self.FILE} has. Evaluate all runs "
+                    f"again: {command('eval')} {self.MADE_BY.partition(' ')[2]} --report_dir "
+                    f"{shlex.quote(shorten(folder))}"
+                )
+            runs[place] = EvalResult.load(place)
+        return runs
+
+
+def folder_of_seed(folder: Path, seed: int) -> Path:
+    """Where `hfprobe eval --seeds` writes the evaluation of one run."""
+    return folder / f"seed{seed}"
 
 
 def _is_image(png: bytes) -> bool:

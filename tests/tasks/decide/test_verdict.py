@@ -1,5 +1,7 @@
 """Every verdict, on generated evaluations."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -137,13 +139,28 @@ def test_one_model_is_not_called_better_than_anything():
     assert say(found, None, alone=result)[0] == "There is one model only, so nothing was compared: cnn."
 
 
+def in_runs(result, *shifts):
+    """Runs of one model, in each of which so many more images are wrong than in the result, or fewer."""
+    runs = []
+    for number, shift in enumerate(shifts):
+        right = result.predictions == result.labels
+        candidates = np.flatnonzero(right if shift > 0 else ~right)
+        changed = np.random.default_rng(number).permutation(candidates)[: abs(shift)]
+        answers = result.predictions.copy()
+        answers[changed] = (result.labels[changed] + (shift > 0)) % 3
+        mistakes = dict.fromkeys(result.index[answers != result.labels].tolist(), PNG)
+        moved = replace(result, probabilities=np.eye(3, dtype=np.float32)[answers], mistakes=mistakes)
+        runs.append(with_provenance(moved, model_revision=f"{number:040d}"))
+    return runs
+
+
 def test_several_training_runs_widen_the_interval_by_their_deviation():
-    comparison = compared(planted(0.8, seed=1), planted(0.86, seed=2))
-    alone = judge(comparison)
-    value = comparison.models["cnn"].accuracy
-    steady = judge(comparison, scores={"cnn": [value, value, value]})
+    first, second = planted(0.8, seed=1), planted(0.86, seed=2)
+    alone = judge(compare({"cnn": first, "probe": second}))
+    steady = judge(compare({"cnn": in_runs(first, 0, 0, 0), "probe": second}))
     assert steady.interval == pytest.approx(alone.interval, abs=0.002)
-    found = judge(comparison, scores={"cnn": [value - 0.02, value, value + 0.02]})
+    comparison = compare({"cnn": in_runs(first, -20, 0, 20), "probe": second})
+    found = judge(comparison)
     assert found.seeds == 3
     assert found.difference == pytest.approx(alone.difference)
     assert found.interval[0] < alone.interval[0] < alone.interval[1] < found.interval[1]
@@ -151,14 +168,13 @@ def test_several_training_runs_widen_the_interval_by_their_deviation():
 
 
 def test_the_mean_over_training_runs_decides_which_model_is_ahead():
-    comparison = compared(planted(0.8, seed=1), planted(0.86, seed=2))
-    lucky = comparison.models["cnn"].accuracy
-    assert judge(comparison, scores={"cnn": [lucky, 0.99, 0.99]}).best == "cnn"
+    first, second = planted(0.8, seed=1), planted(0.86, seed=2)
+    assert judge(compare({"cnn": in_runs(first, 0, -90, -90), "probe": second})).best == "cnn"
 
 
 def test_training_runs_that_differ_too_much_ask_for_more_seeds():
-    comparison = compared(*differing(30, 33, count=3000))
-    value = comparison.models["probe"].accuracy
-    found = judge(comparison, scores={"cnn": [value - 0.05, value, value + 0.04]})
+    one, other = differing(30, 33, count=3000)
+    comparison = compare({"cnn": in_runs(one, 100, 0, -30), "probe": other})
+    found = judge(comparison)
     assert (found.kind, found.images_needed) == ("unclear", None)
     assert say(found, comparison)[0].endswith("because the training runs differ too much: pass more --seeds.")
