@@ -105,7 +105,7 @@ def compare_crossed(first: np.ndarray, second: np.ndarray, *, added: float = 1.0
         p=2 * float(special.stdtr(freedom, -abs(value) / error)),
         error=error,
         freedom=freedom,
-        shares=Shares((images - rest) / total, 1 - images / total, rest / total),
+        shares=Shares((images - rest) / total, max(0.0, 1 - images / total), rest / total),
     )
 
 

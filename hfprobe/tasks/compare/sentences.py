@@ -69,8 +69,9 @@ def _say_variance(difference: TestedDifference) -> str:
     shares = difference.shares
     if shares is None:
         return ""
-    parts = f"{100 * shares.images:.0f} % from the images, {100 * shares.seeds:.0f} % from the seeds"
-    return f" Its variance comes to {parts} and {100 * shares.rest:.0f} % from the rest.{_say_plan(difference)}"
+    images, seeds, rest = (f"{100 * share:.0f} %" for share in (shares.images, shares.seeds, shares.rest))
+    parts = f"{images} comes from the images, {seeds} from the seeds and {rest} from the rest"
+    return f" Of its variance, {parts}.{_say_plan(difference)}"
 
 
 def _say_plan(difference: TestedDifference) -> str:
@@ -117,7 +118,7 @@ def judge_training(models: dict[str, ComparedModel]) -> list[str]:
         quick, slow = sorted(told, key=lambda name: told[name])
         times = f"{told[slow] / told[quick]:.1f} times as long"
         each = " per run" if any(model.runs > 1 for model in models.values()) else ""
-        found.insert(0, f"{quick} took {told[quick]:,.0f} s to train{each}, {slow} {told[slow]:,.0f} s ({times}).")
+        found.insert(0, f"{quick} took {told[quick]:,.0f} s to train, {slow} {told[slow]:,.0f} s{each} ({times}).")
     return found
 
 

@@ -1,12 +1,19 @@
 """Every verdict, on generated evaluations."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from scipy import stats
 
-from helpers.results import PNG, imbalanced_result, make_result, network_of, planted, profile_of, with_provenance
+from helpers.results import (
+    PNG,
+    imbalanced_result,
+    in_runs,
+    make_result,
+    network_of,
+    planted,
+    profile_of,
+    with_provenance,
+)
 from hfprobe.statistics.paired import paired_score_interval
 from hfprobe.tasks.compare.measure import compare
 from hfprobe.tasks.decide.verdict import count_needed, judge, judge_alone, say
@@ -137,21 +144,6 @@ def test_one_model_is_not_called_better_than_anything():
     found = judge_alone("cnn", result, margin=0.005)
     assert (found.kind, found.rival) == ("alone", None)
     assert say(found, None, alone=result)[0] == "There is one model only, so nothing was compared: cnn."
-
-
-def in_runs(result, *shifts):
-    """Runs of one model, in each of which so many more images are wrong than in the result, or fewer."""
-    runs = []
-    for number, shift in enumerate(shifts):
-        right = result.predictions == result.labels
-        candidates = np.flatnonzero(right if shift > 0 else ~right)
-        changed = np.random.default_rng(number).permutation(candidates)[: abs(shift)]
-        answers = result.predictions.copy()
-        answers[changed] = (result.labels[changed] + (shift > 0)) % 3
-        mistakes = dict.fromkeys(result.index[answers != result.labels].tolist(), PNG)
-        moved = replace(result, probabilities=np.eye(3, dtype=np.float32)[answers], mistakes=mistakes)
-        runs.append(with_provenance(moved, model_revision=f"{number:040d}"))
-    return runs
 
 
 def test_several_training_runs_widen_the_interval_by_their_deviation():
