@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from hfprobe.statistics.intervals import COVERAGE, Metric, score_predictions
+from hfprobe.statistics.intervals import COVERAGE, Metric
 from hfprobe.statistics.paired import Difference
 
 # Half width of an interval that settles a difference which is smaller than half of it, in [0, 1].
@@ -183,14 +183,14 @@ def contributions(labels: np.ndarray, predictions: np.ndarray) -> dict[Metric, t
     added = float(np.square(weights[images > 0]).mean())
     f1, recall = np.empty(right.shape), np.empty(right.shape)
     for row, (predicted, hit) in enumerate(zip(predictions, right, strict=True)):
-        scores = score_predictions(labels, predicted)
         hits = np.bincount(labels[hit], minlength=len(images))
-        recall[row] = scores.balanced_accuracy + weights[labels] * (hit - (hits / np.maximum(images, 1))[labels])
         counts = images + np.bincount(predicted, minlength=len(images))
-        per_class = 2 * hits / np.maximum(counts, 1)
-        scale = n / (np.count_nonzero(counts) * np.maximum(counts, 1))
-        lost = (per_class * scale)[labels] + (per_class * scale)[predicted]
-        f1[row] = scores.macro_f1 + 2 * hit * scale[labels] - lost
+        recalls, scores = hits / np.maximum(images, 1), 2 * hits / np.maximum(counts, 1)
+        share = 1 / np.count_nonzero(counts)  # of a class in macro-F1
+        recall[row] = recalls.sum() / np.count_nonzero(images) + weights[labels] * (hit - recalls[labels])
+        scale = n * share / np.maximum(counts, 1)
+        lost = (scores * scale)[labels] + (scores * scale)[predicted]
+        f1[row] = share * scores.sum() + 2 * hit * scale[labels] - lost
     return {"accuracy": (right.astype(float), 1.0), "macro_f1": (f1, added), "balanced_accuracy": (recall, added)}
 
 

@@ -75,12 +75,12 @@ def test_the_interval_covers_the_difference_and_the_test_keeps_its_level(n, runs
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("deviation", [0.0, 0.002, 0.004])
+@pytest.mark.parametrize("deviation", [0.0, 0.004])
 @pytest.mark.parametrize(("accuracies", "common"), [(EQUAL, 1.0), (EQUAL, 0.7), (UNEQUAL, 0.7)])
-@pytest.mark.parametrize("runs", [(1, 2), (2, 2), (3, 3), (3, 1), (2, 5), (5, 5), (10, 10)])
+@pytest.mark.parametrize("runs", [(1, 2), (2, 2), (3, 3), (5, 1), (10, 10)])
 @pytest.mark.parametrize("n", [100, 1000, 5000])
 def test_the_interval_covers_in_every_design(n, runs, accuracies, common, deviation):
-    times = 600 if n < 5000 else 200
+    times = 400 if n < 5000 else 150
     covered, rejected = count(times, n, runs, accuracies, deviation, common)
     assert is_likely(covered, times, 0.93, 0.99)
     if accuracies == EQUAL:
@@ -205,17 +205,18 @@ def test_the_contribution_of_an_image_is_its_influence_on_the_metric():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("metric", ["macro_f1", "balanced_accuracy"])
 @pytest.mark.parametrize("runs", [(1, 3), (2, 2), (5, 5)])
-def test_the_intervals_of_the_other_metrics_cover_equal_models(metric, runs):
-    generator, covered, times = np.random.default_rng(7), 0, 300
+def test_the_intervals_of_the_other_metrics_cover_equal_models(runs):
+    generator, times = np.random.default_rng(7), 300
+    covered = dict.fromkeys(("macro_f1", "balanced_accuracy"), 0)
     deviations = [0.004 if number > 1 else 0 for number in runs]
     for _ in range(times):
         tables = simulate(generator, len(LABELS), runs=runs, deviations=deviations)
-        before, after = (contributions(LABELS, predicted(LABELS, table > 0, generator))[metric] for table in tables)
-        low, high = compare_crossed(before[0], after[0], added=before[1]).interval
-        covered += low <= 0 <= high
-    assert is_likely(covered, times, 0.92, 0.99)
+        before, after = (contributions(LABELS, predicted(LABELS, table > 0, generator)) for table in tables)
+        for metric in covered:
+            low, high = compare_crossed(before[metric][0], after[metric][0], added=before[metric][1]).interval
+            covered[metric] += low <= 0 <= high
+    assert all(is_likely(number, times, 0.92, 0.99) for number in covered.values())
 
 
 @pytest.mark.slow
