@@ -44,6 +44,7 @@ from hfprobe.tasks.decide.result import (
     DataLook,
     Decision,
     Epoch,
+    folder_of_seeds,
 )
 from hfprobe.tasks.decide.runs import Run, choose_runs
 from hfprobe.tasks.decide.stages import Stages, make_key, one_line_per_stage
@@ -51,7 +52,7 @@ from hfprobe.tasks.decide.verdict import judge, judge_alone, say
 from hfprobe.tasks.decide.wishes import Wishes
 from hfprobe.tasks.evaluate.measure import evaluate_images
 from hfprobe.tasks.evaluate.page import save_evaluation
-from hfprobe.tasks.evaluate.result import EvalResult
+from hfprobe.tasks.evaluate.result import EvalResult, EvaluatedSeeds
 from hfprobe.tasks.profile.measure import profile_models
 from hfprobe.tasks.profile.page import write_profile
 from hfprobe.tasks.profile.result import Profile
@@ -239,6 +240,12 @@ def _evaluate(
                 revision=folder.name,
             )
             save_evaluation(results[name], wishes.folder / candidate.report)
+        for family in {candidate.family for candidate in trained.values()}:
+            names = [name for name, candidate in trained.items() if candidate.family == family]
+            if len(names) > 1:
+                folder = wishes.folder / folder_of_seeds(family)
+                folder.mkdir(exist_ok=True)
+                EvaluatedSeeds.of({f"../{trained[name].report}": results[name] for name in names}).save(folder)
         return results
 
     key = make_key(fingerprint, [[name, found.revision, found.report] for name, found in trained.items()])

@@ -18,6 +18,11 @@ COMPARISON_FOLDER, PROFILE_FOLDER, RUNS_FOLDER, AUDIT_FOLDER = "comparison", "pr
 FEW_FOLDER = "label_efficiency"
 
 
+def folder_of_seeds(family: str) -> str:
+    """Where all runs of a model stand as one, for `hfprobe compare`; below that of the decision."""
+    return f"{family}-seeds"
+
+
 @dataclass(frozen=True)
 class Judgement:
     """What the test images say of the best model and its strongest rival.

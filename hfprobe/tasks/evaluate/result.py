@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from hfprobe.pages.figures import data_uri
 from hfprobe.statistics.classification import Metrics, score_classification
-from hfprobe.statistics.imbalance import describe_scores, leading_metrics, summarize_scores
-from hfprobe.statistics.intervals import Metric, Summary
+from hfprobe.statistics.imbalance import METRIC_NAMES, describe_scores, leading_metrics, summarize_scores
+from hfprobe.statistics.intervals import Metric, Summary, summarize_values
 from hfprobe.statistics.leaks import LeakEffect, measure_leaks
 from hfprobe.statistics.selective import ConfirmedThreshold, confirm_threshold
 from hfprobe.system.errors import InputError, first_line, shorten
@@ -219,7 +219,11 @@ class EvalResult:
 
 @dataclass(frozen=True)
 class EvaluatedSeeds(RecordFile):
-    """The runs that `hfprobe eval --seeds` evaluated on one split, each in a folder of its own, and their scores."""
+    """Evaluations of all runs of one model on one split, each in a folder of its own, and their scores.
+
+    Attributes:
+        folders: of the runs, relative to that of this file.
+    """
 
     FILE = "seeds.json"
     WHAT = "evaluation of seeds"
@@ -227,9 +231,18 @@ class EvaluatedSeeds(RecordFile):
 
     split: str
     seeds: list[int]
+    folders: list[str]
     accuracy: Summary
     macro_f1: Summary
     balanced_accuracy: Summary
+
+    @classmethod
+    def of(cls, runs: dict[str, EvalResult]) -> EvaluatedSeeds:
+        """Of the evaluations in these folders, whose models were trained by runs that recorded their seed."""
+        results = list(runs.values())
+        scores = {key: summarize_values([result.metrics[key] for result in results]) for key in METRIC_NAMES}
+        seeds = [result.provenance.run["seed"] for result in results]
+        return cls(results[0].provenance.split, seeds, list(runs), **scores)
 
     def load_runs(self, folder: Path) -> dict[Path, EvalResult]:
         """Folder -> evaluation of each run, in the order of the seeds.
@@ -238,7 +251,7 @@ class EvaluatedSeeds(RecordFile):
             InputError: the evaluation of a run is missing or damaged.
         """
         runs = {}
-        for place in (folder_of_seed(folder, seed) for seed in self.seeds):
+        for place in (folder / name for name in self.folders):
             if not (place / METRICS_FILE).exists():
                 raise InputError(
                     f"'{shorten(folder)}' lacks the run '{place.name}', which its {self.FILE} has. Evaluate all runs "
@@ -247,11 +260,6 @@ class EvaluatedSeeds(RecordFile):
                 )
             runs[place] = EvalResult.load(place)
         return runs
-
-
-def folder_of_seed(folder: Path, seed: int) -> Path:
-    """Where `hfprobe eval --seeds` writes the evaluation of one run."""
-    return folder / f"seed{seed}"
 
 
 def _is_image(png: bytes) -> bool:

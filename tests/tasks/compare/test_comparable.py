@@ -5,8 +5,6 @@ import pytest
 
 import hfprobe
 from helpers.results import in_runs, planted, with_provenance
-from hfprobe.statistics.imbalance import METRIC_NAMES
-from hfprobe.statistics.intervals import summarize_values
 from hfprobe.system.errors import InputError
 from hfprobe.tasks.compare.cli import main
 from hfprobe.tasks.compare.comparable import load_comparable
@@ -16,11 +14,10 @@ from hfprobe.tasks.evaluate.result import EvaluatedSeeds
 
 def save_seeds(folder, runs):
     """Evaluations of runs as `hfprobe eval --seeds` writes them."""
-    seeds = [run.provenance.run["seed"] for run in runs]
-    for seed, run in zip(seeds, runs, strict=True):
-        run.save(folder / f"seed{seed}")
-    scores = {key: summarize_values([run.metrics[key] for run in runs]) for key in METRIC_NAMES}
-    EvaluatedSeeds("test", seeds, **scores).save(folder)
+    found = {f"seed{run.provenance.run['seed']}": run for run in runs}
+    for name, run in found.items():
+        run.save(folder / name)
+    EvaluatedSeeds.of(found).save(folder)
     return folder
 
 
