@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -58,7 +59,7 @@ def load_comparable(folders: list[Path]) -> dict[str, list[EvalResult]]:
 
 def _load_runs(folder: Path) -> dict[Path, EvalResult]:
     """Folder -> evaluation of each run."""
-    if not (folder / EvaluatedSeeds.FILE).exists():
+    if not os.path.exists(folder / EvaluatedSeeds.FILE):  # Path.exists raises an error if the name is too long
         return {folder: EvalResult.load(folder)}
     return EvaluatedSeeds.load(folder).load_runs(folder)
 

@@ -5,6 +5,7 @@ This module does not import torch, because reports are made from stored results 
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -252,7 +253,7 @@ class EvaluatedSeeds(RecordFile):
         """
         runs = {}
         for place in (folder / name for name in self.folders):
-            if not (place / METRICS_FILE).exists():
+            if not os.path.exists(place / METRICS_FILE):
                 raise InputError(
                     f"'{shorten(folder)}' lacks the run '{place.name}', which its {self.FILE} has. Evaluate all runs "
                     f"again: {command('eval')} {self.MADE_BY.partition(' ')[2]} --report_dir "
