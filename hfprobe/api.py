@@ -30,7 +30,7 @@ from hfprobe.tasks.audit import measure as audits
 from hfprobe.tasks.audit.page import save_audit
 from hfprobe.tasks.audit.result import Audit
 from hfprobe.tasks.compare import measure as comparison
-from hfprobe.tasks.compare.comparable import make_comparable, name_results
+from hfprobe.tasks.compare.comparable import make_comparable, name_results, name_runs
 from hfprobe.tasks.compare.page import save_comparison
 from hfprobe.tasks.compare.result import Comparison
 from hfprobe.tasks.decide.measure import decide_images
@@ -203,22 +203,31 @@ def evaluate(
 
 
 @settings_instead_of_flags()
-def compare(*results: EvalResult, names: Sequence[str] | None = None, profile: str | Path | None = None) -> Comparison:
-    """Compare two or more evaluations of the same images: differences, intervals, tests and a verdict.
+def compare(
+    *results: EvalResult | Sequence[EvalResult],
+    names: Sequence[str] | None = None,
+    profile: str | Path | None = None,
+) -> Comparison:
+    """Compare two or more models on the same images: differences, intervals, tests and a verdict.
 
     Args:
-        names: of the evaluations; None: their models' names.
+        results: an evaluation of each model, or a list with one of each of its training runs, which differ in their
+            seed. With several runs, images and seeds together are the sample that a difference is judged by.
+        names: of the models; None: their own.
         profile: a folder that `hfprobe profile` wrote, for speed and memory.
 
     Raises:
-        InputError: fewer than two evaluations; evaluations of different images or classes; names that are not distinct.
+        InputError: fewer than two evaluations; evaluations of different images or classes; names that are not distinct;
+            a list that is empty, or that holds the same run twice or different models.
     """
     if len(results) < 2:
         raise InputError(f"compare() needs two or more evaluations; got {len(results)}.")
+    if not all(isinstance(result, EvalResult) or result for result in results):
+        raise InputError("A list of evaluations is empty; allowed: one evaluation of each run of a model.")
     called = name_results(results) if names is None else list(names)
     if len(set(called)) != len(results) or len(called) != len(results):
         raise InputError(f"names are {shorten(called)}; allowed: {len(results)} different names.")
-    comparable = make_comparable(dict(zip(called, results, strict=True)), places=called)
+    comparable = make_comparable(dict(zip(called, results, strict=True)), places=name_runs(called, results))
     costs = None if profile is None else Profile.load(Path(profile))
     return comparison.compare(comparable, profile=costs)
 

@@ -121,6 +121,28 @@ def planted(right, seed=0, count=COUNT):
     return replace(result, probabilities=probabilities, mistakes=dict.fromkeys(wrong, image))
 
 
+def in_runs(result, *shifts):
+    """Runs of one model, in each of which so many more images are wrong than in the result, or fewer; seeds from 42."""
+    runs = []
+    for number, shift in enumerate(shifts):
+        right = result.predictions == result.labels
+        changed = np.random.default_rng(number).permutation(np.flatnonzero(right if shift > 0 else ~right))[
+            : abs(shift)
+        ]
+        answers = result.predictions.copy()
+        answers[changed] = (result.labels[changed] + (shift > 0)) % len(result.class_names)
+        mistakes = dict.fromkeys(result.index[answers != result.labels].tolist(), PNG)
+        probabilities = np.eye(len(result.class_names), dtype=np.float32)[answers]
+        moved = replace(result, probabilities=probabilities, mistakes=mistakes)
+        runs.append(with_provenance(moved, model_revision=f"{number:040d}", run={"seed": 42 + number}))
+    return runs
+
+
+def solved(result):
+    """The result as that of a model whose weights were solved in closed form."""
+    return with_provenance(result, run={"seconds": 10.0, "epochs": None, "seed": 42})
+
+
 def network_of(parameters, *, side=32):
     """A network as an evaluation and a profile record it."""
     return Network("simple-cnn", input=[3, side, side], classes=3, parameters=parameters, tensors="7e")

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import sys
 
@@ -50,7 +51,7 @@ def evaluate_seeds(monkeypatch, *flags):
 
 
 @pytest.mark.slow
-def test_an_evaluation_of_seeds_takes_what_each_run_pushed_wherever_it_is_started(tmp_path, monkeypatch):
+def test_an_evaluation_of_seeds_takes_what_each_run_pushed_wherever_it_is_started(tmp_path, monkeypatch, capsys):
     home, other = tmp_path / "home", tmp_path / "other"
     write_images(home / "photos", count=20)
     write_images(other / "photos", count=20, names=["dog", "cat"])  # of the same name, with other labels
@@ -67,6 +68,7 @@ def test_an_evaluation_of_seeds_takes_what_each_run_pushed_wherever_it_is_starte
     file = seeds.path.resolve()
     monkeypatch.chdir(other)
     found = evaluate_seeds(monkeypatch, "--seeds", str(file), "--split", "validation")
+    assert re.search(r"\nCompare: .*compare(\.py)? report <another report folder>\n$", capsys.readouterr().out)
     assert found["accuracy"]["values"] == seeds.summary["validation_accuracy"]["values"]
     assert found["macro_f1"]["values"] == pytest.approx(seeds.summary["validation_macro_f1"]["values"])
     for seed in (1, 2):

@@ -2,6 +2,7 @@
 
     hfprobe compare reports/cnn reports/probe
     hfprobe compare reports/cnn reports/probe --profile reports/profile   # with speed and memory
+    hfprobe compare reports/cnn-seeds reports/probe      # all runs of `hfprobe eval --seeds`
 
 The inputs are report folders of hfprobe eval and, optionally, a profile of hfprobe profile. The models and
 the images are not needed. Takes a few seconds.
@@ -18,7 +19,11 @@ from hfprobe.system.process import command
 def make_parser() -> Parser:
     parser = Parser(prog=command("compare"), description=__doc__)
     parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="REPORT", help="two or more report folders of hfprobe eval"
+        "folders",
+        nargs="+",
+        type=Path,
+        metavar="REPORT",
+        help="two or more report folders of hfprobe eval; with --seeds, all runs count",
     )
     parser.add_argument(
         "--report_dir",
@@ -41,7 +46,7 @@ def main() -> None:
     from hfprobe.training.run_files import check_places
 
     results = load_comparable(arguments.folders)
-    for dataset in [dataset for result in results.values() for dataset in result.datasets]:
+    for dataset in [dataset for runs in results.values() for run in runs for dataset in run.datasets]:
         check_places(arguments.report_dir, flag="--report_dir", dataset=dataset)
     profile = None if arguments.profile is None else Profile.load(arguments.profile)
     comparison = compare(results, profile=profile)

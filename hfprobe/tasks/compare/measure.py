@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
+from statistics import fmean
 
 import numpy as np
 
-from hfprobe.statistics.imbalance import are_imbalanced, describe_sizes
-from hfprobe.statistics.intervals import COVERAGE, Metric
+from hfprobe.statistics.classification import ClassScores
+from hfprobe.statistics.crossed import (
+    CrossedDifference,
+    compare_crossed,
+    contributions,
+    mean_interval,
+    plan_crossed,
+)
+from hfprobe.statistics.imbalance import are_imbalanced
+from hfprobe.statistics.intervals import Intervals, Metric, summarize_values
 from hfprobe.statistics.leaks import LeakedPair, compare_leaks
-from hfprobe.statistics.paired import adjust_after_holm, compare_paired
+from hfprobe.statistics.paired import Difference, adjust_after_holm, compare_paired
+from hfprobe.tasks.compare.comparable import Evaluated, runs_of
 from hfprobe.tasks.compare.result import (
     ClassDifference,
     ComparedModel,
@@ -19,32 +30,34 @@ from hfprobe.tasks.compare.result import (
     SignificanceTests,
     TestedDifference,
 )
+from hfprobe.tasks.compare.sentences import SIGNIFICANCE, explain_order, judge_pair, judge_training
 from hfprobe.tasks.evaluate.result import EvalResult
 from hfprobe.tasks.profile.result import Cost, Profile, judge_inference
 
-# Significance level. With more than two models, Holm's correction keeps it as the level of all pairs together, for each
-# metric.
-SIGNIFICANCE = 1 - COVERAGE
+# Of two models with one run each, and of two models of which one has several.
 TESTS: dict[Metric, str] = {
     "accuracy": "exact McNemar",
     "macro_f1": "randomization test",
     "balanced_accuracy": "randomization test",
 }
+CROSSED = "t test over images and seeds"
 
 
-def compare(results: dict[str, EvalResult], *, profile: Profile | None = None) -> Comparison:
+def compare(evaluations: Mapping[str, Evaluated], *, profile: Profile | None = None) -> Comparison:
     """Compare each pair of models.
 
     Args:
-        results: name -> evaluation, from `load_comparable`.
+        evaluations: name -> evaluation, or evaluations of all runs, from `load_comparable` or `make_comparable`.
 
     Raises:
         InputError: the profile does not contain the network of a model.
     """
+    runs = {name: runs_of(evaluated) for name, evaluated in evaluations.items()}
+    results = {name: first for name, (first, *_) in runs.items()}
     first = next(iter(results.values()))
-    pairs = _compare_pairs(results)
     costs = {} if profile is None else profile.find_costs(results)
-    models = {name: _describe(result, costs.get(name)) for name, result in results.items()}
+    models = {name: _describe(found, costs.get(name)) for name, found in runs.items()}
+    pairs = _compare_pairs(runs, models)
     leading: list[Metric] = ["macro_f1", "accuracy"] if are_imbalanced(first.images_per_class) else ["accuracy"]
     return Comparison(
         class_names=first.class_names,
@@ -55,60 +68,99 @@ def compare(results: dict[str, EvalResult], *, profile: Profile | None = None) -
         models=models,
         pairs=pairs,
         tests=SignificanceTests(
-            **TESTS,
             correction="Holm" if len(pairs) > 1 else None,
             pairs=len(pairs),
             significance=round(SIGNIFICANCE, 2),
         ),
         profile=None if profile is None else profile.conditions,
-        sentences=_explain_order(first.images_per_class)
-        + [_judge_pair(pair, metric, n=len(first.labels), of=len(pairs)) for metric in leading for pair in pairs]
+        sentences=explain_order(first.images_per_class)
+        + [
+            judge_pair(pair, metric, n=len(first.labels), of=len(pairs), models=models)
+            for metric in leading
+            for pair in pairs
+        ]
         + [
             pair.without_leaks.describe(pair.first, pair.second)
             for pair in pairs
             if pair.without_leaks is not None and pair.without_leaks.leaked
         ]
-        + _judge_training(models)
+        + judge_training(models)
         + judge_inference(costs),
         results=results,
     )
 
 
-def _describe(result: EvalResult, cost: Cost | None) -> ComparedModel:
-    metrics, told, run, facts = vars(result.metrics), result.provenance, result.provenance.run, result.provenance.facts
+def _describe(runs: Sequence[EvalResult], cost: Cost | None) -> ComparedModel:
+    first, metrics = runs[0], [run.metrics for run in runs]
+    told, run, facts = first.provenance, first.provenance.run, first.provenance.facts
+    seconds: list[float] = [run.provenance.run.get("seconds") or 0.0 for run in runs]
+    mean = {
+        name: fmean(getattr(found, name) for found in metrics)
+        for name in (*TESTS, "macro_precision", "macro_recall", "nll", "brier", "ece")
+    }
     return ComparedModel(
-        **{field.name: metrics[field.name] for field in fields(ComparedModel) if field.name in metrics},
-        revision=told.model_revision,
+        **mean,
+        over_runs={name: summarize_values([found[name] for found in metrics]) for name in TESTS},
+        intervals=_mean_intervals(runs),
+        baseline=metrics[0].baseline,
+        per_class={name: _mean_scores([found.per_class[name] for found in metrics]) for name in first.class_names},
+        revisions=[run.provenance.model_revision for run in runs],
         recipe=run.get("recipe"),
-        seed=run.get("seed"),
+        seeds=[run.provenance.run.get("seed") for run in runs],
+        solved=bool(run.get("seconds")) and not run.get("epochs"),
         epochs=run.get("epochs"),
         best_epoch=run.get("best_epoch"),
-        training_seconds=run.get("seconds"),
+        training_seconds=fmean(seconds) if all(seconds) else None,
         parameters=told.parameters,
         trainable_parameters=told.trainable_parameters,
         backbone=facts.get("backbone"),
         backbone_weights=facts.get("backbone_weights"),
         temperature=told.temperature,
         test_time_augmentation=told.test_time_augmentation,
-        evaluation_seconds=told.seconds,
+        evaluation_seconds=fmean(run.provenance.seconds for run in runs),
         hardware=told.hardware,
         versions=told.versions,
         cost=cost,
     )
 
 
-def _compare_pairs(results: dict[str, EvalResult]) -> list[Pair]:
+def _mean_intervals(runs: Sequence[EvalResult]) -> Intervals:
+    """The intervals of the only run, or those of the means over runs."""
+    if len(runs) == 1:
+        return runs[0].metrics.intervals
+    return {metric: mean_interval(values, added=added) for metric, (values, added) in _contributions(runs).items()}
+
+
+def _contributions(runs: Sequence[EvalResult]) -> dict[Metric, tuple[np.ndarray, float]]:
+    return contributions(runs[0].labels, np.stack([run.predictions for run in runs]))
+
+
+def _mean_scores(scores: Sequence[ClassScores]) -> ClassScores:
+    """Means over the runs in which a score is defined."""
+
+    def mean(values: list[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return fmean(known) if known else None
+
+    precision, recall, f1 = (mean([getattr(found, key) for found in scores]) for key in ("precision", "recall", "f1"))
+    return ClassScores(precision, recall, f1, scores[0].support)
+
+
+def _compare_pairs(runs: dict[str, list[EvalResult]], models: dict[str, ComparedModel]) -> list[Pair]:
     """Each pair of models, with p-values corrected for all pairs, for each metric separately."""
-    names = list(combinations(results, 2))
-    found = [
-        compare_paired(labels=results[one].labels, predictions=(results[one].predictions, results[other].predictions))
-        for one, other in names
-    ]
+    names = list(combinations(runs, 2))
+    found = [_compare_runs(runs[one], runs[other]) for one, other in names]
     adjusted = {metric: adjust_after_holm([differences[metric].p for differences in found]) for metric in TESTS}
     pairs = []
     for number, (one, other) in enumerate(names):
-        first, second = results[one], results[other]
+        first, second = runs[one][0], runs[other][0]
         right = [result.predictions == result.labels for result in (first, second)]
+        differences = {
+            metric: _test(difference, metric, adjusted_p=adjusted[metric][number])
+            for metric, difference in found[number].items()
+        }
+        if _knows_seeds(models[one], models[other]):
+            differences = _plan_pair(differences, runs[one], runs[other])
         pairs.append(
             Pair(
                 first=one,
@@ -117,99 +169,75 @@ def _compare_pairs(results: dict[str, EvalResult]) -> list[Pair]:
                 only_second_right=int((right[1] & ~right[0]).sum()),
                 both_right=int((right[0] & right[1]).sum()),
                 neither_right=int((~right[0] & ~right[1]).sum()),
-                differences={
-                    metric: TestedDifference(**vars(difference), adjusted_p=adjusted[metric][number])
-                    for metric, difference in found[number].items()
-                },
+                differences=differences,
                 per_class={
                     name: ClassDifference(
                         **{
-                            key: _subtract(score, getattr(first.metrics.per_class[name], key))
+                            key: _subtract(score, getattr(models[one].per_class[name], key))
                             for key, score in vars(scores).items()
                             if key != "support"
                         }
                     )
-                    for name, scores in second.metrics.per_class.items()
+                    for name, scores in models[other].per_class.items()
                 },
-                without_leaks=_compare_leaks(first, second),
+                without_leaks=_compare_leaks(runs[one], runs[other]),
             )
         )
     return pairs
 
 
-def _compare_leaks(first: EvalResult, second: EvalResult) -> LeakedPair | None:
-    leaks = [result.provenance.leaks for result in (first, second)]
+def _compare_runs(first: Sequence[EvalResult], second: Sequence[EvalResult]) -> Mapping[Metric, Difference]:
+    """The differences of two models, from the paired tests or, if one has several runs, from the crossed one."""
+    if len(first) == len(second) == 1:
+        return compare_paired(labels=first[0].labels, predictions=(first[0].predictions, second[0].predictions))
+    before, after = _contributions(first), _contributions(second)
+    return {metric: compare_crossed(before[metric][0], after[metric][0], added=before[metric][1]) for metric in TESTS}
+
+
+def _test(difference: Difference, metric: Metric, *, adjusted_p: float) -> TestedDifference:
+    test = CROSSED if isinstance(difference, CrossedDifference) else TESTS[metric]
+    return TestedDifference(**vars(difference), test=test, adjusted_p=adjusted_p)
+
+
+def _knows_seeds(*models: ComparedModel) -> bool:
+    """Whether the variation between seeds of both is known, and that of one is not none."""
+    return all(model.solved or model.runs > 1 for model in models) and any(model.runs > 1 for model in models)
+
+
+def _plan_pair(
+    differences: dict[Metric, TestedDifference], first: Sequence[EvalResult], second: Sequence[EvalResult]
+) -> dict[Metric, TestedDifference]:
+    """The differences, with a plan for those whose interval includes 0."""
+    before, after = _contributions(first), _contributions(second)
+    return {
+        metric: difference
+        if not difference.interval[0] <= 0 <= difference.interval[1]
+        else replace(difference, plan=plan_crossed(before[metric][0], after[metric][0], added=before[metric][1]))
+        for metric, difference in differences.items()
+    }
+
+
+def _compare_leaks(first: Sequence[EvalResult], second: Sequence[EvalResult]) -> LeakedPair | None:
+    """The difference with and without the images that have a duplicate in the training of any run."""
+    leaks = [run.provenance.leaks for run in (*first, *second)]
     if None in leaks:
         return None
     leaked = {row for found in leaks if found is not None for row in found.rows}
-    predictions = (first.predictions, second.predictions)
-    return compare_leaks(labels=first.labels, predictions=predictions, index=first.index, leaked=leaked)
+    labels, index = first[0].labels, first[0].index
+    if len(first) == len(second) == 1:
+        predictions = (first[0].predictions, second[0].predictions)
+        return compare_leaks(labels=labels, predictions=predictions, index=index, leaked=leaked)
+    clean = ~np.isin(index, list(leaked))
+    right = [np.stack([run.predictions == labels for run in runs]).astype(float) for runs in (first, second)]
+
+    def compare_on(chosen: np.ndarray) -> Difference:
+        found = compare_crossed(*(table[:, chosen] for table in right))
+        return Difference(found.value, found.interval, found.p)
+
+    every = compare_on(np.ones_like(clean))
+    return LeakedPair(len(labels), int((~clean).sum()), every, compare_on(clean) if clean.any() else None)
 
 
 def _subtract(one: float | None, other: float | None) -> float | None:
     """The difference; None if one score is missing because the class occurs neither in labels nor in predictions."""
     return None if one is None or other is None else one - other
-
-
-def _explain_order(images_per_class: np.ndarray) -> list[str]:
-    """A sentence on the metric that comes first, if the classes are imbalanced."""
-    if not are_imbalanced(images_per_class):
-        return []
-    return [f"The classes are imbalanced ({describe_sizes(images_per_class)}), so macro-F1 comes first."]
-
-
-def _judge_pair(pair: Pair, metric: Metric, *, n: int, of: int) -> str:
-    """A sentence on the difference of two models in one metric.
-
-    Args:
-        metric: `accuracy` or `macro_f1`.
-        n: number of images.
-        of: number of pairs that the p-values are corrected for.
-    """
-    difference = pair.differences[metric]
-    p_value = "p < 0.0001" if difference.adjusted_p < 1e-4 else f"p = {difference.adjusted_p:.4f}"
-    test = f"{TESTS[metric]} {p_value}" + (f" after Holm's correction for {of} pairs" if of > 1 else "")
-    low, high = (100 * bound for bound in difference.interval)
-    includes_zero = low <= 0 <= high
-    if difference.adjusted_p >= SIGNIFICANCE or includes_zero:
-        scores = {"accuracy": "accuracies", "macro_f1": "macro-F1 scores"}[metric]
-        return (
-            f"The {scores} of {pair.first} and {pair.second} do not differ significantly on these {n:,} "
-            f"images: {100 * difference.value:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}, "
-            f"{test}.{_explain_disagreement(difference, of=of, includes_zero=includes_zero)}"
-        )
-    ahead = difference.value > 0
-    better, worse = (pair.second, pair.first) if ahead else (pair.first, pair.second)
-    bounds = (low, high) if ahead else (-high, -low)
-    is_better = {"accuracy": "is more accurate", "macro_f1": "has a higher macro-F1"}[metric]
-    return (
-        f"{better} {is_better} than {worse} by {100 * abs(difference.value):.2f} points on these {n:,} images "
-        f"(95 % interval {bounds[0]:.2f} to {bounds[1]:.2f}, {test})."
-    )
-
-
-def _explain_disagreement(difference: TestedDifference, *, of: int, includes_zero: bool) -> str:
-    """Why the interval and the test of a difference that is not significant may disagree; empty if they agree."""
-    if includes_zero and difference.adjusted_p < SIGNIFICANCE:
-        return " The test rejects, but the interval includes 0. Only where both agree is a difference significant."
-    if includes_zero:
-        return ""
-    if difference.p < SIGNIFICANCE:
-        return (
-            f" The interval excludes 0, but it is not corrected for {of} pairs. The test is corrected, and it decides."
-        )
-    return (
-        " The interval excludes 0, but it is an approximation. The exact test decides, because its error rate "
-        "holds for any number of images."
-    )
-
-
-def _judge_training(models: dict[str, ComparedModel]) -> list[str]:
-    """Sentences on the training of the models: the time of two models, if both are known, and the number of seeds."""
-    told = {name: model.training_seconds for name, model in models.items() if model.training_seconds}
-    found = ["Each model was trained once; variation between seeds may exceed these intervals."]
-    if len(models) == len(told) == 2:
-        quick, slow = sorted(told, key=lambda name: told[name])
-        times = f"{told[slow] / told[quick]:.1f} times as long"
-        found.insert(0, f"{quick} took {told[quick]:,.0f} s to train, {slow} {told[slow]:,.0f} s ({times}).")
-    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from hfprobe.statistics.imbalance import METRIC_NAMES
 from hfprobe.system.files import replace_together
 from hfprobe.system.ranges import ACCURACIES
 from hfprobe.system.text_width import text_width
-from hfprobe.tasks.compare.result import ComparedModel, Comparison, Pair, TestedDifference
+from hfprobe.tasks.compare.result import ComparedModel, Comparison, Pair
+from hfprobe.tasks.compare.sentences import is_significant
 from hfprobe.tasks.evaluate.result import EvalResult, Thumbnail, thumbnails_of
 
 IMAGES_PER_SIDE = 12
@@ -44,7 +44,7 @@ def save_comparison(comparison: Comparison, folder: str | Path) -> Path:
             name for name, scores in next(iter(models.values())).per_class.items() if not scores.support
         ],
         "summary": _summarize_pairs(comparison),
-        "is_significant": partial(_is_significant, comparison),
+        "is_significant": is_significant,
         "galleries": [only_one_right(pair, comparison.results) for pair in comparison.pairs],
         "coverage": place_curves({name: one.metrics.selectivity for name, one in comparison.results.items()}),
         "answered": {name: one.answered for name, one in comparison.results.items()},
@@ -74,8 +74,7 @@ def _summarize_pairs(comparison: Comparison) -> list[str]:
     for key in comparison.leading:
         best = max(comparison.models, key=lambda name: comparison.models[name][key])
         beaten = sum(
-            best in (pair.first, pair.second) and _is_significant(comparison, pair.differences[key])
-            for pair in comparison.pairs
+            best in (pair.first, pair.second) and is_significant(pair.differences[key]) for pair in comparison.pairs
         )
         count = {0: "not significantly more than any", rivals: "significantly more than each"}.get(
             beaten, f"significantly more than {beaten}"
@@ -83,12 +82,6 @@ def _summarize_pairs(comparison: Comparison) -> list[str]:
         score = f"{100 * comparison.models[best][key]:.2f}\u00a0%"
         found.append(f"{best} has the highest {METRIC_NAMES[key]}: {score}, {count} of the {rivals} other models.")
     return found + sentences[: comparison.leading[0] != "accuracy"] + sentences[-1:]
-
-
-def _is_significant(comparison: Comparison, difference: TestedDifference) -> bool:
-    """Whether the corrected test rejects and the interval excludes 0, as in the verdict."""
-    low, high = difference.interval
-    return difference.adjusted_p < comparison.tests.significance and not low <= 0 <= high
 
 
 @dataclass(frozen=True)

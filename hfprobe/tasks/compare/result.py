@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hfprobe.statistics.classification import ClassScores
+from hfprobe.statistics.crossed import Plan, Shares
 from hfprobe.statistics.imbalance import METRIC_NAMES, Baseline
-from hfprobe.statistics.intervals import Intervals, Metric, Scores
+from hfprobe.statistics.intervals import Intervals, Metric, Scores, Summary
 from hfprobe.statistics.leaks import LeakedPair
 from hfprobe.statistics.paired import Difference
 from hfprobe.system.html import render_sentences, render_table
@@ -18,9 +19,22 @@ from hfprobe.tasks.profile.result import Conditions, Cost
 
 @dataclass(frozen=True)
 class TestedDifference(Difference):
-    """`adjusted_p`: corrected for the number of pairs."""
+    """With several runs of a model, that of the means over runs.
 
+    Attributes:
+        test: its name.
+        adjusted_p: corrected for the number of pairs.
+        error, freedom: standard error and degrees of freedom; None with one run each.
+        shares: of images, seeds and rest in the variance; None likewise.
+        plan: what would settle it; None if it is significant, if a model with a seed has one run, or with one run each.
+    """
+
+    test: str
     adjusted_p: float
+    error: float | None = None
+    freedom: float | None = None
+    shares: Shares | None = None
+    plan: Plan | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +51,8 @@ class Pair:
     """Two models; every difference is that of the second minus the first.
 
     Attributes:
+        only_first_right, only_second_right, both_right, neither_right: numbers of images, of the first run of each.
+        per_class: with several runs, of the means over runs.
         without_leaks: in accuracy, without the images that have a duplicate in the training of either model; None
             unless both were evaluated with an audit.
     """
@@ -54,11 +70,8 @@ class Pair:
 
 @dataclass(frozen=True)
 class SignificanceTests:
-    """The test of each metric, the correction of its p-values for `pairs` pairs, and the significance level."""
+    """The correction of the p-values of each metric for `pairs` pairs, and the significance level."""
 
-    accuracy: str
-    macro_f1: str
-    balanced_accuracy: str
     correction: str | None
     pairs: int
     significance: float
@@ -66,8 +79,17 @@ class SignificanceTests:
 
 @dataclass(frozen=True)
 class ComparedModel(Scores):
-    """One model: its metrics, how it was trained (None: not recorded) and its inference cost (None: not measured)."""
+    """One model: its metrics, how it was trained (None: not recorded) and its inference cost (None: not measured).
 
+    With several runs, metrics and times are means over runs, and the rest is that of the first run.
+
+    Attributes:
+        over_runs: mean, standard deviation and values.
+        revisions, seeds: of each run.
+        solved: whether its weights were solved in closed form: they do not depend on a seed.
+    """
+
+    over_runs: dict[Metric, Summary]
     macro_precision: float
     macro_recall: float
     intervals: Intervals
@@ -76,9 +98,10 @@ class ComparedModel(Scores):
     nll: float
     brier: float
     ece: float
-    revision: str
+    revisions: list[str]
     recipe: str | None
-    seed: int | None
+    seeds: list[int | None]
+    solved: bool
     epochs: float | None
     best_epoch: float | None
     training_seconds: float | None
@@ -93,6 +116,10 @@ class ComparedModel(Scores):
     versions: dict[str, str]
     cost: Cost | None
 
+    @property
+    def runs(self) -> int:
+        return len(self.revisions)
+
 
 @dataclass(frozen=True, repr=False)
 class Comparison(VerdictFile):
@@ -104,7 +131,7 @@ class Comparison(VerdictFile):
         models: by name.
         profile: where and how the costs were measured.
         sentences: what the figures support.
-        results: name -> evaluation; empty if the comparison was loaded.
+        results: name -> evaluation of the first run; empty if the comparison was loaded.
     """
 
     FILE = "comparison.json"
@@ -123,10 +150,16 @@ class Comparison(VerdictFile):
     sentences: list[str]
     results: dict[str, EvalResult] = field(default_factory=dict, compare=False)
 
+    @property
+    def has_seeds(self) -> bool:
+        """Whether a model has several runs."""
+        return any(model.runs > 1 for model in self.models.values())
+
     def _repr_html_(self) -> str:
         def with_interval(found: ComparedModel, key: Metric) -> str:
             low, high = found.intervals[key]
-            return f"{found[key]:.2%} ({low:.2%} to {high:.2%})"
+            several = f", mean of {found.runs} seeds" if found.runs > 1 else ""
+            return f"{found[key]:.2%} ({low:.2%} to {high:.2%}{several})"
 
         rows = [
             (name, *(with_interval(found, key) for key in self.leading), f"{found.parameters:,}")

@@ -8,7 +8,7 @@ from typing import Any
 from hfprobe.data.arguments import DEFAULT_DATASET, IN_MEMORY
 from hfprobe.data.splits.images import Images
 from hfprobe.settings.run_config import image_settings
-from hfprobe.tasks.decide.result import COMPARISON_FOLDER, PROFILE_FOLDER, RUNS_FOLDER, Candidate
+from hfprobe.tasks.decide.result import COMPARISON_FOLDER, PROFILE_FOLDER, RUNS_FOLDER, Candidate, folder_of_seeds
 from hfprobe.tasks.decide.wishes import AUTO, MODELS, Wishes
 
 
@@ -51,7 +51,12 @@ def list_commands(given: Images, images: Images, wishes: Wishes, trained: dict[s
         profile = {"report_dir": first / PROFILE_FOLDER}
         models = " ".join(shlex.quote(names[name]) for name in compared)
         commands.append(f"hfprobe profile {models}{_flags(profile | hub)}")
-        reports = " ".join(shlex.quote(str(first / trained[name].report)) for name in compared)
+        families = [found.family for found in trained.values()]
+        folders = [
+            folder_of_seeds(trained[name].family) if families.count(trained[name].family) > 1 else trained[name].report
+            for name in compared
+        ]
+        reports = " ".join(shlex.quote(str(first / folder)) for folder in folders)
         places = {"profile": first / PROFILE_FOLDER, "report_dir": first / COMPARISON_FOLDER}
         commands.append(f"hfprobe compare {reports}{_flags(places)}")
     return commands

@@ -21,7 +21,7 @@ from hfprobe.statistics.leaks import compare_leaks, measure_leaks
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import read_json, replace_together
 from hfprobe.tasks.audit.result import Audit, leaked_rows
-from hfprobe.tasks.compare.comparable import make_comparable
+from hfprobe.tasks.compare.comparable import make_comparable, name_runs
 from hfprobe.tasks.compare.measure import compare
 from hfprobe.tasks.compare.page import save_comparison
 from hfprobe.tasks.compare.result import Comparison
@@ -44,6 +44,7 @@ from hfprobe.tasks.decide.result import (
     DataLook,
     Decision,
     Epoch,
+    folder_of_seeds,
 )
 from hfprobe.tasks.decide.runs import Run, choose_runs
 from hfprobe.tasks.decide.stages import Stages, make_key, one_line_per_stage
@@ -51,7 +52,7 @@ from hfprobe.tasks.decide.verdict import judge, judge_alone, say
 from hfprobe.tasks.decide.wishes import Wishes
 from hfprobe.tasks.evaluate.measure import evaluate_images
 from hfprobe.tasks.evaluate.page import save_evaluation
-from hfprobe.tasks.evaluate.result import EvalResult
+from hfprobe.tasks.evaluate.result import EvalResult, EvaluatedSeeds
 from hfprobe.tasks.profile.measure import profile_models
 from hfprobe.tasks.profile.page import write_profile
 from hfprobe.tasks.profile.result import Profile
@@ -101,12 +102,11 @@ def decide_images(images: Images, wishes: Wishes) -> Decision:
         comparison, cut = None, list[str]()
         if len(first) > 1:
             profile, cut = _profile(stages, {name: trained[name] for name in first}, wishes)
-            comparison = _compare(stages, first, profile, wishes)
+            comparison = _compare(stages, _group_runs(first, trained, results), profile, wishes)
     name = next(iter(results))
     judgement = judge_alone(name, results[name], margin=wishes.margin)
     if comparison is not None:
-        scores = _collect_scores(comparison, trained, results)
-        judgement = judge(comparison, margin=wishes.margin, scores=scores)
+        judgement = judge(comparison, margin=wishes.margin)
     return Decision(
         judgement=judgement,
         sentences=say(judgement, comparison, alone=results[name]),
@@ -128,18 +128,13 @@ def decide_images(images: Images, wishes: Wishes) -> Decision:
     )
 
 
-def _collect_scores(
-    comparison: Comparison, trained: dict[str, Candidate], results: dict[str, EvalResult]
-) -> dict[str, list[float]]:
-    """Name in the comparison -> the leading metric of each training run of its family."""
-    metric = comparison.leading[0]
+def _group_runs(
+    first: dict[str, EvalResult], trained: dict[str, Candidate], results: dict[str, EvalResult]
+) -> dict[str, list[EvalResult]]:
+    """Name in the comparison -> the evaluation of each training run of its family."""
     return {
-        name: [
-            results[other].metrics[metric]
-            for other, candidate in trained.items()
-            if candidate.family == trained[name].family
-        ]
-        for name in comparison.models
+        name: [results[other] for other, found in trained.items() if found.family == trained[name].family]
+        for name in first
     }
 
 
@@ -255,6 +250,12 @@ def _evaluate(
                 revision=folder.name,
             )
             save_evaluation(results[name], wishes.folder / candidate.report)
+        for family in {candidate.family for candidate in trained.values()}:
+            names = [name for name, candidate in trained.items() if candidate.family == family]
+            if len(names) > 1:
+                folder = wishes.folder / folder_of_seeds(family)
+                folder.mkdir(exist_ok=True)
+                EvaluatedSeeds.of({f"../{trained[name].report}": results[name] for name in names}).save(folder)
         return results
 
     key = make_key(fingerprint, [[name, found.revision, found.report] for name, found in trained.items()])
@@ -318,9 +319,10 @@ def _profile(stages: Stages, trained: dict[str, Candidate], wishes: Wishes) -> t
     return found, [fewer] * (found.rounds < PROFILE_ROUNDS)
 
 
-def _compare(stages: Stages, results: dict[str, EvalResult], profile: Profile | None, wishes: Wishes) -> Comparison:
+def _compare(stages: Stages, runs: dict[str, list[EvalResult]], profile: Profile | None, wishes: Wishes) -> Comparison:
     def work() -> Comparison:
-        comparison = compare(make_comparable(results, places=list(results)), profile=profile)
+        places = name_runs(list(runs), list(runs.values()))
+        comparison = compare(make_comparable(runs, places=places), profile=profile)
         save_comparison(comparison, wishes.folder / COMPARISON_FOLDER)
         return comparison
 

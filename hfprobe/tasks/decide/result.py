@@ -18,6 +18,11 @@ COMPARISON_FOLDER, PROFILE_FOLDER, RUNS_FOLDER, AUDIT_FOLDER = "comparison", "pr
 FEW_FOLDER = "label_efficiency"
 
 
+def folder_of_seeds(family: str) -> str:
+    """Where all runs of a model stand as one, for `hfprobe compare`; below that of the decision."""
+    return f"{family}-seeds"
+
+
 @dataclass(frozen=True)
 class Judgement:
     """What the test images say of the best model and its strongest rival.
@@ -145,7 +150,7 @@ class Decision(VerdictFile):
             is none, or if the smallest class is too small.
         few_labels: name -> the same of models that take gradient steps, trained once for each; empty if not asked for.
         results: name -> evaluation on test; empty if the decision was loaded.
-        comparison: of the models, each by its first seed; None if there is one model, or if the decision was loaded.
+        comparison: of the models, each by all of its runs; None if there is one model, or if the decision was loaded.
         winner: the model to take, a `hfprobe.Model`; None if the decision was loaded, or was made by the command.
     """
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Literal
 
-import numpy as np
 from scipy import stats
 
 from hfprobe.statistics.imbalance import METRIC_NAMES
@@ -21,44 +18,29 @@ from hfprobe.tasks.profile.result import judge_inference
 MARGIN = 0.005
 
 
-def judge(
-    comparison: Comparison, *, margin: float = MARGIN, scores: Mapping[str, Sequence[float]] = MappingProxyType({})
-) -> Judgement:
+def judge(comparison: Comparison, *, margin: float = MARGIN) -> Judgement:
     """The best model of a comparison against its strongest rival, by the leading metric.
 
     The difference is compared with 0 and with the margin: it is `better` if the test rejects and the 95 % interval
     excludes 0, `equal` if the interval lies between minus and plus the margin, which comes first, because a significant
     difference that is smaller does not matter either, and otherwise `unclear`.
 
-    With several training runs, the difference is that of their means, and its variance is that of the difference on the
-    test images, from the interval of the first runs, plus that of each mean over its runs, s^2 / k. The interval and
-    the p-value come from Student's t with the degrees of freedom of Welch and Satterthwaite, where the variance over
-    images counts as known.
-
     Args:
-        comparison: of two or more models, each by its first run.
+        comparison: of two or more models.
         margin: in [0, 1].
-        scores: name -> the leading metric of each of its training runs; only of models with several.
     """
     metric = comparison.leading[0]
-    means = {name: float(np.mean(scores.get(name, [model[metric]]))) for name, model in comparison.models.items()}
-    best, rival = sorted(means, key=lambda name: -means[name])[:2]
+    best, rival = sorted(comparison.models, key=lambda name: -comparison.models[name][metric])[:2]
     pair = next(pair for pair in comparison.pairs if {pair.first, pair.second} == {best, rival})
     found = pair.differences[metric]
     sign = 1 if pair.second == best else -1
     low, high = sorted(sign * bound for bound in found.interval)
-    difference, p, quantile = sign * found.value, found.adjusted_p, float(stats.norm.ppf((1 + COVERAGE) / 2))
-    of_images, of_runs = ((high - low) / 2 / quantile) ** 2, 0.0
-    several = [scores[name] for name in (best, rival) if len(scores.get(name, ())) > 1]
-    if several:
-        variances = [float(np.var(values, ddof=1)) / len(values) for values in several]
-        of_runs, difference = sum(variances), means[best] - means[rival]
-        error = math.sqrt(of_images + of_runs)
-        spread = sum(variance**2 / (len(values) - 1) for variance, values in zip(variances, several, strict=True))
-        freedom = error**4 / spread if spread else math.inf
-        quantile = float(stats.t.ppf((1 + COVERAGE) / 2, freedom))
-        low, high = difference - quantile * error, difference + quantile * error
-        p = min(1.0, comparison.tests.pairs * 2 * float(stats.t.sf(abs(difference) / error, freedom)))
+    difference, p = sign * found.value, found.adjusted_p
+    # The standard error is known with several runs, and follows from the interval with one run each.
+    quantile, of_runs = float(stats.norm.ppf((1 + COVERAGE) / 2)), 0.0
+    if found.error is not None and found.shares is not None:
+        quantile, of_runs = (high - low) / 2 / found.error, found.shares.seeds * found.error**2
+    of_images = ((high - low) / 2 / quantile) ** 2 - of_runs
     kind: Literal["better", "equal", "unclear"] = "unclear"
     if -margin <= low and high <= margin:
         kind = "equal"
@@ -67,7 +49,8 @@ def judge(
             difference, low, high = -difference, -high, -low
     elif low > 0 and p < comparison.tests.significance:
         kind = "better"
-    per_image = per_image_variance(pair, comparison.n) if metric == "accuracy" else comparison.n * of_images
+    paired = metric == "accuracy" and found.error is None
+    per_image = per_image_variance(pair, comparison.n) if paired else comparison.n * of_images
     how = {"difference": difference, "margin": margin, "per_image": per_image, "of_runs": of_runs, "quantile": quantile}
     return Judgement(
         kind=kind,
@@ -79,7 +62,7 @@ def judge(
         p=p,
         margin=margin,
         n=comparison.n,
-        seeds=max(map(len, several), default=1),
+        seeds=max(comparison.models[name].runs for name in (best, rival)),
         images_needed=count_needed(comparison.n, **how) if kind == "unclear" else None,
     )
 

@@ -115,8 +115,7 @@ def evaluate_seeds(arguments: argparse.Namespace) -> None:
         raise InputError("--seeds cannot be combined with --model or --report_only. Leave them out.")
     from hfprobe.hub.local import resolve_model
     from hfprobe.statistics.imbalance import METRIC_NAMES, upper_first
-    from hfprobe.statistics.intervals import summarize_values
-    from hfprobe.system.files import write_json
+    from hfprobe.tasks.evaluate.result import EvaluatedSeeds
     from hfprobe.training.run_files import check_places
     from hfprobe.training.seeds import pushed_models
 
@@ -125,19 +124,19 @@ def evaluate_seeds(arguments: argparse.Namespace) -> None:
     folder = arguments.report_dir or Path("reports") / arguments.seeds.stem
     models = [resolve_model(model=model, hub_dir=hub_dir) for model, hub_dir in runs.values()]  # before the first
     check_places(folder, flag="--report_dir", dataset=arguments.dataset, models=models)
-    found, leading = [], []
+    found: dict[str, EvalResult] = {}
     for seed, (model, hub_dir) in runs.items():
-        own = {"model": model, "hub_dir": hub_dir, "report_dir": folder / f"seed{seed}"}
-        one = argparse.Namespace(**vars(arguments) | own)
-        result = evaluate(one)
-        found.append(result.metrics)
-        leading = result.leading
-    summary = {key: vars(summarize_values([metrics[key] for metrics in found])) for key in METRIC_NAMES}
-    write_json(folder / "seeds.json", {"split": arguments.split, "seeds": list(runs)} | summary)
-    scores = [f"{METRIC_NAMES[key]} {summary[key]['mean']:.2%} +/- {summary[key]['std']:.2%}" for key in leading]
+        name = f"seed{seed}"
+        own = {"model": model, "hub_dir": hub_dir, "report_dir": folder / name}
+        found[name] = evaluate(argparse.Namespace(**vars(arguments) | own))
+    summary, first = EvaluatedSeeds.of(found), next(iter(found.values()))
+    summary.save(folder)
+    values = {key: getattr(summary, key) for key in first.leading}
+    scores = [f"{METRIC_NAMES[key]} {value.mean:.2%} +/- {value.std:.2%}" for key, value in values.items()]
     print(
-        f"\n{upper_first(', '.join(scores))} (n = {len(runs)} seeds, {found[0].n:,} images each).\n"
-        f"All values: {folder}/seeds.json (with a report of each seed in the same folder)"
+        f"\n{upper_first(', '.join(scores))} (n = {len(runs)} seeds, {first.metrics.n:,} images each).\n"
+        f"All values: {folder}/{EvaluatedSeeds.FILE} (with a report of each seed in the same folder)\n"
+        f"Compare: {command('compare')} {shlex.quote(str(folder))} <another report folder>"
     )
 
 

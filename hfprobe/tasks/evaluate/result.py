@@ -5,6 +5,7 @@ This module does not import torch, because reports are made from stored results 
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,15 +19,15 @@ import pyarrow.parquet as pq
 
 from hfprobe.pages.figures import data_uri
 from hfprobe.statistics.classification import Metrics, score_classification
-from hfprobe.statistics.imbalance import describe_scores, leading_metrics, summarize_scores
-from hfprobe.statistics.intervals import Metric
+from hfprobe.statistics.imbalance import METRIC_NAMES, describe_scores, leading_metrics, summarize_scores
+from hfprobe.statistics.intervals import Metric, Summary, summarize_values
 from hfprobe.statistics.leaks import LeakEffect, measure_leaks
 from hfprobe.statistics.selective import ConfirmedThreshold, confirm_threshold
 from hfprobe.system.errors import InputError, first_line, shorten
 from hfprobe.system.files import replace_together
 from hfprobe.system.html import render_sentences, render_table
 from hfprobe.system.process import command
-from hfprobe.system.records import read_record, write_record
+from hfprobe.system.records import RecordFile, read_record, write_record
 from hfprobe.tasks.evaluate.provenance import Provenance
 
 METRICS_FILE = "metrics.json"
@@ -215,6 +216,51 @@ class EvalResult:
             reason = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
             raise InputError(f"The evaluation in '{shorten(folder)}' is damaged: {reason}. {remedy}") from error
         return result
+
+
+@dataclass(frozen=True)
+class EvaluatedSeeds(RecordFile):
+    """Evaluations of all runs of one model on one split, each in a folder of its own, and their scores.
+
+    Attributes:
+        folders: of the runs, relative to that of this file.
+    """
+
+    FILE = "seeds.json"
+    WHAT = "evaluation of seeds"
+    MADE_BY = "eval --seeds <file>"
+
+    split: str
+    seeds: list[int]
+    folders: list[str]
+    accuracy: Summary
+    macro_f1: Summary
+    balanced_accuracy: Summary
+
+    @classmethod
+    def of(cls, runs: dict[str, EvalResult]) -> EvaluatedSeeds:
+        """Of the evaluations in these folders, whose models were trained by runs that recorded their seed."""
+        results = list(runs.values())
+        scores = {key: summarize_values([result.metrics[key] for result in results]) for key in METRIC_NAMES}
+        seeds = [result.provenance.run["seed"] for result in results]
+        return cls(results[0].provenance.split, seeds, list(runs), **scores)
+
+    def load_runs(self, folder: Path) -> dict[Path, EvalResult]:
+        """Folder -> evaluation of each run, in the order of the seeds.
+
+        Raises:
+            InputError: the evaluation of a run is missing or damaged.
+        """
+        runs = {}
+        for place in (folder / name for name in self.folders):
+            if not os.path.exists(place / METRICS_FILE):
+                raise InputError(
+                    f"'{shorten(folder)}' lacks the run '{place.name}', which its {self.FILE} has. Evaluate all runs "
+                    f"again: {command('eval')} {self.MADE_BY.partition(' ')[2]} --report_dir "
+                    f"{shlex.quote(shorten(folder))}"
+                )
+            runs[place] = EvalResult.load(place)
+        return runs
 
 
 def _is_image(png: bytes) -> bool:

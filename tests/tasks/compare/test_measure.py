@@ -7,16 +7,17 @@ import pytest
 from scipy import stats
 
 from helpers.images import CLASSES, load_splits
-from helpers.results import planted, with_provenance, without_images
+from helpers.results import imbalanced_result, in_runs, planted, solved, with_provenance, without_images
 from hfprobe.data.arguments import DataArguments
 from hfprobe.statistics import intervals as statistics
 from hfprobe.statistics import paired
 from hfprobe.statistics.classification import ClassScores
+from hfprobe.statistics.crossed import compare_crossed
 from hfprobe.statistics.paired import compare_paired
 from hfprobe.system.errors import InputError
 from hfprobe.tasks.compare.comparable import load_comparable
 from hfprobe.tasks.compare.measure import compare
-from hfprobe.tasks.compare.result import ClassDifference, SignificanceTests
+from hfprobe.tasks.compare.result import ClassDifference, Comparison, SignificanceTests
 from hfprobe.tasks.evaluate.provenance import Leaks
 
 
@@ -117,10 +118,9 @@ def test_interval_of_a_difference_equals_the_paired_bootstrap_of_scipy():
 def test_several_pairs_are_corrected_after_holm(metric):
     results = {"a": planted(0.9, seed=1), "b": planted(0.86, seed=2), "c": planted(0.8, seed=3)}
     comparison = compare(results)
-    swaps = "randomization test"
-    assert comparison.tests == SignificanceTests(
-        "exact McNemar", swaps, swaps, correction="Holm", pairs=3, significance=0.05
-    )
+    assert comparison.tests == SignificanceTests(correction="Holm", pairs=3, significance=0.05)
+    test = "exact McNemar" if metric == "accuracy" else "randomization test"
+    assert {pair.differences[metric].test for pair in comparison.pairs} == {test}
     pairs = sorted((pair.differences[metric] for pair in comparison.pairs), key=lambda found: found.p)
     raw = [found.p for found in pairs]
     expected = [3 * raw[0], max(3 * raw[0], 2 * raw[1]), max(3 * raw[0], 2 * raw[1], raw[2])]
@@ -150,8 +150,9 @@ def test_the_keys_are_stable(tmp_path):
     }  # fmt: skip
     assert set(content["models"]["a"]) == {
         "accuracy", "macro_precision", "macro_recall", "macro_f1", "balanced_accuracy", "intervals", "baseline",
-        "per_class", "nll", "brier", "ece",
-        "revision", "recipe", "seed", "epochs", "best_epoch", "training_seconds", "parameters", "trainable_parameters",
+        "per_class", "nll", "brier", "ece", "over_runs",
+        "revisions", "recipe", "seeds", "solved", "epochs", "best_epoch", "training_seconds", "parameters",
+        "trainable_parameters",
         "backbone", "backbone_weights", "temperature", "test_time_augmentation", "evaluation_seconds", "hardware",
         "versions", "cost",
     }  # fmt: skip
@@ -197,8 +198,9 @@ def test_classes_in_another_order_give_the_same_comparison_to_the_last_digit(tmp
         changed = saved(tmp_path, **{f"changed{number}": renumbered(other, names)})
         results = load_comparable([tmp_path / "one", *changed])
         assert compare(results) == expected
-        np.testing.assert_array_equal(results["model-2"].predictions, other.predictions)
-        np.testing.assert_array_equal(results["model-2"].labels, other.labels)
+        (found,) = results["model-2"]
+        np.testing.assert_array_equal(found.predictions, other.predictions)
+        np.testing.assert_array_equal(found.labels, other.labels)
 
 
 def test_classes_in_another_order_are_compared_on_the_same_images_only(tmp_path):
@@ -274,3 +276,89 @@ def test_without_an_audit_of_both_or_without_leaks_a_comparison_says_nothing_of_
     assert plain.pairs[0].without_leaks is None
     clean = compare({"a": with_leaks(planted(0.7)), "b": with_leaks(planted(0.8))})
     assert not [sentence for found in (plain, clean) for sentence in found.sentences if "duplicate" in sentence]
+
+
+def test_with_several_runs_the_difference_is_that_of_images_and_seeds_together():
+    first, second = in_runs(planted(0.8), -5, 0, 5), planted(0.85, seed=1)
+    pair = compare({"a": first, "b": second}).pairs[0]
+    right = [np.stack([run.predictions == run.labels for run in runs]).astype(float) for runs in (first, [second])]
+    expected, found = compare_crossed(*right), pair.differences["accuracy"]
+    for name, value in vars(expected).items():
+        assert getattr(found, name) == value
+    assert found.test == "t test over images and seeds"
+    gains = [second.metrics.macro_f1 - run.metrics.macro_f1 for run in first]
+    assert pair.differences["macro_f1"].value == pytest.approx(np.mean(gains))
+    assert pair.differences["macro_f1"].error == pytest.approx(found.error, rel=0.1)
+
+
+def test_the_scores_of_several_runs_are_means_with_their_deviation():
+    runs = in_runs(planted(0.8), -6, 0, 12)
+    model = compare({"a": runs, "b": planted(0.85, seed=1)}).models["a"]
+    for metric in ("accuracy", "macro_f1", "balanced_accuracy"):
+        values = [run.metrics[metric] for run in runs]
+        assert model[metric] == pytest.approx(np.mean(values))
+        assert model.over_runs[metric].std == pytest.approx(np.std(values, ddof=1))
+        low, high = model.intervals[metric]
+        assert low < model[metric] < high
+    assert (model.runs, model.seeds, model.solved) == (3, [42, 43, 44], False)
+    assert model.per_class["cat"].f1 == pytest.approx(np.mean([run.metrics.per_class["cat"].f1 for run in runs]))
+
+
+def test_the_verdict_names_the_runs_the_parts_of_the_variance_and_what_would_settle_it():
+    runs = in_runs(planted(0.85), -6, 0, 6)
+    verdict = compare({"a": runs, "b": solved(planted(0.86, seed=1))}).sentences
+    assert re.fullmatch(
+        r"The accuracies of a and b do not differ significantly on these 600 images, on average over 3 seeds of a: "
+        r"[+-][\d.]+ points, 95 % interval -[\d.]+ to \+[\d.]+, t test over images and seeds p = 0\.\d{4}\. Of its "
+        r"variance, \d+ % comes from the images, \d+ % from the seeds and \d+ % from the rest\. To (exclude 0 at this "
+        r"difference|show that it is less than 0.5 points), no number of seeds up to 100 would do on these images; "
+        r"about [\d,]+ images with these seeds would\.",
+        verdict[0],
+    )
+    assert verdict[-1] == (
+        "The intervals are for other images from the same source and for other seeds; the weights of b are solved "
+        "exactly and do not depend on a seed."
+    )
+
+
+def test_a_model_with_a_seed_that_was_trained_once_is_named_and_not_planned_for():
+    comparison = compare({"a": in_runs(planted(0.85), 0, 5), "b": planted(0.85, seed=1)})
+    assert comparison.pairs[0].differences["accuracy"].plan is None
+    last = "b was trained once: its variation between seeds is not in these intervals."
+    assert comparison.sentences[-1] == last
+    alone = compare({"a": planted(0.9), "b": solved(planted(0.8))}).sentences[-1]
+    assert alone == ONCE
+
+
+def test_a_significant_difference_of_several_runs_needs_no_plan():
+    comparison = compare({"a": in_runs(planted(0.7), 0, 5), "b": in_runs(planted(0.9, seed=1), 3, 0, -3)})
+    assert comparison.pairs[0].differences["accuracy"].plan is None
+    assert re.match(
+        r"b is more accurate than a by [\d.]+ points on these 600 images, on average over 2 seeds of a and 3 seeds of "
+        r"b \(95 % interval [\d.]+ to [\d.]+, t test over images and seeds p < 0.0001\)\.",
+        comparison.sentences[0],
+    )
+
+
+def test_of_imbalanced_classes_several_runs_are_judged_by_macro_f1_first():
+    runs = in_runs(imbalanced_result(seed=1), 0, 10)
+    comparison = compare({"a": runs, "b": imbalanced_result(seed=2)})
+    assert "macro-F1 scores of a and b" in comparison.sentences[1]
+    assert "on average over 2 seeds of a" in comparison.sentences[1]
+
+
+def test_with_several_runs_the_images_that_leaked_into_any_of_them_are_left_out():
+    first = [with_leaks(run, 0, 10) for run in in_runs(planted(0.7), 0, 5)]
+    found = compare({"a": first, "b": with_leaks(planted(0.8, seed=1), 20)}).pairs[0]
+    leaks, difference = found.without_leaks, found.differences["accuracy"]
+    assert (leaks.n, leaks.leaked) == (600, 3)
+    assert leaks.every.interval == difference.interval
+    before = np.mean([(run.predictions == run.labels)[3:].mean() for run in first])
+    after = planted(0.8, seed=1)
+    assert leaks.clean.value == pytest.approx((after.predictions == after.labels)[3:].mean() - before)
+
+
+def test_a_comparison_of_several_runs_is_read_back_as_it_was_saved(tmp_path):
+    comparison = compare({"a": in_runs(planted(0.85), 0, 5), "b": solved(planted(0.86, seed=1))})
+    comparison.save(tmp_path)
+    assert Comparison.load(tmp_path) == comparison

@@ -7,7 +7,7 @@ import pytest
 
 from helpers.names import AWFUL_MODELS, AWFUL_NAMES, letters, rows, shown, texts
 from helpers.pages import Page, section_of, title_after_sorting
-from helpers.results import make_result, network_of, profile_of, with_provenance
+from helpers.results import in_runs, make_result, network_of, planted, profile_of, solved, with_provenance
 from hfprobe.system.markdown import printable
 from hfprobe.tasks.compare.measure import compare
 from hfprobe.tasks.compare.page import save_comparison
@@ -156,3 +156,30 @@ def test_a_comparison_of_three_begins_with_the_best_model_and_a_table_of_all_dif
     assert len(re.findall(r'<a href="#pair\d">', table)) == 3
     for pair in comparison.pairs:
         assert f"{100 * pair.differences['accuracy'].value:+.2f}" in table
+
+
+def test_the_page_shows_the_seeds_the_deviations_and_the_parts_of_the_variance(tmp_path):
+    comparison = compare({"a": in_runs(planted(0.85), -6, 0, 6), "b": solved(planted(0.86, seed=1))})
+    page = save_comparison(comparison, tmp_path)
+    text, markdown = " ".join(Page(page.read_text()).text.split()), page.with_suffix(".md").read_text()
+    model, shares = comparison.models["a"], comparison.pairs[0].differences["accuracy"].shares
+    assert "3 seeds: 42, 43, 44" in text
+    assert "solved exactly" in text
+    assert f"{100 * model.accuracy:.2f} % ± {100 * model.over_runs['accuracy'].std:.2f}" in text
+    assert "n = 600 images; a: 3 seeds, b: solved exactly." in text
+    row = [f"{100 * share:.0f}\u00a0%" for share in (shares.images, shares.seeds, shares.rest)]
+    cells = re.findall(r'data-label="(?:Images|Seeds|Rest)">([^<]*)<', page.read_text())
+    assert cells[:3] == row
+    assert f"| {' | '.join(row)} |" in markdown
+    assert f"{100 * model.accuracy:.2f}\u00a0% +/- {100 * model.over_runs['accuracy'].std:.2f} (" in markdown
+    for sentence in comparison.sentences:
+        assert sentence in text
+        assert sentence in markdown
+
+
+def test_with_one_run_each_the_page_does_not_speak_of_seeds_beside_the_figures(tmp_path):
+    page = save_comparison(compare({"a": planted(0.85), "b": planted(0.86, seed=1)}), tmp_path)
+    text = Page(page.read_text()).text
+    assert "Variance of the difference" not in text
+    assert "Student's t" not in text
+    assert "Each accuracy is that of one training run." in text

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -18,6 +19,9 @@ from helpers.pages import Page
 from hfprobe.cli import main as console
 from hfprobe.models import find_family
 from hfprobe.system.errors import InputError, StoppedError
+from hfprobe.tasks.compare.comparable import load_comparable
+from hfprobe.tasks.compare.measure import compare
+from hfprobe.tasks.compare.result import Comparison
 from hfprobe.tasks.decide import plan, prepare, ranking, rates
 from hfprobe.tasks.decide.plan import Plan, StopAtDeadline
 from hfprobe.tasks.decide.result import Decision
@@ -292,6 +296,10 @@ def test_further_seeds_train_the_network_again_and_the_page_shows_each(run, tmp_
     assert decision.judgement.seeds == 2
     assert "on average over 2 seeds" in decision.verdict
     assert 'href="cnn-seed43/report.html">seed 43</a>' in (folder / "decision.html").read_text()
+    # The last command of the decision makes the same comparison.
+    (command,) = [words for words in map(shlex.split, decision.commands) if words[1] == "compare"]
+    again = compare(load_comparable([tmp_path / words for words in command[2:4]]))
+    assert again.pairs == Comparison.load(folder / "comparison").pairs
 
 
 @pytest.mark.slow

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from helpers.results import PNG, imbalanced_result, make_result, network_of, planted, profile_of, with_provenance
+from helpers.results import (
+    PNG,
+    imbalanced_result,
+    in_runs,
+    make_result,
+    network_of,
+    planted,
+    profile_of,
+    with_provenance,
+)
 from hfprobe.statistics.paired import paired_score_interval
 from hfprobe.tasks.compare.measure import compare
 from hfprobe.tasks.decide.verdict import count_needed, judge, judge_alone, say
@@ -138,12 +147,12 @@ def test_one_model_is_not_called_better_than_anything():
 
 
 def test_several_training_runs_widen_the_interval_by_their_deviation():
-    comparison = compared(planted(0.8, seed=1), planted(0.86, seed=2))
-    alone = judge(comparison)
-    value = comparison.models["cnn"].accuracy
-    steady = judge(comparison, scores={"cnn": [value, value, value]})
+    first, second = planted(0.8, seed=1), planted(0.86, seed=2)
+    alone = judge(compare({"cnn": first, "probe": second}))
+    steady = judge(compare({"cnn": in_runs(first, 0, 0, 0), "probe": second}))
     assert steady.interval == pytest.approx(alone.interval, abs=0.002)
-    found = judge(comparison, scores={"cnn": [value - 0.02, value, value + 0.02]})
+    comparison = compare({"cnn": in_runs(first, -20, 0, 20), "probe": second})
+    found = judge(comparison)
     assert found.seeds == 3
     assert found.difference == pytest.approx(alone.difference)
     assert found.interval[0] < alone.interval[0] < alone.interval[1] < found.interval[1]
@@ -151,14 +160,13 @@ def test_several_training_runs_widen_the_interval_by_their_deviation():
 
 
 def test_the_mean_over_training_runs_decides_which_model_is_ahead():
-    comparison = compared(planted(0.8, seed=1), planted(0.86, seed=2))
-    lucky = comparison.models["cnn"].accuracy
-    assert judge(comparison, scores={"cnn": [lucky, 0.99, 0.99]}).best == "cnn"
+    first, second = planted(0.8, seed=1), planted(0.86, seed=2)
+    assert judge(compare({"cnn": in_runs(first, 0, -90, -90), "probe": second})).best == "cnn"
 
 
 def test_training_runs_that_differ_too_much_ask_for_more_seeds():
-    comparison = compared(*differing(30, 33, count=3000))
-    value = comparison.models["probe"].accuracy
-    found = judge(comparison, scores={"cnn": [value - 0.05, value, value + 0.04]})
+    one, other = differing(30, 33, count=3000)
+    comparison = compare({"cnn": in_runs(one, 100, 0, -30), "probe": other})
+    found = judge(comparison)
     assert (found.kind, found.images_needed) == ("unclear", None)
     assert say(found, comparison)[0].endswith("because the training runs differ too much: pass more --seeds.")
