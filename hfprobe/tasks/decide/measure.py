@@ -211,6 +211,7 @@ def _describe(record: RunRecord, config: RunConfig, run: Run) -> Candidate:
         epochs=record.result.epochs,
         history=_read_history(Path(config.training.output_dir)),
         settings=config.to_settings(),
+        taught=record.taught,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from hfprobe.models.passport import Taught
 from hfprobe.statistics.intervals import Metric
 from hfprobe.statistics.leaks import CleanScore, LeakedPair
 from hfprobe.system.html import render_sentences, render_table
@@ -73,10 +74,11 @@ class Candidate:
         name: in the local hub folder; `revision`: there.
         report: folder of its evaluation, below that of the decision.
         validation_accuracy: which the choices of its training were made by.
-        train_images: number of training images.
+        train_images: number of training images, those without labels not counted.
         epochs: number of epochs trained; None where the weights were solved in closed form.
         history: one entry for each evaluated epoch.
         settings: that repeat its run, for `hfprobe train`.
+        taught: None for a model without a teacher.
     """
 
     family: str
@@ -89,6 +91,7 @@ class Candidate:
     epochs: float | None
     history: list[Epoch]
     settings: dict[str, Any]
+    taught: Taught | None = None
 
 
 @dataclass(frozen=True)

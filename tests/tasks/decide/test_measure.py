@@ -125,7 +125,10 @@ def test_with_images_without_labels_a_student_of_the_probe_is_the_third_answer(r
     record = json.loads((folder / "runs" / "student-seed42" / "run.json").read_text())
     assert record["taught"]["unlabelled"] == 6
     assert sum(record["taught"]["left_out"].values()) == 40
-    assert "student-photos" in (folder / "decision.html").read_text()
+    page = (folder / "decision.html").read_text()
+    assert "student-photos" in page
+    assert "26 images and 6 without labels" in page
+    assert "Left out of the images without labels: " in page
     assert "--unlabelled more" in decision.commands[0]
     assert run(*QUICK, "--unlabelled", "more") == out
 
