@@ -446,7 +446,7 @@ def test_nothing_is_written_into_the_dataset(cnn, dataset_folder):
         ({"epoch": 1}, "epoch"),
         ({"backbone": "resnet18"}, "backbone"),
         ({"lr": "fast"}, "fast"),
-        ({"recipe": "none"}, "Unknown recipe 'none' for model 'cnn'. Available: fast, reference, best."),
+        ({"recipe": "none"}, "Unknown recipe 'none' for model 'cnn'. Available: fast, reference, best, distill."),
     ],
 )
 def test_settings_that_cannot_be_used_are_refused_before_training(images, settings, message):

@@ -122,8 +122,9 @@ def test_a_student_is_a_plain_cnn_whose_records_name_the_teacher(dataset_folder,
     assert plain.model.state_dict().keys() == weights.keys()
 
 
-def test_a_student_resumes_to_the_bit(dataset_folder, school, tmp_path):
-    values = {"num_train_epochs": 3}
+def test_a_student_resumes_to_the_bit_with_the_same_teacher_and_images_only(dataset_folder, school, tmp_path):
+    more = write_images(tmp_path / "more", names=["x"], count=6)
+    values = {"num_train_epochs": 2, "unlabelled": str(more)}
     run = run_training(student_config(dataset_folder, school, tmp_path, **values))
     weights = {name: value.clone() for name, value in run.model.state_dict().items()}
     shutil.rmtree(max(run.output_dir.glob("checkpoint-*"), key=lambda place: int(place.name.split("-")[1])))
@@ -132,12 +133,6 @@ def test_a_student_resumes_to_the_bit(dataset_folder, school, tmp_path):
     assert all(torch.equal(value, weights[name]) for name, value in again.model.state_dict().items())
     with pytest.raises(InputError, match=r"--teacher_views was 2, is 3"):
         run_training(student_config(dataset_folder, school, tmp_path, resume=True, teacher_views=3, **values))
-
-
-def test_a_resumed_student_must_have_the_same_unlabelled_images(dataset_folder, school, tmp_path):
-    more = write_images(tmp_path / "more", names=["x"], count=6)
-    values = {"num_train_epochs": 2, "unlabelled": str(more)}
-    run_training(student_config(dataset_folder, school, tmp_path, **values))
     next(more.rglob("*.png")).unlink()
     with pytest.raises(InputError, match="the unlabelled images was"):
         run_training(student_config(dataset_folder, school, tmp_path, resume=True, **values))
@@ -187,6 +182,7 @@ def test_what_cannot_teach_is_refused_in_one_line(dataset_folder, school, tmp_pa
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_a_teacher_may_have_searched_its_head_but_not_seen_the_validation_images(dataset_folder, tmp_path):
     values = {**PROBE, **FEW, "model": "probe", "head_search": True, "refit": True}
     run = run_training(small_config(dataset_folder, tmp_path, **values))

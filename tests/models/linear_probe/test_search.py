@@ -149,6 +149,7 @@ def searched(dataset_folder, tmp_path_factory):
         config = make_run(
             model="vit", dataset=str(dataset_folder), output_dir=str(folder / "run"), hub_dir=str(folder / "hub"),
             backbone=SMALL, backbone_weights="random", disable_tqdm=True, use_cpu=True, head_search=True, refit=refit,
+            max_train_samples=60, max_eval_samples=40,
         )  # fmt: skip
         torch.manual_seed(0)
         model, processor = build_model("vit", labels=CLASSES, options=config.model)

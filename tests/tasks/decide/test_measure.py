@@ -110,6 +110,7 @@ def test_one_command_trains_compares_and_answers_and_the_same_command_repeats_no
     assert json.loads((folder / "stages.json").read_text()).keys() >= {"probe-seed42", "cnn-seed42", "test", "profile"}
 
 
+@pytest.mark.slow
 def test_with_images_without_labels_a_student_of_the_probe_is_the_third_answer(run, tmp_path):
     shutil.copytree(tmp_path / "photos", tmp_path / "more")  # none of which may be used
     generator = np.random.default_rng(1)
