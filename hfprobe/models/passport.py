@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from hfprobe.data.arguments import IDENTITY, DataArguments
 from hfprobe.data.splits.parts import PARTS, Edits, Membership
@@ -20,7 +20,8 @@ class Taught:
     Attributes:
         teacher: its name with the revision, or the path of its folder.
         sha256: of its weights.
-        views: crops of each image that it labelled.
+        sees: what it labelled: `image`, each image once, or `crop`, the crops that the student saw.
+        views: crops of each image that it labelled; 1 with `image`.
         temperature: its calibrated logits were divided by it.
         weight: of its probabilities in the targets of labelled images.
         labelled, unlabelled: numbers of images.
@@ -30,6 +31,7 @@ class Taught:
 
     teacher: str
     sha256: str
+    sees: Literal["image", "crop"]
     views: int
     temperature: float
     weight: float

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from hfprobe.hub.local import resolve_model
 from hfprobe.system.errors import InputError, shorten
@@ -18,6 +18,7 @@ from hfprobe.system.setting import Case, Setting
 
 NONE, AUTO = "none", "auto"  # values of --teacher that are no model
 NO_TEACHER = Case("there is no --teacher", lambda a: a.teacher == NONE)
+WHOLE_IMAGES = Case("--teacher_sees image labels no crops", lambda a: a.teacher_sees == "image")
 
 
 @dataclass(kw_only=True)
@@ -39,11 +40,21 @@ class StudentOptions:
             "row": Setting(ignored=(NO_TEACHER,)),
         },
     )
+    teacher_sees: Literal["image", "crop"] = field(
+        default="image",
+        metadata={
+            "help": "What the teacher labels. image: each image once, whatever crop of it the student sees; crop: the "
+            "crops that the student sees, of which there is then a fixed number, see --teacher_views.",
+            "row": Setting(ignored=(NO_TEACHER,)),
+        },
+    )
     teacher_views: int = field(
         default=4,
         metadata={
             "help": "Crops of each image that the teacher labels; the student sees them in turn, one per epoch.",
-            "row": Setting(range=Range(1, 1000, reason="each is a pass of the teacher"), ignored=(NO_TEACHER,)),
+            "row": Setting(
+                range=Range(1, 1000, reason="each is a pass of the teacher"), ignored=(NO_TEACHER, WHOLE_IMAGES)
+            ),
         },
     )
     teacher_temperature: float = field(

@@ -53,25 +53,29 @@ class Lesson:
         labels = np.eye(classes, dtype=np.float32)[labelled.labels] * (1 - smoothing) + smoothing / classes
         weight = self.taught.weight
         targets[:, : len(labelled)] = weight * targets[:, : len(labelled)] + (1 - weight) * labels
-        how: dict[str, Any] = {"augment": config.data.augmentation, "seed": config.split_seed}
+        fixed = self.taught.sees == "crop"
+        # The crops that the teacher has seen are the same for every seed of the run.
+        how: dict[str, Any] = {"seed": config.split_seed if fixed else config.training.seed}
+        how["augment"] = config.data.augmentation
         batches = [ImageBatches(part, processor=processor, **how) for part in self.parts]
-        return TaughtBatches(batches, targets, seconds=self.seconds)
+        return TaughtBatches(batches, targets, fixed=fixed, seconds=self.seconds)
 
 
 class TaughtBatches(torch.utils.data.Dataset):
     """Images with targets. A batch is that of `ImageBatches` and `targets` (B, C) float32, which sum to 1.
 
-    In epoch e, all images are shown in view e % V, for which the teacher was asked.
-
     Args:
         parts: in the order of the targets.
-        targets: (V, N, C) float32.
+        targets: (V, N, C) float32. In epoch e, the targets of view e % V are shown.
+        fixed: whether the views are crops, which the images are then shown in; otherwise crops are drawn anew in each
+            epoch.
         seconds: that preparing the targets took.
     """
 
-    def __init__(self, parts: Sequence[ImageBatches], targets: np.ndarray, *, seconds: float):
+    def __init__(self, parts: Sequence[ImageBatches], targets: np.ndarray, *, fixed: bool, seconds: float):
         self.parts = parts
         self.targets = targets
+        self.fixed = fixed
         self.preparation_seconds = seconds
         self.starts = np.cumsum([0, *map(len, parts)])
         # In shared memory, so that persistent loader workers see a new epoch too.
@@ -81,12 +85,12 @@ class TaughtBatches(torch.utils.data.Dataset):
         """Set the epoch, which chooses the view."""
         self._view.fill_(epoch % len(self.targets))
         for part in self.parts:
-            part.set_epoch(FIRST_VIEW + int(self._view))
+            part.set_epoch(FIRST_VIEW + int(self._view) if self.fixed else epoch)
 
     def take(self, positions: np.ndarray) -> TaughtBatches:
         """The images at `positions`, (B,) integers in ascending order, with their targets."""
         parts = [part.take(inside) for part, inside in self._divide(positions)]
-        return TaughtBatches(parts, self.targets[:, positions], seconds=self.preparation_seconds)
+        return TaughtBatches(parts, self.targets[:, positions], fixed=self.fixed, seconds=self.preparation_seconds)
 
     def _divide(self, positions: Sequence[int] | np.ndarray) -> list[tuple[ImageBatches, np.ndarray]]:
         """Each part with the positions in it, in the order of the parts."""
@@ -140,6 +144,7 @@ def prepare_lesson(
     taught = Taught(
         teacher=teacher.name,
         sha256=teacher.sha256,
+        sees=options.teacher_sees,
         views=len(answers),
         temperature=options.teacher_temperature,
         weight=options.teacher_weight,
@@ -165,8 +170,9 @@ def ask_teacher(
         (V, N, C) float32 probabilities for the N images of all parts, and the seconds that they took, even if features
         were read from the cache.
     """
-    options, augmentation = config.model, config.data.augmentation
+    options = config.model
     assert isinstance(options, StudentOptions)
+    augmentation = config.data.augmentation if options.teacher_sees == "crop" else None
     views = 1 if augmentation is None else options.teacher_views
     counts = np.bincount(parts[0].labels[solved_with], minlength=teacher.model.config.num_labels)
     how: dict[str, Any] = {

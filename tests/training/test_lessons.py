@@ -27,7 +27,7 @@ from hfprobe.training.lessons import FIRST_VIEW, Lesson, TaughtBatches, prepare_
 from hfprobe.training.start import run_training
 
 FEW = {"max_train_samples": 60, "max_eval_samples": 30}
-TAUGHT = {"recipe": "distill", "teacher_views": 2}
+TAUGHT = {"recipe": "distill", "teacher_sees": "crop", "teacher_views": 2}
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,23 @@ def test_targets_are_the_answers_of_the_teacher_for_the_crop_that_the_student_se
     assert torch.equal(seen["pixel_values"], batches.__getitems__(range(100))["pixel_values"])
     torch.testing.assert_close(seen["targets"], torch.from_numpy(lesson.answers[1, 60:]))
     assert (seen["labels"] == -1).all()
+
+
+def test_with_answers_to_whole_images_the_crops_are_those_of_any_training(dataset_folder, school, tmp_path):
+    config = student_config(dataset_folder, school, tmp_path, teacher_sees="image", seed=5, split_seed=42)
+    lesson = prepare(config)
+    whole = prepare(student_config(dataset_folder, school, tmp_path, augment=False))
+    np.testing.assert_array_equal(lesson.answers, whole.answers)
+    _, processor = build_model("cnn", labels=CLASSES, options=config.model)
+    taught = lesson.inputs(config, processor)
+    plain = ImageBatches(lesson.parts[0], processor=processor, augment=config.data.augmentation, seed=5)
+    seen = []
+    for epoch in (0, 7):
+        taught.set_epoch(epoch)
+        plain.set_epoch(epoch)
+        seen.append(taught.__getitems__(range(60))["pixel_values"])
+        assert torch.equal(seen[-1], plain.__getitems__(range(60))["pixel_values"])
+    assert not torch.equal(*seen)
 
 
 def test_no_head_answers_for_an_image_that_it_was_solved_with(dataset_folder, school, tmp_path, monkeypatch):
@@ -229,7 +246,7 @@ def test_a_perfect_teacher_speeds_a_student_up(dataset_folder, tmp_path):
     """After the same number of steps, with the same labels, a network with a teacher has learned more."""
     train, validation, few = draw_faint(200, seed=1), draw_faint(100, seed=2), np.arange(10)
     parts = [train.take(few), replace(train.take(np.arange(10, 200)), labels=np.full(190, -1))]
-    taught = Taught("t", "", 1, 1.0, 1.0, 10, 190, [], {})
+    taught = Taught("t", "", "image", 1, 1.0, 1.0, 10, 190, [], {})
     answers = np.eye(5, dtype=np.float32)[train.labels][None]
     values = {"max_steps": 40, "per_device_train_batch_size": 10, "eval_strategy": "no", "save_strategy": "no"}
     config = small_config(dataset_folder, tmp_path, load_best_model_at_end=False, augment=False, **values)

@@ -110,7 +110,7 @@ def estimate(
             found[run.stage] = rate.start + rate.solve * max(LEAST_SOLVED, train) + once * (not rate.audit)
         if run.teacher is not None and run.values["seed"] == min(other.values["seed"] for other in runs):
             teacher = next(own[other.variant] for other in runs if other.stage == run.teacher)
-            found[run.stage] += teacher.start + views * teacher.train * (train + unlabelled)
+            found[run.stage] += teacher.start + views * teacher.train * (train * (views > 1) + unlabelled)
     if "extract" in found:
         found["curve"] = CURVE
     steps = sum(max(RECIPE_EPOCHS * count, LEAST_STEPS * min(BATCH, count)) for count in (classes * n for n in shots))

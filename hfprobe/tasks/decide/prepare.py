@@ -83,7 +83,11 @@ def plan_stages(
     full = {run.stage: float(run.config(images).training.num_train_epochs) for run in runs if not run.solved}
     several = [run for run in firsts.values() if len(run.variants) > 1]
     students = [run.config(images).model for run in runs if run.teacher is not None]
-    views = [options.teacher_views for options in students if isinstance(options, StudentOptions)]
+    views = [
+        options.teacher_views if options.teacher_sees == "crop" else 1
+        for options in students
+        if isinstance(options, StudentOptions)
+    ]
     unlabelled = sum(len(found.rows) for found in find_unlabelled(images, wishes.unlabelled)) if views else 0
     ranking = sum(estimate_ranking(run, measured.rates, images) for run in several)
 

@@ -243,6 +243,7 @@ def _make_lesson(teacher: Teacher, *, config: RunConfig, splits: dict[str, Split
     taught = Taught(
         teacher=teacher.name,
         sha256=teacher.sha256,
+        sees=options.teacher_sees,
         views=len(answers),
         temperature=options.teacher_temperature,
         weight=options.teacher_weight,

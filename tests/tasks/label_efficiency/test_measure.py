@@ -185,7 +185,7 @@ def test_a_student_learns_from_all_images_and_from_the_labels_of_its_own_alone(m
     assert [len(part) for part in few.parts] == [20, 140]
     assert (few.parts[1].labels == -1).all()
     assert [len(part) for part in whole.parts] == [160]
-    assert few.answers.shape == whole.answers.shape == (4, 160, 5)
+    assert few.answers.shape == whole.answers.shape == (1, 160, 5)
     assert found.setting.options["student"]["teacher"] == found.setting.options["probe"]
 
 
