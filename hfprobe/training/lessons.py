@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -36,7 +36,6 @@ class Lesson:
     Attributes:
         parts: the labelled images, then those of each place without labels.
         answers: (V, N, C) float32, probabilities of the teacher in V views of the N images of all parts.
-        labelled: number of labelled images, the first of the N.
         taught: what records say.
         seconds: that the teacher took, even if features were read from the cache.
     """
@@ -141,6 +140,18 @@ def prepare_lesson(
     own = [images.decode("train", processor=teacher.processor).part("train")]
     own += decode_unlabelled(images, places, processor=teacher.processor)[0]
     answers, seconds = ask_teacher(teacher, own, config=config, solved_with=np.arange(len(labelled)))
+    found = make_lesson(teacher, options, parts=[labelled, *unlabelled], answers=answers, seconds=seconds)
+    return replace(found, taught=replace(found.taught, left_out=left_out))
+
+
+def make_lesson(
+    teacher: Teacher, options: StudentOptions, *, parts: Sequence[ImageSplit], answers: np.ndarray, seconds: float
+) -> Lesson:
+    """A lesson with its record.
+
+    Args:
+        parts, answers, seconds: see `Lesson`.
+    """
     taught = Taught(
         teacher=teacher.name,
         sha256=teacher.sha256,
@@ -148,12 +159,12 @@ def prepare_lesson(
         views=len(answers),
         temperature=options.teacher_temperature,
         weight=options.teacher_weight,
-        labelled=len(labelled),
-        unlabelled=sum(map(len, unlabelled)),
-        fingerprints=[part.images_fingerprint for part in unlabelled],
-        left_out=left_out,
+        labelled=len(parts[0]),
+        unlabelled=sum(map(len, parts[1:])),
+        fingerprints=[part.images_fingerprint for part in parts[1:]],
+        left_out={},
     )
-    return Lesson([labelled, *unlabelled], answers, taught, seconds)
+    return Lesson(parts, answers, taught, seconds)
 
 
 def ask_teacher(

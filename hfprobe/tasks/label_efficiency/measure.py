@@ -20,7 +20,6 @@ from hfprobe.data.splits.drawing import DRAWN_SHARE
 from hfprobe.data.splits.images import Images
 from hfprobe.models import build_model, find_family
 from hfprobe.models.base import Inputs
-from hfprobe.models.passport import Taught
 from hfprobe.models.student import StudentOptions
 from hfprobe.models.teacher import Teacher
 from hfprobe.settings.run_config import RunConfig, make_run
@@ -33,7 +32,7 @@ from hfprobe.tasks.label_efficiency.result import LEAST_STEPS, LabelEfficiency, 
 from hfprobe.training.assembly import adapt, assemble_trainer, make_inputs
 from hfprobe.training.callbacks import EpochLines, StopOnSignal
 from hfprobe.training.fit import fit
-from hfprobe.training.lessons import Lesson, ask_teacher
+from hfprobe.training.lessons import Lesson, ask_teacher, make_lesson
 from hfprobe.training.precision import settle_precision
 from hfprobe.training.trainer import ProbeTrainer
 
@@ -240,18 +239,7 @@ def _make_lesson(teacher: Teacher, *, config: RunConfig, splits: dict[str, Split
     train = _positions(images.labels, count=count, seed=config.training.seed)
     others = np.setdiff1d(np.arange(len(images)), train)
     answers, seconds = ask_teacher(teacher, [splits[TEACHER].part("train")], config=config, solved_with=train)
-    taught = Taught(
-        teacher=teacher.name,
-        sha256=teacher.sha256,
-        sees=options.teacher_sees,
-        views=len(answers),
-        temperature=options.teacher_temperature,
-        weight=options.teacher_weight,
-        labelled=len(train),
-        unlabelled=len(others),
-        fingerprints=[],
-        left_out={},
-    )
     hidden = replace(images.take(others), labels=np.full(len(others), NO_LABEL))
     parts = [images.take(train), *([hidden] if len(others) else [])]
-    return Lesson(parts, answers[:, np.concatenate([train, others])], taught, seconds)
+    order = np.concatenate([train, others])
+    return make_lesson(teacher, options, parts=parts, answers=answers[:, order], seconds=seconds)
