@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields
 from reprlib import repr as shortened
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from hfprobe.system.errors import InputError, shorten
@@ -23,6 +22,7 @@ if TYPE_CHECKING:  # slow to import
 
     from hfprobe.data.pixels.store import ImageBatches, ImageSplit
     from hfprobe.data.splits.images import Images
+    from hfprobe.models.answers import Solved, Views
 
 # Settings of an image processor that change the input of a model.
 PREPROCESSING = (
@@ -167,56 +167,23 @@ class ModelFamily(Generic[ModelT, OptionsT]):
         processor: BaseImageProcessor,
         split: ImageSplit,
         *,
-        views: Sequence[int],
-        seed: int,
-        augmentation: dict[str, Any] | None,
-        precision: str,
+        views: Views,
         name: str,
-        solution: Mapping[str, Any] = MappingProxyType({}),
-        solved_with: np.ndarray | None = None,
-        class_weights: np.ndarray | None = None,
+        solved: Solved | None = None,
     ) -> tuple[np.ndarray, float]:
-        """The logits of a trained model for some crops of each image; the targets of a student.
+        """The logits of a trained model for each view of each image; the targets of a student.
 
         Args:
-            views: numbers of the crops, the epochs in which `ImageBatches` draws them.
-            seed: of the crops.
-            augmentation: see `inputs`; None: each image as it is.
-            precision: fp32 or bf16.
             name: of the images, in progress bars and log lines.
-            solution: what `solve` returned; empty for a model that took gradient steps.
-            solved_with: (M,) positions of all images that the model was trained on. A model that can be solved again
-                answers for each of them as for an image that it has not seen. None: none are in the split.
-            class_weights: (C,) that the model was solved with; None: all are 1.
+            solved: what the model was trained with. A model that can be solved again answers for each of these images
+                as for one that it has not seen. None: none of them are in the split.
 
         Returns:
             (V, N, C) float32, and the seconds that they took, even if a cache held them.
         """
-        import time
+        from hfprobe.models.answers import answer_views
 
-        import numpy as np
-        import torch
-
-        from hfprobe.data.pixels.store import ImageBatches
-        from hfprobe.models.inference import BATCH_SIZE
-        from hfprobe.system.progress import show_progress
-
-        batches = ImageBatches(split, processor=processor, augment=augmentation, seed=seed)
-        device = next(model.parameters()).device
-        start, found = time.perf_counter(), np.empty((len(views), len(split), model.config.num_labels), np.float32)
-        with (
-            show_progress(total=len(views) * len(split), desc=f"Teacher, {name}", unit="image") as progress,
-            torch.inference_mode(),
-            torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"),
-        ):
-            for number, view in enumerate(views):
-                batches.set_epoch(view)
-                for first in range(0, len(split), BATCH_SIZE):
-                    positions = range(first, min(first + BATCH_SIZE, len(split)))
-                    pixels = batches.__getitems__(positions)["pixel_values"].to(device)
-                    found[number, first : positions.stop] = model(pixel_values=pixels).logits.float().cpu().numpy()
-                    progress.update(len(positions))
-        return found, time.perf_counter() - start
+        return answer_views(model, processor, split, views=views, name=name)
 
     def list_variants(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Settings of each variant of the model that a decision chooses between on validation.

@@ -1,7 +1,8 @@
 """The settings of a model that is trained on the answers of another one: knowledge distillation.
 
-Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015. Teacher and student see the same crop of
-an image (Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022).
+Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015. With `teacher_sees="crop"`, teacher and
+student see the same crop of an image (Beyer et al., "Knowledge distillation: A good teacher is patient and consistent",
+CVPR 2022).
 """
 
 from __future__ import annotations
@@ -83,6 +84,8 @@ Options = TypeVar("Options", bound=Any)
 def pin_teacher(options: Options, *, hub_dir: str, probe: str) -> Options:
     """The options with the revision of the teacher, so that records name it and a resumed run finds the same.
 
+    The path of unlabelled images becomes absolute, because records are read from other folders too.
+
     Args:
         probe: the name that AUTO stands for.
 
@@ -101,6 +104,7 @@ def pin_teacher(options: Options, *, hub_dir: str, probe: str) -> Options:
             f"--teacher auto: the hub folder '{hub_dir}' has no model '{shorten(name)}'. Train it first: "
             f"{command('train')} --model probe with the same data settings. Or pass another model as --teacher."
         ) from error
-    if os.path.isdir(name):
-        return replace(options, teacher=os.path.abspath(folder))
-    return replace(options, teacher=f"{name.partition('@')[0]}@{folder.name[:12]}")
+    pinned = os.path.abspath(folder) if os.path.isdir(name) else f"{name.partition('@')[0]}@{folder.name[:12]}"
+    place = options.unlabelled
+    place = os.path.abspath(place) if place is not None and os.path.exists(place) else place
+    return replace(options, teacher=pinned, unlabelled=place)

@@ -17,6 +17,7 @@ from hfprobe.data.splits.decoded import Splits
 from hfprobe.data.splits.images import Images
 from hfprobe.data.splits.unlabelled import decode_unlabelled, find_unlabelled
 from hfprobe.models import family_of
+from hfprobe.models.answers import Solved, Views
 from hfprobe.models.passport import Taught
 from hfprobe.models.student import StudentOptions
 from hfprobe.models.teacher import Teacher, load_teacher
@@ -131,14 +132,13 @@ def prepare_lesson(
         return None
     teacher = load_teacher(options.teacher, hub_dir=config.training.hub_dir, splits=splits)
     places = find_unlabelled(images, options.unlabelled)
-    unlabelled, left_out = decode_unlabelled(images, places, processor=processor)
+    (unlabelled, own), left_out = decode_unlabelled(images, places, processors=[processor, teacher.processor])
     described = ", ".join(f"{len(part):,} {place.place}" for place, part in zip(places, unlabelled, strict=True))
     logger.info("Images without labels: %s.", described or "none")
     for reason, count in left_out.items():
         logger.info("  Left out (%s): %s.", f"{count:,}", reason)
     labelled = splits.part("train")
-    own = [images.decode("train", processor=teacher.processor).part("train")]
-    own += decode_unlabelled(images, places, processor=teacher.processor)[0]
+    own.insert(0, images.decode("train", processor=teacher.processor).part("train"))
     answers, seconds = ask_teacher(teacher, own, config=config, solved_with=np.arange(len(labelled)))
     found = make_lesson(teacher, options, parts=[labelled, *unlabelled], answers=answers, seconds=seconds)
     return replace(found, taught=replace(found.taught, left_out=left_out))
@@ -184,20 +184,19 @@ def ask_teacher(
     options = config.model
     assert isinstance(options, StudentOptions)
     augmentation = config.data.augmentation if options.teacher_sees == "crop" else None
-    views = 1 if augmentation is None else options.teacher_views
+    views = Views(
+        numbers=range(FIRST_VIEW, FIRST_VIEW + (1 if augmentation is None else options.teacher_views)),
+        seed=config.split_seed,  # the same crops for every seed of the run
+        augmentation=augmentation,
+        precision="bf16" if config.training.recorded_precision == "bf16" else "fp32",
+    )
     counts = np.bincount(parts[0].labels[solved_with], minlength=teacher.model.config.num_labels)
-    how: dict[str, Any] = {
-        "views": range(FIRST_VIEW, FIRST_VIEW + views),
-        "seed": config.split_seed,  # the same crops for every seed of the run
-        "augmentation": augmentation,
-        "precision": "bf16" if config.training.recorded_precision == "bf16" else "fp32",
-    }
-    own: dict[str, Any] = {"solution": teacher.solution, "solved_with": solved_with}
-    own["class_weights"] = weights_in_loss(teacher.class_weights, images_per_class=counts)
-    ask = partial(family_of(teacher.model).answer_views, teacher.model, teacher.processor)
+    weights = weights_in_loss(teacher.class_weights, images_per_class=counts)
+    solved = Solved(solved_with, teacher.solution, weights)
     teacher.model.to(config.training.device, memory_format=torch.channels_last)
-    found = [ask(parts[0], name="training images", **own, **how)]
-    found += [ask(part, name="unlabelled images", **how) for part in parts[1:] if len(part)]
+    ask = partial(family_of(teacher.model).answer_views, teacher.model, teacher.processor, views=views)
+    found = [ask(parts[0], name="training images", solved=solved)]
+    found += [ask(part, name="unlabelled images") for part in parts[1:] if len(part)]
     logits, seconds = zip(*found, strict=True)
     divisor = teacher.temperature * options.teacher_temperature
     return (torch.from_numpy(np.concatenate(logits, axis=1)) / divisor).softmax(-1).numpy(), sum(seconds)

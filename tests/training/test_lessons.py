@@ -16,6 +16,7 @@ from hfprobe.cli.run_flags import parse_run
 from hfprobe.data.pixels.store import ImageBatches, ImageSplit
 from hfprobe.data.splits.images import load_images
 from hfprobe.models import build_model
+from hfprobe.models.answers import Solved
 from hfprobe.models.linear_probe import folds
 from hfprobe.models.loading import load_model
 from hfprobe.models.passport import Passport, Taught
@@ -113,9 +114,9 @@ def test_with_one_image_of_a_class_the_head_of_the_teacher_answers_for_all(schoo
     head = folds.Heads.of(model)
     features = np.random.default_rng(0).normal(size=(1, 21, model.config.feature_size)).astype(np.float32)
     one = folds.FeatureSplit(features, np.append(np.arange(20) % 4, 4))
-    assert folds.solve_folds(one, head, penalty=0.1, positions=np.arange(21)) is head
+    assert folds.solve_folds(one, head, solved=Solved(np.arange(21), {"penalty": 0.1}, None)) is head
     two = folds.FeatureSplit(features, np.append(np.arange(20) % 5, 4))
-    heads = folds.solve_folds(two, head, penalty=0.1, positions=np.arange(1, 21))
+    heads = folds.solve_folds(two, head, solved=Solved(np.arange(1, 21), {"penalty": 0.1}, None))
     assert len(heads.weight) == 4
     assert sorted(np.concatenate(heads.positions)) == list(range(21))
     np.testing.assert_allclose(heads.answer(features[0])[0], head.answer(features[0])[0], rtol=1e-4)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from datasets import ClassLabel, Dataset, Image
 
 from hfprobe.data.cache import source_key
-from hfprobe.data.pixels.decoding import decode_images
+from hfprobe.data.pixels.decoding import decode_images, fill_cache, is_decoded
 from hfprobe.data.pixels.image_files import MAX_PIXELS
 from hfprobe.data.pixels.reading import row_numbers
 from hfprobe.data.pixels.store import ImageSplit
@@ -25,8 +25,6 @@ from hfprobe.system.errors import InputError, list_some, shorten
 
 if TYPE_CHECKING:  # slow to import
     from transformers import BaseImageProcessor
-
-logger = logging.getLogger(__name__)
 
 NAMED_AT_MOST = 5
 DUPLICATE = "duplicate of another unlabelled image"
@@ -66,29 +64,31 @@ def find_unlabelled(images: Images, place: str | None) -> list[Unlabelled]:
     beyond = np.flatnonzero(~np.isin(row_numbers(settled), row_numbers(images.parts["train"])))
     stored = images.drawn.splits[origin]
     lacking = np.flatnonzero(label_numbers(stored) == NO_LABEL)
-    places = [
-        ("training images beyond --max_train_samples", settled.select(beyond), row_numbers(settled)[beyond], origin),
-        ("images of the training split without a label", stored.select(lacking), lacking, origin),
-    ]
-    if place is not None and place in images.drawn.splits:
-        if place in images.origins.values():
-            raise InputError(
-                f"--unlabelled '{shorten(place)}' is a split that this run trains, validates or tests with. Pass "
-                "another split or place; training images beyond --max_train_samples are used without it."
-            )
-        rows = images.drawn.splits[place]
-        places.append((f"images of the split '{place}'", rows, np.arange(len(rows)), place))
-    elif place is not None and place in images.drawn.unlabelled:
-        rows = join_images([images.drawn.unlabelled[place]], images.arguments)
-        places.append((f"images of the split '{place}'", rows, np.arange(len(rows)), place))
-    elif place is not None:
-        rows = read_unlabelled(place, image_column=images.arguments.image_column)
-        places.append((f"images of '{place}'", rows, np.arange(len(rows)), "unlabelled"))
     found = []
-    for name, rows, index, split in places:
+
+    def add(name: str, rows: Dataset, index: np.ndarray, split: str, key: str | None = None) -> None:
         if len(rows):
-            key = images.source_keys.get(split) or source_key(rows)
-            found.append(Unlabelled(name, _without_labels(rows, index), split, key))
+            found.append(Unlabelled(name, _without_labels(rows, index), split, key or source_key(rows)))
+
+    own = images.source_keys[origin]
+    numbers = row_numbers(settled)[beyond]
+    add("training images beyond --max_train_samples", settled.select(beyond), numbers, origin, own)
+    add("images of the training split without a label", stored.select(lacking), lacking, origin, own)
+    if place is None:
+        return found
+    if place in images.origins.values():
+        raise InputError(
+            f"--unlabelled '{shorten(place)}' is a split that this run trains, validates or tests with. Pass another "
+            "split or place; training images beyond --max_train_samples are used without it."
+        )
+    if place in images.drawn.splits:
+        rows, what = images.drawn.splits[place], f"images of the split '{place}'"
+    elif place in images.drawn.unlabelled:
+        rows = join_images([images.drawn.unlabelled[place]], images.arguments)
+        what = f"images of the split '{place}'"
+    else:
+        rows, what = read_unlabelled(place, image_column=images.arguments.image_column), f"images of '{place}'"
+    add(what, rows, np.arange(len(rows)), place)
     return found
 
 
@@ -99,53 +99,64 @@ def _without_labels(rows: Dataset, index: np.ndarray) -> Dataset:
 
 
 def decode_unlabelled(
-    images: Images, places: Sequence[Unlabelled], *, processor: BaseImageProcessor
-) -> tuple[list[ImageSplit], dict[str, int]]:
-    """The images for one model, without those that the run trains, validates or tests with, each image once.
+    images: Images, places: Sequence[Unlabelled], *, processors: Sequence[BaseImageProcessor]
+) -> tuple[list[list[ImageSplit]], dict[str, int]]:
+    """The images for some models, without those that the run trains, validates or tests with, each image once.
 
-    Images are compared by their digests. Of the test images, nothing but their digests is used.
+    Images are compared by their digests, also with those of validation and test beyond `max_eval_samples`. Of the test
+    images, nothing but their digests is used. Each file is decoded once for all models.
 
     Args:
         places: of `find_unlabelled`.
-        processor: image processor of the model.
+        processors: image processors of the models.
 
     Returns:
-        A split for each place, whose labels are all NO_LABEL; and reason -> number of images that were left out.
+        For each model, a split for each place, whose labels are all NO_LABEL; and reason -> number of images that were
+        left out.
 
     Raises:
         InputError, MachineError: see `decode_images`; an image cannot be read, and `skip_unreadable` is off.
     """
-    parts = {name: images.decode(name, processor=processor).part(name) for name in PARTS} if places else {}
-    seen = {digest: f"also a {name} image" for name, part in parts.items() for digest in _digests(part)}
-    limit = images.arguments.max_pixels or MAX_PIXELS
-    found, left_out = [], dict[str, int]()
+    seen = _find_seen(images, processors[0]) if places else {}
+    found: list[list[ImageSplit]] = [[] for _ in processors]
+    left_out = Counter[str]()
     for place in places:
-        split = decode_images(
-            place.rows,
-            part="unlabelled",
-            split=place.split,
-            processor=processor,
-            source_key=place.key,
-            max_pixels=limit,
-        )
-        if split.unreadable:
-            named = list_some(list(split.unreadable), NAMED_AT_MOST, mark="; ")
-            if not images.arguments.skip_unreadable:
-                raise InputError(
-                    f"{len(split.unreadable):,} unlabelled images cannot be read: {named}. Remove them, or pass "
-                    "--skip_unreadable."
-                )
-            left_out["cannot be read"] = left_out.get("cannot be read", 0) + len(split.unreadable)
+        splits = _decode(place, processors, max_pixels=images.arguments.max_pixels or MAX_PIXELS)
+        unreadable = splits[0].unreadable
+        if unreadable and not images.arguments.skip_unreadable:
+            raise InputError(
+                f"{len(unreadable):,} unlabelled images cannot be read: "
+                f"{list_some(list(unreadable), NAMED_AT_MOST, mark='; ')}. Remove them, or pass --skip_unreadable."
+            )
+        if unreadable:
+            left_out["cannot be read"] += len(unreadable)
         kept = []
-        for position, digest in enumerate(_digests(split)):
+        for position, digest in enumerate(_digests(splits[0])):
             reason = seen.get(digest)
             if reason is None:
                 kept.append(position)
                 seen[digest] = DUPLICATE
             else:
-                left_out[reason] = left_out.get(reason, 0) + 1
-        found.append(split.take(np.array(kept, dtype=np.int64)))
-    return found, left_out
+                left_out[reason] += 1
+        for parts, split in zip(found, splits, strict=True):
+            parts.append(split.take(np.array(kept, dtype=np.int64)))
+    return found, dict(left_out)
+
+
+def _find_seen(images: Images, processor: BaseImageProcessor) -> dict[bytes, str]:
+    """Digest of each image that a run trains, validates or tests with -> why it may not be used without its label."""
+    whole = {name: part.rows for name, part in settle(images.drawn, images.edits).items()}
+    everything = replace(images, parts=whole | {"train": images.parts["train"]})
+    parts = {name: everything.decode(name, processor=processor).part(name) for name in PARTS}
+    return {digest: f"also a {name} image" for name, part in parts.items() for digest in _digests(part)}
+
+
+def _decode(place: Unlabelled, processors: Sequence[BaseImageProcessor], *, max_pixels: int) -> list[ImageSplit]:
+    how: dict[str, Any] = {"split": place.split, "source_key": place.key, "max_pixels": max_pixels}
+    new = [processor for processor in processors if not is_decoded(place.rows, processor=processor, **how)]
+    if new:
+        fill_cache(place.rows, part="unlabelled", processors=new, **how)
+    return [decode_images(place.rows, part="unlabelled", processor=processor, **how) for processor in processors]
 
 
 def _digests(split: ImageSplit) -> list[bytes]:

@@ -6,9 +6,8 @@ With ViT-Tiny and five labels, it has 5,525,381 parameters, of which 965 are tra
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from hfprobe.models.base import Inputs, ModelFamily
@@ -21,6 +20,7 @@ if TYPE_CHECKING:  # slow to import
     from transformers import BaseImageProcessor
 
     from hfprobe.data.pixels.store import ImageSplit
+    from hfprobe.models.answers import Solved, Views
     from hfprobe.models.linear_probe.modeling import LinearProbe, LinearProbeImageProcessor
 
 KEYWORDS = ("hub", "random")  # values of --backbone_weights that are no files
@@ -229,35 +229,14 @@ class LinearProbeFamily(ModelFamily["LinearProbe", LinearProbeOptions]):
         processor: BaseImageProcessor,
         split: ImageSplit,
         *,
-        views: Sequence[int],
-        seed: int,
-        augmentation: dict[str, Any] | None,
-        precision: str,
+        views: Views,
         name: str,
-        solution: Mapping[str, Any] = MappingProxyType({}),
-        solved_with: np.ndarray | None = None,
-        class_weights: np.ndarray | None = None,
+        solved: Solved | None = None,
     ) -> tuple[np.ndarray, float]:
         """From cached features. Images that an exact head was solved with get the answers of heads without them."""
-        import numpy as np
+        from hfprobe.models.linear_probe.folds import answer_views
 
-        from hfprobe.models.linear_probe.features import extract_features
-        from hfprobe.models.linear_probe.folds import Heads, solve_folds
-        from hfprobe.models.linear_probe.search import select
-
-        how: dict[str, Any] = {"model": model, "processor": processor, "split": split, "seed": seed, "name": name}
-        how["precision"] = precision
-        heads = Heads.of(model)
-        if solution and solved_with is not None:
-            fold: dict[str, Any] = {"penalty": solution["penalty"], "class_weights": class_weights}
-            heads = solve_folds(select(model, extract_features(**how)), heads, positions=solved_with, **fold)
-        answers, seconds = [], 0.0
-        for view in views:  # one after the other: the features of all views need not fit into the memory
-            crop = {"views": [0]} if augmentation is None else {"views": [view], "augmentation": augmentation}
-            seen = extract_features(**how, **crop)
-            answers.append(heads.answer(select(model, seen).features[0]))
-            seconds += seen.seconds
-        return np.stack(answers), seconds
+        return answer_views(model, processor, split, views=views, name=name, solved=solved)
 
     def is_solved(self, options: LinearProbeOptions) -> bool:
         return options.head == "exact"

@@ -1,16 +1,21 @@
-"""Answers of an exact head for the images that it was solved with, as for images that it has not seen."""
+"""Answers of a probe to images; of an exact head for those that it was solved with, as if it had not seen them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from sklearn.model_selection import StratifiedKFold
-from transformers import PreTrainedModel
+from transformers import BaseImageProcessor
 
-from hfprobe.models.linear_probe.features import FeatureSplit
+from hfprobe.data.pixels.store import ImageSplit
+from hfprobe.models.answers import Solved, Views
+from hfprobe.models.linear_probe.features import FeatureSplit, extract_features
 from hfprobe.models.linear_probe.head import Problem
+from hfprobe.models.linear_probe.modeling import LinearProbe
+from hfprobe.models.linear_probe.search import select
 
 FOLDS = 4
 
@@ -30,7 +35,7 @@ class Heads:
     positions: list[np.ndarray] | None = None
 
     @classmethod
-    def of(cls, model: PreTrainedModel) -> Heads:
+    def of(cls, model: LinearProbe) -> Heads:
         """The head of a model."""
         return cls(*(values.detach().cpu().float().numpy()[None] for values in (model.head.weight, model.head.bias)))
 
@@ -44,14 +49,37 @@ class Heads:
         return logits
 
 
-def solve_folds(
-    split: FeatureSplit,
-    head: Heads,
+def answer_views(
+    model: LinearProbe,
+    processor: BaseImageProcessor,
+    split: ImageSplit,
     *,
-    positions: np.ndarray,
-    penalty: float,
-    class_weights: np.ndarray | None = None,
-) -> Heads:
+    views: Views,
+    name: str,
+    solved: Solved | None,
+) -> tuple[np.ndarray, float]:
+    """See `hfprobe.models.base.ModelFamily.answer_views`."""
+    extract = partial(
+        extract_features,
+        model=model,
+        processor=processor,
+        split=split,
+        seed=views.seed,
+        name=name,
+        precision=views.precision,
+    )
+    heads = Heads.of(model)
+    if solved is not None and solved.solution:
+        heads = solve_folds(select(model, extract()), heads, solved=solved)
+    answers, seconds = [], 0.0
+    for number in views.numbers:  # one after the other: the features of all views need not fit into the memory
+        found = extract() if views.augmentation is None else extract(views=[number], augmentation=views.augmentation)
+        answers.append(heads.answer(select(model, found).features[0]))
+        seconds += found.seconds
+    return np.stack(answers), seconds
+
+
+def solve_folds(split: FeatureSplit, head: Heads, *, solved: Solved) -> Heads:
     """Heads that answer for images that they were solved without: cross-fitting.
 
     The images that the head of a model was solved with are divided into FOLDS parts, stratified by class; the head for
@@ -61,9 +89,9 @@ def solve_folds(
     Args:
         split: features of all images, as the head reads them; the first view is used.
         head: of the model.
-        positions: (M,) of the images that it was solved with.
-        penalty, class_weights: see `solve_head`.
+        solved: the images that it was solved with, and how.
     """
+    positions = solved.positions
     features, labels = split.features[0][positions], split.labels[positions]
     folds = min(FOLDS, int(np.bincount(labels, minlength=head.bias.shape[1]).min()))
     if folds < 2:
@@ -72,8 +100,8 @@ def solve_folds(
     answered = [np.setdiff1d(np.arange(len(split.labels)), positions)]
     start = torch.zeros(head.bias.shape[1], features.shape[1] + 1, dtype=torch.float64)
     for others, part in StratifiedKFold(folds, shuffle=True, random_state=0).split(features, labels):
-        problem = Problem(features[others], labels[others], class_weights)
-        start = problem.solve(penalty=penalty, start=start)
+        problem = Problem(features[others], labels[others], solved.class_weights)
+        start = problem.solve(penalty=solved.solution["penalty"], start=start)
         weight, bias = problem.unfold(start)
         weights.append(weight.float().numpy())
         biases.append(bias.float().numpy())

@@ -7,6 +7,7 @@ import pytest
 
 from helpers.images import CLASSES, draw_images, make_dataset
 from hfprobe.data.arguments import DataArguments
+from hfprobe.data.pixels import decoding
 from hfprobe.data.splits.images import load_images
 from hfprobe.data.splits.unlabelled import decode_unlabelled, find_unlabelled
 from hfprobe.models.simple_cnn.modeling import build_processor
@@ -38,7 +39,7 @@ def test_training_images_beyond_the_subset_are_used_without_their_labels(photos)
     (beyond,) = find_unlabelled(images, None)
     whole = load(photos).parts["train"]["index"]
     assert sorted([*images.parts["train"]["index"], *beyond.rows["index"]]) == sorted(whole)
-    (split,), left_out = decode_unlabelled(images, [beyond], processor=PROCESSOR)
+    ((split,),), left_out = decode_unlabelled(images, [beyond], processors=[PROCESSOR])
     assert (split.labels == -1).all()
     assert left_out == {}
 
@@ -60,7 +61,7 @@ def test_images_that_are_trained_validated_or_tested_with_are_kept_out_and_other
         shutil.copy(path, more / f"new{number}.png")
         shutil.copy(path, more / f"again{number}.png")
     (beyond, place) = find_unlabelled(images, str(more))
-    splits, left_out = decode_unlabelled(images, [beyond, place], processor=PROCESSOR)
+    (splits,), left_out = decode_unlabelled(images, [beyond, place], processors=[PROCESSOR])
     assert [len(split) for split in splits] == [len(beyond.rows), 4]
     assert left_out == {
         "also a train image": 3,
@@ -68,6 +69,34 @@ def test_images_that_are_trained_validated_or_tested_with_are_kept_out_and_other
         "also a test image": 1,
         "duplicate of another unlabelled image": 4,
     }
+
+
+def test_test_images_that_a_run_does_not_evaluate_are_kept_out_too(photos, tmp_path):
+    whole = load(photos)
+    more = tmp_path / "more"
+    more.mkdir()
+    for name in ("validation", "test"):
+        for item in whole.parts[name]["image"]:
+            shutil.copy(item["path"], more / f"{name}{item['path'].replace('/', '_')}")
+    images = load(photos, max_eval_samples=5)
+    assert len(images.parts["test"]) == 5
+    ((split,),), left_out = decode_unlabelled(images, find_unlabelled(images, str(more)), processors=[PROCESSOR])
+    assert len(split) == 0
+    counts = {name: len(whole.parts[name]) for name in ("validation", "test")}
+    assert left_out == {f"also a {name} image": count for name, count in counts.items()}
+
+
+def test_each_file_is_decoded_once_for_both_models(photos, tmp_path, monkeypatch):
+    more = write_noise(tmp_path / "more", names=["x"], count=5, seed=3)
+    images = load(photos)
+    images.decode("train", "validation", "test", processor=PROCESSOR)
+    read = []
+    read_image = decoding.read_image
+    monkeypatch.setattr(decoding, "read_image", lambda *a, **k: read.append(a) or read_image(*a, **k))
+    processors = [PROCESSOR, build_processor(48)]
+    splits, _ = decode_unlabelled(images, find_unlabelled(images, str(more)), processors=processors)
+    assert [len(split) for (split,) in splits] == [5, 5]
+    assert len(read) == 5
 
 
 def test_a_split_without_labels_is_used_by_its_name(tmp_path):
@@ -98,7 +127,7 @@ def test_unreadable_images_are_refused_or_left_out(photos, tmp_path):
     images = load(photos)
     places = find_unlabelled(images, str(more))
     with pytest.raises(InputError, match=r"1 unlabelled images cannot be read: .*--skip_unreadable"):
-        decode_unlabelled(images, places, processor=PROCESSOR)
+        decode_unlabelled(images, places, processors=[PROCESSOR])
     skipping = replace(images, arguments=replace(images.arguments, skip_unreadable=True))
-    (split,), left_out = decode_unlabelled(skipping, places, processor=PROCESSOR)
+    ((split,),), left_out = decode_unlabelled(skipping, places, processors=[PROCESSOR])
     assert (len(split), left_out) == (2, {"cannot be read": 1})
