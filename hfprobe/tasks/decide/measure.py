@@ -16,17 +16,15 @@ from typing import Any
 from hfprobe.data.splits.images import Images
 from hfprobe.hub.local import resolve_model
 from hfprobe.models.loading import load_model
-from hfprobe.settings.run_config import RunConfig, image_settings
 from hfprobe.statistics.leaks import compare_leaks, measure_leaks
 from hfprobe.system.errors import InputError
-from hfprobe.system.files import read_json, replace_together
+from hfprobe.system.files import replace_together
 from hfprobe.tasks.audit.result import Audit, leaked_rows
 from hfprobe.tasks.compare.comparable import make_comparable, name_runs
 from hfprobe.tasks.compare.measure import compare
 from hfprobe.tasks.compare.page import save_comparison
 from hfprobe.tasks.compare.result import Comparison
 from hfprobe.tasks.decide.commands import list_commands
-from hfprobe.tasks.decide.plan import Plan, StopAtDeadline
 from hfprobe.tasks.decide.prepare import (
     PROFILE_ROUNDS,
     PROFILE_SECONDS,
@@ -43,11 +41,11 @@ from hfprobe.tasks.decide.result import (
     CleanPair,
     DataLook,
     Decision,
-    Epoch,
     folder_of_seeds,
 )
-from hfprobe.tasks.decide.runs import Run, choose_runs
+from hfprobe.tasks.decide.runs import choose_runs
 from hfprobe.tasks.decide.stages import Stages, make_key, one_line_per_stage
+from hfprobe.tasks.decide.training import find_cut, planned_values, train, with_teacher
 from hfprobe.tasks.decide.verdict import judge, judge_alone, say
 from hfprobe.tasks.decide.wishes import Wishes
 from hfprobe.tasks.evaluate.measure import evaluate_images
@@ -56,12 +54,6 @@ from hfprobe.tasks.evaluate.result import EvalResult, EvaluatedSeeds
 from hfprobe.tasks.profile.measure import profile_models
 from hfprobe.tasks.profile.page import write_profile
 from hfprobe.tasks.profile.result import Profile
-from hfprobe.training.callbacks import EpochLines
-from hfprobe.training.checkpoints import STATE_FILE
-from hfprobe.training.record import RunRecord
-from hfprobe.training.resume import holds_run
-from hfprobe.training.start import run_training
-from hfprobe.training.trainer import ProbeTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -89,11 +81,11 @@ def decide_images(images: Images, wishes: Wishes) -> Decision:
         given = images
         prepared = prepare_images(stages, given, runs, plan, wishes)
         images, look = prepared.images, prepared.audit
-        runs = [replace(run, values=run.values | _planned_values(run, images, plan)) for run in runs]
+        runs = [replace(run, values=run.values | planned_values(run, images, plan)) for run in runs]
         fingerprint = fingerprint_of(images, runs)
         trained: dict[str, Candidate] = {}
         for run in runs:
-            trained[run.name] = _train(stages, _with_teacher(run, trained), images, fingerprint, wishes)
+            trained[run.name] = train(stages, with_teacher(run, trained), images, fingerprint, wishes)
         with_curve = "curve" in plan.seconds
         curve = measure_curve(stages, runs, images, fingerprint, wishes) if with_curve else []
         few = train_with_few(stages, runs, images, fingerprint, wishes) if "shots" in plan.seconds else {}
@@ -117,7 +109,7 @@ def decide_images(images: Images, wishes: Wishes) -> Decision:
         stages=stages.finished,
         audit=None if look is None else look_at_data(look, first, dropped=wishes.drop_leaks),
         budget=wishes.budget,
-        gave_up=plan.gave_up + prepared.cut + _find_cut(trained, runs, plan, wishes) + cut,
+        gave_up=plan.gave_up + prepared.cut + find_cut(trained, runs, plan, wishes) + cut,
         ranking=ranking,
         missing=missing,
         commands=list_commands(given, images, wishes, trained),
@@ -136,94 +128,6 @@ def _group_runs(
         name: [results[other] for other, found in trained.items() if found.family == trained[name].family]
         for name in first
     }
-
-
-def _with_teacher(run: Run, trained: dict[str, Candidate]) -> Run:
-    """The run with the revision of its teacher, which is trained before it."""
-    if run.teacher is None:
-        return run
-    teacher = next(candidate for candidate in trained.values() if candidate.report == run.teacher)
-    return replace(run, values=run.values | {"teacher": f"{teacher.name}@{teacher.revision}"})
-
-
-def _planned_values(run: Run, images: Images, plan: Plan) -> dict[str, Any]:
-    """The settings of a run that the plan has chosen."""
-    values = image_settings(images)
-    return values | ({"epochs": plan.epochs[run.stage]} if run.stage in plan.epochs else {})
-
-
-def _find_cut(trained: dict[str, Candidate], runs: list[Run], plan: Plan, wishes: Wishes) -> list[str]:
-    """Sentences on the runs that a budget stopped before their last planned epoch."""
-    found = []
-    for run in runs if wishes.budget is not None else ():
-        epochs = trained[run.name].epochs
-        if epochs is not None and epochs < plan.epochs.get(run.stage, 0):
-            planned = f"{epochs:g} of {plan.epochs[run.stage]:g} planned epochs"
-            found.append(
-                f"The training of {run.name} was stopped after {planned}, because it took longer than planned."
-            )
-    return found
-
-
-def _train(stages: Stages, run: Run, images: Images, fingerprint: str, wishes: Wishes) -> Candidate:
-    """Train one model, or load what an earlier command has trained."""
-    config = run.config(images)
-    arguments = config.training
-    key = make_key(fingerprint, config.to_settings())
-    # A run that was begun with the same settings on the same images is continued, any other one is deleted.
-    kept = stages.is_begun(run.stage, key) and holds_run(arguments.output_dir)
-
-    def load() -> Candidate | None:
-        record = RunRecord.find(arguments.output_dir)
-        if record is None or record.result is None or record.pushed is None:
-            return None
-        try:
-            resolve_model(model=f"{record.pushed.model}@{record.pushed.revision}", hub_dir=wishes.hub_dir)
-        except InputError:  # removed from the hub folder
-            return None
-        return _describe(record, config, run)
-
-    def prepare(trainer: ProbeTrainer) -> None:
-        trainer.remove_callback(EpochLines)
-        if wishes.budget is not None:
-            trainer.add_callback(StopAtDeadline(stages.deadline(run.stage, wishes)))
-
-    def train() -> Candidate:
-        run_training(config.with_training(resume=kept, overwrite=not kept), images=images, prepare=prepare)
-        found = load()
-        assert found is not None  # the run has just ended
-        return found
-
-    return stages.run(run.stage, f"train {run.name}", key=key, work=train, load=load)
-
-
-def _describe(record: RunRecord, config: RunConfig, run: Run) -> Candidate:
-    assert record.result is not None
-    assert record.pushed is not None
-    return Candidate(
-        family=run.group,
-        seed=config.training.seed,
-        name=record.pushed.model,
-        revision=record.pushed.revision,
-        report=run.stage,
-        validation_accuracy=record.result.metrics["accuracy"],
-        train_images=record.images["train"],
-        epochs=record.result.epochs,
-        history=_read_history(Path(config.training.output_dir)),
-        settings=config.to_settings(),
-        taught=record.taught,
-    )
-
-
-def _read_history(folder: Path) -> list[Epoch]:
-    """The evaluated epochs of a run, from the log of the Trainer; empty without one."""
-    log = read_json(folder / STATE_FILE).get("log_history", [])
-    losses = {entry["step"]: entry["loss"] for entry in log if "loss" in entry}
-    return [
-        Epoch(entry["epoch"], losses.get(entry["step"]), entry["eval_loss"], entry["eval_accuracy"])
-        for entry in log
-        if "eval_accuracy" in entry and entry["step"] > 0
-    ]
 
 
 def _evaluate(

@@ -22,7 +22,7 @@ from hfprobe.system.errors import InputError, StoppedError
 from hfprobe.tasks.compare.comparable import load_comparable
 from hfprobe.tasks.compare.measure import compare
 from hfprobe.tasks.compare.result import Comparison
-from hfprobe.tasks.decide import plan, prepare, ranking, rates
+from hfprobe.tasks.decide import plan, prepare, ranking, rates, training
 from hfprobe.tasks.decide.plan import Plan, StopAtDeadline
 from hfprobe.tasks.decide.result import Decision
 from hfprobe.tasks.decide.runs import Run
@@ -102,7 +102,8 @@ def test_one_command_trains_compares_and_answers_and_the_same_command_repeats_no
     assert decision.sentences[0].split(":")[0] in page
 
     for name in ("run_training", "evaluate_images", "profile_models"):
-        monkeypatch.setattr(decide, name, partial(pytest.fail, f"{name} was called"))
+        module = training if name == "run_training" else decide
+        monkeypatch.setattr(module, name, partial(pytest.fail, f"{name} was called"))
     monkeypatch.setattr(prepare, "audit", partial(pytest.fail, "the images were audited again"))
     assert run(*QUICK) == out
     assert Decision.load(folder).judgement == decision.judgement
@@ -132,6 +133,10 @@ def test_with_images_without_labels_a_student_of_the_probe_is_the_third_answer(r
     assert "Left out of the images without labels: " in page
     assert "--unlabelled more" in decision.commands[0]
     assert run(*QUICK, "--unlabelled", "more") == out
+    PIL.Image.fromarray(255 - pixels).save(tmp_path / "more" / "another.png")
+    run(*QUICK, "--unlabelled", "more")
+    record = json.loads((folder / "runs" / "student-seed42" / "run.json").read_text())
+    assert record["taught"]["unlabelled"] == 7
 
 
 @pytest.mark.parametrize(
@@ -220,7 +225,7 @@ STAGES = {
     "decode": (prepare, "fingerprint_of"),
     "extract": (prepare, "limit_images"),
     "audit": (prepare, "save_audit"),
-    "probe": (decide, "run_training"),
+    "probe": (training, "run_training"),
     "test": (decide, "evaluate_images"),
     "profile": (decide, "profile_models"),
     "compare": (decide, "save_comparison"),
@@ -308,7 +313,7 @@ def test_further_seeds_train_the_network_again_and_the_page_shows_each(run, tmp_
 
 @pytest.mark.slow
 def test_training_that_overruns_its_budget_is_stopped_after_an_epoch_and_the_page_says_so(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(decide, "StopAtDeadline", lambda deadline: StopAtDeadline(0.0))
+    monkeypatch.setattr(training, "StopAtDeadline", lambda deadline: StopAtDeadline(0.0))
     run(*QUICK, "--epochs", 3, "--budget", "1h")
     folder = tmp_path / "reports" / "decision-photos"
     decision = Decision.load(folder)
@@ -434,5 +439,5 @@ def test_only_a_budget_explains_that_a_run_ended_early(tmp_path, budget):
     trained = {"cnn": SimpleNamespace(epochs=3.0)}
     runs = [Run("cnn-seed42", "cnn", {"model": "cnn"}, {"cnn": {}}, solved=False)]
     plan = Plan({}, {"cnn-seed42": 20.0}, {}, frozenset(), [])
-    found = decide._find_cut(trained, runs, plan, Wishes(tmp_path, budget=budget))
+    found = training.find_cut(trained, runs, plan, Wishes(tmp_path, budget=budget))
     assert len(found) == (budget is not None)
