@@ -22,6 +22,7 @@ from hfprobe.system.markdown import printable
 from hfprobe.system.precision import DEFAULT_PRECISION
 from hfprobe.system.process import command
 from hfprobe.system.ranges import IMAGES, SEED, SEEDS
+from hfprobe.tasks.label_efficiency.result import STUDENT
 
 SHOTS = [10, 25, 50, 100, 250, 500, 1000, 4000]
 
@@ -81,7 +82,7 @@ def main() -> None:
     common = {"precision": arguments.precision} if arguments.precision else {}
     models = {}
     for name in arguments.models:  # refuses an unknown model before anything slow
-        options = {} if name == "student" else find_family(name).Options.__dataclass_fields__
+        options = {} if name == STUDENT else find_family(name).Options.__dataclass_fields__
         models[name] = common | {flag: value for flag, value in own.items() if flag in options}
     for flag in own:
         if not any(flag in values for values in models.values()):

@@ -28,7 +28,7 @@ from hfprobe.system import provenance
 from hfprobe.system.errors import InputError
 from hfprobe.system.progress import show_progress
 from hfprobe.system.records import to_json
-from hfprobe.tasks.label_efficiency.result import LEAST_STEPS, LabelEfficiency, Point, Setting
+from hfprobe.tasks.label_efficiency.result import LEAST_STEPS, STUDENT, LabelEfficiency, Point, Setting
 from hfprobe.training.assembly import adapt, assemble_trainer, make_inputs
 from hfprobe.training.callbacks import EpochLines, StopOnSignal
 from hfprobe.training.fit import fit
@@ -36,8 +36,7 @@ from hfprobe.training.lessons import Lesson, ask_teacher, make_lesson
 from hfprobe.training.precision import settle_precision
 from hfprobe.training.trainer import ProbeTrainer
 
-# A model of the curve that is no family: SimpleCNN by the recipe `distill`, taught by the probe of the same point.
-STUDENT, TEACHER = "student", "probe"
+TEACHER = "probe"
 LESSONS = {"model": "cnn", "recipe": "distill", "teacher": "none"}
 
 

@@ -13,6 +13,8 @@ from hfprobe.system.records import RecordFile
 
 Curve = dict[int, Summary]
 
+# A model of the curve that is no family: SimpleCNN by the recipe `distill`, taught by the probe of the same point.
+STUDENT = "student"
 # Few images make one batch per epoch. At least so many steps are taken: the weights would hardly change otherwise.
 LEAST_STEPS = 300
 
