@@ -16,6 +16,7 @@ from hfprobe.models.loading import load_model, weight_files
 from hfprobe.models.passport import Passport
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.files import sha256
+from hfprobe.system.process import spell_flags
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,11 @@ def load_teacher(name: str, *, hub_dir: str, splits: Splits) -> Teacher:
             "these images. Train the teacher without --refit."
         )
     if passport.data_fingerprint != splits.fingerprint:
+        settings = {"dataset": passport.dataset, "split_seed": passport.split_seed} | passport.images
         raise InputError(
-            f"--teacher '{shorten(name)}' was trained and validated on other images than this run "
-            f"('{shorten(passport.dataset)}', --split_seed {passport.split_seed}), so it may have learned from images "
-            "that this run validates or tests with. Train both with the same --dataset, --split_seed, "
-            "--max_train_samples and --max_eval_samples."
+            f"--teacher '{shorten(name)}' was trained and validated on other images than this run, so it may have "
+            f"learned from images that this run validates or tests with. It was trained with:{spell_flags(settings)}. "
+            "Pass the same settings, and its --max_train_samples and --max_eval_samples if it had any."
         )
     digest = hashlib.sha256("".join(sha256(file) for file in weight_files(folder)).encode())
     facts: dict[str, Any] = {"solution": passport.solution, "class_weights": passport.class_weights}

@@ -14,7 +14,7 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +150,15 @@ def command(name: str) -> str:
     if _is_same_file(script, package.parent / "scripts" / script.name):
         return f"python {shlex.quote(str(script))}"
     return f"{'python -m hfprobe' if _is_same_file(running, package / '__main__.py') else 'hfprobe'} {name}"
+
+
+def spell_flags(values: Mapping[str, Any]) -> str:
+    """` --name value` for each setting, as a shell reads it; a setting that is True is a flag without a value."""
+    found = []
+    for name, value in values.items():
+        texts = value if isinstance(value, list) else [] if value is True else [value]
+        found.append(" ".join([f" --{name}", *(shlex.quote(str(text)) for text in texts)]))
+    return "".join(found)
 
 
 def _is_same_file(first: Path, second: Path) -> bool:

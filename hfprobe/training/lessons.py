@@ -130,8 +130,8 @@ def prepare_lesson(
     options = config.model
     if not isinstance(options, StudentOptions) or not options.has_teacher:
         return None
-    teacher = load_teacher(options.teacher, hub_dir=config.training.hub_dir, splits=splits)
     places = find_unlabelled(images, options.unlabelled)
+    teacher = load_teacher(options.teacher, hub_dir=config.training.hub_dir, splits=splits)
     (unlabelled, own), left_out = decode_unlabelled(images, places, processors=[processor, teacher.processor])
     described = ", ".join(f"{len(part):,} {place.place}" for place, part in zip(places, unlabelled, strict=True))
     logger.info("Images without labels: %s.", described or "none")

@@ -8,6 +8,7 @@ import pytest
 from transformers.trainer_utils import SaveStrategy
 
 from hfprobe.cli.run_flags import parse_run, parse_runs
+from hfprobe.settings.origins import name_origins
 from hfprobe.settings.run_config import make_run
 from hfprobe.system.errors import InputError
 
@@ -223,6 +224,19 @@ def test_deterministic_is_short_for_full_determinism():
 def test_a_flag_that_has_no_effect_is_named_with_the_reason(argv, expected, caplog):
     parse_runs([*argv, "--output_dir", "unused", "--use_cpu"])
     assert caplog.messages == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("--model is cnn. Pass it.", "--model is cnn (the default). Pass it."),
+        ("No model. Train one: hfprobe train --model cnn", "No model. Train one: hfprobe train --model cnn"),
+        ("Run python scripts/train.py --seed 1 --model cnn.", "Run python scripts/train.py --seed 1 --model cnn."),
+        ("Of hfprobe train. --model is cnn", "Of hfprobe train. --model is cnn (the default)"),
+    ],
+)
+def test_the_origin_of_a_value_is_named_except_in_commands(text, expected):
+    assert name_origins(text, values={"model": "cnn"}, passed=(), recipe={}) == expected
 
 
 def test_values_without_effect_are_named_in_python_too(caplog):

@@ -191,7 +191,7 @@ def test_batches_hold_each_image_with_its_own_target(dataset_folder, school, tmp
         ({"teacher_weight": 1.5}, "--teacher_weight is 1.5; allowed: 0 to 1"),
         ({"unlabelled": "train"}, "is a split that this run trains, validates or tests with"),
         ({"unlabelled": "./nowhere"}, "--unlabelled './nowhere' does not exist."),
-        ({"split_seed": 7}, "was trained and validated on other images than this run"),
+        ({"split_seed": 7}, "validates or tests with. It was trained with: --dataset "),
         ({"max_train_samples": 50}, "was trained and validated on other images than this run"),
         (
             {"classes": ["cat", "dog"]},

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any
 
 from hfprobe.data.arguments import DEFAULT_DATASET, IN_MEMORY
 from hfprobe.data.splits.images import Images
 from hfprobe.settings.run_config import image_settings
+from hfprobe.system.process import spell_flags
 from hfprobe.tasks.decide.result import COMPARISON_FOLDER, PROFILE_FOLDER, RUNS_FOLDER, Candidate, folder_of_seeds
 from hfprobe.tasks.decide.wishes import AUTO, MODELS, Wishes
 
@@ -36,21 +36,23 @@ def list_commands(given: Images, images: Images, wishes: Wishes, trained: dict[s
     decide |= {"margin": f"{100 * wishes.margin:g}"} if wishes.margin != Wishes(first).margin else {}
     decide |= {"budget": f"{wishes.budget:g}s"} if wishes.budget is not None else {}
     where = "" if dataset == DEFAULT_DATASET else f" {shlex.quote(dataset)}"
-    commands = [f"hfprobe decide{where}{_flags(decide | hub | {'report_dir': first})}"]
+    commands = [f"hfprobe decide{where}{spell_flags(decide | hub | {'report_dir': first})}"]
     most = images.arguments.max_eval_samples
     limit = {} if most is None else {"max_eval_samples": most}
     names = {name: f"{found.name}@{found.revision[:12]}" for name, found in trained.items()}
     for found in trained.values():
         config = first / RUNS_FOLDER / found.report / "config.yaml"
-        commands.append(f"hfprobe train{_flags({'config': config, 'output_dir': f'runs/{found.report}-again'} | hub)}")
+        commands.append(
+            f"hfprobe train{spell_flags({'config': config, 'output_dir': f'runs/{found.report}-again'} | hub)}"
+        )
     for name, found in trained.items():
         values = {"model": names[name], "report_dir": first / found.report}
-        commands.append(f"hfprobe eval{_flags(values | limit | hub)}")
+        commands.append(f"hfprobe eval{spell_flags(values | limit | hub)}")
     compared = [name for name, found in trained.items() if found.seed == wishes.seed]
     if len(compared) > 1:
         profile = {"report_dir": first / PROFILE_FOLDER}
         models = " ".join(shlex.quote(names[name]) for name in compared)
-        commands.append(f"hfprobe profile {models}{_flags(profile | hub)}")
+        commands.append(f"hfprobe profile {models}{spell_flags(profile | hub)}")
         families = [found.family for found in trained.values()]
         folders = [
             folder_of_seeds(trained[name].family) if families.count(trained[name].family) > 1 else trained[name].report
@@ -58,16 +60,5 @@ def list_commands(given: Images, images: Images, wishes: Wishes, trained: dict[s
         ]
         reports = " ".join(shlex.quote(str(first / folder)) for folder in folders)
         places = {"profile": first / PROFILE_FOLDER, "report_dir": first / COMPARISON_FOLDER}
-        commands.append(f"hfprobe compare {reports}{_flags(places)}")
+        commands.append(f"hfprobe compare {reports}{spell_flags(places)}")
     return commands
-
-
-def _flags(values: dict[str, Any]) -> str:
-    found = []
-    for name, value in values.items():
-        if value is not True:
-            texts = value if isinstance(value, list) else [value]
-            found.append(f" --{name} {' '.join(shlex.quote(str(text)) for text in texts)}")
-        else:
-            found.append(f" --{name}")
-    return "".join(found)
