@@ -119,8 +119,11 @@ def _check_runs(runs: list[tuple[str, EvalResult]]) -> list[EvalResult]:
         if one != other:
             raise InputError(f"'{one}' and '{other}' are evaluations of the same run. Pass each run once.")
     for other, result in others:
-        for what, value in _describe_run(result).items():
-            expected = _describe_run(first)[what]
+        # With --vary_split, each run has a split of its own; the test images are the same (_check_same_images).
+        split = "dataset" if _split_seed(result) != _split_seed(first) else "data_fingerprint"
+        expectations = _describe_run(first, images=split)
+        for what, value in _describe_run(result, images=split).items():
+            expected = expectations[what]
             if value != expected:
                 raise InputError(
                     f"'{other}' and '{place}' are not runs of one model, their {what} differ: {shorten(value)} and "
@@ -133,15 +136,23 @@ def _identify(result: EvalResult) -> Any:
     return result.provenance.model_revision, result.provenance.run.get("seed")
 
 
-def _describe_run(result: EvalResult) -> dict[str, Any]:
-    """What all runs of a model have in common; the names are for messages."""
+def _split_seed(result: EvalResult) -> Any:
+    return result.provenance.run.get("split_seed")
+
+
+def _describe_run(result: EvalResult, *, images: str) -> dict[str, Any]:
+    """What all runs of a model have in common; the names are for messages.
+
+    Args:
+        images: what in a passport says which images the run was trained and validated on.
+    """
     told, facts = result.provenance, result.provenance.facts
     return {
         "networks": told.network,
         "recipes": told.run.get("recipe"),
         "backbones": facts.get("backbone"),
         "weights of the backbone": facts.get("backbone_weights"),
-        "images of training": told.run.get("data_fingerprint"),
+        "images of training": told.run.get(images),
         "averaged images (--tta)": told.test_time_augmentation,
         "uses of --temperature": told.temperature is not None,
     }

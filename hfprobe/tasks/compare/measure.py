@@ -107,6 +107,7 @@ def _describe(runs: Sequence[EvalResult], cost: Cost | None) -> ComparedModel:
         revisions=[run.provenance.model_revision for run in runs],
         recipe=run.get("recipe"),
         seeds=[run.provenance.run.get("seed") for run in runs],
+        split_seeds=[run.provenance.run.get("split_seed") for run in runs],
         solved=bool(run.get("seconds")) and not run.get("epochs"),
         epochs=run.get("epochs"),
         best_epoch=run.get("best_epoch"),

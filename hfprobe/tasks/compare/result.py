@@ -85,7 +85,7 @@ class ComparedModel(Scores):
 
     Attributes:
         over_runs: mean, standard deviation and values.
-        revisions, seeds: of each run.
+        revisions, seeds, split_seeds: of each run.
         solved: whether its weights were solved in closed form: they do not depend on a seed.
     """
 
@@ -101,6 +101,7 @@ class ComparedModel(Scores):
     revisions: list[str]
     recipe: str | None
     seeds: list[int | None]
+    split_seeds: list[int | None]
     solved: bool
     epochs: float | None
     best_epoch: float | None

@@ -131,4 +131,6 @@ def _say_seeds(models: dict[str, ComparedModel]) -> str:
         return f"{' and '.join(unknown)} {were} variation between seeds is not in these intervals."
     solved = [name for name, model in models.items() if model.runs == 1]
     without = f"; the weights of {' and '.join(solved)} are solved exactly and do not depend on a seed" * bool(solved)
-    return f"The intervals are for other images from the same source and for other seeds{without}."
+    varied = [name for name, model in models.items() if len(set(model.split_seeds)) > 1]
+    splits = f" (of {' and '.join(varied)}: also other splits into training and validation images)" * bool(varied)
+    return f"The intervals are for other images from the same source and for other seeds{splits}{without}."

@@ -71,6 +71,8 @@ def test_runs_of_other_images_and_classes_are_refused(tmp_path, other):
     ("values", "what"),
     [
         ({"run": {"recipe": "best"}}, "recipes differ: best and None"),
+        ({"run": {"data_fingerprint": "abc"}}, "images of training differ: abc and None"),
+        ({"run": {"split_seed": 7, "dataset": "photos"}}, "images of training differ: photos and None"),
         ({"facts": {"backbone": "vit"}}, "backbones differ: vit and None"),
         ({"test_time_augmentation": "mirror image"}, "averaged images (--tta) differ: mirror image and None"),
     ],
@@ -81,6 +83,19 @@ def test_runs_of_different_models_are_refused(tmp_path, other, values, what):
     message = f"'{folder}/seed43' and '{folder}/seed42' are not runs of one model, their {what}. Pass different models"
     with pytest.raises(InputError, match=re.escape(message)):
         load_comparable([folder, other])
+
+
+def test_runs_with_splits_of_their_own_are_runs_of_one_model(tmp_path, other):
+    runs = [
+        with_provenance(run, run={"seed": seed, "split_seed": seed, "data_fingerprint": f"images of split {seed}"})
+        for seed, run in zip((42, 43), in_runs(planted(0.8), 0, 5), strict=True)
+    ]
+    assert len(load_comparable([save_seeds(tmp_path / "varied", runs), other])["simple-cnn"]) == 2
+    solved = with_provenance(planted(0.9, seed=1), model="other", run={"seconds": 1.0})
+    compared = hfprobe.compare(runs, solved)
+    assert compared.models["simple-cnn"].split_seeds == [42, 43]
+    said = "for other seeds (of simple-cnn: also other splits into training and validation images)"
+    assert any(said in sentence for sentence in compared.sentences)
 
 
 def test_the_same_run_twice_is_refused(seeds, other):
