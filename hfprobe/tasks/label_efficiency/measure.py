@@ -112,14 +112,14 @@ def measure_label_efficiency(
             start = time.perf_counter()
             with tempfile.TemporaryDirectory() as run_folder:
                 how: dict[str, Any] = {"classes": classes, "seed": seed, "folder": run_folder}
-                images_per_class = len(splits[name].part("train")) // classes if name == STUDENT else count
-                config = _make_config(models[name], settled[name], count=images_per_class, **how)
-                prepared = solved.get(name) or _prepare(config, splits[name])
-                lesson = None
-                if name == STUDENT:
+                teacher = None
+                if name == STUDENT:  # the teacher first: a run is configured once the one before it has ended
                     own = _make_config(models[TEACHER], settled[TEACHER], count=count, **how)
                     teacher = _teach(solved[TEACHER], config=own, splits=splits[TEACHER], count=count)
-                    lesson = _make_lesson(teacher, config=config, splits=splits, count=count)
+                images_per_class = count if teacher is None else len(splits[name].part("train")) // classes
+                config = _make_config(models[name], settled[name], count=images_per_class, **how)
+                prepared = solved.get(name) or _prepare(config, splits[name])
+                lesson = None if teacher is None else _make_lesson(teacher, config=config, splits=splits, count=count)
                 trainer, _ = _fit(prepared, config=config, splits=splits[name], count=count, lesson=lesson)
                 accuracy = trainer.predict(prepared.inputs["test"]).metrics["test_accuracy"]
             seconds = round(time.perf_counter() - start, 1)
