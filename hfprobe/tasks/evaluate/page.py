@@ -34,6 +34,8 @@ CONFUSED_PAIRS, IMAGES_PER_PAIR = 4, 6
 LISTED_MISTAKES = 20
 # Of a figure without numbers: the names of a hundred classes are 7 points high in it, and smaller ones unreadable.
 MOST_CLASSES_IN_FIGURE = 100
+# Of more classes, the figure shows so many, whose numbers are still readable at the width of the page.
+CLASSES_IN_PART = 10
 # With fewer images per class, intervals of macro-F1 can be too narrow (hfprobe.statistics.intervals.draw_scores).
 FEW_IMAGES = 5
 
@@ -153,7 +155,7 @@ def _draw_matrix(result: EvalResult) -> bytes:
     if classes <= MOST_CLASSES_IN_FIGURE:
         return draw_confusion_matrix(np.array(result.metrics.confusion_matrix), class_names=names, title=title)
     found = result.labels, result.predictions
-    chosen = choose_confused(*found, classes=classes, most=MOST_CLASSES_WITH_NUMBERS - 1)
+    chosen = choose_confused(*found, classes=classes, most=CLASSES_IN_PART)
     others = f"{classes - len(chosen):,} other classes"
     return draw_confusion_matrix(
         merge_others(*found, chosen=chosen),
