@@ -1,6 +1,6 @@
 """Measure the statistics and pages of evaluations with up to 1,000 classes and 50,000 images.
 
-    python benchmarks/scale.py        # five minutes on one CPU core
+    python benchmarks/scale.py        # ten minutes on one CPU core
 
 The predictions are generated: 57, 69 and 75 % of them are right with 10, 100 and 1,000 classes, and similar classes are
 confused more often. Each case runs in a process of its own, with one thread; seconds are those of the CPU. Memory is
@@ -41,7 +41,9 @@ ROWS_AT_ONCE = 1000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", nargs=3, metavar=("PART", "CLASSES", "IMAGES"), help=argparse.SUPPRESS)
-    parser.add_argument("--most_classes", type=int, default=CLASSES[-1], help="leave out cases with more; default: 1000")
+    parser.add_argument(
+        "--most_classes", type=int, default=CLASSES[-1], help="leave out cases with more; default: 1000"
+    )
     arguments = parser.parse_args()
     if arguments.case:
         part, classes, images = arguments.case
