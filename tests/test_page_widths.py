@@ -133,6 +133,9 @@ PAGES = {
         folder, [f"hfprobe/linear-probe-of-a-long-name-{n}-photos" for n in range(5)], imbalanced=True
     ),
     "comparison of long names": lambda folder: write_compared(folder, ("cnn", "probe"), LONG_CLASSES),
+    "comparison of 30 classes": lambda folder: write_compared(
+        folder, ("cnn", "probe"), [f"class {n}" for n in range(30)]
+    ),
     "decision": lambda folder: write_decided(folder, ("simple-cnn", "linear-probe"), seeds=3),
     "decision of long names": lambda folder: write_decided(
         folder, ("a-simple-cnn-for-photographs_of_2024", "linear-probe-photographs_of_2024"), LONG_CLASSES

@@ -15,6 +15,7 @@ from scipy import optimize, sparse, special, stats
 
 RESAMPLES = 10_000
 NUMBERS_AT_ONCE = 4_000_000  # limits the memory of the bootstrap, whose matrices are large with many classes
+PROBABILITIES_AT_ONCE = 1_000_000  # limits that of float64 copies
 COVERAGE = 0.95
 BINS = 15
 TEMPERATURES = (np.exp(-3), np.exp(3))  # range of the search for a temperature
@@ -203,7 +204,9 @@ def draw_scores(labels: np.ndarray, *predictions: np.ndarray, seed: int = 0) -> 
     ]
     generator, found = np.random.default_rng(seed), []
     for part in np.array_split(np.empty(RESAMPLES), -(-RESAMPLES * len(shapes) // NUMBERS_AT_ONCE)):
-        draws = generator.standard_gamma(shapes[:, None], size=(len(shapes), len(part)))  # normalised below: Dirichlet
+        draws = np.empty((len(shapes), len(part)))
+        for shape, rows in find_runs(shapes):  # a fifth faster than all shapes in one call, with the same numbers
+            generator.standard_gamma(shape, out=draws[rows])  # normalised below: Dirichlet
         draws *= images[label, None] / (sum_by_label @ draws)[label]
         values = []
         for names, *sums in models:
@@ -226,6 +229,12 @@ def summing(group: np.ndarray, groups: int, where: np.ndarray | bool = True) -> 
     return sparse.csr_array((chosen, (group, np.arange(len(group)))), shape=(groups, len(group)))
 
 
+def find_runs(values: np.ndarray) -> list[tuple[float, slice]]:
+    """The values of (N,) with the positions of each, where neighbours that are equal count as one."""
+    ends = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
+    return [(values[start].item(), slice(start, end)) for start, end in itertools.pairwise(ends)]
+
+
 def interval(draws: np.ndarray, *, around: float) -> tuple[float, float]:
     """The central 95 % interval [low, high] of draws, widened if necessary to contain the observed value `around`."""
     low, high = np.quantile(draws, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]).tolist()
@@ -239,11 +248,13 @@ def calibration(*, labels: np.ndarray, probabilities: np.ndarray) -> Calibration
         labels: (N,) class numbers.
         probabilities: (N, C), in [0, 1].
     """
-    probabilities = np.asarray(probabilities, dtype=np.float64)
-    rows = np.arange(len(labels))
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    one_hot = np.zeros_like(probabilities)
-    one_hot[rows, labels] = 1
+    confidence, right = probabilities.max(axis=1).astype(np.float64), probabilities.argmax(axis=1) == labels
+    of_label = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    squared = np.empty(len(labels))  # distance of the probabilities to the one-hot label
+    for rows in _parts_of(probabilities):
+        distance = probabilities[rows].astype(np.float64)
+        distance[np.arange(len(distance)), labels[rows]] -= 1
+        squared[rows] = np.square(distance, out=distance).sum(axis=1)
     bin_of = np.minimum((confidence * BINS).astype(int), BINS - 1)
     bins = [bin_of == number for number in np.unique(bin_of)]
     reliability = [
@@ -252,11 +263,17 @@ def calibration(*, labels: np.ndarray, probabilities: np.ndarray) -> Calibration
     gaps = sum(row.n * abs(row.confidence - row.accuracy) for row in reliability)
     smallest = np.finfo(np.float32).tiny  # a probability of zero is an underflow, not an impossible event
     return Calibration(
-        nll=float(-np.log(probabilities[rows, labels].clip(min=smallest)).mean()),
-        brier=float(np.square(probabilities - one_hot).sum(axis=1).mean()),
+        nll=float(-np.log(of_label.clip(min=smallest)).mean()),
+        brier=float(squared.mean()),
         ece=gaps / len(labels),
         reliability=reliability,
     )
+
+
+def _parts_of(matrix: np.ndarray) -> list[slice]:
+    """The rows of (N, C) in parts of about PROBABILITIES_AT_ONCE numbers."""
+    step = max(1, PROBABILITIES_AT_ONCE // matrix.shape[1])
+    return [slice(start, start + step) for start in range(0, len(matrix), step)]
 
 
 def fit_temperature(*, labels: np.ndarray, logits: np.ndarray) -> float:
@@ -271,12 +288,15 @@ def fit_temperature(*, labels: np.ndarray, logits: np.ndarray) -> float:
         without limit; if the logits carry no information about the labels, it increases as T increases. The likelihood
         is never lower than at T = 1.
     """
-    logits = np.asarray(logits, dtype=np.float64)
-    ahead = logits - logits[np.arange(len(labels)), labels][:, None]  # logits minus that of the true class
+    of_label = logits[np.arange(len(labels)), labels].astype(np.float64)
+    slopes = np.empty(len(labels))
 
     def slope(inverse: float) -> float:
         """Derivative of the mean negative log-likelihood with respect to 1 / T, in which it is convex."""
-        return float((special.softmax(inverse * ahead, axis=1) * ahead).sum(axis=1).mean())
+        for rows in _parts_of(logits):
+            ahead = logits[rows] - of_label[rows, None]  # logits minus that of the true class
+            slopes[rows] = (special.softmax(inverse * ahead, axis=1) * ahead).sum(axis=1)
+        return float(slopes.mean())
 
     least, most = TEMPERATURES
     if not slope(1 / most) < 0 < slope(1 / least):

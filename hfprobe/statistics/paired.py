@@ -12,6 +12,7 @@ from hfprobe.statistics.intervals import (
     NUMBERS_AT_ONCE,
     Metric,
     draw_scores,
+    find_runs,
     interval,
     score_predictions,
     summing,
@@ -139,12 +140,13 @@ def randomization_test(
     generator = np.random.default_rng(seed)
     differences: list[np.ndarray] = []
     for part in np.array_split(np.empty(SWAPS + 1), -(-SWAPS * max(len(counts), classes) // NUMBERS_AT_ONCE)):
-        swapped = generator.binomial(counts[:, None], 0.5, size=(len(counts), len(part)))
+        swapped = _draw_swaps(generator, counts, times=len(part))
         if not differences:
             swapped[:, 0] = 0  # the predictions as they are
+        changes = more_right @ swapped, more_answers @ swapped
         scores = []
         for (right, answers), sign in zip(before, (1, -1), strict=True):
-            rights, answered = right + sign * (more_right @ swapped), answers + sign * (more_answers @ swapped)
+            rights, answered = (now + sign * change for now, change in zip((right, answers), changes, strict=True))
             occurs = has_images[:, None] | (answered > 0)
             f1 = 2 * rights / np.maximum(images + answered, 1)
             macro = f1.sum(axis=0) / occurs.sum(axis=0)
@@ -153,6 +155,17 @@ def randomization_test(
     distances = np.abs(np.concatenate(differences, axis=1))  # (2, SWAPS + 1)
     shares = (distances >= distances[:, :1] - 1e-12).mean(axis=1)
     return dict(zip(("macro_f1", "balanced_accuracy"), shares.tolist(), strict=True))
+
+
+def _draw_swaps(generator: np.random.Generator, counts: np.ndarray, *, times: int) -> np.ndarray:
+    """(K, times) float64: of so many images of each kind, the number that is swapped, each with probability 1/2."""
+    swapped = np.empty((len(counts), times))
+    for count, rows in find_runs(counts):
+        if count == 1:  # what `binomial` makes of the same random numbers, several times faster
+            np.rint(generator.random(out=swapped[rows]), out=swapped[rows])
+        else:
+            swapped[rows] = generator.binomial(int(count), 0.5, size=swapped[rows].shape)
+    return swapped
 
 
 def adjust_after_holm(p_values: list[float]) -> list[float]:

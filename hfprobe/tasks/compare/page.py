@@ -10,16 +10,18 @@ import numpy as np
 
 from hfprobe.pages.coverage import place_curves
 from hfprobe.pages.environment import make_environment
-from hfprobe.pages.figures import shorten_names
+from hfprobe.pages.figures import MOST_CLASSES_WITH_NUMBERS, shorten_names
 from hfprobe.statistics.imbalance import METRIC_NAMES
 from hfprobe.system.files import replace_together
 from hfprobe.system.ranges import ACCURACIES
 from hfprobe.system.text_width import text_width
-from hfprobe.tasks.compare.result import ComparedModel, Comparison, Pair
+from hfprobe.tasks.compare.result import ClassDifference, ComparedModel, Comparison, Pair
 from hfprobe.tasks.compare.sentences import is_significant
 from hfprobe.tasks.evaluate.result import EvalResult, Thumbnail, thumbnails_of
 
 IMAGES_PER_SIDE = 12
+# Of the tables per class of all pairs together: the page stays below 3 MB.
+MOST_ROWS = 2000
 # Of a name in the scatter plot, in its units: the height of a line, and the width of a column of text.
 LINE, COLUMN = 5, 2.7
 
@@ -43,6 +45,8 @@ def save_comparison(comparison: Comparison, folder: str | Path) -> Path:
         "without_images": [
             name for name, scores in next(iter(models.values())).per_class.items() if not scores.support
         ],
+        "classes_are_few": len(comparison.class_names) <= MOST_CLASSES_WITH_NUMBERS,
+        "rows": [_choose_rows(pair, pairs=len(comparison.pairs)) for pair in comparison.pairs],
         "summary": _summarize_pairs(comparison),
         "is_significant": is_significant,
         "galleries": [only_one_right(pair, comparison.results) for pair in comparison.pairs],
@@ -82,6 +86,15 @@ def _summarize_pairs(comparison: Comparison) -> list[str]:
         score = f"{100 * comparison.models[best][key]:.2f}\u00a0%"
         found.append(f"{best} has the highest {METRIC_NAMES[key]}: {score}, {count} of the {rivals} other models.")
     return found + sentences[: comparison.leading[0] != "accuracy"] + sentences[-1:]
+
+
+def _choose_rows(pair: Pair, *, pairs: int) -> list[tuple[str, ClassDifference]]:
+    """The rows of the table per class: of many classes, those with the largest differences in F1 first."""
+    rows = list(pair.per_class.items())
+    if len(rows) <= MOST_CLASSES_WITH_NUMBERS:
+        return rows
+    rows.sort(key=lambda row: -1.0 if row[1].f1 is None else abs(row[1].f1), reverse=True)
+    return rows[: max(MOST_CLASSES_WITH_NUMBERS, MOST_ROWS // pairs)]
 
 
 @dataclass(frozen=True)

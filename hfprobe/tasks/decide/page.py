@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hfprobe.pages.coverage import place_curves
 from hfprobe.pages.environment import make_environment
 from hfprobe.pages.figures import MOST_CLASSES_WITH_NUMBERS, shorten_names
 from hfprobe.pages.image_sheet import ImageSheet
+from hfprobe.statistics.confusion import find_mistakes
 from hfprobe.statistics.imbalance import METRIC_NAMES
 from hfprobe.system.files import replace_together
 from hfprobe.system.ranges import ACCURACIES
@@ -56,7 +58,7 @@ def save_decision(decision: Decision, folder: str | Path) -> Path:
         for pair in (comparison.pairs if comparison else [])
         for side in only_one_right(pair, decision.results)
     ]
-    places = _choose_places(compared)
+    places, readable = _choose_places(compared), len(decision.class_names) <= MOST_CLASSES_WITH_NUMBERS
     values: dict[str, Any] = {
         "decision": decision,
         "judgement": decision.judgement,
@@ -70,9 +72,13 @@ def save_decision(decision: Decision, folder: str | Path) -> Path:
         "audit_page": f"{AUDIT_FOLDER}/audit.html",
         "comparison_page": f"{COMPARISON_FOLDER}/comparison.html" if comparison else None,
         "seeds": _summarize_seeds(decision),
-        "confusion": {name: confusion_rows(result.metrics.confusion_matrix) for name, result in compared.items()},
+        "confusion": {
+            name: confusion_rows(result.metrics.confusion_matrix) if readable else []
+            for name, result in compared.items()
+        },
+        "counts": {name: _count_places(result, places) for name, result in compared.items()},
         "column_names": shorten_names(decision.class_names),
-        "cells_are_readable": len(decision.class_names) <= MOST_CLASSES_WITH_NUMBERS,
+        "cells_are_readable": readable,
         "upright": UPRIGHT,
         "side_by_side": len(decision.class_names) <= SIDE_BY_SIDE,
         "cells": collect_cells(compared, sheet, places),
@@ -116,12 +122,19 @@ def _summarize_seeds(decision: Decision) -> dict[str, list[tuple[str, int, float
 
 def _choose_places(results: dict[str, EvalResult]) -> list[Place]:
     """The wrong cells whose images the page shows: all, or of many classes those with the most images of all models."""
-    total = np.sum([result.metrics.confusion_matrix for result in results.values()], axis=0)
-    np.fill_diagonal(total, 0)
-    order = np.argsort(-total, axis=None, kind="stable")
-    places = [(int(row), int(column)) for row, column in zip(*np.unravel_index(order, total.shape), strict=True)]
-    places = [place for place in places if total[place]]
-    return places if len(total) <= MOST_CLASSES_WITH_NUMBERS else places[:LISTED_PAIRS]
+    labels, predictions = (
+        np.concatenate([getattr(result, name) for result in results.values()]) for name in ("labels", "predictions")
+    )
+    readable = len(next(iter(results.values())).class_names) <= MOST_CLASSES_WITH_NUMBERS
+    found = find_mistakes(labels, predictions, most=None if readable else LISTED_PAIRS)
+    return [(mistake.true, mistake.predicted) for mistake in found]
+
+
+def _count_places(result: EvalResult, places: list[Place]) -> dict[Place, int]:
+    """The number of images in each of these cells."""
+    found = zip(result.labels.tolist(), result.predictions.tolist(), strict=True)
+    counts = Counter(found)
+    return {place: counts[place] for place in places}
 
 
 def _draw_run(candidate: Candidate) -> list[Chart]:

@@ -14,6 +14,7 @@ from hfprobe.pages.coverage import place_curves
 from hfprobe.pages.environment import make_environment
 from hfprobe.pages.figures import MOST_CLASSES_WITH_NUMBERS, data_uri, draw_confusion_matrix, shorten_names
 from hfprobe.statistics.classification import ClassScores
+from hfprobe.statistics.confusion import choose_confused, find_mistakes, merge_others
 from hfprobe.statistics.imbalance import (
     IMBALANCE_FACTOR,
     METRIC_NAMES,
@@ -29,6 +30,12 @@ from hfprobe.tasks.evaluate.result import METRICS_FILE, EvalResult, Provenance, 
 
 GALLERY_SIZE = 24
 CONFUSED_PAIRS, IMAGES_PER_PAIR = 4, 6
+# With more classes than a matrix shows numbers of, the page lists so many mistakes instead.
+LISTED_MISTAKES = 20
+# Of a figure without numbers: the names of a hundred classes are 7 points high in it, and smaller ones unreadable.
+MOST_CLASSES_IN_FIGURE = 100
+# Of more classes, the figure shows so many, whose numbers are still readable at the width of the page.
+CLASSES_IN_PART = 10
 # With fewer images per class, intervals of macro-F1 can be too narrow (hfprobe.statistics.intervals.draw_scores).
 FEW_IMAGES = 5
 
@@ -44,7 +51,7 @@ def save_evaluation(result: EvalResult, folder: str | Path) -> Path:
     """
     with replace_together(Path(folder), last=METRICS_FILE) as staging:
         result.save(staging)
-        write_report(staging)
+        _write_pages(result, staging)
     return Path(folder) / "report.html"
 
 
@@ -58,15 +65,12 @@ def write_report(folder: str | Path) -> Path:
         InputError: the folder contains no evaluation, or a damaged one.
         MachineError: the disk is full. A report that the folder contained before is intact.
     """
-    folder = Path(folder)
-    result = EvalResult.load(folder)
-    metrics = result.metrics
-    matrix = draw_confusion_matrix(
-        np.array(metrics.confusion_matrix),
-        class_names=result.class_names,
-        title=f"{printable(result.provenance.model)} on {result.provenance.split}\n"
-        f"{METRIC_NAMES[result.leading[0]]} {metrics[result.leading[0]]:.2%} (n = {metrics.n:,})",
-    )
+    return _write_pages(EvalResult.load(folder), Path(folder))
+
+
+def _write_pages(result: EvalResult, folder: Path) -> Path:
+    metrics, matrix = result.metrics, _draw_matrix(result)
+    readable = len(result.class_names) <= MOST_CLASSES_WITH_NUMBERS
     occurring = np.union1d(result.labels, result.predictions)  # the classes of the macro averages
     text = classification_report(
         result.labels,
@@ -84,14 +88,18 @@ def write_report(folder: str | Path) -> Path:
             metrics=metrics,
             provenance=result.provenance,
             facts=_facts(result.provenance),
-            confusion=confusion_rows(metrics.confusion_matrix),
+            confusion=confusion_rows(metrics.confusion_matrix) if readable else [],
+            listed=[] if readable else find_mistakes(result.labels, result.predictions, most=LISTED_MISTAKES),
+            most_listed=LISTED_MISTAKES,
+            matrix_is_part=len(result.class_names) > MOST_CLASSES_IN_FIGURE,
+            rows=list(metrics.per_class.items()) if readable else sort_classes(metrics.per_class),
             leading=result.leading,
             imbalanced=describe_sizes(result.images_per_class) if are_imbalanced(result.images_per_class) else None,
             imbalance_factor=IMBALANCE_FACTOR,
             metric_names=METRIC_NAMES,
             not_better=explain_baseline(metrics, metrics.baseline, result.leading),
             column_names=shorten_names(result.class_names),
-            cells_are_readable=len(result.class_names) <= MOST_CLASSES_WITH_NUMBERS,
+            cells_are_readable=readable,
             matrix_image=data_uri(matrix),
             coverage=place_curves({result.provenance.model: metrics.selectivity}),
             gallery=_worst_mistakes(result),
@@ -135,6 +143,30 @@ def _facts(provenance: Provenance) -> dict[str, Any]:
     run, facts = found.pop("run"), found.pop("facts")
     found["hardware"] = provenance.hardware.known()
     return found | facts | {f"run_{name}": value for name, value in run.items()}
+
+
+def _draw_matrix(result: EvalResult) -> bytes:
+    """The figure of the confusion matrix; of too many classes, that of the most confused ones and all others as one."""
+    names, classes = result.class_names, len(result.class_names)
+    title = (
+        f"{printable(result.provenance.model)} on {result.provenance.split}\n"
+        f"{METRIC_NAMES[result.leading[0]]} {result.metrics[result.leading[0]]:.2%} (n = {result.metrics.n:,})"
+    )
+    if classes <= MOST_CLASSES_IN_FIGURE:
+        return draw_confusion_matrix(np.array(result.metrics.confusion_matrix), class_names=names, title=title)
+    found = result.labels, result.predictions
+    chosen = choose_confused(*found, classes=classes, most=CLASSES_IN_PART)
+    others = f"{classes - len(chosen):,} other classes"
+    return draw_confusion_matrix(
+        merge_others(*found, chosen=chosen),
+        class_names=[*(names[number] for number in chosen), others],
+        title=f"{title}\nthe {len(chosen)} classes of the most confused pairs, and the {others} as one",
+    )
+
+
+def sort_classes(per_class: dict[str, ClassScores]) -> list[tuple[str, ClassScores]]:
+    """The classes with the lowest F1 first, and those without scores last."""
+    return sorted(per_class.items(), key=lambda item: 2.0 if item[1].f1 is None else item[1].f1)
 
 
 def confusion_rows(matrix: list[list[int]]) -> list[list[tuple[int, float]]]:

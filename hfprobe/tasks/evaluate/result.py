@@ -33,6 +33,7 @@ from hfprobe.tasks.evaluate.provenance import Provenance
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.parquet"
 MISTAKES_FILE = "mistakes.parquet"
+ROWS_AT_ONCE = 10_000  # of the probabilities in a chunk of the file, whose numbers are counted in 32 bits
 # What metrics.json holds beside the metrics.
 OWN = ("answered", "without_leaks", "class_names", "provenance")
 
@@ -69,7 +70,7 @@ class EvalResult:
     mistakes: dict[int, bytes] = field(default_factory=dict)
     files: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def predictions(self) -> np.ndarray:
         """(N,) int64, the most probable class of each image."""
         return self.probabilities.argmax(axis=1)
@@ -167,7 +168,7 @@ class EvalResult:
                 "index": self.index,
                 "label": self.labels,
                 "prediction": self.predictions,
-                "probabilities": list(self.probabilities.astype(np.float32)),
+                "probabilities": _as_lists(self.probabilities.astype(np.float32, copy=False)),
                 **({"file": list(self.files)} if self.files else {}),
             }
         )
@@ -199,7 +200,7 @@ class EvalResult:
                 class_names=saved.class_names,
                 index=predictions["index"].to_numpy(),
                 labels=predictions["label"].to_numpy(),
-                probabilities=np.stack(predictions["probabilities"].to_numpy()),
+                probabilities=_as_matrix(predictions["probabilities"], columns=len(saved.class_names)),
                 mistakes=dict(zip(mistakes["index"].to_pylist(), mistakes["image"].to_pylist(), strict=True)),
                 provenance=saved.provenance,
                 files=tuple(predictions["file"].to_pylist()) if "file" in predictions else (),
@@ -269,6 +270,25 @@ def _is_image(png: bytes) -> bool:
     except Exception:  # Pillow raises many types of errors
         return False
     return True
+
+
+def _as_lists(matrix: np.ndarray) -> pa.ChunkedArray:
+    """The rows of (N, C) as a column, whose numbers are not copied."""
+    columns, chunks = matrix.shape[1], []
+    for rows in np.split(matrix, range(ROWS_AT_ONCE, len(matrix), ROWS_AT_ONCE)):
+        ends = pa.array(columns * np.arange(len(rows) + 1), pa.int32())
+        chunks.append(pa.ListArray.from_arrays(ends, pa.array(rows.reshape(-1))))
+    return pa.chunked_array(chunks)
+
+
+def _as_matrix(lists: pa.ChunkedArray, *, columns: int) -> np.ndarray:
+    """(N, C) of a column of lists.
+
+    Raises:
+        ValueError: the lists are of other lengths, or lack a number.
+    """
+    parts = [chunk.flatten().to_numpy().reshape(len(chunk), columns) for chunk in lists.chunks]
+    return np.concatenate([np.empty((0, columns), np.float32), *parts])
 
 
 def _read_columns(path: Path) -> dict[str, pa.ChunkedArray]:

@@ -8,9 +8,10 @@ import pytest
 from helpers.names import AWFUL_MODELS, AWFUL_NAMES, letters, rows, shown, texts
 from helpers.pages import Page, section_of, title_after_sorting
 from helpers.results import in_runs, make_result, network_of, planted, profile_of, solved, with_provenance
+from hfprobe.statistics import intervals, paired
 from hfprobe.system.markdown import printable
 from hfprobe.tasks.compare.measure import compare
-from hfprobe.tasks.compare.page import save_comparison
+from hfprobe.tasks.compare.page import MOST_ROWS, save_comparison
 
 
 @pytest.fixture
@@ -183,3 +184,20 @@ def test_with_one_run_each_the_page_does_not_speak_of_seeds_beside_the_figures(t
     assert "Variance of the difference" not in text
     assert "Student's t" not in text
     assert "Each accuracy is that of one training run." in text
+
+
+def test_many_classes_are_the_largest_differences_of_each_pair_and_their_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(intervals, "RESAMPLES", 50)
+    monkeypatch.setattr(paired, "SWAPS", 50)
+    names = [f"class {number:03}" for number in range(250)]
+    comparison = compare({name: make_result(names, count=750, seed=seed) for seed, name in enumerate("abcde")})
+    path = save_comparison(comparison, tmp_path)
+    assert len(path.read_text()) < 1_200_000
+    shown = MOST_ROWS // 10
+    for number, pair in enumerate(comparison.pairs, start=1):
+        text = section_of(path, f"pair{number}")
+        found = re.findall(r'<tr><th scope="row">(class \d+)</th>', text)
+        largest = sorted((abs(difference.f1) for difference in pair.per_class.values()), reverse=True)
+        assert [abs(pair.per_class[name].f1) for name in found] == largest[:shown]
+        assert f"The table has {shown} of 250 classes; <code>comparison.json</code> has all." in text
+    assert path.with_suffix(".md").read_text().count("| class 249 |") == 10

@@ -3,6 +3,7 @@ import json
 import re
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
@@ -151,4 +152,22 @@ def test_every_mistake_must_have_its_image(tmp_path):
         tmp_path
     )
     with pytest.raises(InputError, match=re.escape(f"is damaged: mistakes.parquet lacks image {first}. Make it: ")):
+        EvalResult.load(tmp_path)
+
+
+def test_probabilities_are_saved_in_chunks_of_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr("hfprobe.tasks.evaluate.result.ROWS_AT_ONCE", 7)
+    result = make_result()
+    result.save(tmp_path)
+    np.testing.assert_array_equal(EvalResult.load(tmp_path).probabilities, result.probabilities)
+
+
+def test_probabilities_of_another_number_of_classes_are_damaged(tmp_path):
+    make_result().save(tmp_path)
+    table = pq.read_table(tmp_path / "predictions.parquet")
+    lists = table["probabilities"].to_pylist()
+    lists[3] = lists[3][:2]
+    changed = table.set_column(table.column_names.index("probabilities"), "probabilities", pa.array(lists))
+    pq.write_table(changed, tmp_path / "predictions.parquet")
+    with pytest.raises(InputError, match="is damaged: "):
         EvalResult.load(tmp_path)
