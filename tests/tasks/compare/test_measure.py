@@ -151,8 +151,8 @@ def test_the_keys_are_stable(tmp_path):
     assert set(content["models"]["a"]) == {
         "accuracy", "macro_precision", "macro_recall", "macro_f1", "balanced_accuracy", "intervals", "baseline",
         "per_class", "nll", "brier", "ece", "over_runs",
-        "revisions", "recipe", "seeds", "solved", "epochs", "best_epoch", "training_seconds", "parameters",
-        "trainable_parameters",
+        "revisions", "recipe", "seeds", "split_seeds", "solved", "epochs", "best_epoch", "training_seconds",
+        "parameters", "trainable_parameters",
         "backbone", "backbone_weights", "temperature", "test_time_augmentation", "evaluation_seconds", "hardware",
         "versions", "cost",
     }  # fmt: skip
