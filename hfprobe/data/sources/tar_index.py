@@ -10,6 +10,7 @@ import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -144,10 +145,15 @@ def _find_images(places: Mapping[str, Place], data: DataArguments) -> tuple[list
     """The images of a sample; and why an image was left out, "" if there is none or another can be read."""
     if data.image_column is not None:
         return [places[data.image_column]] if data.image_column in places else [], ""
-    reasons = {name: why_left_out(f"_.{name}") for name in places}
+    reasons = {name: _why_left_out(name) for name in places}
     images = [places[name] for name, reason in reasons.items() if reason is None]
     others = [reason for reason in reasons.values() if reason not in (None, "", "not an image")]
     return images, others[0] if others and not images else ""
+
+
+@lru_cache
+def _why_left_out(name: str) -> str | None:
+    return why_left_out(f"_.{name}")
 
 
 def _describe(file: Path, images: Sequence[Place], twice: Sequence[str], label: Place | None) -> str:

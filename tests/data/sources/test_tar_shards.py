@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.image_folders import NAMES, check_drawn, draw, find, load, numbers, write_images
-from hfprobe.api import evaluate, train
+from hfprobe.api import evaluate, load_images, train
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.cache import cache_folder
 from hfprobe.data.sources import tar_images
 from hfprobe.data.sources.columns import image_paths, label_numbers, paths_below, stored_images
 from hfprobe.data.sources.source import load_source
@@ -88,7 +87,7 @@ def test_shards_are_divided_like_other_images_and_nothing_is_copied(tmp_path, mo
     splits = load(tmp_path / "shards")
     check_drawn(splits, count=25)
     assert splits.source == f"local folder {tmp_path}/shards (labels: .cls in train-000000.tar and 6 more files)"
-    assert {place.name for place in cache_folder().iterdir()} <= {"decoded", "features"}
+    assert not list(tmp_path.glob("cache/**/*"))
 
 
 def test_bytes_and_paths_are_those_of_the_members_in_their_order(tmp_path, monkeypatch):
@@ -400,7 +399,9 @@ def test_a_model_trains_on_shards_and_is_evaluated_on_them(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     write_shards(tmp_path / "shards", count=30, label=NAMES.__getitem__)
     write_tar(tmp_path / "shards" / "test-000000.tar", samples(10, first=100, label=NAMES.__getitem__))
-    model = train("cnn", "shards", epochs=1, batch_size=8, use_cpu=True, report_to="none", disable_tqdm=True)
+    model = train(
+        "cnn", load_images("shards", seed=1), epochs=1, batch_size=8, use_cpu=True, report_to="none", disable_tqdm=True
+    )
     evaluation = evaluate(model)
     assert evaluation.provenance.source == "local folder shards (labels: .cls in test-000000.tar and 3 more files)"
     assert len(evaluation.labels) == 20
