@@ -35,7 +35,7 @@ def unpack(file: Path) -> Path:
     """
     place = _place(file)
     if not place.is_dir():
-        parent, kind = place.parent, _kind(file)
+        parent, kind = place.parent, archive_kind(file)
         try:
             parent.mkdir(parents=True, exist_ok=True)
             with staging_folder(parent, prefix="part-") as staging:
@@ -67,7 +67,8 @@ def _place(file: Path) -> Path:
     return cache.cache_folder() / "unpacked" / cache.file_key(file)
 
 
-def _kind(file: Path) -> str:
+def archive_kind(file: Path) -> str:
+    """What an archive is: "zip" or "tar", by its ending."""
     return "zip" if file.suffix.lower() == ".zip" else "tar"
 
 
@@ -119,7 +120,7 @@ def _check_paths(names: Iterable[tuple[str, str]], file: Path) -> None:
     Args:
         names: of each file, and its original in the archive.
     """
-    kind = _kind(file)
+    kind = archive_kind(file)
     originals: dict[PurePosixPath, str] = {}
     for name, original in names:
         path = PurePosixPath(name)

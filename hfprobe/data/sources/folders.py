@@ -16,7 +16,7 @@ import datasets
 from datasets import Dataset
 
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.sources.archives import ARCHIVES, name_archive, unpack
+from hfprobe.data.sources.archives import ARCHIVES, archive_kind, name_archive, unpack
 from hfprobe.data.sources.class_folders import (
     OneClassError,
     add_left_out,
@@ -74,7 +74,7 @@ def _load_archive(file: Path, data: DataArguments, *, whole: bool) -> Found:
     except InputError as error:
         text = name_archive(str(error), file)
         names_inside = re.search(rf"--dataset '?{re.escape(str(file))}/", text)
-        raise InputError(text + " Unpack the archive first." * bool(names_inside)) from error
+        raise InputError(text + f" Unpack the {archive_kind(file)} file first." * bool(names_inside)) from error
 
 
 def _load_tar(file: Path, data: DataArguments, *, whole: bool) -> Found:

@@ -1,4 +1,4 @@
-"""Images whose labels are not read: of a folder, a table, a zip file, a saved dataset or a hub dataset."""
+"""Images whose labels are not read: of a folder, a table, an archive, a saved dataset or a hub dataset."""
 
 from __future__ import annotations
 

@@ -399,9 +399,8 @@ def test_a_model_trains_on_shards_and_is_evaluated_on_them(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     write_shards(tmp_path / "shards", count=30, label=NAMES.__getitem__)
     write_tar(tmp_path / "shards" / "test-000000.tar", samples(10, first=100, label=NAMES.__getitem__))
-    model = train(
-        "cnn", load_images("shards", seed=1), epochs=1, batch_size=8, use_cpu=True, report_to="none", disable_tqdm=True
-    )
+    images = load_images("shards", seed=1)
+    model = train("cnn", images, epochs=1, batch_size=8, use_cpu=True, report_to="none", disable_tqdm=True)
     evaluation = evaluate(model)
     assert evaluation.provenance.source == "local folder shards (labels: .cls in test-000000.tar and 3 more files)"
     assert len(evaluation.labels) == 20
