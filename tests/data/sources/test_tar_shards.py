@@ -17,6 +17,7 @@ from hfprobe.data.sources.columns import image_paths, label_numbers, paths_below
 from hfprobe.data.sources.source import load_source
 from hfprobe.data.sources.tar_index import Place, Sample, Shard
 from hfprobe.data.sources.unlabelled import read_unlabelled
+from hfprobe.data.splits import images as splits
 from hfprobe.system.errors import InputError
 
 
@@ -404,3 +405,12 @@ def test_a_model_trains_on_shards_and_is_evaluated_on_them(tmp_path, monkeypatch
     evaluation = evaluate(model)
     assert evaluation.provenance.source == "local folder shards (labels: .cls in test-000000.tar and 3 more files)"
     assert len(evaluation.labels) == 20
+
+
+def test_all_splits_of_shards_are_one_part_where_a_model_is_evaluated_on_all_images(tmp_path):
+    write_shards(tmp_path, count=6, shards=2)
+    write_tar(tmp_path / "test-0.tar", samples(4, first=100))
+    images = splits.load_images(DataArguments(dataset=str(tmp_path)), seed=0, whole=True)
+    rows = images.parts["all"]
+    found = [encode(number, kind) for number in (*range(3), *range(6, 9), *range(100, 104)) for kind in range(2)]
+    assert sorted(item["bytes"] for item in stored_images(rows, range(len(rows)))) == sorted(found)
