@@ -74,7 +74,10 @@ def _load_archive(file: Path, data: DataArguments, *, whole: bool) -> Found:
     except InputError as error:
         text = name_archive(str(error), file)
         names_inside = re.search(rf"--dataset '?{re.escape(str(file))}/", text)
-        raise InputError(text + f" Unpack the {archive_kind(file)} file first." * bool(names_inside)) from error
+        remedy = f" Unpack the {archive_kind(file)} file first." if names_inside else ""
+        if file.suffix.lower() in (".gz", ".tgz"):
+            remedy += " If it holds samples of webdataset, decompress it (gunzip)."
+        raise InputError(text + remedy) from error
 
 
 def _load_tar(file: Path, data: DataArguments, *, whole: bool) -> Found:

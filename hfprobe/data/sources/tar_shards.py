@@ -37,10 +37,12 @@ def find_shards(folder: Path) -> list[Path]:
     Raises:
         InputError: one of them is compressed.
     """
-    files = list(walk_files(folder))
-    shards = [file for file in files if file.name.lower().endswith((".tar", *COMPRESSED)) and file.name[0] != "."]
-    if not shards or any(why_left_out(file.name) is None or file.suffix.lower() == ".parquet" for file in files):
-        return []
+    shards = []
+    for file in walk_files(folder):
+        if why_left_out(file.name) is None or file.suffix.lower() == ".parquet":
+            return []
+        if file.name.lower().endswith((".tar", *COMPRESSED)) and not file.name.startswith("."):
+            shards.append(file)
     if compressed := [file for file in shards if file.suffix.lower() != ".tar"]:
         raise InputError(
             f"'{shorten(compressed[0])}' is compressed, and images of shards are read by their places. Decompress it "
@@ -96,19 +98,10 @@ def _make_found(
         if shard.problem and (named or not shard.samples):
             raise InputError(shard.problem)
         add_left_out(left_out, shard.left_out)
-    labelled = [one for chosen in named.values() for one in chosen]
-    _check_fields(labelled)
     classes = _read_classes(folder)
-    numbered = _is_numbered(labelled, classes)
     rows = {split: image_rows(chosen) for split, chosen in shards.items()}
-    for split, chosen in named.items():
-        texts = [sample.label or "" for shard in chosen for sample in shard.samples]
-        if classes is None:
-            found = read_labels(pa.array(texts, type=pa.string()), None, dataset=data.dataset, column="label")
-        else:
-            found = classes.names, np.array([classes.find(text, numbered=numbered) for text in texts], dtype=np.int64)
-        rows[split] = with_labels(rows[split], *found)
     unlabelled = {split: part for split, part in rows.items() if split not in named}
+    rows |= {split: with_labels(rows[split], *found) for split, found in _find_labels(named, classes, data).items()}
     chosen_rows, unused = choose_rows(rows, data=data, whole=whole, without_labels=list(unlabelled))
     add_left_out(left_out, unused)
     for split, part in chosen_rows.items():
@@ -119,6 +112,23 @@ def _make_found(
                 ".json or .txt; if they hold class folders, unpack them."
             )
     return Found(chosen_rows, left_out, _describe(every, folder, classes), unlabelled)
+
+
+def _find_labels(
+    named: Mapping[str, Sequence[Shard]], classes: _Classes | None, data: DataArguments
+) -> dict[str, tuple[list[str], np.ndarray]]:
+    """Of each split with labels, the names of its classes and the number of each image, as `with_labels` takes them."""
+    every = [one for chosen in named.values() for one in chosen]
+    _check_fields(every)
+    numbered = _is_numbered(every, classes)
+    found = {}
+    for split, chosen in named.items():
+        texts = [sample.label or "" for shard in chosen for sample in shard.samples]
+        if classes is None:
+            found[split] = read_labels(pa.array(texts, type=pa.string()), None, dataset=data.dataset, column="label")
+        else:
+            found[split] = classes.names, np.array([classes.find(text, numbered=numbered) for text in texts])
+    return found
 
 
 def _refuse_flags(data: DataArguments) -> None:

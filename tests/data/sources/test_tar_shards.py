@@ -365,6 +365,14 @@ def test_shards_without_labels_and_compressed_shards_are_refused(tmp_path):
     )
 
 
+def test_one_compressed_shard_is_refused(tmp_path):
+    file = write_tar(tmp_path / "train-0.tgz", samples(4), "w:gz")
+    with pytest.raises(
+        InputError, match=r"8 images in no class folder.* If it holds samples .*, decompress it \(gunzip"
+    ):
+        find(file)
+
+
 @pytest.mark.parametrize("flag", ["split_column", "group_column"])
 def test_flags_of_tables_are_refused(tmp_path, flag):
     with pytest.raises(InputError, match=rf"^--{flag} applies to tables, and '.*' holds tar files\. Leave it out\."):
