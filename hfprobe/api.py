@@ -70,10 +70,11 @@ def load_images(
     test. Nothing is decoded yet: each model asks for the images at its own resolution.
 
     Args:
-        dataset: hub id, or local folder or file: one folder per class, CSV, parquet, save_to_disk, or zip. Or images in
-            memory: a Dataset or a DatasetDict; a DataFrame with a column of images (paths, bytes, PIL images or uint8
-            arrays) and one of labels, found as in a CSV file; or a tuple (images, labels), with images as a uint8 array
-            or tensor of shape (N, H, W, 3) or (N, H, W), a tensor of shape (N, 3, H, W), or a list, and N labels.
+        dataset: hub id, or local folder or file: one folder per class, CSV, parquet, tar shards, save_to_disk, or zip.
+            Or images in memory: a Dataset or a DatasetDict; a DataFrame with a column of images (paths, bytes, PIL
+            images or uint8 arrays) and one of labels, found as in a CSV file; or a tuple (images, labels), with images
+            as a uint8 array or tensor of shape (N, H, W, 3) or (N, H, W), a tensor of shape (N, 3, H, W), or a list,
+            and N labels.
         classes: to keep, in the order of the label numbers; None: all of them, and of CIFAR-10 the five of the default
             task.
         max_train_samples, max_eval_samples: at most this many images, stratified; None: all.

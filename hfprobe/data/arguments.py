@@ -46,7 +46,7 @@ class DataArguments:
         default=DEFAULT_DATASET,
         metadata={
             "help": "Hub id, or local folder or file: one folder per class, with or without train/ and test/ above "
-            "them; a CSV file; parquet files; save_to_disk; a zip file of any of these.",
+            "them; a CSV file; parquet files; tar shards; save_to_disk; a zip file of any of these.",
             "row": Setting(may_differ="the folder may have been moved; the images themselves are compared"),
         },
     )

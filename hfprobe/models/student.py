@@ -36,7 +36,7 @@ class StudentOptions:
     unlabelled: str | None = field(
         default=None,
         metadata={
-            "help": "More images for the teacher to label: a folder, a CSV or parquet file, a zip file, a hub id, or a "
+            "help": "More images for the teacher to label: a folder, a CSV or parquet file, an archive, a hub id, or a "
             "split of --dataset that has no labels. Training images beyond --max_train_samples are always used.",
             "row": Setting(ignored=(NO_TEACHER,)),
         },

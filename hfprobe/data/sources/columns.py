@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Features, Image, Value
+from datasets.features.features import FeatureType
 
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.sources.archives import unpack
+from hfprobe.data.sources.archives import find_unpacked
 from hfprobe.data.sources.labels import NO_LABEL, normalize_name, read_labels
 from hfprobe.data.sources.split_columns import split_by_column
 from hfprobe.data.sources.split_names import choose_splits
@@ -145,7 +146,7 @@ def standard_columns(rows: Dataset, *, data: DataArguments, folder: Path | None 
     rows = rows.rename_columns({old: new for old, new in columns.items() if old != new})
     if "group" in rows.column_names:
         values = rows.with_format("arrow")["group"][:].to_pylist()
-        rows = rows.remove_columns("group").add_column("group", [_group_text(value) for value in values])
+        rows = add_column(rows.remove_columns("group"), "group", [_group_text(value) for value in values])
     labels = rows.with_format("arrow")["label"][:]
     labels = labels.combine_chunks() if isinstance(labels, pa.ChunkedArray) else labels
     return with_labels(rows, *read_labels(labels, rows.features["label"], dataset=data.dataset, column=label))
@@ -215,7 +216,33 @@ def with_images(rows: Dataset, *, column: str, data: DataArguments, folder: Path
 def with_labels(rows: Dataset, names: list[str], labels: np.ndarray) -> Dataset:
     """The rows with another label column: `labels` (N,) are indices into `names`; NO_LABEL means no label."""
     rows = rows.remove_columns("label") if "label" in rows.column_names else rows
-    return rows.add_column("label", labels, feature=ClassLabel(names=names))
+    return add_column(rows, "label", labels, feature=ClassLabel(names=names))
+
+
+def add_column(
+    rows: Dataset, name: str, values: Sequence[object] | np.ndarray, *, feature: FeatureType | None = None
+) -> Dataset:
+    """The rows with another column; the images of a selection are not copied, as `rows.add_column` would do.
+
+    Args:
+        values: one for each row.
+    """
+    taken = None if rows._indices is None else rows._indices.column(0).to_numpy()
+    if taken is None or len(np.unique(taken)) < len(taken):
+        return rows.add_column(name, values, feature=feature)
+    whole = Dataset(rows.data, info=rows.info, split=rows.split, fingerprint=rows._fingerprint)
+    column = spread(pa.array(values), taken, length=len(whole))
+    added = whole.add_column(name, column, feature=feature)
+    return Dataset(
+        added.data, info=added.info, split=rows.split, indices_table=rows._indices, fingerprint=added._fingerprint
+    )
+
+
+def spread(values: pa.Array, places: np.ndarray, *, length: int) -> pa.Array:
+    """An array of `length` values with `values` (N,) at `places` (N,), and null elsewhere."""
+    numbers = np.full(length, -1)
+    numbers[places] = np.arange(len(places))
+    return values.take(pa.array(numbers, mask=numbers < 0))
 
 
 def join_files(files: list[Dataset]) -> Dataset:
@@ -247,7 +274,7 @@ def paths_below(rows: Dataset, data: DataArguments) -> list[str | None]:
     """
     place = Path(data.dataset)
     if place.is_file():
-        place = unpack(place) if place.suffix.lower() == ".zip" else place.parent
+        place = find_unpacked(place) or (place if place.suffix.lower() == ".tar" else place.parent)
     below = [path and PurePath(path) for path in image_paths(rows)]
     below = [path.relative_to(place) if path and path.is_relative_to(place) else path for path in below]
     return [normalize_name(path.as_posix()) if path else None for path in below]

@@ -1,4 +1,4 @@
-"""Local folders and files: one folder per class, CSV, parquet, save_to_disk, or a zip file of any of these.
+"""Local folders and files: one folder per class, CSV, parquet, save_to_disk, tar shards, or an archive of any of these.
 
 A split consists of exactly the images in its own folder or files; names of subfolders never change the split. The
 builders of `datasets` search for words such as train and test at any depth of a path, so files are listed here instead.
@@ -16,7 +16,7 @@ import datasets
 from datasets import Dataset
 
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.sources.archives import name_zip, unpack
+from hfprobe.data.sources.archives import ARCHIVES, archive_kind, name_archive, unpack
 from hfprobe.data.sources.class_folders import (
     OneClassError,
     add_left_out,
@@ -33,13 +33,15 @@ from hfprobe.data.sources.folder_tables import describe_lacking, find_tables
 from hfprobe.data.sources.split_names import standard_name
 from hfprobe.data.sources.table_folders import Found, load_table, load_tables
 from hfprobe.data.sources.tables import TABLE_ENDINGS
+from hfprobe.data.sources.tar_index import read_shard
+from hfprobe.data.sources.tar_shards import find_shards, load_shard, load_shards
 from hfprobe.system.errors import InputError, shorten
 
 logger = logging.getLogger(__name__)
 
 ALLOWED = (
     "one folder of images per class, with or without train/ and test/ above them; a CSV file with the columns file and "
-    "label; parquet files; a save_to_disk folder; a zip file of any of these"
+    "label; parquet files; a save_to_disk folder; tar files of images and labels; a zip or tar file of any of these"
 )
 
 
@@ -60,21 +62,34 @@ def load_local(place: Path, data: DataArguments, *, whole: bool = False) -> Foun
         return load(place, data, whole=whole)
     if is_saved(place):
         return _load_saved(place, data, whole=whole)
+    if shards := find_shards(place):
+        return load_shards(place, shards, data, whole=whole)
     return _load_folder(place, data, whole=whole)
 
 
-def _load_zip(file: Path, data: DataArguments, *, whole: bool) -> Found:
-    """The dataset in a zip file."""
+def _load_archive(file: Path, data: DataArguments, *, whole: bool) -> Found:
+    """The dataset in a zip file, or in a tar file that is not one of samples."""
     try:
         return load_local(unpack(file), data, whole=whole)
     except InputError as error:
-        text = name_zip(str(error), file)
+        text = name_archive(str(error), file)
         names_inside = re.search(rf"--dataset '?{re.escape(str(file))}/", text)
-        raise InputError(text + " Unpack the zip file first." * bool(names_inside)) from error
+        remedy = f" Unpack the {archive_kind(file)} file first." if names_inside else ""
+        if file.suffix.lower() in (".gz", ".tgz"):
+            remedy += " If it holds samples of webdataset, decompress it (gunzip)."
+        raise InputError(text + remedy) from error
+
+
+def _load_tar(file: Path, data: DataArguments, *, whole: bool) -> Found:
+    """The samples in a tar file, or else the dataset in it, as in a zip file."""
+    shard = read_shard(file, data)
+    return load_shard(shard, data, whole=whole) if shard.is_labelled else _load_archive(file, data, whole=whole)
 
 
 # Ending of a file -> how the dataset in it is loaded.
-FILES: dict[str, Callable[..., Found]] = {".zip": _load_zip} | dict.fromkeys(TABLE_ENDINGS, load_table)
+FILES: dict[str, Callable[..., Found]] = (
+    dict.fromkeys(ARCHIVES, _load_archive) | {".tar": _load_tar} | dict.fromkeys(TABLE_ENDINGS, load_table)
+)
 
 
 def _load_folder(folder: Path, data: DataArguments, *, whole: bool) -> Found:
@@ -132,7 +147,7 @@ def _read_only_folder(folder: Path, data: DataArguments, *, whole: bool) -> Foun
         if len(places) != 1 or places[0].name in classes or not _holds_table(places[0]):
             return None
         inside = places[0]
-    logger.info("The dataset is in '%s'.", name_zip(str(inside), data.dataset))
+    logger.info("The dataset is in '%s'.", name_archive(str(inside), data.dataset))
     found = load_local(inside, data, whole=whole)
     add_left_out(found.left_out, list_loose(folder))
     return found

@@ -143,3 +143,16 @@ def split_of_file(file: Path, folder: Path, data: DataArguments) -> str | None:
             "rename it."
         )
     return here or (above[-1] if above else None)
+
+
+def divide_files(files: Iterable[Path], folder: Path, data: DataArguments) -> dict[str | None, list[Path]]:
+    """Split -> its files, in the order of their names, see `split_of_file`; None -> those whose names say no split."""
+    by_split: dict[str | None, list[Path]] = {}
+    for file in sorted(files):
+        name = split_of_file(file, folder, data)
+        without_number = re.sub(r"[\W_]\d+$", "", name or "")  # train of train-000000
+        if name and means_the_same(name, without_number, data):
+            name = without_number
+        alike = (other for other in by_split if other and name and means_the_same(other, name, data))
+        by_split.setdefault(next(alike, name), []).append(file)
+    return by_split

@@ -31,7 +31,7 @@ from hfprobe.data.sources.named_images import (
     read_rows,
 )
 from hfprobe.data.sources.parquet_images import read_parquet
-from hfprobe.data.sources.split_names import means_the_same, split_of_file, standard_name
+from hfprobe.data.sources.split_names import divide_files, means_the_same, split_of_file, standard_name
 from hfprobe.data.sources.tables import holds_images, is_own_output, read_header, read_table
 from hfprobe.system.errors import InputError, shorten
 
@@ -193,11 +193,7 @@ def _found(
 
 def _load_images(tables: Tables, data: DataArguments, *, whole: bool) -> Found:
     """Parquet files that hold images: those of one split are joined, in the order of their names."""
-    by_split: dict[str | None, list[Path]] = {}
-    for file in sorted(tables.images):
-        name = split_of_file(file, tables.folder, data)
-        alike = (other for other in by_split if other and name and means_the_same(other, name, data))
-        by_split.setdefault(next(alike, name), []).append(file)
+    by_split = divide_files(tables.images, tables.folder, data)
     if None in by_split and len(by_split) > 1 and not whole:
         tables.leave_out("its name says no split", by_split.pop(None))
     parts: dict[str, list[Dataset]] = {}

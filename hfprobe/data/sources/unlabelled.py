@@ -1,4 +1,4 @@
-"""Images whose labels are not read: of a folder, a table, a zip file, a saved dataset or a hub dataset."""
+"""Images whose labels are not read: of a folder, a table, an archive, a saved dataset or a hub dataset."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from datasets import Dataset, Image
 
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.pixels import image_paths
-from hfprobe.data.sources.archives import unpack
+from hfprobe.data.sources.archives import ARCHIVES, unpack
 from hfprobe.data.sources.columns import find_column, no_column, with_images
 from hfprobe.data.sources.folders import is_saved, read_saved
 from hfprobe.data.sources.image_names import find_images
 from hfprobe.data.sources.parquet_images import load_parquet
 from hfprobe.data.sources.source import load_source
 from hfprobe.data.sources.tables import TABLE_ENDINGS, holds_images, read_table
+from hfprobe.data.sources.tar_images import image_rows
+from hfprobe.data.sources.tar_index import read_shard
+from hfprobe.data.sources.tar_shards import find_shards
 from hfprobe.system.errors import InputError, shorten
 
 ALLOWED = (
-    "a folder of images, a CSV or parquet file, a save_to_disk folder, a zip file of any of these, a hub id, or the "
-    "name of a split of --dataset that has no labels"
+    "a folder of images, a CSV or parquet file, a save_to_disk folder, tar files of images, a zip or tar "
+    "file of any of these, a hub id, or the name of a split of --dataset that has no labels"
 )
 
 
@@ -41,11 +44,15 @@ def read_unlabelled(place: str, *, image_column: str | None = None) -> Dataset:
     """
     data = DataArguments(dataset=place, image_column=image_column)
     path = Path(place)
-    if path.is_file() and path.suffix.lower() == ".zip":
+    if path.is_file() and path.suffix.lower() == ".tar" and (shard := read_shard(path, data)).is_labelled:
+        return join_images([image_rows([shard])], data)
+    if path.is_file() and path.suffix.lower() in ARCHIVES:
         path = unpack(path)
     if path.is_dir():
         if is_saved(path):
             return join_images(read_saved(path).values(), data)
+        if shards := find_shards(path):
+            return join_images([image_rows([read_shard(file, data) for file in shards])], data)
         return _from_paths(image_paths.find_images([str(path)]))
     if not path.exists():
         if place.startswith((".", "/", "~")) or place.count("/") != 1:

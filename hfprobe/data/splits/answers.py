@@ -12,7 +12,7 @@ import numpy as np
 from datasets import Dataset, Value
 
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.sources.columns import image_paths, label_numbers, paths_below, with_labels
+from hfprobe.data.sources.columns import add_column, image_paths, label_numbers, paths_below, with_labels
 from hfprobe.data.sources.labels import MISSING_TEXTS, NO_LABEL, WHOLE_NUMBER, normalize_name
 from hfprobe.data.sources.tables import Table, read_table
 from hfprobe.system.errors import InputError, shorten, suggest
@@ -89,7 +89,7 @@ def add_answers(rows: Dataset, answers: Mapping[int, str], classes: Sequence[str
         rows = with_labels(rows, names, numbers)
     column = np.full(len(rows), None, dtype=object)
     column[list(answers)] = list(answers.values())
-    return rows.add_column("answer", column.tolist(), feature=Value("string"))
+    return add_column(rows, "answer", column.tolist(), feature=Value("string"))
 
 
 def _class_names(splits: Mapping[str, Dataset]) -> dict[str, str]:

@@ -13,7 +13,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset
 
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.sources.columns import WITHOUT_LABELS, label_numbers, with_labels
+from hfprobe.data.sources.columns import WITHOUT_LABELS, add_column, label_numbers, with_labels
 from hfprobe.data.sources.labels import NO_LABEL
 from hfprobe.system.errors import InputError, list_some, shorten
 
@@ -228,6 +228,7 @@ def keep_classes(rows: Dataset, *, classes: list[str], split: str) -> Dataset:
             label if answer is None else number_of.get(answer, NO_LABEL)
             for label, answer in zip(labels.tolist(), answers, strict=True)
         ]
-        rows = rows.remove_columns("answer").add_column("corrected", corrected, feature=ClassLabel(names=list(classes)))
-    rows = rows.add_column("index", np.arange(len(rows)))
+        rows = rows.remove_columns("answer")
+        rows = add_column(rows, "corrected", corrected, feature=ClassLabel(names=list(classes)))
+    rows = add_column(rows, "index", np.arange(len(rows)))
     return rows.select(np.flatnonzero(labels >= 0))

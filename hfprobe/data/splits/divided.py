@@ -18,7 +18,7 @@ from hfprobe.data.pixels.image_files import MAX_PIXELS
 from hfprobe.data.pixels.image_statistics import HEADERS, header_sizes
 from hfprobe.data.pixels.reading import find_unreadable
 from hfprobe.data.pixels.store import ImageSplit
-from hfprobe.data.sources.archives import name_zip
+from hfprobe.data.sources.archives import name_archive
 from hfprobe.data.sources.columns import label_numbers
 from hfprobe.data.splits.decoded import Splits, SplitSummary
 from hfprobe.data.splits.division import Part
@@ -166,7 +166,9 @@ class Images:
             # A training refuses what would stop the evaluation after it.
             self._check_headers([*new, *(["test"] if "train" in new and "test" not in names else [])])
         decoded = {name: decode_images(self.parts[name], part=name, processor=processor, **how[name]) for name in names}
-        unreadable = [name_zip(text, self.arguments.dataset) for part in decoded.values() for text in part.unreadable]
+        unreadable = [
+            name_archive(text, self.arguments.dataset) for part in decoded.values() for text in part.unreadable
+        ]
         if unreadable:
             self._check_readable(decoded, unreadable)
         left_out = self.left_out | ({"cannot be read": unreadable} if unreadable else {})
@@ -244,7 +246,7 @@ class Images:
         Raises:
             InputError: it is off; or a class of the training images has no other image.
         """
-        named = name_zip(list_some(unreadable, UNREADABLE_NAMED, mark="; "), self.arguments.dataset)
+        named = name_archive(list_some(unreadable, UNREADABLE_NAMED, mark="; "), self.arguments.dataset)
         if not self.arguments.skip_unreadable:
             start = f"{len(unreadable):,} images: " if len(unreadable) > 1 else ""
             remedy = "Replace or remove them" if start else "Replace or remove it"

@@ -15,7 +15,7 @@ from hfprobe.data.pixels.decoding import decode_images, fill_cache, is_decoded
 from hfprobe.data.pixels.image_files import MAX_PIXELS
 from hfprobe.data.pixels.reading import row_numbers
 from hfprobe.data.pixels.store import ImageSplit
-from hfprobe.data.sources.columns import label_numbers
+from hfprobe.data.sources.columns import add_column, label_numbers
 from hfprobe.data.sources.labels import NO_LABEL
 from hfprobe.data.sources.unlabelled import join_images, read_unlabelled
 from hfprobe.data.splits.divided import Images
@@ -95,7 +95,7 @@ def find_unlabelled(images: Images, place: str | None) -> list[Unlabelled]:
 def _without_labels(rows: Dataset, index: np.ndarray) -> Dataset:
     rows = rows.select_columns("image").cast_column("image", Image(decode=False))
     labels = np.full(len(rows), NO_LABEL)
-    return rows.add_column("label", labels, feature=ClassLabel(names=["none"])).add_column("index", index)
+    return add_column(add_column(rows, "label", labels, feature=ClassLabel(names=["none"])), "index", index)
 
 
 def decode_unlabelled(

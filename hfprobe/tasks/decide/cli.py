@@ -77,7 +77,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--unlabelled",
         metavar="PLACE",
-        help="images without labels: a folder, a table, a zip file, a hub id or a split. The probe labels them for a "
+        help="images without labels: a folder, a table, an archive, a hub id or a split. The probe labels them for a "
         "third model, a CNN that learns from its answers; default: none",
     )
     parser.add_argument(
