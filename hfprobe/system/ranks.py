@@ -40,13 +40,16 @@ def count_beside() -> int:
     return min(count, int(os.environ.get("LOCAL_WORLD_SIZE", count)))
 
 
-def share_of(count: int) -> range:
-    """The positions of this process in a list of `count` items: consecutive ones, as many as the other processes have.
+def share_of(count: int, *, batch_size: int = 1) -> range:
+    """The positions of this process in a list of `count` items: consecutive ones, in whole batches.
 
-    The shares of all processes, one after the other, are the list.
+    The shares of all processes, one after the other, are the list; they differ by one batch at most. The batches are
+    those of one process.
     """
     rank, processes = rank_and_count()
-    return range(rank * count // processes, (rank + 1) * count // processes)
+    batches = -(-count // batch_size)
+    first, last = (min(count, number * batches // processes * batch_size) for number in (rank, rank + 1))
+    return range(first, last)
 
 
 def name_share() -> str:

@@ -7,8 +7,6 @@ import hashlib
 import json
 import logging
 import os
-import time
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,9 +18,8 @@ import torch
 from hfprobe.data import cache
 from hfprobe.data.pixels.store import ImageBatches, ImageSplit
 from hfprobe.models.base import PREPROCESSING, STATISTICS
-from hfprobe.models.linear_probe.finished_rows import FinishedRows, remove_notes
+from hfprobe.models.linear_probe.finished_rows import FinishedRows, RowWriter, WrittenRows, remove_notes
 from hfprobe.system import ranks
-from hfprobe.system.errors import InputError
 from hfprobe.system.files import create_array, read_json, sha256
 from hfprobe.system.progress import show_progress
 from hfprobe.system.provenance import versions
@@ -37,13 +34,7 @@ logger = logging.getLogger(__name__)
 # Larger batches are faster on a GPU, not on two CPU cores (67, 72, 70 images/s of EfficientNet-Lite0 at 16, 32, 64).
 CPU_BATCH_SIZE = 32
 GPU_BATCH_SIZE = 512
-# The progress of an extraction is saved this often: saving it after every batch took a twentieth of the time.
-SECONDS_BETWEEN_NOTES = 5
 DIGESTS = ".digests.npy"  # ends the name of the file with the digests of the images
-NOT_SHARED = (
-    "The folder '{}' does not hold what every process of the run has written into it. All processes need the same "
-    "folder: set {} to one on a file system that all machines share."
-)
 
 
 @dataclass(frozen=True)
@@ -236,53 +227,26 @@ def _begin(part: Path, view: View) -> FinishedRows:
     return FinishedRows(finished, before.seconds + copied)
 
 
-@dataclass(frozen=True, eq=False)
-class _Share:
-    """What one process has written: (M,) positions of the rows, the CRC-32 of their features, and the seconds."""
-
-    rows: np.ndarray
-    checksum: int
-    seconds: float
-
-
-def _fill(part: Path, view: View, before: FinishedRows, *, name: str) -> _Share:
-    """Write this process's share of the rows that are missing. The batches do not depend on the number of processes.
-
-    The finished rows are noted in another file, so that an interrupted call can be continued.
-    """
-    try:
-        features = np.lib.format.open_memmap(part, mode="r+")
-    except FileNotFoundError as error:
-        raise InputError(NOT_SHARED.format(part.parent, cache.cache_variable())) from error
-    batches = _batches_of(view)
+def _fill(part: Path, view: View, before: FinishedRows, *, name: str) -> WrittenRows:
+    """Write this process's share of the rows that are missing; the batches do not depend on the number of processes."""
     missing, size = np.flatnonzero(~before.rows), batch_size(view.model)
-    mine = ranks.share_of(-(-len(missing) // size))
-    rows = missing[mine.start * size : mine.stop * size]
-    finished, rank, checksum = before.rows.copy(), ranks.rank_and_count()[0], 0
-    start = noted = time.perf_counter()
-
-    def note() -> float:
-        features.flush()  # first, so that a finished row survives a power failure
-        seconds = before.seconds + time.perf_counter() - start
-        FinishedRows(finished, seconds).write(part, rank=rank)
-        return seconds
-
-    stage = f"Features of the {name}, view {view.number}{ranks.name_share()}"
-    earlier = 0 if ranks.rank_and_count()[1] > 1 else len(finished) - len(rows)
+    share = ranks.share_of(len(missing), batch_size=size)
+    rows, batches = missing[share.start : share.stop], _batches_of(view)
     try:
-        with show_progress(total=earlier + len(rows), initial=earlier, desc=stage, unit="image") as progress:
+        writer = RowWriter(part, before)
+    except FileNotFoundError as error:
+        raise cache.not_shared(part.parent) from error
+    stage = f"Features of the {name}, view {view.number}{ranks.name_share()}"
+    done = len(view.split) - len(missing)
+    try:
+        with show_progress(total=done + len(rows), initial=done, desc=stage, unit="image") as progress:
             for first in range(0, len(rows), size):
                 positions = rows[first : first + size]
-                features[positions] = found = _compute(view, batches, positions, size=size)
-                finished[positions] = True
-                checksum = zlib.crc32(found, checksum)
+                writer.write(positions, _compute(view, batches, positions, size=size))
                 progress.update(len(positions))
-                if time.perf_counter() - noted > SECONDS_BETWEEN_NOTES:
-                    note()
-                    noted = time.perf_counter()
     finally:
-        seconds = note()
-    return _Share(rows, checksum, seconds)
+        writer.note()
+    return WrittenRows(rows, writer.checksum, writer.seconds)
 
 
 def _batches_of(view: View) -> ImageBatches:
@@ -316,18 +280,13 @@ def _compute(view: View, batches: ImageBatches, positions: np.ndarray, *, size: 
     return np.ascontiguousarray(found[: len(positions)])
 
 
-def _publish(kept: Path, view: View, shares: Sequence[_Share], *, seconds: float) -> None:
+def _publish(kept: Path, view: View, shares: Sequence[WrittenRows], *, seconds: float) -> None:
     """Check that the file holds what each process has written, and move it into its place, with its checksums."""
     part = kept.with_suffix(".part")
     with _keeping(part):
-        features, size = np.load(part, mmap_mode="r"), batch_size(view.model)
-        for share in shares:
-            checksum = 0
-            for first in range(0, len(share.rows), size):
-                checksum = zlib.crc32(np.ascontiguousarray(features[share.rows[first : first + size]]), checksum)
-            if checksum != share.checksum:
-                remove_notes(part)
-                raise InputError(NOT_SHARED.format(part.parent, cache.cache_variable()))
+        if not all(share.are_in(part) for share in shares):
+            remove_notes(part)
+            raise cache.not_shared(part.parent)
         os.replace(part, kept)
         np.save(kept.with_suffix(DIGESTS), view.identity)
         kept.with_suffix(".json").write_text(json.dumps({"sha256": sha256(kept), "seconds": seconds}))
