@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -157,7 +156,7 @@ def _decode_share(
     known = find_known(staging.parent, stamps, processors)
     others = np.setdiff1d(np.arange(len(own)), list(known))
     decoded = _decode_all(own.select(others), processors=processors, max_pixels=max_pixels)
-    writers = _open_writers(staging, count=len(own), processors=processors)
+    writers = _open_writers(staging / "share", count=len(own), processors=processors)
     stage = f"Decoding {part} images{ranks.name_share()}"
     with show_progress(total=len(own), desc=stage, unit="image") as progress:
         for position, stamp in enumerate(stamps):
@@ -168,9 +167,14 @@ def _decode_share(
     return [writer.finish() for writer in writers]
 
 
-def _open_writers(staging: Path, *, count: int, processors: Sequence[BaseImageProcessor]) -> list[Writer]:
-    """Writers of `count` images for each of the models, each in a new folder."""
-    return [Writer(Path(tempfile.mkdtemp(dir=staging)), count=count, processor=processor) for processor in processors]
+def _open_writers(folder: Path, *, count: int, processors: Sequence[BaseImageProcessor]) -> list[Writer]:
+    """Writers of `count` images for each of the models, each in a folder of its own in a new folder."""
+    folder.mkdir()
+    writers = []
+    for number, processor in enumerate(processors):
+        (folder / str(number)).mkdir()
+        writers.append(Writer(folder / str(number), count=count, processor=processor))
+    return writers
 
 
 def _publish(
@@ -193,7 +197,7 @@ def _publish(
             raise cache.not_shared(staging.parent)
         whole = list(of_all[0])
         if len(of_all) > 1:
-            writers = _open_writers(staging, count=count, processors=processors)
+            writers = _open_writers(staging / "whole", count=count, processors=processors)
             for number, writer in enumerate(writers):
                 for shards in of_all:
                     for found, stamp in shards[number].read():
