@@ -83,6 +83,24 @@ def gather(value: Value) -> list[Value]:
     return found
 
 
+def check_same(value: object, *, what: str) -> None:
+    """Check that all processes have the same value.
+
+    Args:
+        what: that the value identifies, for the message.
+
+    Raises:
+        InputError: a process has another value than the first one.
+    """
+    first, *others = gather(value)
+    for rank, other in enumerate(others, start=1):
+        if other != first:
+            raise InputError(
+                f"Process {rank} of {1 + len(others)} has other {what} than process 0. Start all processes with "
+                "the same files, settings and versions."
+            )
+
+
 @contextlib.contextmanager
 def together() -> Iterator[None]:
     """Let every process do its share in the block. After the block, all of them have finished it.

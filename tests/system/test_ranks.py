@@ -86,3 +86,11 @@ def test_what_fails_in_the_first_process_is_not_tried_by_the_others():
 
     assert [type(error) for error in run_ranks(2, work)] == [InputError, InputError]
     assert tried == [0]
+
+
+def test_the_process_that_has_other_images_is_named_by_all():
+    found = run_ranks(3, lambda rank: ranks.check_same("abc"[rank // 2], what="images"))
+    assert [type(error) for error in found] == 3 * [InputError]
+    expected = "Process 2 of 3 has other images than process 0. Start all processes with the same files, settings and"
+    assert {str(error)[: len(expected)] for error in found} == {expected}
+    assert run_ranks(2, lambda rank: ranks.check_same("same", what="images")) == [None, None]

@@ -241,9 +241,14 @@ def decode_some(rows: Dataset, *, processor: BaseImageProcessor, max_pixels: int
 def _places(
     rows: Dataset, *, split: str, processor: BaseImageProcessor, source_key: str, max_pixels: int
 ) -> tuple[Path, Path]:
-    """The folders of the cache for images as they are, and for images that are fitted to the model."""
+    """The folders of the cache for images as they are, and for images that are fitted to the model.
+
+    Raises:
+        InputError: the images of another process of the run are not the same.
+    """
     index = row_numbers(rows)
     key = hashlib.sha256(f"{source_key} {split} {max_pixels} ".encode() + index.tobytes()).hexdigest()[:32]
+    ranks.check_same(key, what="images")
     folder = cache.cache_folder() / "decoded"
     return folder / key, folder / f"{key}-{name_geometry(processor)}"
 

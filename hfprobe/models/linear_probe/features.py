@@ -170,7 +170,9 @@ def cache_key(view: View) -> str:
 
 
 def _load_or_extract(view: View, *, name: str) -> tuple[np.ndarray, float]:
-    kept = cache.cache_folder() / "features" / f"{cache_key(view)}.npy"
+    key = cache_key(view)
+    ranks.check_same(key, what="images, backbone weights or libraries")
+    kept = cache.cache_folder() / "features" / f"{key}.npy"
     seconds = ranks.from_first(lambda: _find_seconds(kept, view, name=name))
     if seconds is None:
         seconds = _extract(kept, view, name=name)

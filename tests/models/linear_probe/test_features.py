@@ -402,3 +402,16 @@ def test_a_folder_that_is_not_shared_is_refused_and_nothing_is_published(probe, 
     written.clear()
     extract()
     assert sorted(written) == list(range(COUNT))
+
+
+def test_a_process_with_other_images_is_refused_before_anything_is_written(probe, split, tmp_path):
+    model, processor = probe
+    found = run_ranks(
+        2,
+        lambda rank: extract_features(
+            model=model, processor=processor, split=replace(split, index=split.index + rank), views=[2]
+        ),
+    )
+    assert [type(error) for error in found] == [InputError, InputError]
+    assert "Process 1 of 2 has other images, backbone weights or libraries than process 0" in str(found[0])
+    assert not (tmp_path / "cache").exists()
