@@ -14,6 +14,7 @@ from hfprobe.system import process
 from hfprobe.system.errors import CommandError, MachineError, StoppedError, find_shortage
 from hfprobe.system.machine import end_with_parent, keep_freed_memory, show_log_lines
 from hfprobe.system.process import is_main_process
+from hfprobe.system.ranks import rank_and_count
 
 
 def run_command(main: Callable[[], None]) -> NoReturn:
@@ -34,7 +35,7 @@ def run_command(main: Callable[[], None]) -> NoReturn:
             sys.stdout.flush()  # here, where it may fail, and not when the interpreter ends
     except KeyboardInterrupt:
         _say(f"Interrupted. {process.advice}")
-        sys.exit(process.INTERRUPTED)
+        _end(process.INTERRUPTED)
     except Exception as error:
         lacking = None if isinstance(error, CommandError) else find_shortage(error)
         reported = error if lacking is None else MachineError(lacking)
@@ -44,8 +45,19 @@ def run_command(main: Callable[[], None]) -> NoReturn:
             traceback.print_exc()
         text = " ".join(str(reported).split())
         _say(text if isinstance(reported, StoppedError) else f"error: {text}")
-        sys.exit(reported.exit_code)
-    sys.exit(0)
+        _end(reported.exit_code)
+    _end(0)
+
+
+def _end(code: int) -> NoReturn:
+    """End this process with an exit code.
+
+    One of several processes ends at once: while the interpreter shuts down, a thread of gloo sometimes aborts it, and
+    the launcher would take that for a failure.
+    """
+    if rank_and_count()[1] > 1:
+        process.end_now(code)
+    sys.exit(code)
 
 
 def _say(text: str) -> None:

@@ -42,6 +42,14 @@ def cannot_keep(what: str, folder: Path, error: OSError) -> CommandError:
     return MachineError(f"{found} Free some space, or set {cache_variable()} to a folder with free space.")
 
 
+def not_shared(folder: Path) -> InputError:
+    """The error for a folder that lacks what another process of the run has written into it."""
+    return InputError(
+        f"The folder '{folder}' does not hold what every process of the run has written into it. All processes need "
+        f"the same folder: set {cache_variable()} to one on a file system that all machines share."
+    )
+
+
 def file_stamp(path: str | Path) -> tuple[str, int, int, int, int]:
     """Values that change when a file is replaced: absolute path, size in bytes, mtime and ctime in ns, inode.
 

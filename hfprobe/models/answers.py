@@ -12,6 +12,7 @@ import torch
 
 from hfprobe.data.pixels.store import ImageBatches, ImageSplit
 from hfprobe.models.inference import BATCH_SIZE
+from hfprobe.system import ranks
 from hfprobe.system.progress import show_progress
 
 if TYPE_CHECKING:  # slow to import
@@ -55,23 +56,38 @@ def answer_views(
 ) -> tuple[np.ndarray, float]:
     """Logits (V, N, C) float32 of a model for each view of each image, and the seconds that they took.
 
+    In a run of several processes, all of them call this function together, and each one computes its share.
+
     Args:
         name: of the images, in the progress bar.
     """
+    with ranks.together():
+        share = _answer_share(model, processor, split, views=views, name=name)
+    logits, seconds = zip(*ranks.gather(share), strict=True)
+    return np.concatenate(logits, axis=1), max(seconds)
+
+
+def _answer_share(
+    model: PreTrainedModel, processor: BaseImageProcessor, split: ImageSplit, *, views: Views, name: str
+) -> tuple[np.ndarray, float]:
+    """The logits for this process's share of the images; the batches are those of one process."""
     batches = ImageBatches(split, processor=processor, augment=views.augmentation, seed=views.seed)
     device = next(model.parameters()).device
     start = time.perf_counter()
-    found = np.empty((len(views.numbers), len(split), model.config.num_labels), dtype=np.float32)
+    positions = ranks.share_of(len(split), batch_size=BATCH_SIZE)
+    found = np.empty((len(views.numbers), len(positions), model.config.num_labels), dtype=np.float32)
+    stage = f"Teacher, {name}{ranks.name_share()}"
     with (
-        show_progress(total=found[..., 0].size, desc=f"Teacher, {name}", unit="image") as progress,
+        show_progress(total=found[..., 0].size, desc=stage, unit="image") as progress,
         torch.inference_mode(),
         torch.autocast(device.type, dtype=torch.bfloat16, enabled=views.precision == "bf16"),
     ):
         for row, number in enumerate(views.numbers):
             batches.set_epoch(number)
-            for first in range(0, len(split), BATCH_SIZE):
-                positions = range(first, min(first + BATCH_SIZE, len(split)))
-                pixels = batches.__getitems__(positions)["pixel_values"].to(device)
-                found[row, first : positions.stop] = model(pixel_values=pixels).logits.float().cpu().numpy()
-                progress.update(len(positions))
+            for first in range(0, len(positions), BATCH_SIZE):
+                batch = positions[first : first + BATCH_SIZE]
+                pixels = batches.__getitems__(batch)["pixel_values"].to(device)
+                logits = model(pixel_values=pixels).logits.float().cpu().numpy()
+                found[row, first : first + len(batch)] = logits
+                progress.update(len(batch))
     return found, time.perf_counter() - start

@@ -16,7 +16,7 @@ import signal
 import sys
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 INTERRUPTED, UNREAD = 128 + signal.SIGINT, 128 + signal.SIGPIPE
 # Errors of a write when the reader of a pipe has ended, or the terminal was closed.
@@ -59,7 +59,7 @@ def install() -> None:
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
 
 
-def end_now(code: int, text: str = "") -> None:
+def end_now(code: int, text: str = "") -> NoReturn:
     """End this process and its children immediately, after printing `text` on a separate line of stderr."""
     global on_unread
     try:

@@ -86,8 +86,7 @@ def build_trainer(
         precisions={name: value for name, value in precisions.items() if value not in (None, "fp32")},
         taught=taught,
     ).stamp(model)
-    with config.training.main_process_first(desc="preparing inputs"):
-        train, validation = make_inputs(config=config, model=model, processor=processor, splits=splits)
+    train, validation = make_inputs(config=config, model=model, processor=processor, splits=splits)
     adapt(config=config, model=model, images=ImageBatches(splits.part("train"), processor=processor))
     if lesson is not None:
         train = lesson.inputs(config, processor)

@@ -23,6 +23,7 @@ from hfprobe.models.student import StudentOptions
 from hfprobe.models.teacher import Teacher, load_teacher
 from hfprobe.settings.class_weights import weights_in_loss
 from hfprobe.settings.run_config import RunConfig
+from hfprobe.system.ranks import first_before_others
 
 logger = logging.getLogger(__name__)
 
@@ -130,8 +131,9 @@ def prepare_lesson(
     options = config.model
     if not isinstance(options, StudentOptions) or not options.has_teacher:
         return None
-    places = find_unlabelled(images, options.unlabelled)
-    teacher = load_teacher(options.teacher, hub_dir=config.training.hub_dir, splits=splits)
+    with first_before_others():
+        places = find_unlabelled(images, options.unlabelled)
+        teacher = load_teacher(options.teacher, hub_dir=config.training.hub_dir, splits=splits)
     (unlabelled, own), left_out = decode_unlabelled(images, places, processors=[processor, teacher.processor])
     described = ", ".join(f"{len(part):,} {place.place}" for place, part in zip(places, unlabelled, strict=True))
     logger.info("Images without labels: %s.", described or "none")

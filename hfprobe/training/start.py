@@ -15,6 +15,7 @@ from hfprobe.settings.class_weights import check_class_names
 from hfprobe.settings.run_config import RunConfig
 from hfprobe.system.machine import use_every_core
 from hfprobe.system.process import is_main_process
+from hfprobe.system.ranks import first_before_others
 from hfprobe.training.resume import check_output_dir, claimed
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def run_training(
     from hfprobe.training.record import Pushed, RunRecord, path_from
 
     use_every_core()
-    with config.training.main_process_first(desc="decoding"):
+    with first_before_others():
         if images is None:
             # The files of --audit and --labels may have changed since the run was started.
             record = RunRecord.find(config.training.output_dir) if config.training.resume else None
@@ -97,11 +98,10 @@ def run_training(
         check_class_names(config.training.class_weights, class_names=images.class_names)
         (enable_full_determinism if config.training.full_determinism else set_seed)(config.training.seed)
         model, processor = build_model(config.training.model, labels=images.class_names, options=config.model)
-        splits = images.decode("train", "validation", processor=processor)
+    splits = images.decode("train", "validation", processor=processor)
     with claimed(config.training) as output_dir:
         config = settle(config, splits)
-        with config.training.main_process_first(desc="asking the teacher"):
-            lesson = prepare_lesson(config, images=images, splits=splits, processor=processor)
+        lesson = prepare_lesson(config, images=images, splits=splits, processor=processor)
         trainer = build_trainer(config=config, model=model, processor=processor, splits=splits, lesson=lesson)
         prepare(trainer)
         result = train(trainer, config=config, splits=splits)

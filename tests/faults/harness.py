@@ -86,7 +86,7 @@ POINTS = [
         "hfprobe.models.linear_probe.modeling:LinearProbe.extract_features",
         3,
     ),
-    Point("between two views", "probe, exact head", "hfprobe.models.linear_probe.features:_extract_to", 2),
+    Point("between two views", "probe, exact head", "hfprobe.models.linear_probe.features:_extract", 2),
     Point(
         "while the head is solved", "probe, exact head", "hfprobe.models.linear_probe.head:minimise_cross_entropy", 4
     ),

@@ -156,9 +156,9 @@ for name in names:
                 (f"{TRAINER}.training_step", 5),
                 ("hfprobe.tasks.label_efficiency.measure:_measure", 2),
                 ("hfprobe.models.linear_probe.head:minimise_cross_entropy", 4),
-                # Of all calls: three splits of features, four points, two files of the page.
-                ("hfprobe.system.files:os.replace", 5),
-                ("hfprobe.system.files:os.replace", 9),
+                # Of all calls: a note and the file of three splits of features, four points, two files of the page.
+                ("hfprobe.system.files:os.replace", 8),
+                ("hfprobe.system.files:os.replace", 12),
             ],
         ),
         (

@@ -27,6 +27,16 @@ def write_images(folder, *, count=10, first=0, names=NAMES, ending="png"):
     return folder
 
 
+def write_noise(folder, *, sides):
+    """Photos of two classes; each has these sides in pixels."""
+    generator = np.random.default_rng(0)
+    for number, side in enumerate(sides):
+        (folder / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        pixels = generator.integers(0, 256, (*side, 3)).astype(np.uint8)
+        PIL.Image.fromarray(pixels).save(folder / "ab"[number % 2] / f"{number:02}.png")
+    return folder
+
+
 def find(place, **settings):
     """The images of a dataset, without decoding them."""
     return load_images(DataArguments(dataset=str(place), **settings), seed=0)

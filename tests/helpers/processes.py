@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -10,6 +11,34 @@ import textwrap
 def start_python(code):
     """Run code in a process of its own."""
     return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stderr=subprocess.PIPE, text=True)
+
+
+def start_ranks(count, script, *arguments, cwd, **values):
+    """Start the processes of a run without a launcher, which would end the others when one of them ends."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    meeting = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    processes = []
+    for rank in range(count):
+        place = {name: str(value) for name, value in (meeting | {"RANK": rank, "LOCAL_RANK": rank}).items()}
+        environment = (
+            os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | values | (place if count > 1 else {})
+        )
+        command = [sys.executable, script, *map(str, arguments)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        processes.append(subprocess.Popen(command, cwd=cwd, env=environment, **pipes))
+    return processes
+
+
+def end_ranks(processes):
+    """Exit code, standard output and standard error of each process."""
+    try:
+        outputs = [process.communicate(timeout=300) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, *output) for process, output in zip(processes, outputs, strict=True)]
 
 
 def in_a_process_without_hfprobe(code, tmp_path):

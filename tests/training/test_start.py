@@ -3,6 +3,8 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
+from pathlib import Path
 
 import PIL.Image
 import pytest
@@ -11,6 +13,7 @@ import torch
 from helpers.audited import save_audit
 from helpers.image_folders import write_images
 from helpers.images import CLASSES, draw_images
+from helpers.processes import end_ranks, start_ranks
 from helpers.runs import small_config
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.splits.images import load_images
@@ -20,6 +23,8 @@ from hfprobe.models.simple_cnn.modeling import CIFAR10_MEAN
 from hfprobe.system.errors import InputError
 from hfprobe.tasks.evaluate.measure import evaluate_model
 from hfprobe.training.start import run_training
+
+TRAIN = str(Path(__file__).parents[2] / "scripts" / "train.py")
 
 
 def test_a_run_from_python_returns_the_model_that_it_pushed(dataset_folder, tmp_path):
@@ -98,6 +103,94 @@ def test_a_process_other_than_the_main_one_trains_and_returns_nothing(dataset_fo
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr("hfprobe.training.publish.push_best", lambda *_, **__: pytest.fail("a model was pushed"))
     assert run_training(small_config(dataset_folder, tmp_path)) is None
+
+
+PROBE = [
+    "--model",
+    "probe",
+    "--backbone",
+    "test_byobnet",
+    "--backbone_weights",
+    "random",
+    "--feature_precision",
+    "fp32",
+]
+
+
+def train_probe(count, folder, dataset, *, before="", name="run"):
+    """Train a probe with `count` processes, after some code; what `end_ranks` returns."""
+    folder.mkdir(exist_ok=True)
+    script = folder / "train.py"
+    script.write_text(f"{textwrap.dedent(before)}\nimport runpy\nrunpy.run_path({TRAIN!r}, run_name='__main__')\n")
+    flags = ["--dataset", dataset, "--use_cpu", "--disable_tqdm", "true", "--output_dir", name, *PROBE, "--views", "2"]
+    place = {"HF_DATASETS_CACHE": str(folder / "cache")}
+    return end_ranks(start_ranks(count, script, *flags, cwd=folder, **place))
+
+
+def results(folder):
+    """Path -> content of the cached images and features, and the weights of the pushed model."""
+    files = {path.relative_to(folder / "cache"): path for path in (folder / "cache" / "hfprobe").rglob("*.npy")}
+    (weights,) = (folder / "hub").glob("*/snapshots/*/model.safetensors")
+    return {path: file.read_bytes() for path, file in files.items() if file.name != "stamps.npy"}, weights.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def one_process(dataset_folder, tmp_path_factory):
+    """The folder of a probe that one process has trained."""
+    folder = tmp_path_factory.mktemp("one process")
+    ((code, _, log),) = train_probe(1, folder, dataset_folder)
+    assert code == 0, log
+    return folder
+
+
+@pytest.mark.slow
+def test_two_processes_cache_the_same_images_and_features_and_push_the_same_weights_as_one(
+    dataset_folder, one_process, tmp_path
+):
+    for code, _, log in train_probe(2, tmp_path, dataset_folder):
+        assert code == 0, log
+    assert len(results(tmp_path)[0]) == 2 * 2 + 3 * 2  # images with digests; three views with digests
+    assert results(tmp_path) == results(one_process)
+    one, two = (json.loads((folder / "run" / "run.json").read_text()) for folder in (one_process, tmp_path))
+    assert (two["processes"], one["processes"]) == (2, 1)
+    assert (two["solution"], two["result"]["metrics"]) == (one["solution"], one["result"]["metrics"])
+
+
+STRIKE = """
+import os, signal
+from hfprobe.models.linear_probe import features
+compute, calls = features._compute, []
+def strike(*args, **how):
+    calls.append(1)
+    if os.environ.get("RANK") == "1" and len(calls) == 2:
+        {blow}
+    return compute(*args, **how)
+features._compute = strike
+"""
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("blow", "code", "line"),
+    [
+        ("raise OSError(28, 'No space left on device')", 3, "error: Process 1 of 2: Cannot keep features in "),
+        ("os.kill(os.getpid(), signal.SIGKILL)", -9, "error: Another of the 2 processes of this run has ended. "),
+        ("raise ZeroDivisionError('a bug')", 1, "error: Process 1 of 2: ZeroDivisionError: a bug"),
+    ],
+)
+def test_a_process_that_ends_during_the_extraction_ends_the_other_and_one_process_continues(
+    dataset_folder, one_process, tmp_path, blow, code, line
+):
+    (first, _, log), (second, _, _) = train_probe(2, tmp_path, dataset_folder, before=STRIKE.format(blow=blow))
+    assert second == code
+    assert first == (3 if code == -9 else code)
+    assert log.splitlines()[-1].startswith(line)
+    assert "Traceback" not in log
+    ((done, _, log),) = train_probe(1, tmp_path, dataset_folder, name="again")
+    assert done == 0, log
+    # Of five batches, the first process had the first two, and the second the others; a killed one notes nothing.
+    assert f"Features of the training images, view 0: {64 if code == -9 else 96} of 160" in log
+    assert results(tmp_path) == results(one_process)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from hfprobe.data.cache import STAMP_BYTES
 from hfprobe.data.pixels.image_files import DIGEST_BYTES
 from hfprobe.data.pixels.transforms import describe_geometry, fit_images, input_size
 from hfprobe.system.files import create_array, read_json
@@ -37,6 +38,33 @@ class Decoded:
     note: str | None
 
 
+@dataclass(frozen=True)
+class Shard:
+    """Consecutive images of a dataset in a folder, as a `Writer` has left them.
+
+    Attributes:
+        fitted: whether they are fitted.
+    """
+
+    folder: Path
+    fitted: bool
+
+    def read(self) -> Iterator[tuple[Decoded | str, np.ndarray]]:
+        """What the writer was given: each image, or why it cannot be read, and its stamp."""
+        images = np.load(self.folder / "images.npy", mmap_mode="r")
+        digests, stamps = np.load(self.folder / "digests.npy"), np.load(self.folder / STAMPS_FILE)
+        record = json.loads((self.folder / RECORD_FILE).read_text())
+        unreadable = {int(position): reason for position, reason in record["unreadable"].items()}
+        notes = {at: note for note, places in record["notes"].items() for at in places}
+        row = 0
+        for position in range(len(stamps) + len(unreadable)):
+            if position in unreadable:
+                yield unreadable[position], np.zeros(STAMP_BYTES, dtype=np.uint8)
+            else:
+                yield Decoded(images[row], self.fitted, digests[row].tobytes(), notes.get(row)), stamps[row]
+                row += 1
+
+
 def fit_pixels(pixels: np.ndarray, processor: BaseImageProcessor) -> np.ndarray:
     """Images (N, H, W, 3) uint8 at the size of the model's input."""
     images = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2)
@@ -51,24 +79,29 @@ class Writer:
     read takes no place; the places left over at the end of the files are not used.
 
     Args:
-        stamps: (N, B) uint8 of the images, see `find_known`.
+        count: of the images, N.
         processor: image processor of the model.
     """
 
-    def __init__(self, folder: Path, *, stamps: np.ndarray, processor: BaseImageProcessor):
+    def __init__(self, folder: Path, *, count: int, processor: BaseImageProcessor):
         self.folder = folder
-        self.count = len(stamps)
+        self.count = count
         self.processor = processor
         self.fitted = False
         self.images: np.memmap | None = None
-        self.digests = np.zeros((self.count, DIGEST_BYTES), dtype=np.uint8)
-        self.stamps = np.zeros_like(stamps)
-        self._all_stamps = stamps
+        self.digests = np.zeros((count, DIGEST_BYTES), dtype=np.uint8)
+        self.stamps = np.zeros((count, STAMP_BYTES), dtype=np.uint8)
         self.notes: dict[str, list[int]] = defaultdict(list)
         self.unreadable: dict[int, str] = {}
         self.done = 0
 
-    def add(self, found: Decoded | str) -> None:
+    def add(self, found: Decoded | str, *, stamp: np.ndarray) -> None:
+        """Write the next image.
+
+        Args:
+            found: the image, or why it cannot be read.
+            stamp: (STAMP_BYTES,) uint8, see `find_known`.
+        """
         if isinstance(found, str):
             self.unreadable[self.done + len(self.unreadable)] = found
             return
@@ -78,13 +111,13 @@ class Writer:
             self.images = self._create("originals.npy", found.pixels.shape)
         fit = self.fitted and not found.fitted
         self.images[self.done] = fit_pixels(found.pixels[None], self.processor)[0] if fit else found.pixels
-        self.stamps[self.done] = self._all_stamps[self.done + len(self.unreadable)]
+        self.stamps[self.done] = stamp
         self.digests[self.done] = np.frombuffer(found.digest, dtype=np.uint8)
         if found.note is not None:
             self.notes[found.note].append(self.done)
         self.done += 1
 
-    def finish(self) -> None:
+    def finish(self) -> Shard:
         if self.images is None:  # no image could be read
             self._fit_earlier()
         else:
@@ -94,6 +127,7 @@ class Writer:
         np.save(self.folder / "digests.npy", self.digests)
         np.save(self.folder / STAMPS_FILE, self.stamps[: self.done])
         (self.folder / RECORD_FILE).write_text(json.dumps({"notes": self.notes, "unreadable": self.unreadable}))
+        return Shard(self.folder, self.fitted)
 
     def _keeps(self, shape: tuple[int, ...]) -> bool:
         return self.images is None or self.images.shape[1:] == shape
@@ -113,14 +147,13 @@ class Writer:
         return create_array(self.folder / name, dtype=np.uint8, shape=(self.count, *shape))
 
 
-def keep(writer: Writer, original: Path, fitted: Path) -> Path:
-    """Move what was written into the cache."""
-    writer.finish()
-    kept = fitted if writer.fitted else original
+def keep(shard: Shard, original: Path, fitted: Path) -> Path:
+    """Move what a writer has written into the cache, where it is all of a dataset."""
+    kept = fitted if shard.fitted else original
     if kept.exists() and not (kept / RECORD_FILE).is_file():
         shutil.rmtree(kept)  # incomplete: a part of it was removed
     try:
-        os.rename(writer.folder, kept)
+        os.rename(shard.folder, kept)
     except OSError:  # another process, or another model, has decoded the same images in the meantime
         if not (kept / RECORD_FILE).is_file():
             raise

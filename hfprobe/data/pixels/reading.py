@@ -15,6 +15,7 @@ from datasets import Dataset
 
 from hfprobe.data.pixels.image_files import MAX_PIXELS, ImageHeader, check_header, explain, pixel_limit
 from hfprobe.data.sources.file_names import text_to_path
+from hfprobe.system import ranks
 from hfprobe.system.machine import count_cores
 
 Item = TypeVar("Item")
@@ -59,7 +60,7 @@ def row_numbers(rows: Dataset) -> np.ndarray:
 def in_threads(
     work: Callable[[Item], Result], items: Iterable[Item], *, ahead: int | None = None
 ) -> Generator[Result, None, None]:
-    """What `work` returns for each item in order, from as many threads as there are cores.
+    """What `work` returns for each item in order, from as many threads as there are cores for this process.
 
     Pillow and torch hold no lock while they decode and resize. More threads would need more memory: 200 MB for 12
     megapixels.
@@ -69,7 +70,7 @@ def in_threads(
             thread.
     """
     PIL.Image.init()  # loads the decoders; not in two threads at once
-    workers = count_cores()
+    workers = max(1, count_cores() // ranks.count_beside())
     waiting: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(workers)
     try:

@@ -24,6 +24,7 @@ from hfprobe.data.splits.decoded import Splits, SplitSummary
 from hfprobe.data.splits.division import Part
 from hfprobe.data.splits.membership import describe_split
 from hfprobe.data.splits.parts import Edits, Membership, SplitContent
+from hfprobe.system import ranks
 from hfprobe.system.errors import InputError, list_some, shorten
 from hfprobe.system.html import render_table
 from hfprobe.system.progress import show_progress
@@ -230,15 +231,23 @@ class Images:
         small = len(self.sizes) == looked_at and np.prod(self.sizes, axis=1).mean() < SMALL
         if self.arguments.skip_unreadable or (total > FEW and small):
             return
-        limit = self.arguments.max_pixels or MAX_PIXELS
-        unreadable = []
-        with show_progress(total=total, desc="Checking images", unit="image", inner=True) as progress:
-            for name, rows in parts.items():
-                for text in find_unreadable(rows, split=self.origins[name], max_pixels=limit):
-                    unreadable += [] if text is None else [text]
-                    progress.update()
+        with ranks.together():
+            found = [self._find_unreadable(name) for name in parts]
+        unreadable = [text for shares in zip(*ranks.gather(found), strict=True) for share in shares for text in share]
         if unreadable:
             self._check_readable({}, unreadable)
+
+    def _find_unreadable(self, name: str) -> list[str]:
+        """What the headers of this process's share of a part show."""
+        share = self.parts[name].select(ranks.share_of(len(self.parts[name])))
+        limit = self.arguments.max_pixels or MAX_PIXELS
+        stage = f"Checking {name} images{ranks.name_share()}"
+        with show_progress(total=len(share), desc=stage, unit="image", inner=True) as progress:
+            found = []
+            for text in find_unreadable(share, split=self.origins[name], max_pixels=limit):
+                found += [] if text is None else [text]
+                progress.update()
+        return found
 
     def _check_readable(self, decoded: Mapping[str, ImageSplit], unreadable: list[str]) -> None:
         """Refuse images that cannot be read, or with `skip_unreadable` log them.

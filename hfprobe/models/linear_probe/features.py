@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,8 @@ import torch
 from hfprobe.data import cache
 from hfprobe.data.pixels.store import ImageBatches, ImageSplit
 from hfprobe.models.base import PREPROCESSING, STATISTICS
+from hfprobe.models.linear_probe.finished_rows import FinishedRows, RowWriter, WrittenRows, remove_notes
+from hfprobe.system import ranks
 from hfprobe.system.files import create_array, read_json, sha256
 from hfprobe.system.progress import show_progress
 from hfprobe.system.provenance import versions
@@ -32,8 +34,6 @@ logger = logging.getLogger(__name__)
 # Larger batches are faster on a GPU, not on two CPU cores (67, 72, 70 images/s of EfficientNet-Lite0 at 16, 32, 64).
 CPU_BATCH_SIZE = 32
 GPU_BATCH_SIZE = 512
-# The progress of an extraction is saved this often: saving it after every batch took a twentieth of the time.
-SECONDS_BETWEEN_NOTES = 5
 DIGESTS = ".digests.npy"  # ends the name of the file with the digests of the images
 
 
@@ -106,7 +106,8 @@ def extract_features(
     (seed, view, index). An interrupted extraction continues where it stopped; a cached file that was truncated or
     changed is computed again. Features are also taken from the files of other splits with the same images (of random
     crops, with the same row numbers): an image that was added, moved to another split or given another label costs no
-    second pass for the others.
+    second pass for the others. In a run of several processes, all of them call this function together, and each one
+    computes its share; the features do not depend on their number.
 
     Args:
         views: numbers of the views.
@@ -169,87 +170,137 @@ def cache_key(view: View) -> str:
 
 
 def _load_or_extract(view: View, *, name: str) -> tuple[np.ndarray, float]:
-    kept = cache.cache_folder() / "features" / f"{cache_key(view)}.npy"
-    folder, checksums = kept.parent, kept.with_suffix(".json")
-    if kept.is_file() and checksums.is_file():
-        record = read_json(checksums)
-        if record.get("sha256") == sha256(kept) and "seconds" in record:
-            logger.info("Features of the %s: from the cache (view %d).", name, view.number)
-            return np.load(kept, mmap_mode="r"), record["seconds"]
-        logger.warning("The cached features %s were truncated or changed; computing them again.", kept.name)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        checksums.unlink(missing_ok=True)
-        part = kept.with_suffix(".part")
-        seconds = _extract_to(part, view, name=name)
-        os.replace(part, kept)
-        np.save(kept.with_suffix(DIGESTS), view.identity)
-        checksums.write_text(json.dumps({"sha256": sha256(kept), "seconds": seconds}))
-    except OSError as error:
-        raise cache.cannot_keep("features", folder, error) from error
+    key = cache_key(view)
+    ranks.check_same(key, what="images, backbone weights or libraries")
+    kept = cache.cache_folder() / "features" / f"{key}.npy"
+    seconds = ranks.from_first(lambda: _find_seconds(kept, view, name=name))
+    if seconds is None:
+        seconds = _extract(kept, view, name=name)
     return np.load(kept, mmap_mode="r"), seconds
 
 
-def _extract_to(part: Path, view: View, *, name: str) -> float:
-    """Write the features into `part`; returns the seconds it took in total.
+def _find_seconds(kept: Path, view: View, *, name: str) -> float | None:
+    """The seconds that cached features took; None without them, or if they were truncated or changed."""
+    checksums = kept.with_suffix(".json")
+    if not (kept.is_file() and checksums.is_file()):
+        return None
+    record = read_json(checksums)
+    if record.get("sha256") == sha256(kept) and "seconds" in record:
+        logger.info("Features of the %s: from the cache (view %d).", name, view.number)
+        return float(record["seconds"])
+    logger.warning("The cached features %s were truncated or changed; computing them again.", kept.name)
+    return None
 
-    The number of finished rows is stored in another file, so that an interrupted call can be continued.
+
+def _extract(kept: Path, view: View, *, name: str) -> float:
+    """Compute the features of one view and write them to `kept`; each process of a run computes its share.
+
+    Returns:
+        The seconds that the backbone took, in the process that took the longest.
     """
-    model, split = view.model, view.split
-    counter = part.with_suffix(".rows")
-    shape = (len(split), model.config.feature_size)
-    record = {"rows": 0, "seconds": 0.0} | read_json(counter)
-    done, earlier = record["rows"], record["seconds"]
+    part = kept.with_suffix(".part")
+    before = ranks.from_first(lambda: _begin(part, view))
+    with ranks.together(), _keeping(part):
+        written = _fill(part, view, before, name=name)
+    shares = ranks.gather(written)
+    seconds = max(share.seconds for share in shares)
+    ranks.from_first(lambda: _publish(kept, view, shares, seconds=seconds))
+    return seconds
+
+
+def _begin(part: Path, view: View) -> FinishedRows:
+    """Create the file for the features, or find the one of an interrupted extraction; copy what other files hold."""
+    before = FinishedRows.read(part, count=len(view.split))
+    with _keeping(part):
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.with_suffix(".json").unlink(missing_ok=True)
+        try:
+            features = np.lib.format.open_memmap(part, mode="r+") if before.rows.any() else None
+        except (FileNotFoundError, ValueError):  # the part itself was removed or truncated
+            features = None
+        if features is None:
+            remove_notes(part)
+            before = FinishedRows(np.zeros(len(view.split), dtype=bool), 0.0)
+            features = create_array(part, dtype=np.float32, shape=(len(view.split), view.model.config.feature_size))
+        missing, copied = _copy_known(part, features, view.identity, np.flatnonzero(~before.rows))
+        features.flush()
+    finished = np.ones(len(view.split), dtype=bool)
+    finished[missing] = False
+    return FinishedRows(finished, before.seconds + copied)
+
+
+def _fill(part: Path, view: View, before: FinishedRows, *, name: str) -> WrittenRows:
+    """Write this process's share of the rows that are missing; the batches do not depend on the number of processes."""
+    missing, size = np.flatnonzero(~before.rows), batch_size(view.model)
+    share = ranks.share_of(len(missing), batch_size=size)
+    rows, batches = missing[share.start : share.stop], _batches_of(view)
     try:
-        features = np.lib.format.open_memmap(part, mode="r+") if done else None
-    except (FileNotFoundError, ValueError):  # the part itself was removed or truncated
-        features = None
-    if features is None:
-        done, earlier = 0, 0.0
-        features = create_array(part, dtype=np.float32, shape=shape)
+        writer = RowWriter(part, before)
+    except FileNotFoundError as error:
+        raise cache.not_shared(part.parent) from error
+    stage = f"Features of the {name}, view {view.number}{ranks.name_share()}"
+    done = len(view.split) - len(missing)
+    try:
+        with show_progress(total=done + len(rows), initial=done, desc=stage, unit="image") as progress:
+            for first in range(0, len(rows), size):
+                positions = rows[first : first + size]
+                writer.write(positions, _compute(view, batches, positions, size=size))
+                progress.update(len(positions))
+    finally:
+        writer.note()
+    return WrittenRows(rows, writer.checksum, writer.seconds)
+
+
+def _batches_of(view: View) -> ImageBatches:
     batches = ImageBatches(
-        split,
+        view.split,
         processor=view.processor,
         mirror=view.number == 1,
         augment=view.augmentation if view.number > 1 else None,
         seed=view.seed,
     )
     batches.set_epoch(view.number)  # each view has its own random crops
-    device = next(model.parameters()).device
-    batch_size = CPU_BATCH_SIZE if device.type == "cpu" else GPU_BATCH_SIZE
-    model.eval()
-    missing, copied = _copy_known(part, features, view.identity, np.arange(done, len(split)))
-    earlier += copied
-    start = time.perf_counter() - earlier
+    return batches
 
-    def note(rows: int) -> None:
-        features.flush()  # first, so that a counted row survives a power failure
-        counter.write_text(json.dumps({"rows": rows, "seconds": time.perf_counter() - start}))
 
-    noted = time.perf_counter()
-    stage = f"Features of the {name}, view {view.number}"
+def batch_size(model: LinearProbe) -> int:
+    """Images per batch of an extraction, on the device of the model."""
+    return CPU_BATCH_SIZE if next(model.parameters()).device.type == "cpu" else GPU_BATCH_SIZE
+
+
+def _compute(view: View, batches: ImageBatches, positions: np.ndarray, *, size: int) -> np.ndarray:
+    """Features (M, F) float32 of the images at M positions, at most `size`."""
+    device = next(view.model.parameters()).device
+    view.model.eval()
+    with (
+        torch.inference_mode(),
+        torch.autocast(device.type, dtype=torch.bfloat16, enabled=view.precision == "bf16"),
+    ):
+        # Full batches, because the last bits of a feature depend on the size of its batch.
+        pixels = batches.__getitems__(np.resize(positions, size))["pixel_values"]
+        found = view.model.extract_features(pixels.to(device)).float().cpu().numpy()
+    return np.ascontiguousarray(found[: len(positions)])
+
+
+def _publish(kept: Path, view: View, shares: Sequence[WrittenRows], *, seconds: float) -> None:
+    """Check that the file holds what each process has written, and move it into its place, with its checksums."""
+    part = kept.with_suffix(".part")
+    with _keeping(part):
+        if not all(share.are_in(part) for share in shares):
+            remove_notes(part)
+            raise cache.not_shared(part.parent)
+        os.replace(part, kept)
+        np.save(kept.with_suffix(DIGESTS), view.identity)
+        kept.with_suffix(".json").write_text(json.dumps({"sha256": sha256(kept), "seconds": seconds}))
+        remove_notes(part)
+
+
+@contextlib.contextmanager
+def _keeping(part: Path) -> Iterator[None]:
     try:
-        with (
-            show_progress(total=len(split), initial=len(split) - len(missing), desc=stage, unit="image") as progress,
-            torch.inference_mode(),
-            torch.autocast(device.type, dtype=torch.bfloat16, enabled=view.precision == "bf16"),
-        ):
-            for first in range(0, len(missing), batch_size):
-                positions = missing[first : first + batch_size]
-                # Full batches, because the last bits of a feature depend on the size of its batch.
-                full = np.resize(positions, batch_size)
-                pixels = batches.__getitems__(full)["pixel_values"]
-                found = model.extract_features(pixels.to(device)).float().cpu().numpy()
-                features[positions] = found[: len(positions)]
-                done = int(positions[-1]) + 1
-                progress.update(len(positions))
-                if time.perf_counter() - noted > SECONDS_BETWEEN_NOTES:
-                    note(done)
-                    noted = time.perf_counter()
-    finally:
-        note(done)
-    counter.unlink(missing_ok=True)
-    return time.perf_counter() - start
+        yield
+    except OSError as error:
+        raise cache.cannot_keep("features", part.parent, error) from error
 
 
 def _copy_known(part: Path, features: np.ndarray, digests: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, float]:

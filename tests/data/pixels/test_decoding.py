@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import pipeline
 
-from helpers.image_folders import load, numbers, write_images
+from helpers.image_folders import load, numbers, write_images, write_noise
 from helpers.image_kinds import (
     CLASSES,
     KINDS,
@@ -304,16 +304,6 @@ def test_images_for_several_models_are_read_once_and_are_the_same_as_for_each_al
         assert found.fingerprint == one.fingerprint
     other.decode_for(processors)
     assert len(reads) == 12
-
-
-def write_noise(folder, *, sides):
-    """Photos of two classes; each has these sides in pixels."""
-    generator = np.random.default_rng(0)
-    for number, side in enumerate(sides):
-        (folder / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
-        pixels = generator.integers(0, 256, (*side, 3)).astype(np.uint8)
-        PIL.Image.fromarray(pixels).save(folder / "ab"[number % 2] / f"{number:02}.png")
-    return folder
 
 
 @pytest.mark.parametrize("sides", [[(50 + n, 90) for n in range(20)], [(30, 30)] * 20], ids=["fitted", "unchanged"])

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -10,14 +11,17 @@ import pytest
 import torch
 
 from helpers.images import draw_images
+from helpers.ranks import run_ranks
 from hfprobe.data import cache
 from hfprobe.data.pixels.store import ImageSplit
 from hfprobe.models import build_model, find_family
 from hfprobe.models.base import PREPROCESSING, STATISTICS
 from hfprobe.models.linear_probe import features
 from hfprobe.models.linear_probe.features import View, extract_features
+from hfprobe.models.linear_probe.finished_rows import RowWriter
 from hfprobe.models.loading import load_model
-from hfprobe.system.errors import MachineError
+from hfprobe.system import ranks
+from hfprobe.system.errors import InputError, MachineError
 
 COUNT = 50
 
@@ -292,3 +296,122 @@ def test_a_published_model_finds_the_features_of_its_training(probe, split, tmp_
     loaded.extract_features = None
     found = extract_features(model=loaded, processor=its_processor, split=split).features
     np.testing.assert_array_equal(found, before)
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """The positions of the rows that are computed, of all ranks in no order."""
+    positions, write = [], RowWriter.write
+
+    def note(self, rows, features):
+        positions.extend(rows.tolist())
+        write(self, rows, features)
+
+    monkeypatch.setattr(RowWriter, "write", note)
+    return positions
+
+
+def cached_files(folder):
+    """Path in the cache -> content, of features and of digests."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.npy")}
+
+
+@pytest.mark.parametrize("processes", [2, 3, 9])
+def test_features_and_their_place_in_the_cache_do_not_depend_on_the_number_of_processes(
+    probe, split, processes, written, tmp_path, monkeypatch
+):
+    model, processor = probe
+    extract = partial(extract_features, model=model, processor=processor, split=split, views=range(3))
+    alone = extract()
+    expected = cached_files(tmp_path / "cache")
+    written.clear()
+    monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path / "cache of several")
+    found = run_ranks(processes, lambda rank: extract())
+    for one in found:
+        np.testing.assert_array_equal(one.features, alone.features)
+        assert one.seconds == found[0].seconds > 0
+    assert cached_files(tmp_path / "cache of several") == expected
+    assert sorted(written) == sorted(3 * list(range(COUNT)))
+    assert not [path for path in (tmp_path / "cache of several").rglob("*") if path.suffix not in ("", ".npy", ".json")]
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_an_extraction_of_two_processes_is_continued_by_another_number_of_them(
+    probe, split, processes, written, tmp_path, monkeypatch
+):
+    model, processor = probe
+    extract = partial(extract_features, model=model, processor=processor, split=split)
+    extract()
+    expected = cached_files(tmp_path / "cache")
+    written.clear()
+    monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path / "another cache")
+    compute = features._compute
+
+    def stop(view, batches, positions, **size):
+        if 40 in positions:  # in the second batch of the second process
+            raise KeyboardInterrupt
+        return compute(view, batches, positions, **size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "_compute", stop)
+        stopped = run_ranks(2, lambda rank: extract())
+    assert list(map(type, stopped)) == [MachineError, KeyboardInterrupt]
+    assert sorted(written) == list(range(32))
+    if processes == 1:
+        extract()
+    else:
+        run_ranks(processes, lambda rank: extract())
+    assert cached_files(tmp_path / "another cache") == expected
+    assert sorted(written) == list(range(COUNT))
+
+
+def test_full_disk_of_one_process_ends_all_and_the_next_call_continues(probe, split, written, monkeypatch):
+    model, processor = probe
+    extract = partial(extract_features, model=model, processor=processor, split=split)
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "_compute", full)
+        found = run_ranks(2, lambda rank: extract())
+    assert [type(error) for error in found] == [MachineError, MachineError]
+    assert "Cannot keep features in" in str(found[0])
+    assert run_ranks(2, lambda rank: extract())[0].features.shape == (1, COUNT, 256)
+    assert sorted(written) == list(range(COUNT))
+
+
+def test_a_folder_that_is_not_shared_is_refused_and_nothing_is_published(probe, split, written, tmp_path, monkeypatch):
+    model, processor = probe
+    fill = features._fill
+
+    def elsewhere(part, view, before, **name):
+        """Another machine has a folder of this name too, with a file of an earlier run."""
+        if ranks.rank_and_count()[0] == 1:
+            part = part.with_name("elsewhere.part")
+            np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=(COUNT, 256))
+        return fill(part, view, before, **name)
+
+    extract = partial(extract_features, model=model, processor=processor, split=split)
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "_fill", elsewhere)
+        found = run_ranks(2, lambda rank: extract())
+    assert [type(error) for error in found] == [InputError, InputError]
+    assert re.search(r"All processes need the same folder: set HF_\w+ .*to one on a file system that", str(found[0]))
+    assert not cached_files(tmp_path / "cache")
+    written.clear()
+    extract()
+    assert sorted(written) == list(range(COUNT))
+
+
+def test_a_process_with_other_images_is_refused_before_anything_is_written(probe, split, tmp_path):
+    model, processor = probe
+    found = run_ranks(
+        2,
+        lambda rank: extract_features(
+            model=model, processor=processor, split=replace(split, index=split.index + rank), views=[2]
+        ),
+    )
+    assert [type(error) for error in found] == [InputError, InputError]
+    assert "Process 1 of 2 has other images, backbone weights or libraries than process 0" in str(found[0])
+    assert not (tmp_path / "cache").exists()

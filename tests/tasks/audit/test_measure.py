@@ -65,7 +65,7 @@ def test_the_summary_counts_files_and_classes(audit):
 def test_training_the_probe_does_not_extract_the_features_again(tmp_path, monkeypatch, caplog):
     images = hfprobe.load_images(as_dataset(textures(train=30)))
     hfprobe.audit(images, **BACKBONE)
-    monkeypatch.setattr("hfprobe.models.linear_probe.features._extract_to", lambda *_, **__: pytest.fail("extracted"))
+    monkeypatch.setattr("hfprobe.models.linear_probe.features._extract", lambda *_, **__: pytest.fail("extracted"))
     hfprobe.train("probe", images, output_dir=tmp_path / "run", hub_dir=tmp_path / "hub", use_cpu=True, **BACKBONE)
 
 
