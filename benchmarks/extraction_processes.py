@@ -65,6 +65,7 @@ class Crew:
         self._pipes = [ours for ours, _ in pairs]
         for rank, (_, theirs) in enumerate(pairs):
             spawn.Process(target=work, args=(rank, count, folder, backbone, images, theirs), daemon=True).start()
+            theirs.close()  # so that a process that ends is noticed
 
     def extract(self) -> None:
         for pipe in self._pipes:
