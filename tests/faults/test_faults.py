@@ -154,7 +154,7 @@ for name in names:
                 ("hfprobe.data.pixels.decoding:_decode", 20),
                 ("hfprobe.models.linear_probe.modeling:LinearProbe.extract_features", 3),
                 (f"{TRAINER}.training_step", 5),
-                ("hfprobe.tasks.label_efficiency.measure:_measure", 2),
+                ("hfprobe.tasks.label_efficiency.measure:_fit", 2),
                 ("hfprobe.models.linear_probe.head:minimise_cross_entropy", 4),
                 # Of all calls: a note and the file of three splits of features, four points, two files of the page.
                 ("hfprobe.system.files:os.replace", 8),

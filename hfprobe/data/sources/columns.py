@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from datasets.features.features import FeatureType
+from datasets.table import InMemoryTable
 
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.sources.archives import find_unpacked
@@ -230,7 +231,8 @@ def add_column(
     taken = None if rows._indices is None else rows._indices.column(0).to_numpy()
     if taken is None or len(np.unique(taken)) < len(taken):
         return rows.add_column(name, values, feature=feature)
-    whole = Dataset(rows.data, info=rows.info, split=rows.split, fingerprint=rows._fingerprint)
+    # The Arrow table alone: of a table in blocks, one block may have lost all of its columns, and its length with them.
+    whole = Dataset(InMemoryTable(rows.data.table), info=rows.info, split=rows.split, fingerprint=rows._fingerprint)
     column = spread(pa.array(values), taken, length=len(whole))
     added = whole.add_column(name, column, feature=feature)
     return Dataset(
