@@ -136,7 +136,7 @@ def test_an_interrupt_at_many_moments(workplace, command, count):
     assert not list(workplace.rglob("part-*"))
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_an_interrupted_training_says_what_is_saved_and_continues(workplace):
     flags = ["--dataset", "data", "--use_cpu", "--batch_size", "40", "--output_dir", "runs/interrupted"]
     process = start(["train.py", *flags, "--epochs", "5000", "--patience", "5000"], workplace)
@@ -155,7 +155,7 @@ def test_an_interrupted_training_says_what_is_saved_and_continues(workplace):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_log_file_holds_lines_and_a_terminal_a_bar(workplace):
     """The number of lines: what was found and chosen, two for each decoding, epochs, seven at the end."""
     command = ["train.py", "--dataset", "data", "--use_cpu", "--batch_size", "40", "--epochs", "3"]
