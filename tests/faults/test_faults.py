@@ -191,7 +191,7 @@ def content(folder):
     assert set(results) <= {{path.name for path in (folder / "out").iterdir()}}, list((folder / "out").iterdir())
     if script == "profile_models.py": return None  # times differ
     kept = json.loads((folder / "out" / results[0]).read_text())
-    kept.pop("seconds", None)
+    kept.get("provenance", kept).pop("seconds", None)
     for point in kept.get("points", []): point.pop("seconds")
     return kept
 def fresh(name):
