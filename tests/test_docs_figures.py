@@ -57,7 +57,7 @@ def test_the_confusion_matrix_belongs_to_the_compared_model():
 
 
 def test_the_table_of_label_efficiency_has_the_values_of_the_figure():
-    text = (DOCS / "label_efficiency.md").read_text()
+    text = (DOCS / "label_efficiency.md").read_text().partition("## With a student")[0]  # which has a table of its own
     rows = re.findall(
         r"^\| ([\d,]+)[^|]*\| ([\d.]+)(?: \+/- ([\d.]+))? %[^|]*\| ([\d.]+)(?: \+/- ([\d.]+))? %", text, re.M
     )
