@@ -237,7 +237,9 @@ def test_settings_without_an_effect_are_refused():
 def test_missing_and_damaged_images_are_named_before_anything_is_decoded(images, processor, monkeypatch):
     pixels, labels, _ = images
     items = [*pixels[:-3], None, b"no image", "nowhere.png"]
-    monkeypatch.setattr("hfprobe.data.pixels.decoding.read_image", lambda *_, **__: pytest.fail("an image was decoded"))
+    monkeypatch.setattr(
+        "hfprobe.data.pixels.decoded_rows.read_image", lambda *_, **__: pytest.fail("an image was decoded")
+    )
     with pytest.raises(hfprobe.InputError) as error:
         hfprobe.load_images((items, labels)).decode("train", "validation", processor=processor)
     assert str(error.value).startswith("3 images: Image ")

@@ -136,7 +136,7 @@ for name in names:
             ["--model", "simple-cnn-data", "--report_dir", "out"],
             ["metrics.json", "predictions.parquet", "mistakes.parquet", "report.html", "per_class_metrics.csv"],
             [
-                ("hfprobe.data.pixels.decoding:_decode", 20),
+                ("hfprobe.data.pixels.decoded_rows:_decode", 20),
                 ("hfprobe.data.pixels.decoding:os.rename", 1),
                 ("hfprobe.models.simple_cnn.modeling:SimpleCNN.forward", 1),
                 ("hfprobe.tasks.evaluate.result:pq.write_table", 2),
@@ -151,7 +151,7 @@ for name in names:
             ["--shots", "2", "4", "--seeds", "1", *PROBE[2:], "--report_dir", "out"],
             ["label_efficiency.json", "label_efficiency.md", "label_efficiency.png"],
             [
-                ("hfprobe.data.pixels.decoding:_decode", 20),
+                ("hfprobe.data.pixels.decoded_rows:_decode", 20),
                 ("hfprobe.models.linear_probe.modeling:LinearProbe.extract_features", 3),
                 (f"{TRAINER}.training_step", 5),
                 ("hfprobe.tasks.label_efficiency.measure:_fit", 2),

@@ -8,7 +8,6 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +22,13 @@ from hfprobe.data.pixels.decoded_folders import (
     Writer,
     find_kept,
     find_known,
-    fit_pixels,
     keep,
     name_geometry,
 )
-from hfprobe.data.pixels.image_files import MAX_PIXELS, pixel_limit, read_image
-from hfprobe.data.pixels.reading import describe_error, in_chunks, in_threads, row_numbers, source_of
+from hfprobe.data.pixels.decoded_rows import decode_rows
+from hfprobe.data.pixels.image_files import MAX_PIXELS
+from hfprobe.data.pixels.reading import row_numbers
 from hfprobe.data.pixels.store import ImageSplit
-from hfprobe.data.pixels.transforms import input_size
 from hfprobe.data.sources.columns import image_paths, label_numbers
 from hfprobe.system import ranks
 from hfprobe.system.files import staging_folder
@@ -155,7 +153,7 @@ def _decode_share(
     stamps = cache.stamp_rows(own, source_key=source_key, split=split, max_pixels=max_pixels)
     known = find_known(staging.parent, stamps, processors)
     others = np.setdiff1d(np.arange(len(own)), list(known))
-    decoded = _decode_all(own.select(others), processors=processors, max_pixels=max_pixels)
+    decoded = decode_rows(own.select(others), processors=processors, max_pixels=max_pixels)
     writers = _open_writers(staging / "share", count=len(own), processors=processors)
     stage = f"Decoding {part} images{ranks.name_share()}"
     with show_progress(total=len(own), desc=stage, unit="image") as progress:
@@ -214,30 +212,6 @@ def _keeping(folder: Path) -> Iterator[None]:
         raise cache.cannot_keep("decoded images", folder, error) from error
 
 
-def decode_some(rows: Dataset, *, processor: BaseImageProcessor, max_pixels: int = MAX_PIXELS) -> ImageSplit:
-    """Decode a few images, fitted to the input of the model; nothing is cached.
-
-    Images that cannot be read are left out.
-
-    Args:
-        rows, processor, max_pixels: see `decode_images`.
-    """
-    found = [one for (one,) in _decode_all(rows, processors=[processor], max_pixels=max_pixels)]
-    positions = [position for position, one in enumerate(found) if isinstance(one, Decoded)]
-    side = input_size(processor)
-    fitted = [
-        one.pixels if one.fitted else fit_pixels(one.pixels[None], processor)[0]
-        for one in found
-        if isinstance(one, Decoded)
-    ]
-    return ImageSplit(
-        images=np.stack(fitted) if fitted else np.empty((0, side, side, 3), np.uint8),
-        labels=label_numbers(rows)[positions],
-        index=row_numbers(rows)[positions],
-        fitted=True,
-    )
-
-
 def _places(
     rows: Dataset, *, split: str, processor: BaseImageProcessor, source_key: str, max_pixels: int
 ) -> tuple[Path, Path]:
@@ -251,18 +225,6 @@ def _places(
     ranks.check_same(key, what="images")
     folder = cache.cache_folder() / "decoded"
     return folder / key, folder / f"{key}-{name_geometry(processor)}"
-
-
-def _decode_all(
-    rows: Dataset, *, processors: Sequence[BaseImageProcessor], max_pixels: int
-) -> Iterator[list[Decoded | str]]:
-    """Each image in order, for each of the models, or why it cannot be read."""
-
-    def decode(items: list[dict | None]) -> list[list[Decoded | str]]:
-        return [_decode(item, processors, max_pixels) for item in items]
-
-    with pixel_limit(max_pixels):
-        yield from chain.from_iterable(in_threads(decode, in_chunks(rows)))
 
 
 def _find_current(
@@ -284,23 +246,5 @@ def _find_current(
 
 
 def _can_read_one(rows: Dataset, *, processor: BaseImageProcessor, max_pixels: int) -> bool:
-    found = _decode_all(rows, processors=[processor], max_pixels=max_pixels)
+    found = decode_rows(rows, processors=[processor], max_pixels=max_pixels)
     return any(isinstance(one, Decoded) for (one,) in found)
-
-
-def _decode(item: dict | None, processors: Sequence[BaseImageProcessor], max_pixels: int) -> list[Decoded | str]:
-    try:
-        source = source_of(item)
-        content = source if isinstance(source, bytes) else source.read_bytes()
-        decoded = read_image(content, max_pixels=max_pixels)
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow raises many types of errors for a damaged file
-        return [describe_error(item, error)] * len(processors)
-    pixels = np.asarray(decoded.image)
-    found: list[Decoded | str] = []
-    for processor in processors:
-        large = pixels.shape[0] * pixels.shape[1] > input_size(processor) ** 2
-        one = fit_pixels(pixels[None], processor)[0] if large else pixels
-        found.append(Decoded(one, large, decoded.digest, decoded.note))
-    return found

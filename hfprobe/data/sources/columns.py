@@ -16,12 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Features, Image, Value
-from datasets.features.features import FeatureType
-from datasets.table import InMemoryTable
 
 from hfprobe.data.arguments import DataArguments
 from hfprobe.data.sources.archives import find_unpacked
 from hfprobe.data.sources.labels import NO_LABEL, normalize_name, read_labels
+from hfprobe.data.sources.selected_rows import add_column
 from hfprobe.data.sources.split_columns import split_by_column
 from hfprobe.data.sources.split_names import choose_splits
 from hfprobe.system.errors import InputError, shorten
@@ -218,33 +217,6 @@ def with_labels(rows: Dataset, names: list[str], labels: np.ndarray) -> Dataset:
     """The rows with another label column: `labels` (N,) are indices into `names`; NO_LABEL means no label."""
     rows = rows.remove_columns("label") if "label" in rows.column_names else rows
     return add_column(rows, "label", labels, feature=ClassLabel(names=names))
-
-
-def add_column(
-    rows: Dataset, name: str, values: Sequence[object] | np.ndarray, *, feature: FeatureType | None = None
-) -> Dataset:
-    """The rows with another column; the images of a selection are not copied, as `rows.add_column` would do.
-
-    Args:
-        values: one for each row.
-    """
-    taken = None if rows._indices is None else rows._indices.column(0).to_numpy()
-    if taken is None or len(np.unique(taken)) < len(taken):
-        return rows.add_column(name, values, feature=feature)
-    # The Arrow table alone: of a table in blocks, one block may have lost all of its columns, and its length with them.
-    whole = Dataset(InMemoryTable(rows.data.table), info=rows.info, split=rows.split, fingerprint=rows._fingerprint)
-    column = spread(pa.array(values), taken, length=len(whole))
-    added = whole.add_column(name, column, feature=feature)
-    return Dataset(
-        added.data, info=added.info, split=rows.split, indices_table=rows._indices, fingerprint=added._fingerprint
-    )
-
-
-def spread(values: pa.Array, places: np.ndarray, *, length: int) -> pa.Array:
-    """An array of `length` values with `values` (N,) at `places` (N,), and null elsewhere."""
-    numbers = np.full(length, -1)
-    numbers[places] = np.arange(len(places))
-    return values.take(pa.array(numbers, mask=numbers < 0))
 
 
 def join_files(files: list[Dataset]) -> Dataset:

@@ -12,8 +12,8 @@ from datasets import Dataset, DatasetInfo, Features, Image
 from datasets.table import InMemoryTable
 
 from hfprobe.data.cache import file_stamp
-from hfprobe.data.sources.columns import spread
 from hfprobe.data.sources.file_names import path_to_text
+from hfprobe.data.sources.selected_rows import spread
 from hfprobe.data.sources.tar_index import Sample, Shard
 
 # Arrow counts the bytes of one array of a column `bytes` in 32 bits.

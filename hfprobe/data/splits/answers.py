@@ -12,8 +12,9 @@ import numpy as np
 from datasets import Dataset, Value
 
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.sources.columns import add_column, image_paths, label_numbers, paths_below, with_labels
+from hfprobe.data.sources.columns import image_paths, label_numbers, paths_below, with_labels
 from hfprobe.data.sources.labels import MISSING_TEXTS, NO_LABEL, WHOLE_NUMBER, normalize_name
+from hfprobe.data.sources.selected_rows import add_column
 from hfprobe.data.sources.tables import Table, read_table
 from hfprobe.system.errors import InputError, shorten, suggest
 from hfprobe.system.formulas import unguard

@@ -13,8 +13,9 @@ import numpy as np
 from datasets import ClassLabel, Dataset
 
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.sources.columns import WITHOUT_LABELS, add_column, label_numbers, with_labels
+from hfprobe.data.sources.columns import WITHOUT_LABELS, label_numbers, with_labels
 from hfprobe.data.sources.labels import NO_LABEL
+from hfprobe.data.sources.selected_rows import add_column
 from hfprobe.system.errors import InputError, list_some, shorten
 
 logger = logging.getLogger(__name__)

@@ -15,8 +15,9 @@ from hfprobe.data.pixels.decoding import decode_images, fill_cache, is_decoded
 from hfprobe.data.pixels.image_files import MAX_PIXELS
 from hfprobe.data.pixels.reading import row_numbers
 from hfprobe.data.pixels.store import ImageSplit
-from hfprobe.data.sources.columns import add_column, label_numbers
+from hfprobe.data.sources.columns import label_numbers
 from hfprobe.data.sources.labels import NO_LABEL
+from hfprobe.data.sources.selected_rows import add_column
 from hfprobe.data.sources.unlabelled import join_images, read_unlabelled
 from hfprobe.data.splits.divided import Images
 from hfprobe.data.splits.editing import settle

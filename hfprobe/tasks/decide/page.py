@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -131,10 +130,9 @@ def _choose_places(results: dict[str, EvalResult]) -> list[Place]:
 
 
 def _count_places(result: EvalResult, places: list[Place]) -> dict[Place, int]:
-    """The number of images in each of these cells."""
-    found = zip(result.labels.tolist(), result.predictions.tolist(), strict=True)
-    counts = Counter(found)
-    return {place: counts[place] for place in places}
+    """The number of images in each of these wrong cells."""
+    counts = {(one.true, one.predicted): one.count for one in find_mistakes(result.labels, result.predictions)}
+    return {place: counts.get(place, 0) for place in places}
 
 
 def _draw_run(candidate: Candidate) -> list[Chart]:

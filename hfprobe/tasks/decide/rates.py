@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
-from hfprobe.data.pixels.decoding import decode_some
+from hfprobe.data.pixels.decoded_rows import decode_some
 from hfprobe.data.pixels.image_files import MAX_PIXELS, ImageHeader
 from hfprobe.data.pixels.reading import read_headers
 from hfprobe.data.pixels.store import ImageBatches, ImageSplit

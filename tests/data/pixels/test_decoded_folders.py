@@ -11,7 +11,7 @@ from helpers.image_kinds import KINDS, encode, grey, write_folder, write_parquet
 from helpers.ranks import run_ranks
 from hfprobe.data import cache
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.pixels import decoded_folders, decoding
+from hfprobe.data.pixels import decoded_folders, decoded_rows
 from hfprobe.data.pixels.image_files import read_image
 from hfprobe.data.splits.images import load_images
 from hfprobe.models.linear_probe.modeling import LinearProbeImageProcessor
@@ -38,7 +38,7 @@ def test_decoded_images_do_not_depend_on_the_number_of_processes(photos, process
     processor = LinearProbeImageProcessor(size={"height": 40, "width": 40}, crop_size={"height": 40, "width": 40})
     images = load_images(DataArguments(dataset=str(folder), skip_unreadable=True), seed=0)
     reads = []
-    monkeypatch.setattr(decoding, "read_image", lambda *args, **how: reads.append(1) or read_image(*args, **how))
+    monkeypatch.setattr(decoded_rows, "read_image", lambda *args, **how: reads.append(1) or read_image(*args, **how))
 
     def decode(place, decode):
         reads.clear()

@@ -30,7 +30,7 @@ from helpers.image_kinds import (
 )
 from hfprobe.data import cache
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.pixels import decoding
+from hfprobe.data.pixels import decoded_rows
 from hfprobe.data.pixels.image_files import read_image
 from hfprobe.data.pixels.store import ImageBatches
 from hfprobe.data.splits.images import load_images
@@ -117,7 +117,7 @@ def test_each_file_is_read_once_and_not_again_by_the_next_call(published, tmp_pa
     folder = write_folder(tmp_path / "photos", {str(n): encode(grey(40 + n, 50), "PNG") for n in range(4)})
     read = []
     monkeypatch.setattr(
-        "hfprobe.data.pixels.decoding.read_image",
+        "hfprobe.data.pixels.decoded_rows.read_image",
         lambda content, **limit: read.append(1) or read_image(content, **limit),
     )
     for _ in range(2):
@@ -137,7 +137,7 @@ def test_two_processes_may_decode_the_same_images_at_once(tmp_path, monkeypatch)
         return read_image(content, **limit)
 
     monkeypatch.setattr("hfprobe.data.cache.cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr("hfprobe.data.pixels.decoding.read_image", read)
+    monkeypatch.setattr("hfprobe.data.pixels.decoded_rows.read_image", read)
     found.append(decode_test(folder, processor=processor).test.images)
     np.testing.assert_array_equal(*found)
     assert len(list((tmp_path / "cache" / "decoded").iterdir())) == 1
@@ -255,7 +255,7 @@ def test_a_file_that_could_not_be_read_is_tried_again_by_the_next_call(tmp_path,
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     with monkeypatch.context() as patch:
-        patch.setattr("hfprobe.data.pixels.decoding.read_image", refuse)
+        patch.setattr("hfprobe.data.pixels.decoded_rows.read_image", refuse)
         with pytest.raises(InputError, match="cannot be read: Too many open files"):
             load(photos)
     assert len(load(photos).train) == 13
@@ -293,7 +293,7 @@ def test_images_for_several_models_are_read_once_and_are_the_same_as_for_each_al
     expected = [images.decode("train", "test", processor=processor) for processor in processors]
     other = load_images(DataArguments(dataset=str(shutil.copytree(tmp_path / "photos", tmp_path / "copy"))), seed=0)
     reads = []
-    monkeypatch.setattr(decoding, "read_image", lambda *args, **how: reads.append(1) or read_image(*args, **how))
+    monkeypatch.setattr(decoded_rows, "read_image", lambda *args, **how: reads.append(1) or read_image(*args, **how))
     other.decode_for(processors)
     assert len(reads) == 12
     for processor, one in zip(processors, expected, strict=True):
@@ -320,7 +320,7 @@ def test_an_image_that_another_part_of_the_cache_holds_is_not_decoded_again(tmp_
     before = load()
     expected = {each: before.decode("train", processor=each).train for each in (large, small)}
     reads = []
-    monkeypatch.setattr(decoding, "read_image", lambda *args, **how: reads.append(1) or read_image(*args, **how))
+    monkeypatch.setattr(decoded_rows, "read_image", lambda *args, **how: reads.append(1) or read_image(*args, **how))
     moved = before.parts["train"].select(range(9, 2, -1))
     after = replace(before, parts=before.parts | {"train": moved})
     for processor, one in expected.items():

@@ -28,7 +28,7 @@ def test_images_with_names_that_are_not_utf_8_are_read_and_named_by_escapes(phot
     splits = load(photos)
     check_drawn(splits, count=25)
     assert all(re.search(r"/caf\\udce9 \d+\.png$", name) for name in splits.test.files)
-    monkeypatch.setattr("hfprobe.data.pixels.decoding.read_image", lambda _: pytest.fail("decoded again"))
+    monkeypatch.setattr("hfprobe.data.pixels.decoded_rows.read_image", lambda _: pytest.fail("decoded again"))
     assert load(photos).fingerprint == splits.fingerprint
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from helpers.images import CLASSES, draw_images, make_dataset
 from hfprobe.data.arguments import DataArguments
-from hfprobe.data.pixels import decoding
+from hfprobe.data.pixels import decoded_rows
 from hfprobe.data.splits.images import load_images
 from hfprobe.data.splits.unlabelled import decode_unlabelled, find_unlabelled
 from hfprobe.models.simple_cnn.modeling import build_processor
@@ -91,8 +91,8 @@ def test_each_file_is_decoded_once_for_both_models(photos, tmp_path, monkeypatch
     images = load(photos)
     images.decode("train", "validation", "test", processor=PROCESSOR)
     read = []
-    read_image = decoding.read_image
-    monkeypatch.setattr(decoding, "read_image", lambda *a, **k: read.append(a) or read_image(*a, **k))
+    read_image = decoded_rows.read_image
+    monkeypatch.setattr(decoded_rows, "read_image", lambda *a, **k: read.append(a) or read_image(*a, **k))
     processors = [PROCESSOR, build_processor(48)]
     splits, _ = decode_unlabelled(images, find_unlabelled(images, str(more)), processors=processors)
     assert [len(split) for (split,) in splits] == [5, 5]

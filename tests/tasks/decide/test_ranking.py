@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from helpers.images import make_dataset
-from hfprobe.data.pixels import decoding
+from hfprobe.data.pixels import decoded_rows
 from hfprobe.tasks.decide import ranking
 from hfprobe.tasks.decide.ranking import _classify_by_neighbours, _compare, rank, round_sizes
 from hfprobe.tasks.decide.runs import Run
@@ -88,8 +88,8 @@ def test_a_ranking_reads_each_file_once_for_all_models(tmp_path, monkeypatch):
         name: LinearProbeImageProcessor(size={"height": side, "width": side}, crop_size={"height": side, "width": side})
         for name, side in {"a": 24, "b": 32, "cnn": 16}.items()
     }
-    reads, read = [], decoding.read_image
-    monkeypatch.setattr(decoding, "read_image", lambda *args, **how: reads.append(1) or read(*args, **how))
+    reads, read = [], decoded_rows.read_image
+    monkeypatch.setattr(decoded_rows, "read_image", lambda *args, **how: reads.append(1) or read(*args, **how))
     monkeypatch.setattr(ranking, "_predict", lambda run, some: answers(5, of=30))
     rank(RUN, images, processors)
     images.decode_for(list(processors.values()))

@@ -3,7 +3,7 @@ from datasets import ClassLabel, Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hfprobe.data.sources.columns import add_column
+from hfprobe.data.sources.selected_rows import add_column
 
 
 @settings(max_examples=30, deadline=None)
