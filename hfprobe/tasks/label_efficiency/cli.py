@@ -22,7 +22,7 @@ from hfprobe.system.markdown import printable
 from hfprobe.system.precision import DEFAULT_PRECISION
 from hfprobe.system.process import command
 from hfprobe.system.ranges import IMAGES, SEED, SEEDS
-from hfprobe.tasks.label_efficiency.result import STUDENT
+from hfprobe.tasks.label_efficiency.result import STUDENT, name_models
 
 SHOTS = [10, 25, 50, 100, 250, 500, 1000, 4000]
 
@@ -81,7 +81,7 @@ def main() -> None:
     own = {name: getattr(arguments, name) for name in flags if getattr(arguments, name)}
     common = {"precision": arguments.precision} if arguments.precision else {}
     models = {}
-    for name in arguments.models:  # refuses an unknown model before anything slow
+    for name in name_models(dict.fromkeys(arguments.models)):
         options = {} if name == STUDENT else find_family(name).Options.__dataclass_fields__
         models[name] = common | {flag: value for flag, value in own.items() if flag in options}
     for flag in own:

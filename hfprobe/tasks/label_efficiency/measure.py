@@ -28,7 +28,15 @@ from hfprobe.system import provenance
 from hfprobe.system.errors import InputError
 from hfprobe.system.progress import show_progress
 from hfprobe.system.records import to_json
-from hfprobe.tasks.label_efficiency.result import LEAST_STEPS, STUDENT, LabelEfficiency, Point, Setting
+from hfprobe.tasks.label_efficiency.result import (
+    LEAST_STEPS,
+    STUDENT,
+    TEACHER,
+    LabelEfficiency,
+    Point,
+    Setting,
+    name_models,
+)
 from hfprobe.training.assembly import adapt, assemble_trainer, make_inputs
 from hfprobe.training.callbacks import EpochLines, StopOnSignal
 from hfprobe.training.fit import fit
@@ -36,7 +44,6 @@ from hfprobe.training.lessons import Lesson, ask_teacher, make_lesson
 from hfprobe.training.precision import settle_precision
 from hfprobe.training.trainer import ProbeTrainer
 
-TEACHER = "probe"
 LESSONS = {"model": "cnn", "recipe": "distill", "teacher": "none"}
 
 
@@ -66,10 +73,8 @@ def measure_label_efficiency(
         raise InputError(
             f"--shots is {max(shots)}; allowed: at most {fewest:,}, the training images of the smallest class."
         )
-    models = {name if name == STUDENT else find_family(name).name: values for name, values in models.items()}
+    models = name_models(models)
     if STUDENT in models:
-        if TEACHER not in models:
-            raise InputError(f"The model {STUDENT} is taught by the model {TEACHER}. Add {TEACHER} to --models.")
         models[STUDENT] = models[STUDENT] | LESSONS | {"split_seed": images.seed}
     dataset = images.arguments.dataset
     settled = {

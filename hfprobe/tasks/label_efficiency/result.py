@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations, pairwise
 from typing import Any
 
+from hfprobe.models import find_family
 from hfprobe.statistics.intervals import Summary, summarize_values
+from hfprobe.system.errors import InputError
 from hfprobe.system.provenance import Hardware
 from hfprobe.system.records import RecordFile
 
@@ -15,8 +18,21 @@ Curve = dict[int, Summary]
 
 # A model of the curve that is no family: SimpleCNN by the recipe `distill`, taught by the probe of the same point.
 STUDENT = "student"
+TEACHER = "probe"
 # Few images make one batch per epoch. At least so many steps are taken: the weights would hardly change otherwise.
 LEAST_STEPS = 300
+
+
+def name_models(models: Mapping[str, Any]) -> dict[str, Any]:
+    """The same values under the names of the families, and STUDENT.
+
+    Raises:
+        InputError: an unknown model; a student without its teacher.
+    """
+    named = {name if name == STUDENT else find_family(name).name: values for name, values in models.items()}
+    if STUDENT in named and TEACHER not in named:
+        raise InputError(f"The model {STUDENT} is taught by the model {TEACHER}. Add {TEACHER} to --models.")
+    return named
 
 
 @dataclass(frozen=True)

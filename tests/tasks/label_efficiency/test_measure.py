@@ -1,4 +1,5 @@
 import re
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from hfprobe.models import build_model, find_family
 from hfprobe.settings.run_config import make_run
 from hfprobe.system.errors import InputError
 from hfprobe.tasks.label_efficiency import measure as label_efficiency
+from hfprobe.tasks.label_efficiency.cli import main
 from hfprobe.tasks.label_efficiency.measure import measure_label_efficiency
 from hfprobe.tasks.label_efficiency.page import write_label_efficiency
 from hfprobe.tasks.label_efficiency.result import LabelEfficiency
@@ -191,6 +193,8 @@ def test_a_student_learns_from_all_images_and_from_the_labels_of_its_own_alone(m
     assert found.setting.options["student"]["teacher"] == found.setting.options["probe"]
 
 
-def test_a_student_needs_the_probe(measure):
+def test_a_student_needs_the_probe_before_images_are_read(monkeypatch):
+    words = ["label-efficiency", "--dataset", "nowhere", "--models", "cnn", "student"]
+    monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(InputError, match=r"The model student is taught by the model probe. Add probe to --models."):
-        measure(shots=[4], seeds=[1], models={"student": {}})
+        main()
