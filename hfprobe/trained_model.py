@@ -14,6 +14,7 @@ from hfprobe.data.arguments import DataArguments
 from hfprobe.data.pixels.image_files import MAX_PIXELS
 from hfprobe.data.splits.images import Images
 from hfprobe.models import class_names_of
+from hfprobe.models.loading import load_model
 from hfprobe.models.own_images import load_images_of
 from hfprobe.models.passport import Passport
 from hfprobe.settings.values import check_value
@@ -23,6 +24,8 @@ from hfprobe.system.machine import quiet_bars
 from hfprobe.system.model_files import CONFIG_FILE
 from hfprobe.tasks.evaluate.measure import evaluate_images
 from hfprobe.tasks.evaluate.result import EvalResult
+from hfprobe.tasks.export.extra import check_extra
+from hfprobe.tasks.export.result import Export
 from hfprobe.tasks.predict.measure import ImageLike, predict_images
 from hfprobe.tasks.predict.result import Predictions
 from hfprobe.training.run_files import check_places
@@ -132,6 +135,35 @@ class Model:
             revision=self.revision,
             temperature=temperature,
             tta=tta,
+        )
+
+    @settings_instead_of_flags()
+    @quiet_bars()
+    def export(self, images: Images | None = None) -> Export:
+        """Write the model as ONNX files into the folder `onnx` of its own folder, as `hfprobe export` does.
+
+        Args:
+            images: whose test images check that the files answer as the model; None for those that it was trained with.
+
+        Returns:
+            What was measured, with the checksums of the files.
+
+        Raises:
+            InputError: the extra `export` is not installed; the model cannot be exported.
+            CheckFailedError: the files answer otherwise than the model; nothing was written.
+            MachineError: the disk is full.
+        """
+        check_extra()
+        from hfprobe.tasks.export.measure import export_model
+
+        # From its files, as they are published: the model in memory may be on a GPU.
+        model, processor = load_model(self.folder)
+        return export_model(
+            model=model,
+            processor=processor,
+            images=images or self.images or load_images_of(model),
+            folder=self.folder,
+            name=self.name.rpartition("/")[2].partition("@")[0],
         )
 
     @settings_instead_of_flags()
