@@ -139,20 +139,32 @@ class Model:
 
     @settings_instead_of_flags()
     @quiet_bars()
-    def export(self, images: Images | None = None) -> Export:
+    def export(
+        self,
+        images: Images | None = None,
+        *,
+        quantize: Literal["none", "int8"] = "none",
+        max_loss: float = 0.5,
+    ) -> Export:
         """Write the model as ONNX files into the folder `onnx` of its own folder, as `hfprobe export` does.
 
         Args:
             images: whose test images check that the files answer as the model; None for those that it was trained with.
+            quantize: "int8" for files in int8 too.
+            max_loss: percentage points of accuracy that int8 may lose.
 
         Returns:
             What was measured, with the checksums of the files.
 
         Raises:
             InputError: the extra `export` is not installed; the model cannot be exported.
-            CheckFailedError: the files answer otherwise than the model; nothing was written.
+            CheckFailedError: the files answer otherwise than the model, or lose too much in int8; nothing was written.
             MachineError: the disk is full.
         """
+        if quantize not in ("none", "int8"):
+            raise InputError(f"quantize is {shorten(repr(quantize))}; allowed: 'none', 'int8'.")
+        if not 0 <= max_loss <= 100:
+            raise InputError(f"max_loss is {shorten(max_loss)}; allowed: 0 to 100 percentage points.")
         check_extra()
         from hfprobe.tasks.export.measure import export_model
 
@@ -164,6 +176,8 @@ class Model:
             images=images or self.images or load_images_of(model),
             folder=self.folder,
             name=self.name.rpartition("/")[2].partition("@")[0],
+            int8=quantize == "int8",
+            max_loss=max_loss,
         )
 
     @settings_instead_of_flags()

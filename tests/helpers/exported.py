@@ -1,10 +1,13 @@
 """A model with its export, and clients of the export in processes of their own."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from helpers.images import CLASSES
@@ -41,6 +44,21 @@ def run_snippet(folder):
     block = "import sys; sys.modules |= dict.fromkeys(('torch', 'transformers', 'hfprobe'))\n"
     done = subprocess.run(
         [sys.executable, "-c", block + snippet("python")], capture_output=True, text=True, cwd=folder, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def run_in_node(folder):
+    """Run the JavaScript block of docs/export.md in a folder; what it prints. Skips without onnxruntime-node."""
+    node = shutil.which("node")
+    modules = [os.environ.get("NODE_PATH", ""), str(DOCS.parent / "node_modules")]
+    place = next((path for path in modules if path and Path(path, "onnxruntime-node").is_dir()), None)
+    if node is None or place is None:
+        pytest.skip("onnxruntime-node is not installed: npm install onnxruntime-node, or set NODE_PATH")
+    environment = os.environ | {"NODE_PATH": place}
+    done = subprocess.run(
+        [node, "-e", snippet("js")], capture_output=True, text=True, cwd=folder, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

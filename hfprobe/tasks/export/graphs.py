@@ -16,7 +16,7 @@ from hfprobe.models import class_names_of, family_of
 from hfprobe.models.thresholds import Thresholds
 from hfprobe.system.errors import InputError, first_line
 from hfprobe.system.records import to_json
-from hfprobe.tasks.export.preprocessing import IR_VERSION, OPSET
+from hfprobe.tasks.export.resizing import IR_VERSION, OPSET
 
 LARGEST_BATCH = 4096
 

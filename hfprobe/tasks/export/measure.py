@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import tempfile
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import onnx
 from transformers import BaseImageProcessor, PreTrainedModel
 
+from hfprobe.data.pixels.store import ImageSplit
 from hfprobe.data.splits.images import Images
 from hfprobe.hub.exports import export_checksums, publish_export, source_checksums
 from hfprobe.models import class_names_of
@@ -25,8 +28,10 @@ from hfprobe.tasks.export.parity import (
     answer_in_torch,
     compare_answers,
 )
-from hfprobe.tasks.export.preprocessing import OPSET, build_preprocessing, check_preprocessing
-from hfprobe.tasks.export.result import CLASSIFIER, NETWORK, Export, Parity
+from hfprobe.tasks.export.preprocessing import build_preprocessing, check_preprocessing
+from hfprobe.tasks.export.quantization import check_loss, quantize
+from hfprobe.tasks.export.resizing import OPSET
+from hfprobe.tasks.export.result import CLASSIFIER, INT8_CLASSIFIER, INT8_NETWORK, NETWORK, Export, Parity, Quantization
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +41,21 @@ ROUNDING = 1e-3
 LARGEST = 1e-3
 
 
+# The graph with its preprocessing, and the network alone.
+FP32, INT8 = (CLASSIFIER, NETWORK), (INT8_CLASSIFIER, INT8_NETWORK)
+# Percentage points of accuracy that files in int8 may lose.
+MAX_LOSS = 0.5
+
+
 def export_model(
-    *, model: PreTrainedModel, processor: BaseImageProcessor, images: Images, folder: Path, name: str
+    *,
+    model: PreTrainedModel,
+    processor: BaseImageProcessor,
+    images: Images,
+    folder: Path,
+    name: str,
+    int8: bool = False,
+    max_loss: float = MAX_LOSS,
 ) -> Export:
     """Write the ONNX files of a model into the folder `onnx` of its own folder, if they answer as it does.
 
@@ -46,10 +64,12 @@ def export_model(
         images: whose test images are answered by both; they are a check, and nothing is chosen on them.
         folder: of the model.
         name: of the model, for the record.
+        int8: whether to write files in int8 too.
+        max_loss: percentage points of accuracy that they may lose.
 
     Raises:
         InputError: the labels of the model are not the classes of the images; the model cannot be exported.
-        CheckFailedError: an exported file answers otherwise; nothing was written.
+        CheckFailedError: an exported file answers otherwise, or loses too much in int8; nothing was written.
         MachineError: the disk is full.
     """
     if class_names_of(model) != images.class_names:
@@ -57,76 +77,133 @@ def export_model(
             f"The labels of the model ({', '.join(class_names_of(model))}) do not match the classes of the dataset "
             f"({', '.join(images.class_names)}). Pass --classes in the order of the model, or another --dataset."
         )
-    temperature = getattr(model.config, "calibration_temperature", None)
-    if temperature is None:
+    subject = Subject(model, processor, folder, name)
+    if subject.temperature is None:
         logger.warning("This model has no temperature, so the probabilities of the export are not calibrated.")
     stale = find_stale(folder)
-    if stale is not None:
-        logger.warning("The earlier export in '%s' is replaced: %s.", folder / EXPORT_FOLDER, stale)
     with publish_export(folder) as staging:
-        build_files(model, processor, staging, name=name, revision=folder.name, temperature=temperature or 1.0)
-        export = measure_files(model, processor, images, staging, name=name, folder=folder, temperature=temperature)
+        preprocessing = build_preprocessing(processor)
+        check_preprocessing(preprocessing, processor)
+        write_pair(subject, build_network(model, processor), preprocessing, staging, names=FP32, precision="fp32")
+        split = images.decode(PART, processor=processor).part(PART)
+        own = answer_in_torch(model, processor, split, temperature=subject.divisor)
+
+        def compare(names: tuple[str, str]) -> dict[str, Parity]:
+            return compare_files(subject, images, split, own, staging, names=names)
+
+        export = record(subject, split, own, staging, parity=compare(FP32))
         check_parity(export)
+        if int8:
+            quantization = add_int8(subject, images, preprocessing, staging, max_loss=max_loss)
+            export = record(subject, split, own, staging, parity=export.parity | compare(INT8), int8=quantization)
+            check_loss(export, INT8_CLASSIFIER)
         export.save(staging)
+    if stale is not None:
+        logger.warning("The earlier export in '%s' was replaced: %s.", folder / EXPORT_FOLDER, stale)
     return export
 
 
-def build_files(
-    model: PreTrainedModel,
-    processor: BaseImageProcessor,
+@dataclass(frozen=True)
+class Subject:
+    """The model that is exported, as `load_model` returned it for its folder, and its name."""
+
+    model: PreTrainedModel
+    processor: BaseImageProcessor
+    folder: Path
+    name: str
+
+    @property
+    def temperature(self) -> float | None:
+        """Of the calibration; None: the model has none."""
+        return getattr(self.model.config, "calibration_temperature", None)
+
+    @property
+    def divisor(self) -> float:
+        """By which the logits are divided."""
+        return self.temperature or 1.0
+
+
+def write_pair(
+    subject: Subject,
+    network: onnx.ModelProto,
+    preprocessing: onnx.ModelProto,
     staging: Path,
     *,
-    name: str,
-    revision: str,
-    temperature: float,
+    names: tuple[str, str],
+    precision: str,
 ) -> None:
-    """Write the graphs in float32 to a folder."""
-    preprocessing = build_preprocessing(processor)
-    check_preprocessing(preprocessing, processor)
-    network = build_network(model, processor)
-    classifier = add_preprocessing(network, preprocessing, temperature=temperature)
-    for file, graph in ((NETWORK, network), (CLASSIFIER, classifier)):
-        describe(graph, model, name=name, revision=revision, precision="fp32")
-        onnx.save(graph, staging / file)
+    """Write a network with its preprocessing, and the network alone, to files of these names."""
+    classifier = add_preprocessing(network, preprocessing, temperature=subject.divisor)
+    for name, graph in zip(names, (classifier, network), strict=True):
+        describe(graph, subject.model, name=subject.name, revision=subject.folder.name, precision=precision)
+        onnx.save(graph, staging / name)
 
 
-def measure_files(
-    model: PreTrainedModel,
-    processor: BaseImageProcessor,
-    images: Images,
+def record(
+    subject: Subject,
+    split: ImageSplit,
+    own: Answers,
     staging: Path,
     *,
-    name: str,
-    folder: Path,
-    temperature: float | None,
+    parity: dict[str, Parity],
+    int8: Quantization | None = None,
 ) -> Export:
-    """Compare the answers of the files in a folder with those of the model on the test images."""
-    split = images.decode(PART, processor=processor).part(PART)
-    divisor = temperature or 1.0
-    own = answer_in_torch(model, processor, split, temperature=divisor)
+    """The record of the files in a folder.
 
-    def compare(answers: Answers) -> Parity:
-        return compare_answers(own, answers, split.labels, rounding=ROUNDING)
-
+    Args:
+        own: the answers of the model to the images of `split`.
+    """
     return Export(
-        model=name,
-        revision=folder.name,
-        source=source_checksums(folder),
+        model=subject.name,
+        revision=subject.folder.name,
+        source=source_checksums(subject.folder),
         files=export_checksums(staging),
-        class_names=class_names_of(model),
-        temperature=temperature,
+        class_names=class_names_of(subject.model),
+        temperature=subject.temperature,
         opset=OPSET,
         rounding=ROUNDING,
         split=PART,
         images_fingerprint=split.images_fingerprint,
         accuracy=float((own.logits.argmax(1) == split.labels).mean()),
-        parity={
-            CLASSIFIER: compare(answer_from_files(staging / CLASSIFIER, images, split)),
-            NETWORK: compare(answer_in_batches(staging / NETWORK, processor, split, temperature=divisor)),
-        },
+        parity=parity,
         versions=provenance.versions() | {package: metadata.version(package) for package in PACKAGES},
         hardware=provenance.find_hardware(),
+        quantization=int8,
     )
+
+
+def compare_files(
+    subject: Subject, images: Images, split: ImageSplit, own: Answers, staging: Path, *, names: tuple[str, str]
+) -> dict[str, Parity]:
+    """File -> how its answers differ from `own`; the first name is that of the graph with its preprocessing."""
+    classifier, network = names
+    answers = {
+        classifier: answer_from_files(staging / classifier, images, split),
+        network: answer_in_batches(staging / network, subject.processor, split, temperature=subject.divisor),
+    }
+    return {name: compare_answers(own, found, split.labels, rounding=ROUNDING) for name, found in answers.items()}
+
+
+def add_int8(
+    subject: Subject, images: Images, preprocessing: onnx.ModelProto, staging: Path, *, max_loss: float
+) -> Quantization:
+    """Write the files in int8 too.
+
+    Raises:
+        InputError: see `quantize`.
+    """
+    with tempfile.TemporaryDirectory() as work:
+        network, quantization = quantize(
+            subject.model,
+            subject.processor,
+            images,
+            staging / NETWORK,
+            temperature=subject.divisor,
+            max_loss=max_loss,
+            work=Path(work),
+        )
+    write_pair(subject, network, preprocessing, staging, names=INT8, precision=f"int8, {quantization.kept}")
+    return quantization
 
 
 def check_parity(export: Export) -> None:
@@ -135,7 +212,7 @@ def check_parity(export: Export) -> None:
     Raises:
         CheckFailedError: one does; the message has the figures.
     """
-    for name in (CLASSIFIER, NETWORK):
+    for name in FP32:
         parity = export.parity[name]
         if parity.clear or parity.largest > LARGEST:
             raise CheckFailedError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 from hfprobe.statistics.paired import Difference
 from hfprobe.system.provenance import Hardware
@@ -11,6 +11,9 @@ from hfprobe.system.records import VerdictFile
 
 # The graph with its preprocessing, and the network alone under the name that optimum and transformers.js expect.
 CLASSIFIER, NETWORK = "classifier.onnx", "model.onnx"
+INT8_CLASSIFIER, INT8_NETWORK = "classifier_quantized.onnx", "model_quantized.onnx"
+Method = Literal["static", "dynamic"]
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,58 @@ class Parity:
         )
 
 
+@dataclass(frozen=True)
+class Speed:
+    """Of a network on this processor: milliseconds for one image, images per second in batches, size of its file."""
+
+    milliseconds: float
+    images_per_second: float
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One method of quantization: its accuracy on validation minus that of the model, and its speed."""
+
+    difference: Difference
+    speed: Speed
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How the files in int8 were made.
+
+    Attributes:
+        kept: the method that was kept; `reason`: a sentence.
+        max_loss: largest loss of accuracy that is allowed, in percentage points.
+        calibrated_on: number of training images; `chosen_on`: number of validation images.
+        full: speed of the network in float32.
+    """
+
+    kept: Method
+    reason: str
+    max_loss: float
+    calibrated_on: int
+    chosen_on: int
+    full: Speed
+    candidates: dict[Method, Candidate]
+
+    @property
+    def sentences(self) -> list[str]:
+        """What was kept, why, and how fast it is."""
+        speed = self.candidates[self.kept].speed
+        times = self.full.milliseconds / speed.milliseconds
+        told = (
+            f"int8 takes {speed.milliseconds:.3g} ms per image, float32 {self.full.milliseconds:.3g} ms; in batches "
+            f"{speed.images_per_second:,.0f} and {self.full.images_per_second:,.0f} images/s; "
+            f"{speed.bytes / 1e6:.1f} and {self.full.bytes / 1e6:.1f} MB."
+        )
+        slower = [
+            f"On this processor int8 is slower than float32 ({1 / times:.1f} times as long): deploy float32 here."
+        ]
+        return [self.reason, told, *(slower if times < 1 else [])]
+
+
 @dataclass(frozen=True, repr=False)
 class Export(VerdictFile):
     """What an export holds, and what was measured before it was published.
@@ -57,6 +112,7 @@ class Export(VerdictFile):
         split: of the images; `images_fingerprint`: of these images.
         accuracy: of the model in torch.
         parity: ONNX file -> how its answers differ.
+        quantization: None without files in int8.
     """
 
     FILE: ClassVar[str] = "parity.json"
@@ -77,8 +133,18 @@ class Export(VerdictFile):
     parity: dict[str, Parity]
     versions: dict[str, str]
     hardware: Hardware
+    quantization: Quantization | None = None
 
     @property
     def sentences(self) -> list[str]:
         """What was found, in sentences."""
-        return [parity.describe(name, split=self.split) for name, parity in self.parity.items()]
+        lines = [parity.describe(name, split=self.split) for name, parity in self.parity.items()]
+        if self.quantization is None:
+            return lines
+        loss, limit = self.parity[INT8_CLASSIFIER].difference, self.quantization.max_loss
+        if -100 * loss.interval[0] > limit:
+            lines.append(
+                f"These images do not rule out that int8 loses more than {limit:g} points: the interval reaches "
+                f"{-100 * loss.interval[0]:.2f}."
+            )
+        return lines + self.quantization.sentences

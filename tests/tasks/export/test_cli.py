@@ -20,6 +20,12 @@ def test_bad_flags(fails):
         "--model is missing. Pass a model folder or a name in the hub folder, such as simple-cnn."
     )
     assert fails("export.py", "--model", "x", "--chekc").startswith("Unknown argument '--chekc'. Did you mean --check?")
+    assert fails("export.py", "--model", "x", "--check", "--quantize", "int8") == (
+        "--check writes nothing, so --quantize has no effect. Leave one of them out."
+    )
+    assert fails("export.py", "--model", "x", "--max_loss", "-1") == (
+        "argument --max_loss: '-1' is invalid; allowed: 0 to 100"
+    )
 
 
 def test_the_command_exports_and_then_checks(succeeds, fails, tmp_path, dataset_folder):

@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 
 import hfprobe
-from helpers.exported import push, run_snippet
+from helpers.exported import push, run_in_node, run_snippet
 from helpers.image_kinds import KINDS
 from helpers.images import CLASSES
 from helpers.with_onnx import onnx
@@ -24,15 +24,18 @@ pytestmark = pytest.mark.usefixtures("narrow_network")
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory, dataset_folder, narrow_network):
-    """A model in a hub folder with its export: (folder of the model, record)."""
+    """A trained model in a hub folder with its export: (folder of the model, record)."""
     hub = tmp_path_factory.mktemp("hub")
-    folder = push(hub, dataset_folder)
-    return folder, hfprobe.load("simple-cnn", hub_dir=hub).export()
+    images = hfprobe.load_images(str(dataset_folder))
+    places = {"hub_dir": str(hub), "output_dir": str(hub.parent / f"{hub.name}-run")}
+    model = hfprobe.train("cnn", images, epochs=3, batch_size=40, use_cpu=True, report_to="none", **places)
+    return model.folder, model.export()
 
 
 def test_the_files_answer_the_test_images_as_the_model(exported):
     folder, export = exported
     assert export.parity.keys() == {CLASSIFIER, NETWORK} == export.files.keys()
+    assert export.accuracy > 0.5
     assert export.accuracy == hfprobe.load(folder).evaluate().metrics.accuracy
     for parity in export.parity.values():
         assert (parity.n, parity.differing, parity.clear) == (60, 0, 0)
@@ -47,8 +50,8 @@ def test_the_files_answer_the_test_images_as_the_model(exported):
 def test_the_export_lies_in_the_same_revision_which_is_still_intact(exported):
     folder, export = exported
     hub = folder.parents[2]
-    assert resolve_model(model=f"simple-cnn@{export.revision}", hub_dir=hub) == folder
-    assert len(list_revisions(hub_dir=hub, name="simple-cnn")) == 1
+    assert resolve_model(model=f"{export.model}@{export.revision}", hub_dir=hub) == folder
+    assert len(list_revisions(hub_dir=hub, name=export.model)) == 1
     assert Export.load(folder / "onnx") == export == check_export(folder)
     assert {file.name for file in (folder / "onnx").iterdir()} == {CLASSIFIER, NETWORK, Export.FILE}
     assert not list((hub / ".locks").rglob(".export-*"))
@@ -60,7 +63,7 @@ def test_the_metadata_say_which_model_it_is_and_hold_no_path(exported):
         graph = onnx.load(folder / "onnx" / name)
         facts = {entry.key: entry.value for entry in graph.metadata_props}
         assert json.loads(facts["class_names"]) == CLASSES
-        assert json.loads(facts["temperature"]) == 1.5 == export.temperature
+        assert json.loads(facts["temperature"]) == export.temperature > 0
         assert (facts["revision"], facts["hfprobe_version"]) == (folder.name, hfprobe.__version__)
         assert (graph.producer_name, json.loads(facts["opset"])) == ("hfprobe", export.opset)
         assert {entry.version for entry in graph.opset_import if not entry.domain} == {export.opset}
@@ -101,6 +104,16 @@ def test_a_process_without_torch_classifies_a_file_as_predict_does(exported, tmp
     assert float(probability) == pytest.approx(predictions.confidences[0], abs=1e-4)
 
 
+def test_node_gives_the_same_probabilities(exported, tmp_path):
+    folder, _ = exported
+    shutil.copy(folder / "onnx" / CLASSIFIER, tmp_path)
+    image = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    (tmp_path / "photo.raw").write_bytes(image.tobytes())
+    found = np.array(run_in_node(tmp_path).split(), dtype=float)
+    wanted = hfprobe.load(folder).predict(image, temperature=True).probabilities[0]
+    assert np.abs(found - wanted).max() < 1e-4
+
+
 def test_a_model_without_a_temperature_has_plain_probabilities(tmp_path, dataset_folder, caplog):
     folder = push(tmp_path / "hub", dataset_folder, temperature=None)
     export = hfprobe.load(folder).export()
@@ -123,22 +136,22 @@ def test_a_stale_export_is_noticed_and_replaced(exported, tmp_path, dataset_fold
     assert find_stale(folder) is None
     for file in push(tmp_path / "hub", dataset_folder, seed=1).iterdir():
         shutil.copy(file, folder)
-    message = f"The export in '{folder}/onnx' is stale: it was made from simple-cnn@{exported[1].revision[:12]}, whose"
+    message = f"The export in '{folder}/onnx' is stale: it was made from {exported[1].model}@"
     with pytest.raises(InputError, match=re.escape(message)):
         check_export(folder)
     export = hfprobe.load(folder).export()
-    assert any("is replaced: The export in" in line for line in caplog.messages)
+    assert any("was replaced: The export in" in line for line in caplog.messages)
     assert check_export(folder) == export != exported[1]
 
 
 def test_a_damaged_or_missing_export_is_named_and_the_model_stays_usable(exported, tmp_path):
     hub = tmp_path / "hub"
     shutil.copytree(exported[0].parents[2], hub, symlinks=True)
-    folder = resolve_model(model="simple-cnn", hub_dir=hub)
+    folder = resolve_model(model=exported[1].model, hub_dir=hub)
     (folder / "onnx" / NETWORK).write_bytes(b"")
     with pytest.raises(InputError, match=re.escape(f"'{folder}/onnx/model.onnx' is damaged: it is not the file that")):
         check_export(folder)
-    assert hfprobe.load("simple-cnn", hub_dir=hub).folder == folder
+    assert hfprobe.load(exported[1].model, hub_dir=hub).folder == folder
     shutil.rmtree(folder / "onnx")
     with pytest.raises(InputError, match=re.escape("holds no export (parity.json: No such file or directory). Export")):
         check_export(folder)
@@ -147,7 +160,7 @@ def test_a_damaged_or_missing_export_is_named_and_the_model_stays_usable(exporte
 def test_files_that_answer_otherwise_are_not_published(exported, tmp_path, monkeypatch):
     hub = tmp_path / "hub"
     shutil.copytree(exported[0].parents[2], hub, symlinks=True)
-    folder = resolve_model(model="simple-cnn", hub_dir=hub)
+    folder = resolve_model(model=exported[1].model, hub_dir=hub)
     build = measure.build_network
 
     def build_another(model, processor):
