@@ -13,7 +13,7 @@ from hfprobe.system.errors import CheckFailedError, InputError
 from hfprobe.tasks.export import measure, quantization
 from hfprobe.tasks.export.measure import check_export
 from hfprobe.tasks.export.parity import open_session
-from hfprobe.tasks.export.quantization import check_loss, choose_method
+from hfprobe.tasks.export.quantization import check_loss, choose_method, find_head
 from hfprobe.tasks.export.result import INT8_CLASSIFIER, INT8_NETWORK, Candidate, Export, Speed
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -72,6 +72,20 @@ def test_the_page_says_what_was_kept_and_if_it_is_slower_or_the_loss_is_not_rule
     for milliseconds, slower in ((2 * speed.milliseconds, False), (speed.milliseconds / 2, True)):
         told = replace(found, full=replace(found.full, milliseconds=milliseconds)).sentences
         assert any("int8 is slower than float32 (2.0 times as long)" in line for line in told) == slower
+
+
+def test_the_head_stays_in_float32(quantized):
+    folder, _ = quantized
+    network = onnx.load(folder / "onnx" / "model.onnx")
+    head = network.graph.node[-1]
+    assert head.op_type == "Gemm"
+    assert head.name in find_head(network)
+    weights = {tensor.name: tensor.data_type for tensor in network.graph.initializer}
+    kept = onnx.load(folder / "onnx" / INT8_NETWORK)
+    assert [tensor.data_type for tensor in kept.graph.initializer if tensor.name == head.input[1]] == [
+        weights[head.input[1]]
+    ]
+    assert sum(tensor.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8) for tensor in kept.graph.initializer)
 
 
 def candidate(points, milliseconds):
