@@ -56,6 +56,8 @@ def publish_export(model: Path) -> Iterator[Path]:
         MachineError: not enough free space.
     """
     place = _staging_place(model)
+    if not os.access(model, os.W_OK):
+        raise InputError(f"'{model}' cannot be written to. Make it writable, or copy the model to another folder.")
     check_writable(place, flag="the folder of the export")
     place.mkdir(parents=True, exist_ok=True)
     try:

@@ -72,6 +72,13 @@ def test_only_a_folder_may_be_added_to_a_revision(pushed):
         resolve_model(model="a", hub_dir=pushed.parents[2])
 
 
+def test_a_model_folder_that_cannot_be_written_to_is_named_before_anything_is_made(pushed, monkeypatch):
+    monkeypatch.setattr("hfprobe.hub.exports.os.access", lambda path, mode: path != pushed)
+    with pytest.raises(InputError, match=re.escape(f"'{pushed}' cannot be written to. Make it writable, or copy")):
+        export(pushed)
+    assert not (pushed / "onnx").exists()
+
+
 def test_links_are_refused(pushed, tmp_path):
     (tmp_path / "secret").write_text("of someone else")
     (pushed / "onnx").symlink_to(tmp_path)
