@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hfprobe.tasks.compare.result import Comparison
     from hfprobe.tasks.decide.result import Decision
     from hfprobe.tasks.evaluate.result import EvalResult
+    from hfprobe.tasks.export.result import Export
     from hfprobe.tasks.predict.result import Predictions
 
 # Public name -> the module that has it.
@@ -38,6 +39,7 @@ _HOMES = {
     "Images": "hfprobe.data.splits.images",
     "Predictions": "hfprobe.tasks.predict.result",
     "EvalResult": "hfprobe.tasks.evaluate.result",
+    "Export": "hfprobe.tasks.export.result",
     **dict.fromkeys(("CheckFailedError", "InputError", "MachineError"), "hfprobe.system.errors"),
 }
 
@@ -47,6 +49,7 @@ __all__ = [
     "Comparison",
     "Decision",
     "EvalResult",
+    "Export",
     "Images",
     "InputError",
     "MachineError",

@@ -14,6 +14,7 @@ from hfprobe.data.arguments import DataArguments
 from hfprobe.data.pixels.image_files import MAX_PIXELS
 from hfprobe.data.splits.images import Images
 from hfprobe.models import class_names_of
+from hfprobe.models.loading import load_model
 from hfprobe.models.own_images import load_images_of
 from hfprobe.models.passport import Passport
 from hfprobe.settings.values import check_value
@@ -23,6 +24,8 @@ from hfprobe.system.machine import quiet_bars
 from hfprobe.system.model_files import CONFIG_FILE
 from hfprobe.tasks.evaluate.measure import evaluate_images
 from hfprobe.tasks.evaluate.result import EvalResult
+from hfprobe.tasks.export.extra import check_extra
+from hfprobe.tasks.export.result import Export
 from hfprobe.tasks.predict.measure import ImageLike, predict_images
 from hfprobe.tasks.predict.result import Predictions
 from hfprobe.training.run_files import check_places
@@ -132,6 +135,49 @@ class Model:
             revision=self.revision,
             temperature=temperature,
             tta=tta,
+        )
+
+    @settings_instead_of_flags()
+    @quiet_bars()
+    def export(
+        self,
+        images: Images | None = None,
+        *,
+        quantize: Literal["none", "int8"] = "none",
+        max_loss: float = 0.5,
+    ) -> Export:
+        """Write the model as ONNX files into the folder `onnx` of its own folder, as `hfprobe export` does.
+
+        Args:
+            images: whose test images check that the files answer as the model; None for those that it was trained with.
+            quantize: "int8" for files in int8 too.
+            max_loss: percentage points of accuracy that int8 may lose.
+
+        Returns:
+            What was measured, with the checksums of the files.
+
+        Raises:
+            InputError: the extra `export` is not installed; the model cannot be exported.
+            CheckFailedError: the files answer otherwise than the model, or lose too much in int8; nothing was written.
+            MachineError: the disk is full.
+        """
+        if quantize not in ("none", "int8"):
+            raise InputError(f"quantize is {shorten(repr(quantize))}; allowed: 'none', 'int8'.")
+        if not 0 <= max_loss <= 100:
+            raise InputError(f"max_loss is {shorten(max_loss)}; allowed: 0 to 100 percentage points.")
+        check_extra()
+        from hfprobe.tasks.export.measure import export_model
+
+        # From its files, as they are published: the model in memory may be on a GPU.
+        model, processor = load_model(self.folder)
+        return export_model(
+            model=model,
+            processor=processor,
+            images=images or self.images or load_images_of(model),
+            folder=self.folder,
+            name=self.name.rpartition("/")[2].partition("@")[0],
+            int8=quantize == "int8",
+            max_loss=max_loss,
         )
 
     @settings_instead_of_flags()

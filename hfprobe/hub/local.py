@@ -4,6 +4,7 @@ finds them offline.
     hub/models--hfprobe--simple-cnn/
         blobs/<sha256>            each file once, named by its SHA-256
         snapshots/<revision>/     links to files in blobs/; copies if the file system does not support links
+        snapshots/<revision>/onnx/  an export of the revision, if one was made: see hfprobe.hub.exports
         sums/<revision>           checksums of the files, in the format of sha256sum; standard clients ignore it
         refs/main                 the newest revision
     hub/.locks/                   the lock and the staging folder of a push; standard clients ignore it

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import sha256
-from hfprobe.system.model_files import CONFIG_FILE, read_run
+from hfprobe.system.model_files import CONFIG_FILE, EXPORT_FOLDER, read_run
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ def blob_link(checksum: str) -> str:
 def check_revision(revision: Revision) -> None:
     """Check that a revision holds exactly the files that were pushed, with their content.
 
-    The content decides, not whether a file is a link: a hub folder may be copied or unpacked without links.
+    The content decides, not whether a file is a link: a hub folder may be copied or unpacked without links. The folder
+    of an export is made from these files later and has checksums of its own: see `hfprobe.hub.exports`.
 
     Raises:
         InputError: a file was changed, removed or added; the first one is named. The list of checksums is missing.
@@ -45,7 +46,8 @@ def check_revision(revision: Revision) -> None:
     except (OSError, ValueError) as error:
         raise InputError(f"The checksums of {what} in '{checksums}' cannot be read. {remedy}") from error
     pushed = {name: checksum for checksum, name in lines}
-    for name in sorted({file.name for file in revision.path.iterdir()} | pushed.keys()):
+    found = {file.name for file in revision.path.iterdir() if not (file.name == EXPORT_FOLDER and file.is_dir())}
+    for name in sorted(found | pushed.keys()):
         file = revision.path / name
         if not file.is_file() or pushed.get(name) != sha256(file):
             raise InputError(f"'{name}' of {what} is damaged: it is not the file that was pushed. {remedy}")

@@ -109,7 +109,7 @@ def upload_revision(revision: Revision, *, repository: str, arguments: Any) -> s
     from huggingface_hub import CommitOperationAdd, HfApi
 
     api = HfApi(token=arguments.hub_token)
-    files = sorted(revision.path.iterdir())
+    files = sorted(file for file in revision.path.rglob("*") if file.is_file())  # also those of an export
     megabytes = sum(file.stat().st_size for file in files) / 1e6
     logger.info("Uploading %d files (%.1f MB) to %s/%s ...", len(files), megabytes, api.endpoint, repository)
     try:
@@ -120,7 +120,10 @@ def upload_revision(revision: Revision, *, repository: str, arguments: Any) -> s
             # Not `upload_folder`, which may split a folder into several commits: the upload must be atomic.
             api.create_commit(
                 repository,
-                [CommitOperationAdd(file.name, published_content(file)) for file in files],
+                [
+                    CommitOperationAdd(file.relative_to(revision.path).as_posix(), published_content(file))
+                    for file in files
+                ],
                 commit_message=f"{revision.name}@{revision.commit[:12]}",
                 revision=arguments.hub_revision,
             )

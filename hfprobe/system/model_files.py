@@ -10,6 +10,8 @@ from hfprobe.system.files import read_json
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 PROCESSOR_FILE = "preprocessor_config.json"
+# The folder in it that holds ONNX files, where standard clients look for them.
+EXPORT_FOLDER = "onnx"
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -116,11 +116,14 @@ def test_a_revision_is_uploaded_in_one_commit_file_by_file(server, monkeypatch, 
         hub_token="hf_mine", hub_model_id="acme/cats", hub_private_repo=True, hub_revision="next", output_dir="runs/x"
     )
     repository = upload.check_upload(arguments)
+    (revision.path / "onnx").mkdir()
+    (revision.path / "onnx" / "model.onnx").write_text("an export")
     page = upload.upload_revision(revision, repository=repository, arguments=arguments)
     assert page == f"{server.url}/acme/cats/tree/next"
     there = server.repositories["models"]["acme/cats"]
-    local = {file.name: file.read_bytes() for file in revision.path.iterdir()}
+    local = {file.name: file.read_bytes() for file in revision.path.iterdir() if file.is_file()}
     assert "model.safetensors" in local
+    local["onnx/model.onnx"] = b"an export"
     assert {name: content for name, content in there.branches["next"].items() if name != ".gitattributes"} == local
     assert there.private
     assert [sorted(commit) for commit in there.commits] == [sorted(local)]

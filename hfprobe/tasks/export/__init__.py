@@ -1,0 +1,1 @@
+"""Write a trained model as ONNX files that answer as the model does, with the preprocessing inside."""
