@@ -23,6 +23,9 @@ PARTS = 16
 # Blocks are kept in float64 if all of them take at most this share of the free memory; otherwise they are converted
 # again each time, which takes about half as long again.
 KEPT_SHARE = 0.5
+# The fewest values N x F that processes share: below, a sum takes less time than its exchange on busy cores, and each
+# process computes all of it.
+LEAST_SHARED = 4_000_000
 
 
 class Rows(Protocol):
@@ -68,8 +71,9 @@ class Blocks:
         self._places = [(rows, first) for rows in layers for first in range(0, len(rows), BLOCK)]
         self._starts = np.cumsum([0, *(min(BLOCK, len(rows) - first) for rows, first in self._places)])
         self._parts = max(1, min(PARTS, len(self._places)))
-        self._owners = ranks.owners_of(self._parts)
-        own = [number for part in ranks.share_of(self._parts) for number in self._numbers(part)]
+        self._shared = self.count * self.size >= LEAST_SHARED
+        self._own = ranks.share_of(self._parts) if self._shared else range(self._parts)
+        own = [number for part in self._own for number in self._numbers(part)]
         self._buffer = torch.empty(min(BLOCK, self.count), self.size, dtype=torch.float64)
         free = available_memory()
         bytes_needed = 8 * self.size * sum(len(range(self.count)[self.positions(number)]) for number in own)
@@ -99,7 +103,6 @@ class Blocks:
             InputError: another process is at another point.
             MachineError: another process has ended.
         """
-        rank, _ = ranks.rank_and_count()
 
         def compute(first: int, last: int) -> torch.Tensor | None:
             if last - first > 1:
@@ -109,10 +112,13 @@ class Blocks:
                 add(found, self._read(number), self.positions(number))
             return found
 
-        branches = list(self._branches(0, self._parts))
+        if not self._shared:
+            return add_in_pairs(0, self._parts, compute)
+        owners = ranks.owners_of(self._parts)
+        branches = list(_branches(0, self._parts, owners))
         sums = torch.zeros(len(branches), *shape, dtype=torch.float64)
         for place, (first, last) in zip(sums, branches, strict=True):
-            if self._owners[first] == rank:
+            if first in self._own:
                 place.copy_(add_in_pairs(first, last, compute))
         ranks.add_up(sums, point=point)
         ready = dict(zip(branches, sums, strict=True))
@@ -121,25 +127,17 @@ class Blocks:
     def map(self, function: Callable[[torch.Tensor], torch.Tensor], width: int) -> torch.Tensor:
         """(N, width) what `function` makes of the features (B, F) of each block, in every process."""
         found = torch.zeros(self.count, width, dtype=torch.float64)
-        for part in ranks.share_of(self._parts):
+        for part in self._own:
             for number in self._numbers(part):
                 found[self.positions(number)] = function(self._read(number))
-        ranks.add_up(found)
+        if self._shared:
+            ranks.add_up(found)
         return found
 
     def _numbers(self, part: int) -> range:
         """The blocks of a part."""
         first, last = (number * len(self._places) // self._parts for number in (part, part + 1))
         return range(first, last)
-
-    def _branches(self, first: int, last: int) -> Iterator[tuple[int, int]]:
-        """The largest branches of the tree whose parts are all of one process."""
-        if self._owners[first] == self._owners[last - 1]:
-            yield first, last
-        else:
-            middle = (first + last) // 2
-            yield from self._branches(first, middle)
-            yield from self._branches(middle, last)
 
     def _read(self, number: int) -> torch.Tensor:
         """The features (B, F) of a block, until the next one is read."""
@@ -160,3 +158,13 @@ def add_in_pairs(first: int, last: int, find: Callable[[int, int], torch.Tensor 
         return found
     middle = (first + last) // 2
     return add_in_pairs(first, middle, find) + add_in_pairs(middle, last, find)
+
+
+def _branches(first: int, last: int, owners: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The largest branches of the tree of `add_in_pairs` whose parts are all of one owner."""
+    if owners[first] == owners[last - 1]:
+        yield first, last
+    else:
+        middle = (first + last) // 2
+        yield from _branches(first, middle, owners)
+        yield from _branches(middle, last, owners)

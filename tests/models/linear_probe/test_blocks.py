@@ -12,6 +12,7 @@ from hfprobe.models.linear_probe.head import Problem
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK", 8)
+    monkeypatch.setattr(blocks, "LEAST_SHARED", 0)
 
 
 def draw(*shape, seed=0):
@@ -68,6 +69,15 @@ def test_processes_beside_each_other_divide_the_free_memory(monkeypatch):
     assert run_ranks(4, lambda rank: len(Blocks(layers)._kept)) == [5, 5, 5, 5]
     monkeypatch.setattr(blocks, "available_memory", lambda: 2 * 8 * 160 * 5 - 1)
     assert run_ranks(4, lambda rank: len(Blocks(layers)._kept)) == [0, 0, 0, 0]
+
+
+def test_each_process_computes_all_of_a_small_sum(monkeypatch):
+    values = draw(160, 5)
+    shared = run_ranks(2, lambda rank: sum_and_map([values]))[0]
+    monkeypatch.setattr(blocks, "LEAST_SHARED", 160 * 5 + 1)
+    for found in run_ranks(2, lambda rank: [*sum_and_map([values]), len(rows_read(values))]):
+        assert all(map(torch.equal, shared, found[:2]))
+        assert found[2] == 20
 
 
 def test_chosen_rows_are_read_like_a_copy_of_them():

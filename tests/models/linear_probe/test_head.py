@@ -145,6 +145,7 @@ def solve_all():
 @pytest.mark.parametrize("processes", [2, 4])
 def test_heads_do_not_depend_on_the_number_of_processes(processes, monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK", 16)
+    monkeypatch.setattr(blocks, "LEAST_SHARED", 0)
     monkeypatch.setattr("hfprobe.models.linear_probe.head.PENALTIES", PENALTIES[3:5])
     (alone,) = run_ranks(1, lambda rank: solve_all())
     for found in run_ranks(processes, lambda rank: solve_all()):
@@ -153,6 +154,7 @@ def test_heads_do_not_depend_on_the_number_of_processes(processes, monkeypatch):
 
 def test_the_search_does_not_depend_on_the_number_of_processes(monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK", 16)
+    monkeypatch.setattr(blocks, "LEAST_SHARED", 0)
     monkeypatch.setattr("hfprobe.models.linear_probe.head.PENALTIES", PENALTIES[1:2])
     data = blobs(count=60, size=512, classes=5)
     models = [build_probe(head_search=True)[0] for _ in range(2)]
@@ -177,7 +179,7 @@ def test_real_processes_solve_the_same_heads_and_notice_when_one_differs_or_ends
             from hfprobe.system import ranks
             from hfprobe.system.errors import InputError, MachineError
 
-            blocks.BLOCK = 16
+            blocks.BLOCK, blocks.LEAST_SHARED = 16, 0
             rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
             if count > 1:
                 torch.distributed.init_process_group("gloo")
