@@ -6,7 +6,8 @@
     python benchmarks/two_processes.py evaluation --count 2560                  # of SimpleCNN during training
 
 The processes are started once; what is measured is the work alone, into an empty cache. A machine that does other work
-at the same time has no two free cores: see its load average.
+at the same time has no two free cores: see its load average. The CPU time of the processes, which does not count what
+they wait for, depends less on other work: its ratio is the speed that two free cores would allow.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import resource
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -27,7 +29,7 @@ import numpy as np
 import torch
 from photographs import write_photographs
 from side_by_side import describe_machine, describe_ratio, draw_split, make_parser, measure
-from train_step import make_trainer
+from train_step import ADAMW, make_trainer
 
 from hfprobe.data import cache
 from hfprobe.data.arguments import DataArguments
@@ -54,6 +56,8 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started
     with tempfile.TemporaryDirectory() as folder:
+        if arguments.work == "head":
+            write_features(Path(folder, "features.npy"), arguments)  # here, so that a crew's memory is that of its work
         crews = {count: Crew(count, Path(folder, str(count)), arguments) for count in (1, 2)}
         seconds = measure({f"{count} of 1 thread": crew.work for count, crew in crews.items()}, rounds=arguments.rounds)
         for crew in crews.values():
@@ -62,6 +66,8 @@ def main() -> None:
     size = f", {arguments.features} features" if arguments.work == "head" else ""
     print(f"\n{arguments.work}, {arguments.count}{size}; {describe_machine()}")
     print(f"speed of two processes relative to one: {describe_ratio(one, two)}")
+    loads = [np.array(crew.cpu_seconds[1:]) for crew in crews.values()]  # without the one that is not measured
+    print(f"CPU time of one process relative to the busier one of two: {describe_ratio(*loads)}")
     print(f"largest difference of the results: {np.abs(crews[1].answer.found - crews[2].answer.found).max():.3g}")
     memory = " and ".join(f"{crew.answer.megabytes:.0f} MB (of {count})" for count, crew in crews.items())
     print(f"growth of the peak memory of a process by the work: {memory}")
@@ -69,19 +75,32 @@ def main() -> None:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """The result of the last work of the first process, and by how many megabytes its peak memory grew in total."""
+    """What one process has done.
+
+    Attributes:
+        found: the result; of the first process alone.
+        cpu_seconds: CPU time of the work.
+        megabytes: growth of the peak memory since before the first work.
+    """
 
     found: np.ndarray
+    cpu_seconds: float
     megabytes: float
 
 
 class Crew:
-    """Processes of one thread each, which do the same work together when they are asked to."""
+    """Processes of one thread each, which do the same work together when they are asked to.
+
+    Attributes:
+        answer: of the first process to the last work.
+        cpu_seconds: of the process that took the most, for each work.
+    """
 
     answer: Answer
 
     def __init__(self, count: int, folder: Path, arguments: argparse.Namespace):
         folder.mkdir()
+        self.cpu_seconds: list[float] = []
         spawn = multiprocessing.get_context("spawn")
         pairs = [spawn.Pipe() for _ in range(count)]
         with socket.socket() as found:
@@ -97,7 +116,9 @@ class Crew:
     def work(self) -> None:
         for pipe in self._pipes:
             pipe.send(True)
-        self.answer, *_ = [pipe.recv() for pipe in self._pipes]
+        answers: list[Answer] = [pipe.recv() for pipe in self._pipes]
+        self.answer = answers[0]
+        self.cpu_seconds.append(max(answer.cpu_seconds for answer in answers))
 
     def end(self) -> None:
         for pipe in self._pipes:
@@ -119,8 +140,16 @@ def serve(place: dict[str, object], folder: Path, arguments: argparse.Namespace,
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     while pipe.recv():
         ranks.from_first(lambda: shutil.rmtree(folder / "cache", ignore_errors=True))
+        start = time.process_time()
         found = work()
-        pipe.send(Answer(found, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024))
+        seconds = time.process_time() - start
+        pipe.send(
+            Answer(
+                found if place["RANK"] == 0 else found[:0],
+                seconds,
+                (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024,
+            )
+        )
 
 
 def extraction(folder: Path, arguments: argparse.Namespace) -> Work:
@@ -132,7 +161,7 @@ def extraction(folder: Path, arguments: argparse.Namespace) -> Work:
 
 
 def head(folder: Path, arguments: argparse.Namespace) -> Work:
-    features, labels = ranks.from_first(lambda: write_features(folder / "features.npy", arguments)), LABELS
+    features, labels = folder.parent / "features.npy", LABELS
     answers = np.arange(arguments.count) % len(labels)
     train, validation = (
         FeatureSplit(np.load(features, mmap_mode="r")[None, rows], answers[rows])
@@ -141,14 +170,13 @@ def head(folder: Path, arguments: argparse.Namespace) -> Work:
     return lambda: refit_head(train, validation, classes=len(labels), penalty=arguments.penalty)[0]
 
 
-def write_features(path: Path, arguments: argparse.Namespace) -> Path:
+def write_features(path: Path, arguments: argparse.Namespace) -> None:
     """Correlated features of overlapping classes, as those of a backbone are."""
     generator = np.random.default_rng(0)
     hidden = generator.normal(size=(arguments.count, 200))
     hidden += 0.25 * generator.normal(size=(len(LABELS), 200))[np.arange(arguments.count) % len(LABELS)]
     values = hidden @ generator.normal(size=(200, arguments.features)) / 14
     np.save(path, (values + 0.3 * generator.normal(size=values.shape)).astype(np.float32))
-    return path
 
 
 def decoding(folder: Path, arguments: argparse.Namespace) -> Work:
@@ -160,7 +188,7 @@ def decoding(folder: Path, arguments: argparse.Namespace) -> Work:
 
 
 def evaluation(folder: Path, arguments: argparse.Namespace) -> Work:
-    trainer = make_trainer(draw_split(128, seed=1), folder=str(folder))
+    trainer = make_trainer(draw_split(128, seed=1), folder=str(folder), **ADAMW, use_cpu=True)
     images = ImageBatches(draw_split(arguments.count, seed=0), processor=trainer.processing_class)
     return lambda: trainer.predict(images).predictions
 
