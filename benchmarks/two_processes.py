@@ -108,7 +108,12 @@ class Crew:
             port = found.getsockname()[1]
         self._pipes = [ours for ours, _ in pairs]
         for rank, (_, theirs) in enumerate(pairs):
-            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+            place: dict[str, object] = {
+                "RANK": rank,
+                "LOCAL_RANK": rank,
+                "WORLD_SIZE": count,
+                "LOCAL_WORLD_SIZE": count,
+            }
             place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
             spawn.Process(target=serve, args=(place, folder, arguments, theirs), daemon=True).start()
             theirs.close()  # so that a process that ends is noticed
@@ -184,7 +189,7 @@ def decoding(folder: Path, arguments: argparse.Namespace) -> Work:
     photographs = folder / "photographs"
     ranks.from_first(lambda: write_photographs(photographs, count=arguments.count))
     images = load_images(DataArguments(dataset=str(photographs)), seed=0, whole=True)
-    return lambda: np.array(images.decode("all", processor=processor).images).astype(int)
+    return lambda: np.array(images.decode("all", processor=processor).part("all").images).astype(int)
 
 
 def evaluation(folder: Path, arguments: argparse.Namespace) -> Work:
