@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import resource
 import shutil
 import socket
 import tempfile
@@ -142,7 +141,7 @@ def serve(place: dict[str, object], folder: Path, arguments: argparse.Namespace,
     cache.cache_folder = lambda: folder / "cache"
     torch.manual_seed(0)
     work = WORKS[arguments.work](folder, arguments)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_megabytes()
     while pipe.recv():
         ranks.from_first(lambda: shutil.rmtree(folder / "cache", ignore_errors=True))
         start = time.process_time()
@@ -152,9 +151,15 @@ def serve(place: dict[str, object], folder: Path, arguments: argparse.Namespace,
             Answer(
                 found if place["RANK"] == 0 else found[:0],
                 seconds,
-                (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024,
+                peak_megabytes() - before,
             )
         )
+
+
+def peak_megabytes() -> float:
+    """The peak memory of this process; the one of getrusage is at least that of the process that started it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 
 def extraction(folder: Path, arguments: argparse.Namespace) -> Work:
