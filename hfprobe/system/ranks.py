@@ -16,9 +16,12 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hfprobe.system.errors import CheckFailedError, CommandError, InputError, MachineError, find_shortage
+
+if TYPE_CHECKING:  # slow to import
+    import torch
 
 Value = TypeVar("Value")
 
@@ -28,10 +31,10 @@ PATIENCE = timedelta(days=365)
 
 def rank_and_count() -> tuple[int, int]:
     """The rank of this process and the number of processes: 0 and 1 without a process group."""
-    torch = sys.modules.get("torch")  # slow to import
-    if torch is None or not torch.distributed.is_available() or not torch.distributed.is_initialized():
+    module = sys.modules.get("torch")  # slow to import
+    if module is None or not module.distributed.is_available() or not module.distributed.is_initialized():
         return 0, 1
-    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return module.distributed.get_rank(), module.distributed.get_world_size()
 
 
 def count_beside() -> int:
@@ -47,6 +50,16 @@ def share_of(count: int, *, batch_size: int = 1) -> range:
     those of one process.
     """
     rank, processes = rank_and_count()
+    return _share(rank, processes, count, batch_size=batch_size)
+
+
+def owners_of(count: int) -> list[int]:
+    """The rank of the process that has each item of a list in its share, see `share_of`."""
+    _, processes = rank_and_count()
+    return [rank for rank in range(processes) for _ in _share(rank, processes, count)]
+
+
+def _share(rank: int, processes: int, count: int, *, batch_size: int = 1) -> range:
     batches = -(-count // batch_size)
     first, last = (min(count, number * batches // processes * batch_size) for number in (rank, rank + 1))
     return range(first, last)
@@ -73,14 +86,41 @@ def gather(value: Value) -> list[Value]:
     from torch import distributed
 
     found: list[Any] = [None] * count
-    try:
+    with _noticing_an_end():
         distributed.all_gather_object(found, value, group=_patient_group())
-    except RuntimeError as error:  # of gloo: connection closed by peer
-        raise MachineError(
-            f"Another of the {count} processes of this run has ended. Read its last lines, and run the same command "
-            "again."
-        ) from error
     return found
+
+
+def add_up(values: torch.Tensor, *, point: float = 0) -> None:
+    """Add the values of all processes, in place. All processes must call this function; each waits for the last one.
+
+    A sum does not depend on the number of processes, to the bit, if all but one of its addends are zero.
+
+    Args:
+        values: contiguous float64 on the CPU, of one shape in all processes.
+        point: a number that must be the same in all processes, such as a checksum of what the values depend on.
+
+    Raises:
+        InputError: `point` is not the same in all processes.
+        MachineError: another process has ended.
+    """
+    rank, count = rank_and_count()
+    if count == 1:
+        return
+    from torch import distributed
+
+    points = values.new_zeros(count)
+    points[rank] = point
+    with _noticing_an_end():
+        distributed.all_reduce(points, group=_patient_group())
+    for other, found in enumerate(points.tolist()):
+        if found != points[0]:
+            raise InputError(
+                f"Process {other} of {count} computes other numbers than process 0. Start all processes on processors "
+                "of one kind, with the same OMP_NUM_THREADS and versions."
+            )
+    with _noticing_an_end():
+        distributed.all_reduce(values, group=_patient_group())
 
 
 def check_same(value: object, *, what: str) -> None:
@@ -167,6 +207,17 @@ class _Failure:
 
     def error(self, rank: int) -> CommandError:
         return self.kind(f"Process {rank} of {rank_and_count()[1]}: {self.text}")
+
+
+@contextlib.contextmanager
+def _noticing_an_end() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # of gloo: connection closed by peer
+        raise MachineError(
+            f"Another of the {rank_and_count()[1]} processes of this run has ended. Read its last lines, and run the "
+            "same command again."
+        ) from error
 
 
 def _patient_group() -> Any:

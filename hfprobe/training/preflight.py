@@ -6,6 +6,8 @@ import math
 import shutil
 from pathlib import Path
 
+from hfprobe.system.machine import available_memory
+
 # AdamW keeps two moments of each weight beside the weight itself.
 COPIES_A_CHECKPOINT = 3
 
@@ -39,12 +41,3 @@ def find_shortages(
             f"some, or pass {memory_remedy}."
         )
     return problems
-
-
-def available_memory() -> int | None:
-    """Bytes that a process may still take; None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return None

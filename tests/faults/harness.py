@@ -87,9 +87,7 @@ POINTS = [
         3,
     ),
     Point("between two views", "probe, exact head", "hfprobe.models.linear_probe.features:_extract", 2),
-    Point(
-        "while the head is solved", "probe, exact head", "hfprobe.models.linear_probe.head:minimise_cross_entropy", 4
-    ),
+    Point("while the head is solved", "probe, exact head", "hfprobe.models.linear_probe.head:Problem.solve", 4),
     Point("during the push", "probe, exact head", "hfprobe.hub.local:_publish", 1),
     Point("in mid-epoch", "probe, SGD head", f"{TRAINER}.training_step", 6),
     Point("in a save, before the rename", "probe, SGD head", "hfprobe.training.checkpoints:os.rename", 2),

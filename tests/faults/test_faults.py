@@ -155,7 +155,7 @@ for name in names:
                 ("hfprobe.models.linear_probe.modeling:LinearProbe.extract_features", 3),
                 (f"{TRAINER}.training_step", 5),
                 ("hfprobe.tasks.label_efficiency.measure:_fit", 2),
-                ("hfprobe.models.linear_probe.head:minimise_cross_entropy", 4),
+                ("hfprobe.models.linear_probe.head:Problem.solve", 4),
                 # Of all calls: a note and the file of three splits of features, four points, two files of the page.
                 ("hfprobe.system.files:os.replace", 8),
                 ("hfprobe.system.files:os.replace", 12),

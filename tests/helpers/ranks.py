@@ -26,6 +26,11 @@ def run_ranks(count, work):
                 raise MachineError("Another process has ended.")
         return [pickle.loads(found[rank]) for rank in range(count)]
 
+    def add_up(values, *, point=0):
+        points, parts = zip(*gather((point, values)), strict=True)
+        assert len(set(points)) == 1
+        values.copy_(sum(parts))
+
     def run(rank):
         own.rank, own.meetings = rank, 0
         try:
@@ -40,4 +45,5 @@ def run_ranks(count, work):
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(count) as threads:
         patch.setattr(ranks, "rank_and_count", lambda: (own.rank, count))
         patch.setattr(ranks, "gather", gather)
+        patch.setattr(ranks, "add_up", add_up)
         return list(threads.map(run, range(count)))

@@ -121,7 +121,9 @@ def train_probe(count, folder, dataset, *, before="", name="run"):
     """Train a probe with `count` processes, after some code; what `end_ranks` returns."""
     folder.mkdir(exist_ok=True)
     script = folder / "train.py"
-    script.write_text(f"{textwrap.dedent(before)}\nimport runpy\nrunpy.run_path({TRAIN!r}, run_name='__main__')\n")
+    shared = "from hfprobe.models.linear_probe import blocks\nblocks.BLOCK, blocks.LEAST_SHARED = 16, 0"  # of the head
+    whole = f"import runpy\nrunpy.run_path({TRAIN!r}, run_name='__main__')"
+    script.write_text("\n".join([shared, textwrap.dedent(before), whole, ""]))
     flags = ["--dataset", dataset, "--use_cpu", "--disable_tqdm", "true", "--output_dir", name, *PROBE, "--views", "2"]
     place = {"HF_DATASETS_CACHE": str(folder / "cache")}
     return end_ranks(start_ranks(count, script, *flags, cwd=folder, **place))

@@ -284,9 +284,9 @@ class LinearProbeFamily(ModelFamily["LinearProbe", LinearProbeOptions]):
     def memory_needed(self, model: LinearProbe, *, options: LinearProbeOptions, images: int) -> int:
         if options.head != "exact":
             return 0
-        # The features in float64 before and after standardisation; selected ones are also two copies in float32.
-        each = 2 * 8 + 2 * 4 * (options.head_search or options.refit)
-        return each * options.views * images * model.config.feature_size
+        # A label and a weight; normalised features are two copies in float32. Blocks in float64 are kept if they fit.
+        each = 2 * 8 + 2 * 4 * model.config.feature_size * options.head_search
+        return each * options.views * images
 
     def processor_for(self, model: LinearProbe) -> LinearProbeImageProcessor:
         from hfprobe.models.linear_probe.modeling import build_processor

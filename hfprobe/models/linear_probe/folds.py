@@ -12,6 +12,7 @@ from transformers import BaseImageProcessor
 
 from hfprobe.data.pixels.store import ImageSplit
 from hfprobe.models.answers import Solved, Views
+from hfprobe.models.linear_probe.blocks import Chosen
 from hfprobe.models.linear_probe.features import FeatureSplit, extract_features
 from hfprobe.models.linear_probe.head import Problem
 from hfprobe.models.linear_probe.modeling import LinearProbe
@@ -92,15 +93,15 @@ def solve_folds(split: FeatureSplit, head: Heads, *, solved: Solved) -> Heads:
         solved: the images that it was solved with, and how.
     """
     positions = solved.positions
-    features, labels = split.features[0][positions], split.labels[positions]
+    features, labels = split.features[0], split.labels[positions]
     folds = min(FOLDS, int(np.bincount(labels, minlength=head.bias.shape[1]).min()))
     if folds < 2:
         return head
     weights, biases = [head.weight[0]], [head.bias[0]]
     answered = [np.setdiff1d(np.arange(len(split.labels)), positions)]
     start = torch.zeros(head.bias.shape[1], features.shape[1] + 1, dtype=torch.float64)
-    for others, part in StratifiedKFold(folds, shuffle=True, random_state=0).split(features, labels):
-        problem = Problem(features[others], labels[others], solved.class_weights)
+    for others, part in StratifiedKFold(folds, shuffle=True, random_state=0).split(labels, labels):
+        problem = Problem([Chosen(features, positions[others])], labels[others], solved.class_weights)
         start = problem.solve(penalty=solved.solution["penalty"], start=start)
         weight, bias = problem.unfold(start)
         weights.append(weight.float().numpy())

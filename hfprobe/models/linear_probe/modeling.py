@@ -112,7 +112,7 @@ class LinearProbe(PreTrainedModel):
         for module in self.backbone.modules():
             for name, buffer in list(module.named_buffers(recurse=False)):
                 module.register_buffer(name, buffer, persistent=True)
-        self.head = nn.Linear(len(range(config.feature_size)[self._used()]), config.num_labels)
+        self.head = nn.Linear(len(range(config.feature_size)[self.used()]), config.num_labels)
         self.post_init()
         self.train(self.training)
 
@@ -149,7 +149,7 @@ class LinearProbe(PreTrainedModel):
             places = last.flatten(2).mT if last.shape[1] == self.backbone.num_features else last.flatten(1, 2)
         return places.mean(1) if how == "mean" else places.amax(1)
 
-    def _used(self) -> slice:
+    def used(self) -> slice:
         """Where in the features those are that the head uses."""
         if self.config.pooling == "both" or self.config.second_pooling is None:
             return slice(None)
@@ -158,13 +158,13 @@ class LinearProbe(PreTrainedModel):
 
     def use(self, features: torch.Tensor) -> torch.Tensor:
         """What the head multiplies: of features (B, feature_size) those of its pooling, normalised if it was chosen."""
-        features = features[:, self._used()]
+        features = features[:, self.used()]
         return nn.functional.normalize(features, dim=-1) if self.config.normalize else features
 
     def choose_features(self, *, pooling: str, normalize: bool) -> None:
         """Give the model a new head, for other features of the same backbone; see `LinearProbeConfig`."""
         self.config.pooling, self.config.normalize = pooling, normalize
-        size = len(range(self.config.feature_size)[self._used()])
+        size = len(range(self.config.feature_size)[self.used()])
         self.head = nn.Linear(size, self.config.num_labels).to(self.head.weight)
 
     def forward(

@@ -73,6 +73,8 @@ def search_heads(
 
 
 def select(model: LinearProbe, split: FeatureSplit) -> FeatureSplit:
-    """The features of a split that the head of a model uses, see `LinearProbe.use`."""
+    """The features of a split that the head of a model uses, see `LinearProbe.use`; a copy if they are normalised."""
+    if not model.config.normalize:
+        return replace(split, features=split.features[..., model.used()])
     rows = torch.from_numpy(np.array(split.features.reshape(-1, split.features.shape[-1])))  # writable, for torch
     return replace(split, features=model.use(rows).numpy().reshape(*split.features.shape[:2], -1))

@@ -1,3 +1,9 @@
+import json
+import os
+import sys
+import textwrap
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +12,14 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from helpers.features import blobs
 from helpers.models import build_probe
-from hfprobe.models.linear_probe.head import PENALTIES, install_head, minimise_cross_entropy, solve_head
+from helpers.processes import end_ranks, start_ranks
+from helpers.ranks import run_ranks
+from hfprobe.models.answers import Solved
+from hfprobe.models.linear_probe import blocks
+from hfprobe.models.linear_probe.features import FeatureSplit
+from hfprobe.models.linear_probe.folds import Heads, solve_folds
+from hfprobe.models.linear_probe.head import PENALTIES, install_head, minimise_cross_entropy, refit_head, solve_head
+from hfprobe.models.linear_probe.search import search_heads
 
 pytestmark = pytest.mark.usefixtures("all_penalties")
 
@@ -114,3 +127,93 @@ def test_weights_of_one_change_nothing():
     plain, weighted = (solve_head(data, held_out, classes=3, class_weights=one) for one in (None, np.ones(3)))
     assert weighted.penalty == plain.penalty
     np.testing.assert_allclose(weighted.weight, plain.weight, atol=1e-6)
+
+
+def solve_all():
+    """Heads of two views with class weights: solved, refitted and cross-fitted; as one array."""
+    data, held_out = blobs(count=150), blobs(count=60, seed=1)
+    data = FeatureSplit(np.concatenate([data.features, data.features + np.float32(0.1)]), data.labels)
+    how = {"classes": 3, "class_weights": np.array([1.0, 4.0, 0.25])}
+    head = solve_head(data, held_out, **how)
+    refitted = refit_head(data, held_out, penalty=head.penalty, **how)
+    solved = Solved(np.arange(20, 120), {"penalty": head.penalty}, how["class_weights"])
+    folds = solve_folds(data, Heads(np.zeros((1, 3, 20)), np.zeros((1, 3))), solved=solved)
+    parts = [head.weight, head.bias, head.trials[0].costs, *refitted, folds.weight, folds.bias]
+    return np.concatenate([np.ravel(part) for part in parts])
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_heads_do_not_depend_on_the_number_of_processes(processes, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK", 16)
+    monkeypatch.setattr(blocks, "LEAST_SHARED", 0)
+    monkeypatch.setattr("hfprobe.models.linear_probe.head.PENALTIES", PENALTIES[3:5])
+    (alone,) = run_ranks(1, lambda rank: solve_all())
+    for found in run_ranks(processes, lambda rank: solve_all()):
+        np.testing.assert_array_equal(found, alone)
+
+
+def test_the_search_does_not_depend_on_the_number_of_processes(monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK", 16)
+    monkeypatch.setattr(blocks, "LEAST_SHARED", 0)
+    monkeypatch.setattr("hfprobe.models.linear_probe.head.PENALTIES", PENALTIES[1:2])
+    data = blobs(count=60, size=512, classes=5)
+    models = [build_probe(head_search=True)[0] for _ in range(2)]
+    (alone,) = run_ranks(1, lambda rank: search_heads(models[0], data, data))
+    weight = models[0].head.weight.clone()
+    assert run_ranks(2, lambda rank: search_heads(models[rank], data, data)) == [alone, alone]
+    assert all(torch.equal(model.head.weight, weight) for model in models)
+
+
+@pytest.mark.slow
+def test_real_processes_solve_the_same_heads_and_notice_when_one_differs_or_ends(tmp_path):
+    script = tmp_path / "solve.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import json, os, sys
+            import numpy as np
+            import torch
+            from helpers.features import blobs
+            from hfprobe.models.linear_probe import blocks
+            from hfprobe.models.linear_probe.head import refit_head, solve_head
+            from hfprobe.system import ranks
+            from hfprobe.system.errors import InputError, MachineError
+
+            blocks.BLOCK, blocks.LEAST_SHARED = 16, 0
+            rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+            if count > 1:
+                torch.distributed.init_process_group("gloo")
+            data, held_out, weights = blobs(), blobs(seed=1), np.array([1.0, 4.0, 0.25])
+            head = solve_head(data, held_out, classes=3, class_weights=weights)
+            weight, bias = refit_head(data, held_out, classes=3, penalty=head.penalty, class_weights=weights)
+            heads = np.concatenate([np.ravel(part) for part in (head.weight, head.bias, weight, bias)])
+            messages = []
+            try:
+                ranks.add_up(torch.zeros(3, dtype=torch.float64), point=rank)
+            except InputError as error:
+                messages.append(str(error))
+            if rank > 0 or count == 1:
+                try:
+                    ranks.add_up(torch.zeros(3, dtype=torch.float64))
+                except MachineError as error:
+                    messages.append(str(error))
+            print(json.dumps([heads.tolist(), messages]), flush=True)
+            os._exit(0)
+            """
+        )
+    )
+    tests = str(Path(__file__).parents[2])
+    found = {}
+    for count in (1, 2, 4):
+        ended = end_ranks(start_ranks(count, script, cwd=tmp_path, PYTHONPATH=os.pathsep.join([tests, *sys.path])))
+        assert [code for code, *_ in ended] == [0] * count, ended
+        found[count] = [json.loads(output) for _, output, _ in ended]
+    ((alone, messages),) = found[1]
+    assert messages == []
+    for count in (2, 4):
+        other = f"Process 1 of {count} computes other numbers than process 0. Start all processes on processors of one "
+        for rank, (heads, messages) in enumerate(found[count]):
+            assert heads == alone
+            assert messages[0].startswith(other)
+            assert len(messages) == (1 if rank == 0 else 2)
+            assert all(text.startswith(f"Another of the {count} processes of this run has e") for text in messages[1:])
