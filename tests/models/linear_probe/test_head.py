@@ -142,7 +142,7 @@ def solve_all():
     return np.concatenate([np.ravel(part) for part in parts])
 
 
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_heads_do_not_depend_on_the_number_of_processes(processes, monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK", 16)
     monkeypatch.setattr(blocks, "LEAST_SHARED", 0)
