@@ -174,6 +174,7 @@ def test_impossible_numbers_of_images_other_settings_and_a_damaged_file_are_refu
         measure(models={"probe": PROBE}, shots=[2], seeds=[1])
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_all_images_and_from_the_labels_of_its_own_alone(measure, monkeypatch):
     lessons = []
     make = label_efficiency._make_lesson
