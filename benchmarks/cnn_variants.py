@@ -156,7 +156,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
             if options.brightness or options.contrast:
                 pixels = distort(pixels, options=options, epoch=epoch, index=train.split.index[positions])
             if options.cutmix and epoch < options.cutmix_until * options.epochs:
-                drawn = {"epoch": epoch, "index": train.split.index[positions]}
+                drawn: dict[str, Any] = {"epoch": epoch, "index": train.split.index[positions]}
                 pixels, targets = cutmix(pixels, targets, options=options, **drawn)
             warmup = arguments.warmup_steps * steps
             optimizer.share = min(done / warmup, (steps - done) / (steps - warmup))

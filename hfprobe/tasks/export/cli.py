@@ -75,7 +75,8 @@ def main() -> None:
     from hfprobe.hub.local import resolve_model
 
     folder = resolve_model(model=arguments.model, hub_dir=arguments.hub_dir)
-    from hfprobe.tasks.export.measure import check_export, export_model
+    from hfprobe.tasks.export.measure import export_model
+    from hfprobe.tasks.export.result import check_export
 
     if arguments.check:
         print(check_export(folder).verdict)

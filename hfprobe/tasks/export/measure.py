@@ -31,7 +31,16 @@ from hfprobe.tasks.export.parity import (
 from hfprobe.tasks.export.preprocessing import build_preprocessing, check_preprocessing
 from hfprobe.tasks.export.quantization import check_loss, quantize
 from hfprobe.tasks.export.resizing import OPSET
-from hfprobe.tasks.export.result import CLASSIFIER, INT8_CLASSIFIER, INT8_NETWORK, NETWORK, Export, Parity, Quantization
+from hfprobe.tasks.export.result import (
+    CLASSIFIER,
+    INT8_CLASSIFIER,
+    INT8_NETWORK,
+    NETWORK,
+    Export,
+    Parity,
+    Quantization,
+    check_export,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -233,23 +242,3 @@ def find_stale(folder: Path) -> str | None:
     except InputError as error:
         return str(error).partition(". ")[0]
     return None
-
-
-def check_export(folder: Path) -> Export:
-    """The record of the export of a model folder, after a check that it is intact and was made from these files.
-
-    Raises:
-        InputError: there is none; it is damaged; it is stale, because the model in the folder is another one.
-    """
-    place = folder / EXPORT_FOLDER
-    export = Export.load(place)
-    if export.source != source_checksums(folder):
-        raise InputError(
-            f"The export in '{place}' is stale: it was made from {export.model}@{export.revision[:12]}, whose files "
-            f"are not those in '{folder}'. {Export.REMEDY}"
-        )
-    found = export_checksums(place)
-    damaged = sorted(name for name in found.keys() | export.files if found.get(name) != export.files.get(name))
-    if damaged:
-        raise InputError(f"'{place / damaged[0]}' is damaged: it is not the file that was exported. {Export.REMEDY}")
-    return export

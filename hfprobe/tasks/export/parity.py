@@ -8,7 +8,6 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 
@@ -17,6 +16,7 @@ from hfprobe.data.pixels.reading import in_chunks, in_threads, row_numbers, sour
 from hfprobe.data.pixels.store import ImageBatches, ImageSplit
 from hfprobe.data.splits.images import Images
 from hfprobe.models.inference import BATCH_SIZE
+from hfprobe.models.onnx_files import open_session
 from hfprobe.statistics.paired import Difference, mcnemar_exact, paired_score_interval
 from hfprobe.system.progress import show_progress
 from hfprobe.tasks.export.result import Parity
@@ -30,19 +30,6 @@ class Answers:
 
     logits: np.ndarray
     probabilities: np.ndarray
-
-
-def open_session(file: Path | bytes, *, threads: int = 0) -> onnxruntime.InferenceSession:
-    """A graph, ready to run on the processor.
-
-    Args:
-        threads: 0 for as many as torch uses.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or torch.get_num_threads()
-    options.log_severity_level = 3
-    source = file if isinstance(file, bytes) else str(file)
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 def answer_in_torch(

@@ -28,8 +28,9 @@ from hfprobe.data.pixels.decoded_rows import decode_some
 from hfprobe.data.pixels.store import ImageBatches, ImageSplit
 from hfprobe.data.splits.images import Images
 from hfprobe.models.inference import BATCH_SIZE
+from hfprobe.models.onnx_files import open_session
 from hfprobe.system.errors import CheckFailedError, InputError
-from hfprobe.tasks.export.parity import answer_in_batches, answer_in_torch, compare_answers, open_session
+from hfprobe.tasks.export.parity import answer_in_batches, answer_in_torch, compare_answers
 from hfprobe.tasks.export.resizing import IR_VERSION
 from hfprobe.tasks.export.result import METHODS, Candidate, Export, Method, Quantization, Speed
 

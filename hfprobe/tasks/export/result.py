@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
+from hfprobe.hub.exports import export_checksums, source_checksums
 from hfprobe.statistics.paired import Difference
+from hfprobe.system.errors import InputError
+from hfprobe.system.model_files import EXPORT_FOLDER
 from hfprobe.system.provenance import Hardware
 from hfprobe.system.records import VerdictFile
 
@@ -148,3 +152,23 @@ class Export(VerdictFile):
                 f"{-100 * loss.interval[0]:.2f}."
             )
         return lines + self.quantization.sentences
+
+
+def check_export(folder: Path) -> Export:
+    """The record of the export of a model folder, after a check that it is intact and was made from these files.
+
+    Raises:
+        InputError: there is none; it is damaged; it is stale, because the model in the folder is another one.
+    """
+    place = folder / EXPORT_FOLDER
+    export = Export.load(place)
+    if export.source != source_checksums(folder):
+        raise InputError(
+            f"The export in '{place}' is stale: it was made from {export.model}@{export.revision[:12]}, whose files "
+            f"are not those in '{folder}'. {Export.REMEDY}"
+        )
+    found = export_checksums(place)
+    damaged = sorted(name for name in found.keys() | export.files if found.get(name) != export.files.get(name))
+    if damaged:
+        raise InputError(f"'{place / damaged[0]}' is damaged: it is not the file that was exported. {Export.REMEDY}")
+    return export

@@ -4,8 +4,9 @@
     hfprobe profile simple-cnn --batch_sizes 1 512 --rounds 40
 
 Takes about three minutes for two models on two CPU cores. Do not run other programs meanwhile. The forward pass is
-measured on images that are already resized and normalised. Writes profile.json, profile.md, bar charts, and traces for
-ui.perfetto.dev. hfprobe compare --profile shows the results beside the accuracies.
+measured on images that are already resized and normalised. The ONNX files of a model that was exported (hfprobe
+export) are timed beside it. Writes profile.json, profile.md, bar charts, and traces for ui.perfetto.dev. hfprobe
+compare --profile shows the results beside the accuracies.
 """
 
 import shlex

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from hfprobe.data.pixels.transforms import input_size
 from hfprobe.models import family_of
@@ -18,8 +17,9 @@ from hfprobe.system import provenance
 from hfprobe.system.errors import InputError, MachineError, first_line
 from hfprobe.system.machine import find_device
 from hfprobe.system.precision import preferred_precision
+from hfprobe.tasks.profile.exported import find_networks, make_network_steps
 from hfprobe.tasks.profile.precisions import COMPARED, choose_precision, compare_answers
-from hfprobe.tasks.profile.result import Bfloat16, Profile, ProfiledModel
+from hfprobe.tasks.profile.result import Bfloat16, Exported, Profile, ProfiledModel
 from hfprobe.tasks.profile.timing import (
     WARMUP_STEPS,
     count_macs,
@@ -45,6 +45,8 @@ def profile_models(
     Each (model, batch size) is warmed up by at most WARMUP_STEPS steps. Then all of them are timed in turn, in rounds
     that each start with another one, so that a change in the speed of the machine affects all of them alike.
 
+    The ONNX files of a model that has an export are timed in the same turns.
+
     Args:
         folders: name of each model in the profile -> its folder.
         batch_sizes: measured for every model, in addition to the own sizes of all (`ModelFamily.profile_batch_size`).
@@ -60,6 +62,7 @@ def profile_models(
     device = find_device()
     load_before = os.getloadavg()[0]
     models = {name: load_model(folder) for name, folder in folders.items()}
+    files = {name: find_networks(folder, name=name, device=device) for name, folder in folders.items()}
     own = {name: family_of(model).profile_batch_size for name, (model, _) in models.items()}
     sides = {name: input_size(processor) for name, (_, processor) in models.items()}
     macs = {name: count_macs(model, side=sides[name]) for name, (model, _) in models.items()}
@@ -70,13 +73,16 @@ def profile_models(
     try:
         for model, _ in models.values():
             model.to(device)
-        steps: dict[Any, Callable[[], torch.Tensor]] = {}
+        steps: dict[Any, Callable[[], Any]] = {}
         precisions = COMPARED if preferred_precision(device)[0] != "fp32" else ("fp32",)
         for name, (model, _) in models.items():
-            for size in sorted({*batch_sizes, *([own[name]] if only_own else own.values())}):
-                images = noise(size, side=sides[name], device=device)
+            sizes = sorted({*batch_sizes, *([own[name]] if only_own else own.values())})
+            batches = {size: noise(size, side=sides[name], device=device) for size in sizes}
+            for size, images in batches.items():
                 for precision in precisions if size == own[name] else ("fp32",):
                     steps[name, size, precision] = make_step(model, images, bf16=precision == "bf16")
+            for file in files[name]:
+                steps |= {(name, size, file.name): step for size, step in make_network_steps(file, batches).items()}
         measured = time_in_turn(steps, rounds=rounds, seconds=seconds, device=device)
     except RuntimeError as error:
         if "memory" not in str(error):  # on a CPU, torch has no error class for out of memory
@@ -104,6 +110,13 @@ def profile_models(
             peak_memory_bytes=memory[name],
             batches={key[1]: batch for key, batch in measured.items() if (key[0], key[2]) == (name, "fp32")},
             bf16=bf16,
+            exported={
+                file.name: Exported(
+                    disk_bytes=file.stat().st_size,
+                    batches={key[1]: batch for key, batch in measured.items() if (key[0], key[2]) == (name, file.name)},
+                )
+                for file in files[name]
+            },
             operators=profile_operators(steps[name, own[name], "fp32"], trace=trace, device=device),
         )
     return Profile(
@@ -111,7 +124,8 @@ def profile_models(
         device=device.type,
         memory_of="device" if device.type == "cuda" else "resident set",
         hardware=provenance.find_hardware(),
-        versions=provenance.versions(),
+        versions=provenance.versions()
+        | ({"onnxruntime": metadata.version("onnxruntime")} if any(files.values()) else {}),
         load_average=(round(load_before, 2), round(os.getloadavg()[0], 2)),
         rounds=rounds,
         warmup_steps=WARMUP_STEPS,

@@ -20,18 +20,23 @@ def write_profile(profile: Profile, folder: Path) -> Path:
     """Write profile.md, throughput.png, latency.png, memory.png and operators.png; return the path of profile.md."""
     models = profile.models
     short = dict(zip(models, shorten_names(models), strict=True))
+    timed = {
+        f"{name}, {file}" if file else name: batches
+        for name, model in models.items()
+        for file, batches in model.batches_of_all.items()
+    }
     latency, upper = (
         {
-            name: {f"batch of {size}": getattr(batch.latency_ms, key) for size, batch in model.batches.items()}
-            for name, model in models.items()
+            name: {f"batch of {size}": getattr(batch.latency_ms, key) for size, batch in batches.items()}
+            for name, batches in timed.items()
         }
         for key in ("p50", "p95")
     )
     figures = {
         "throughput.png": draw_bars(
             {
-                name: {f"batch of {size}": batch.throughput.median for size, batch in model.batches.items()}
-                for name, model in models.items()
+                name: {f"batch of {size}": batch.throughput.median for size, batch in batches.items()}
+                for name, batches in timed.items()
             },
             title="Throughput (median)",
             unit="images/s",

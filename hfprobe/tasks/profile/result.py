@@ -6,7 +6,7 @@ This module does not import torch, because reports are made from stored results 
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -124,6 +124,14 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Exported:
+    """An ONNX file of a model in onnxruntime, with the same threads; `batches`: batch size -> cost."""
+
+    disk_bytes: int
+    batches: dict[int, Batch]
+
+
+@dataclass(frozen=True)
 class ProfiledModel:
     """One model.
 
@@ -135,6 +143,7 @@ class ProfiledModel:
         peak_memory_bytes: None if the system does not report it.
         batches: batch size -> cost in float32.
         bf16: None on a device without native bfloat16 support.
+        exported: name of an ONNX file -> its cost; empty without an export.
     """
 
     folder: str
@@ -148,10 +157,16 @@ class ProfiledModel:
     batches: dict[int, Batch]
     bf16: Bfloat16 | None
     operators: Operators
+    exported: dict[str, Exported] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.own_batch_size not in self.batches:
             raise ValueError(f"'batches' of {self.folder} lacks {self.own_batch_size}, its 'own_batch_size'")
+
+    @property
+    def batches_of_all(self) -> dict[str, dict[int, Batch]]:
+        """Name of an ONNX file, or empty for the model in torch -> batch size -> cost in float32 or int8."""
+        return {"": self.batches} | {name: file.batches for name, file in self.exported.items()}
 
     def is_of(self, result: EvalResult) -> bool:
         """Whether it has the weights of an evaluated model: the same revision of the same run."""

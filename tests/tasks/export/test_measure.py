@@ -13,11 +13,12 @@ from helpers.image_kinds import KINDS
 from helpers.images import CLASSES
 from helpers.with_onnx import onnx
 from hfprobe.hub.local import list_revisions, resolve_model
+from hfprobe.models.onnx_files import open_session
 from hfprobe.system.errors import CheckFailedError, InputError
 from hfprobe.tasks.export import measure
-from hfprobe.tasks.export.measure import check_export, check_parity, find_stale
-from hfprobe.tasks.export.parity import Answers, compare_answers, open_session
-from hfprobe.tasks.export.result import CLASSIFIER, NETWORK, Export
+from hfprobe.tasks.export.measure import check_parity, find_stale
+from hfprobe.tasks.export.parity import Answers, compare_answers
+from hfprobe.tasks.export.result import CLASSIFIER, NETWORK, Export, check_export
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

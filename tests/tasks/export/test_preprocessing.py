@@ -7,9 +7,9 @@ import torch
 from helpers.models import build_probe
 from helpers.with_onnx import onnx
 from hfprobe.data.pixels.transforms import fit_images, normalize
+from hfprobe.models.onnx_files import open_session
 from hfprobe.models.simple_cnn.modeling import build_processor
 from hfprobe.system.errors import CheckFailedError, InputError
-from hfprobe.tasks.export.parity import open_session
 from hfprobe.tasks.export.preprocessing import Geometry, build_preprocessing, check_preprocessing
 
 

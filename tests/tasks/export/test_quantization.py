@@ -8,13 +8,12 @@ import pytest
 import hfprobe
 from helpers.exported import push
 from helpers.with_onnx import onnx
+from hfprobe.models.onnx_files import open_session
 from hfprobe.statistics.paired import Difference
 from hfprobe.system.errors import CheckFailedError, InputError
 from hfprobe.tasks.export import measure, quantization
-from hfprobe.tasks.export.measure import check_export
-from hfprobe.tasks.export.parity import open_session
 from hfprobe.tasks.export.quantization import check_loss, choose_method, find_head
-from hfprobe.tasks.export.result import INT8_CLASSIFIER, INT8_NETWORK, Candidate, Export, Speed
+from hfprobe.tasks.export.result import INT8_CLASSIFIER, INT8_NETWORK, Candidate, Export, Speed, check_export
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

@@ -89,7 +89,7 @@ def test_the_keys_of_a_profile_are_stable(profiled):
     }  # fmt: skip
     assert set(content["models"]["simple-cnn"]) == {
         "folder", "run", "network", "trainable_parameters", "macs", "disk_bytes",
-        "own_batch_size", "peak_memory_bytes", "operators", "batches", "bf16",
+        "own_batch_size", "peak_memory_bytes", "operators", "batches", "bf16", "exported",
     }  # fmt: skip
     assert set(content["models"]["simple-cnn"]["batches"]["1"]) == {"n", "latency_ms", "throughput"}
 

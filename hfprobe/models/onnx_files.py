@@ -1,0 +1,21 @@
+"""Running ONNX files. Needs onnxruntime, which is in the extra `export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnxruntime
+import torch
+
+
+def open_session(file: Path | bytes, *, threads: int = 0) -> onnxruntime.InferenceSession:
+    """A graph, ready to run on the processor.
+
+    Args:
+        threads: 0 for as many as torch uses.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.log_severity_level = 3
+    source = file if isinstance(file, bytes) else str(file)
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
