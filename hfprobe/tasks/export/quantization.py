@@ -107,7 +107,9 @@ def write_quantized(network: Path, pixels: np.ndarray, work: Path) -> dict[Metho
             weight_type=QuantType.QInt8,
             nodes_to_exclude=head,
         )
-        quantize_dynamic(network, files["dynamic"], weight_type=QuantType.QUInt8, nodes_to_exclude=head)
+        # It replaces a Gemm by a MatMul of another name before it looks at the names.
+        renamed = [f"{name}_MatMul" for name in head]
+        quantize_dynamic(network, files["dynamic"], weight_type=QuantType.QUInt8, nodes_to_exclude=head + renamed)
     return files
 
 

@@ -12,8 +12,8 @@ from hfprobe.models.onnx_files import open_session
 from hfprobe.statistics.paired import Difference
 from hfprobe.system.errors import CheckFailedError, InputError
 from hfprobe.tasks.export import measure, quantization
-from hfprobe.tasks.export.quantization import check_loss, choose_method, find_head
-from hfprobe.tasks.export.result import INT8_CLASSIFIER, INT8_NETWORK, Candidate, Export, Speed, check_export
+from hfprobe.tasks.export.quantization import check_loss, choose_method, find_head, write_quantized
+from hfprobe.tasks.export.result import INT8_CLASSIFIER, INT8_NETWORK, METHODS, Candidate, Export, Speed, check_export
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
@@ -73,18 +73,21 @@ def test_the_page_says_what_was_kept_and_if_it_is_slower_or_the_loss_is_not_rule
         assert any("int8 is slower than float32 (2.0 times as long)" in line for line in told) == slower
 
 
-def test_the_head_stays_in_float32(quantized):
+@pytest.mark.parametrize("method", METHODS)
+def test_the_head_stays_in_float32_and_the_rest_does_not(method, quantized, tmp_path):
     folder, _ = quantized
     network = onnx.load(folder / "onnx" / "model.onnx")
     head = network.graph.node[-1]
     assert head.op_type == "Gemm"
     assert head.name in find_head(network)
-    weights = {tensor.name: tensor.data_type for tensor in network.graph.initializer}
-    kept = onnx.load(folder / "onnx" / INT8_NETWORK)
-    assert [tensor.data_type for tensor in kept.graph.initializer if tensor.name == head.input[1]] == [
-        weights[head.input[1]]
-    ]
-    assert sum(tensor.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8) for tensor in kept.graph.initializer)
+    weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in network.graph.initializer}
+    pixels = np.random.default_rng(0).normal(size=(8, 3, 32, 32)).astype(np.float32)
+    found = onnx.load(write_quantized(folder / "onnx" / "model.onnx", pixels, tmp_path)[method])
+    kept = [onnx.numpy_helper.to_array(tensor) for tensor in found.graph.initializer]
+    assert any(
+        np.array_equal(tensor, side) for tensor in kept for side in (weights[head.input[1]], weights[head.input[1]].T)
+    )
+    assert sum(tensor.dtype in (np.int8, np.uint8) and tensor.size > 1 for tensor in kept) >= 4
 
 
 def candidate(points, milliseconds):
