@@ -103,7 +103,7 @@ class Chromium:
     def wait_for(self, expression):
         """Wait until a JavaScript expression is true."""
         end = time.monotonic() + SECONDS
-        while not self.evaluate(expression):
+        while not self.evaluate(f"Boolean({expression})"):
             assert time.monotonic() < end, expression
             time.sleep(0.02)
 
