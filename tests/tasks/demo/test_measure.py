@@ -41,18 +41,18 @@ def test_the_probabilities_are_those_of_predict_to_the_bit(network, kind):
         assert answer.labels == expected.class_names
 
 
-@pytest.mark.parametrize(("threshold", "sure"), [(0.0, True), (1.0, False), (None, True)])
-def test_not_sure_is_decided_by_the_stored_threshold_as_predict_does(threshold, sure):
-    network = uneven()
-    chosen = [ChosenThreshold(accuracy, threshold, 300 if threshold else 0, 400) for accuracy in (0.9, 0.95, 0.98)]
-    chosen.append(ChosenThreshold(0.99, None, 0, 400))
-    Thresholds(chosen, chosen).stamp(network[0])
+@pytest.mark.parametrize(("above", "sure"), [(-1e-6, True), (0.0, True), (1e-6, False)])
+def test_not_sure_is_decided_by_the_stored_threshold_as_predict_does(above, sure):
+    model, processor = uneven()
     content, _ = KINDS["RGB PNG"](64, 64)
-    (answer,) = load(network).answer(content).answers
+    reached = predict_images([content], model=model, processor=processor).confidences[0]
+    threshold = float(reached) + above
+    chosen = [ChosenThreshold(accuracy, threshold, 300, 400) for accuracy in (0.9, 0.95, 0.98, 0.99)]
+    Thresholds(chosen, chosen).stamp(model)
+    (answer,) = load((model, processor)).answer(content).answers
     assert (answer.threshold, answer.sure) == (threshold, sure)
-    if threshold is not None:
-        predicted = predict_images([content], model=network[0], processor=network[1], threshold="auto")
-        assert predicted.sure.tolist() == [sure]
+    predicted = predict_images([content], model=model, processor=processor, threshold="auto")
+    assert predicted.sure.tolist() == [sure]
 
 
 def test_a_model_without_thresholds_still_answers(network):
