@@ -80,12 +80,12 @@ class Chromium:
         return message
 
     def open(self, page, *, width, height=800, scheme="light", media="screen"):
-        """Load a page from a file in a window of this size, and wait until everything is loaded."""
+        """Load a page, a file or an address, in a window of this size, and wait until everything is loaded."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.call("Emulation.setEmulatedMedia", media=media, features=features)
         self.events.clear()
-        self.call("Page.navigate", url=f"file://{page}")
+        self.call("Page.navigate", url=page if "://" in str(page) else f"file://{page}")
         while "Page.loadEventFired" not in dict(self.events):
             self._next()
 
@@ -94,6 +94,18 @@ class Chromium:
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def choose(self, selector, file):
+        """Choose a file in a field, as its dialog would."""
+        field = self.call("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")["result"]
+        self.call("DOM.setFileInputFiles", files=[str(file)], objectId=field["objectId"])
+
+    def wait_for(self, expression):
+        """Wait until a JavaScript expression is true."""
+        end = time.monotonic() + SECONDS
+        while not self.evaluate(f"Boolean({expression})"):
+            assert time.monotonic() < end, expression
+            time.sleep(0.02)
 
     def press(self, key):
         """Press and release Tab or Enter."""
