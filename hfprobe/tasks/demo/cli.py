@@ -52,6 +52,14 @@ def make_parser() -> Parser:
         help="folder for pictures with a corrected label, and their table labels.csv; default: demo-feedback",
     )
     parser.add_argument(
+        "--reports",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="two or more evaluations of the same images; the page offers those images that the models disagree on",
+    )
+    parser.add_argument(
         "--max_pixels",
         type=number_in(PIXELS),
         help="read pictures of at most this many pixels, each of which takes 4 bytes of memory; default: 178,956,970, "
@@ -77,14 +85,17 @@ def main() -> None:
     folders = [resolve_model(model=name, hub_dir=arguments.hub_dir) for name in names]
     check_places(arguments.feedback, flag="--feedback", models=folders, hub_dir=arguments.hub_dir)
     from hfprobe.data.pixels.image_files import MAX_PIXELS
+    from hfprobe.tasks.demo.disputed import find_disputed
     from hfprobe.tasks.demo.measure import load_models
     from hfprobe.tasks.demo.serving import serve
 
+    disputed = find_disputed(arguments.reports)
     server = serve(
         load_models(names, folders, max_pixels=arguments.max_pixels or MAX_PIXELS),
         host=arguments.host,
         port=arguments.port,
         feedback=arguments.feedback,
+        disputed=disputed,
     )
     print(f"Open {server.url} in a browser; Ctrl-C ends this command.", flush=True)
     if not server.is_loopback:

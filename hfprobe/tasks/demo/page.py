@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hfprobe.pages.environment import make_environment
+from hfprobe.tasks.demo.disputed import Disputed
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,14 @@ class Page:
     policy: str
 
 
-def render_page(*, models: Sequence[str], labels: Sequence[str], max_bytes: int, feedback: str) -> Page:
+def render_page(
+    *,
+    models: Sequence[str],
+    labels: Sequence[str],
+    max_bytes: int,
+    feedback: str,
+    disputed: Sequence[Disputed] = (),
+) -> Page:
     """The page, which needs no other file; its script sends pictures to the server that it comes from.
 
     Args:
@@ -27,11 +35,12 @@ def render_page(*, models: Sequence[str], labels: Sequence[str], max_bytes: int,
         labels: the classes that a correction can name.
         max_bytes: of a picture that the server takes.
         feedback: the folder of corrections, to be named on the page.
+        disputed: pictures to be tried.
     """
     text = (
         make_environment(__file__, markdown=False)
         .get_template("demo.html.j2")
-        .render(models=models, labels=labels, max_bytes=max_bytes, feedback=feedback)
+        .render(models=models, labels=labels, max_bytes=max_bytes, feedback=feedback, disputed=disputed)
     )
     return Page(text.encode(), make_policy(text))
 

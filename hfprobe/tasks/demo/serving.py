@@ -10,7 +10,7 @@ import os
 import socket
 import socketserver
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from hfprobe.system.errors import InputError, find_shortage, shorten
+from hfprobe.tasks.demo.disputed import Disputed
 from hfprobe.tasks.demo.feedback import Feedback
 from hfprobe.tasks.demo.measure import Models, UnreadableError
 from hfprobe.tasks.demo.page import Page, render_page
@@ -70,18 +71,21 @@ class Server(ThreadingHTTPServer):
         """A client that ends a connection early is no event."""
 
 
-def serve(models: Models, *, host: str, port: int, feedback: Path) -> Server:
+def serve(models: Models, *, host: str, port: int, feedback: Path, disputed: Sequence[Disputed] = ()) -> Server:
     """A server that listens; `serve_forever` answers.
 
     Args:
         host: a name or an address of this machine.
         port: 0 for a free one.
         feedback: folder for pictures with a corrected label.
+        disputed: pictures that the page offers.
 
     Raises:
         InputError: the host is not of this machine; the port is in use, or reserved.
     """
-    page = render_page(models=models.names, labels=models.labels, max_bytes=MAX_BYTES, feedback=str(feedback))
+    page = render_page(
+        models=models.names, labels=models.labels, max_bytes=MAX_BYTES, feedback=str(feedback), disputed=disputed
+    )
     try:
         return Server(models, page, Feedback(feedback), host=host, port=port)
     except (OSError, UnicodeError) as error:

@@ -2,7 +2,9 @@
 
 import base64
 import threading
+from io import BytesIO
 
+import PIL.Image
 import pytest
 import torch
 
@@ -10,8 +12,11 @@ from helpers.chromium import Chromium
 from helpers.image_kinds import KINDS
 from helpers.models import cat_model
 from helpers.pages import TOO_FAINT, WIDER_THAN_ITS_CONTAINER
+from helpers.results import PNG
 from hfprobe.models.thresholds import Thresholds
+from hfprobe.pages.figures import data_uri
 from hfprobe.statistics.selective import ChosenThreshold
+from hfprobe.tasks.demo.disputed import Disputed
 from hfprobe.tasks.demo.measure import LoadedModel, Models
 from hfprobe.tasks.demo.page import make_policy, render_page
 from hfprobe.tasks.demo.serving import serve
@@ -61,7 +66,9 @@ def server(tmp_path_factory):
             chosen = [ChosenThreshold(accuracy, 0.95, 9, 9) for accuracy in (0.9, 0.95, 0.98, 0.99)]
             Thresholds(chosen, chosen).stamp(model)
         loaded.append(LoadedModel(name, model, processor))
-    server = serve(Models(loaded), host="127.0.0.1", port=0, feedback=tmp_path_factory.mktemp("kept"))
+    disputed = [Disputed(f"image {number}", label, data_uri(PNG)) for number, label in enumerate(MANY)]
+    kept = tmp_path_factory.mktemp("kept")
+    server = serve(Models(loaded), host="127.0.0.1", port=0, feedback=kept, disputed=disputed)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
@@ -116,6 +123,16 @@ def test_a_picture_is_dropped_or_pasted(server, browser, event):
     content = base64.b64encode(PICTURE).decode()
     browser.evaluate(GIVE.format(content=content, kind="image/jpeg", event=EVENTS[event]))
     browser.wait_for(f"{FIRST} == 'cat,cat,cat'")
+    assert complaints(browser, server) == []
+
+
+@pytest.mark.slow
+def test_an_offered_picture_is_answered(server, browser):
+    browser.open(server.url, width=800)
+    browser.click(".offered")
+    browser.wait_for(f"{FIRST} == 'cat,cat,cat'")
+    width, height = PIL.Image.open(BytesIO(PNG)).size
+    assert browser.evaluate(STATUS) == f"{width} \u00d7 {height} pixels."
     assert complaints(browser, server) == []
 
 
