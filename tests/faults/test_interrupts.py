@@ -194,7 +194,7 @@ def read_all(descriptor):
     return b"".join(blocks).decode()
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_training_whose_reader_is_gone_saves_and_stops(workplace):
     command = ["train.py", "--dataset", "data", "--use_cpu", "--epochs", "5000", "--patience", "5000"]
     process = start([*command, "--output_dir", "runs/pipe"], workplace, stderr=subprocess.PIPE)

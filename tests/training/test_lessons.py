@@ -28,6 +28,8 @@ from hfprobe.training.assembly import assemble_trainer
 from hfprobe.training.lessons import FIRST_VIEW, Lesson, TaughtBatches, prepare_lesson
 from hfprobe.training.start import run_training
 
+pytestmark = pytest.mark.slow
+
 FEW = {"max_train_samples": 60, "max_eval_samples": 30}
 TAUGHT = {"recipe": "distill", "teacher_sees": "crop", "teacher_views": 2}
 
@@ -145,7 +147,6 @@ def test_a_student_is_a_plain_cnn_whose_records_name_the_teacher(dataset_folder,
     assert plain.model.state_dict().keys() == weights.keys()
 
 
-@pytest.mark.slow
 def test_a_student_resumes_to_the_bit_with_the_same_teacher_and_images_only(dataset_folder, school, tmp_path):
     more = write_images(tmp_path / "more", names=["x"], count=6)
     values = {"num_train_epochs": 2, "unlabelled": str(more)}
@@ -206,7 +207,6 @@ def test_what_cannot_teach_is_refused_in_one_line(dataset_folder, school, tmp_pa
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.slow
 def test_a_teacher_may_have_searched_its_head_but_not_seen_the_validation_images(dataset_folder, tmp_path):
     values = {**PROBE, **FEW, "model": "probe", "head_search": True, "refit": True}
     run = run_training(small_config(dataset_folder, tmp_path, **values))

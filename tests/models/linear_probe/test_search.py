@@ -99,7 +99,14 @@ def wide(count, *, seed, second_noise):
     return FeatureSplit(np.concatenate([first.features, second.features], axis=2), first.labels)
 
 
-@pytest.mark.parametrize(("second_noise", "pooling"), [(0.5, "max"), (200, "default"), (8, "default + max")])
+@pytest.mark.parametrize(
+    ("second_noise", "pooling"),
+    [
+        pytest.param(0.5, "max", marks=pytest.mark.slow),
+        pytest.param(200, "default", marks=pytest.mark.slow),
+        (8, "default + max"),
+    ],
+)
 def test_the_head_with_the_lowest_loss_on_validation_is_kept(second_noise, pooling, caplog):
     model, _ = build_probe(head_search=True)
     train, validation = (wide(count, seed=seed, second_noise=second_noise) for count, seed in ((300, 0), (250, 1)))
@@ -162,6 +169,7 @@ def searched(dataset_folder, tmp_path_factory):
     return runs
 
 
+@pytest.mark.slow
 def test_a_run_records_what_was_chosen(searched):
     folder, trainer, result, pushed, _ = searched[0]
     record = RunRecord.find(folder / "run")
@@ -176,6 +184,7 @@ def test_a_run_records_what_was_chosen(searched):
     assert config["run"]["solution"] == record.solution
 
 
+@pytest.mark.slow
 def test_the_chosen_head_answers_the_same_in_transformers_as_in_training(searched):
     _, trainer, _, pushed, splits = searched[0]
     trainer.model.choose_features(pooling="both", normalize=True)  # whatever was chosen
@@ -196,6 +205,7 @@ def test_the_chosen_head_answers_the_same_in_transformers_as_in_training(searche
             assert scores[label] == pytest.approx(score, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_refitted_run_reports_the_head_before_it(searched):
     (_, _, before, *_), (folder, trainer, after, pushed, _) = searched
     assert after.refit
@@ -217,6 +227,7 @@ def test_a_refitted_run_reports_the_head_before_it(searched):
     assert passport.summary()["refit"] is True
 
 
+@pytest.mark.slow
 def test_a_refitted_model_is_not_evaluated_on_validation(searched, dataset_folder):
     _, trainer, *_ = searched[1]
     how = {"model": trainer.model, "processor": trainer.processing_class, "name": "probe", "revision": "1"}

@@ -125,6 +125,7 @@ def test_a_model_without_a_temperature_has_plain_probabilities(tmp_path, dataset
     assert np.abs(found - hfprobe.load(folder).predict(image).probabilities).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_a_probe_is_exported_with_its_own_preprocessing(tmp_path, dataset_folder):
     folder = push(tmp_path, dataset_folder, name="probe", backbone="test_byobnet", backbone_weights="random")
     export = hfprobe.load(folder).export()
