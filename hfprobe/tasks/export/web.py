@@ -51,24 +51,24 @@ class WebExport(RecordFile):
     runtime: str
 
 
-def check_target(folder: Path, *, flag: str = "--web") -> None:
+def check_target(folder: Path) -> None:
     """Check that a folder can be written as a whole: it does not exist, is empty, or is an earlier web export.
 
     Raises:
         InputError: it is something else, or its parent folder cannot be written to.
         MachineError: the disk is full.
     """
-    check_writable(folder.parent, flag=f"the folder of {flag}")
+    check_writable(folder.parent, flag="the folder of --web")
     if not os.path.lexists(folder):
         return
     if folder.is_symlink() or not folder.is_dir():
-        raise InputError(f"{flag} '{folder}' is a {'link' if folder.is_symlink() else 'file'}. Pass a new folder.")
+        raise InputError(f"--web '{folder}' is a {'link' if folder.is_symlink() else 'file'}. Pass a new folder.")
     found = {path.name for path in folder.iterdir()}
     others = sorted(found - {*FILES, WebExport.FILE})
     if others or (found and WebExport.find(folder) is None):
         named = f"such as '{others[0]}'" if others else f"and no valid {WebExport.FILE}"
         raise InputError(
-            f"{flag} '{folder}' holds files that are not of an earlier web export, {named}. Pass a new folder."
+            f"--web '{folder}' holds files that are not of an earlier web export, {named}. Pass a new folder."
         )
 
 

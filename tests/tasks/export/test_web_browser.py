@@ -16,7 +16,7 @@ from helpers.chromium import Chromium
 from helpers.exported import find_runtime, push
 from helpers.image_kinds import KINDS, encode, turned
 from helpers.pages import TOO_FAINT, WIDER_THAN_ITS_CONTAINER
-from helpers.with_onnx import onnxruntime
+from helpers.with_onnx import onnx  # noqa: F401  skips without the extra
 from hfprobe.data.pixels.image_files import read_image
 from hfprobe.models.thresholds import Thresholds
 from hfprobe.statistics.selective import ChosenThreshold
