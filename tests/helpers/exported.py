@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
 
@@ -14,11 +15,13 @@ from helpers.images import CLASSES
 from helpers.models import CARD, stamp
 from hfprobe.hub.local import push_model
 from hfprobe.models import build_model, find_family
+from hfprobe.system.files import sha256
+from hfprobe.tasks.export import runtime
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def push(hub_dir, dataset, *, name="cnn", temperature=1.5, seed=0, **options):
+def push(hub_dir, dataset, *, name="cnn", temperature=1.5, thresholds=None, seed=0, **options):
     """The folder of a pushed model whose weights are random; its logits are spread so that answers are no ties."""
     torch.manual_seed(seed)
     family = find_family(name)
@@ -29,8 +32,20 @@ def push(hub_dir, dataset, *, name="cnn", temperature=1.5, seed=0, **options):
     stamp(model, dataset=str(dataset))
     if temperature is not None:
         model.config.calibration_temperature = temperature
+    if thresholds is not None:
+        thresholds.stamp(model)
     model.eval()
     return push_model(model=model, processor=processor, hub_dir=hub_dir, name=family.hub_name, card=CARD).path
+
+
+def find_runtime():
+    """The folder of the files of onnxruntime-web, from node_modules or the user's cache. Skips without them."""
+    modules = [os.environ.get("NODE_PATH", ""), str(DOCS.parent / "node_modules")]
+    places = [Path(path, "onnxruntime-web", "dist") for path in modules if path]
+    for place in [*places, Path(datasets.config.HF_DATASETS_CACHE, "hfprobe", runtime.PACKAGE.folder_name)]:
+        if all((place / name).is_file() and sha256(place / name) == sum for name, sum in runtime.CHECKSUMS.items()):
+            return place
+    pytest.skip(f"{runtime.PACKAGE.name} is not here: run hfprobe export --web once, or npm install it")
 
 
 def snippet(language):

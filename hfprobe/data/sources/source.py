@@ -133,7 +133,7 @@ def _load_copy(data: DataArguments, *, failure: hub_client.HubFailure, whole: bo
         return _standard(images, f"hub dataset {dataset}, from the cache", data, whole=whole)
     if dataset != DEFAULT_DATASET:
         return None
-    mirror = f"registry mirror {cifar10_mirror.PACKAGE}"
+    mirror = f"registry mirror {cifar10_mirror.PACKAGE.name}"
     if _is_mirrored(data):
         logger.info("%s; using the registry mirror, from the cache.", why)
         return _standard(cifar10_mirror.load_cifar10(), f"{mirror}, from the cache", data, whole=whole)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hfprobe.pages.environment import make_environment
+from hfprobe.pages.policy import name_parts
 from hfprobe.tasks.demo.disputed import Disputed
 
 
@@ -47,15 +45,8 @@ def render_page(
 
 def make_policy(text: str) -> str:
     """Only the scripts and styles of the page, named by their checksums; pictures from memory; no other host."""
-    scripts, styles = (
-        " ".join(f"'sha256-{_checksum(inside)}'" for inside in re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL))
-        for tag in ("script", "style")
-    )
+    scripts, styles = (name_parts(text, tag) for tag in ("script", "style"))
     return (
         f"default-src 'none'; script-src {scripts}; style-src {styles}; img-src data: blob:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
-
-
-def _checksum(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

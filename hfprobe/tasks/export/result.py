@@ -172,3 +172,12 @@ def check_export(folder: Path) -> Export:
     if damaged:
         raise InputError(f"'{place / damaged[0]}' is damaged: it is not the file that was exported. {Export.REMEDY}")
     return export
+
+
+def find_export(folder: Path, name: str) -> Export | None:
+    """What `check_export` returns, if the export has a file of this name; None if there is no such export."""
+    try:
+        export = check_export(folder)
+    except InputError:
+        return None
+    return export if name in export.files else None
