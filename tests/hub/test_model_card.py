@@ -102,6 +102,11 @@ def test_model_card_names_numbers_data_and_recipe(pushed):
     assert [metric.metric_value for metric in ModelCard(card).data.eval_results] == [0.9125, 0.9]
 
 
+def test_only_a_card_of_a_model_on_a_hub_backbone_names_a_base_model():
+    for known, expected in (({}, None), ({"base_model": "timm/x"}, "timm/x")):
+        assert ModelCard(render_card(name="hfprobe/x", card=CARD | known)).data.base_model == expected
+
+
 def test_model_card_of_a_local_folder_is_valid_for_the_hub(server):
     api = HfApi(token="hf_good")
     for local, lists in ((True, False), (False, True)):

@@ -18,9 +18,9 @@ from huggingface_hub import EvalResult as IndexEntry
 from huggingface_hub import ModelCard
 from jinja2 import FileSystemLoader
 
+from hfprobe.data.arguments import IN_MEMORY
 from hfprobe.hub.model_card import render_header
 from hfprobe.hub.revision import published_content
-from hfprobe.pages.figures import shorten_names
 from hfprobe.statistics.imbalance import METRIC_NAMES, explain_baseline
 from hfprobe.statistics.intervals import Metric
 from hfprobe.system.errors import DISK_FULL, InputError, MachineError, shorten
@@ -37,8 +37,9 @@ FIGURE = "confusion_matrix.png"
 STAGING = ".card-"
 # The names of the metrics on the hub: https://huggingface.co/metrics.
 HUB_METRICS: dict[Metric, str] = {"accuracy": "accuracy", "macro_f1": "f1", "balanced_accuracy": "balanced_accuracy"}
-# Where the pushed card is divided: what it says of validation | of data and training | of its use.
+# Where the pushed card is divided: validation | data and training | use.
 DATA, USE = "\n## Data\n", "\n## Use\n"
+NO_RESULTS = "\nFor results on the test images, run "  # the last paragraph of the first part
 DIGITS = 1e-6  # of a score; a library may round the last digits differently
 
 
@@ -126,16 +127,17 @@ def write_card(
     data.eval_results = [*(data.eval_results or []), *index_entries(result)]
     data.metrics = [HUB_METRICS[name] for name in METRIC_NAMES]
     body = pushed.split("---\n", 2)[2]
-    head, _, rest = body.partition(DATA)
+    first, _, rest = body.partition(DATA)
+    not_better = explain_baseline(result.metrics, result.metrics.baseline, result.leading)
     environment = make_markdown_environment(FileSystemLoader(Path(__file__).parent / "templates"))
     results, use = (
         environment.get_template(name).render(
             result=result,
             metrics=result.metrics,
             names=METRIC_NAMES,
-            not_better=explain_baseline(result.metrics, result.metrics.baseline, result.leading),
-            classes=shorten_names(result.class_names),
+            sentences=[*filter(None, (not_better, result.provenance.split_changes, result.leak_sentence))],
             figure=FIGURE,
+            is_local=os.path.isabs(result.provenance.dataset),
             commands=repeat_commands(result, repository=repository),
             repository=repository,
             export=export,
@@ -143,7 +145,7 @@ def write_card(
         )
         for name in ("results.md.j2", "use.md.j2")
     )
-    return f"{render_header(data)}{head}\n{results}{DATA}{rest.partition(USE)[0]}\n{use}"
+    return f"{render_header(data)}{first.partition(NO_RESULTS)[0]}\n{results}{DATA}{rest.partition(USE)[0]}\n{use}"
 
 
 def index_entries(result: EvalResult) -> list[IndexEntry]:
@@ -173,11 +175,15 @@ def dataset_name(dataset: str) -> str:
 
 
 def repeat_commands(result: EvalResult, *, repository: str | None) -> Sequence[str]:
-    """The commands that evaluate the model again."""
+    """The commands that evaluate the model again; empty for images that were in memory."""
     told = result.provenance
+    if told.dataset.startswith(IN_MEMORY):
+        return []
     evaluate = ["hfprobe", "eval", "--model", "model" if repository else "."]
-    if os.path.isabs(told.dataset):
+    if os.path.isabs(told.dataset) or told.dataset != told.run.get("dataset"):
         evaluate += ["--dataset", dataset_name(told.dataset)]
+    limit = told.max_eval_samples
+    evaluate += [] if limit is None else ["--max_eval_samples", str(limit)]
     evaluate += ["--temperature"] * (told.temperature is not None)
     evaluate += ["--tta"] * (told.test_time_augmentation is not None)
     download = [f"hf download {repository} --local-dir model"] if repository else []

@@ -14,7 +14,8 @@ import yaml
 from huggingface_hub import HfApi, ModelCard
 
 from helpers.exported import push
-from hfprobe.tasks.card.page import HUB_METRICS
+from helpers.results import make_result, with_provenance
+from hfprobe.tasks.card.page import HUB_METRICS, index_entries, repeat_commands
 from hfprobe.tasks.evaluate.result import EvalResult
 from hfprobe.tasks.export import extra
 
@@ -78,16 +79,18 @@ def test_the_folder_holds_the_files_of_the_revision_the_figure_and_no_path_of_th
     assert re.search(r"!\[Confusion matrix [^]]*\]\(confusion_matrix\.png\)", text)
     assert [text.count(f"\n## {part}\n") for part in ("Results on the test images", "Limits of use", "Use")] == [1] * 3
     assert "onnx" not in text
+    assert "For results on the test images, run" in (evaluated / "README.md").read_text()
+    assert "For results on the test images, run" not in text
     assert not list(tmp_path.glob(".card-*"))
 
 
 def test_the_command_on_the_card_repeats_the_evaluation(succeeds, evaluated, monkeypatch, tmp_path, dataset_folder):
     monkeypatch.chdir(tmp_path)
     shutil.rmtree(tmp_path / "reports")
-    succeeds(*EVALUATE, "--temperature")
+    succeeds(*EVALUATE, "--temperature", "--max_eval_samples", 30)
     succeeds(*MAKE)
     (block,) = re.findall(r"```bash\n(.*?)\n```", (tmp_path / "card" / "README.md").read_text(), re.DOTALL)
-    assert block == f"hfprobe eval --model . --dataset {dataset_folder.name} --temperature"
+    assert block == f"hfprobe eval --model . --dataset {dataset_folder.name} --max_eval_samples 30 --temperature"
     flags = shlex.split(block)[2:]
     flags[1], flags[3] = str(tmp_path / "card"), str(dataset_folder)
     succeeds("eval.py", *flags, "--report_dir", "reports/again")
@@ -105,6 +108,22 @@ def test_the_card_is_valid_for_the_hub_and_names_its_place(succeeds, evaluated, 
     api = HfApi(token="hf_good")
     api.create_repo("someone/cats")
     api.upload_file(path_or_fileobj=text.encode(), path_in_repo="README.md", repo_id="someone/cats")
+
+
+def test_the_command_names_what_the_evaluation_depends_on():
+    def command(**values):
+        return repeat_commands(with_provenance(make_result(), **values), repository=None)
+
+    assert command(dataset="a/b", run={"dataset": "a/b"}) == ["hfprobe eval --model ."]
+    assert command(dataset="a/c", run={"dataset": "a/b"}) == ["hfprobe eval --model . --dataset a/c"]
+    assert command(dataset="/home/me/my cats") == ["hfprobe eval --model . --dataset 'my cats'"]
+    assert command(test_time_augmentation="mirror image", run={"dataset": ""}) == ["hfprobe eval --model . --tta"]
+    assert command(dataset="memory:0123") == []
+
+
+def test_names_of_folders_above_a_dataset_are_not_on_the_card():
+    entries = index_entries(with_provenance(make_result(), dataset="/home/me/cats"))
+    assert {entry.dataset_name for entry in entries} == {entry.dataset_type for entry in entries} == {"cats"}
 
 
 @pytest.mark.slow
