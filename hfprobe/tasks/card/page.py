@@ -25,7 +25,7 @@ from hfprobe.statistics.imbalance import METRIC_NAMES, explain_baseline
 from hfprobe.statistics.intervals import Metric
 from hfprobe.system.errors import DISK_FULL, InputError, MachineError, shorten
 from hfprobe.system.files import staging_folder
-from hfprobe.system.markdown import make_markdown_environment
+from hfprobe.system.markdown import make_markdown_environment, printable
 from hfprobe.system.model_files import EXPORT_FOLDER
 from hfprobe.system.process import command
 from hfprobe.system.records import read_record
@@ -145,7 +145,8 @@ def write_card(
         )
         for name in ("results.md.j2", "use.md.j2")
     )
-    return f"{render_header(data)}{first.partition(NO_RESULTS)[0]}\n{results}{DATA}{rest.partition(USE)[0]}\n{use}"
+    first, rest = first.partition(NO_RESULTS)[0].rstrip(), rest.partition(USE)[0]
+    return f"{render_header(data)}{first}\n\n{results}{DATA}{rest}\n{use}"
 
 
 def index_entries(result: EvalResult) -> list[IndexEntry]:
@@ -187,7 +188,7 @@ def repeat_commands(result: EvalResult, *, repository: str | None) -> Sequence[s
     evaluate += ["--temperature"] * (told.temperature is not None)
     evaluate += ["--tta"] * (told.test_time_augmentation is not None)
     download = [f"hf download {repository} --local-dir model"] if repository else []
-    return [*download, shlex.join(evaluate)]
+    return [*download, printable(shlex.join(evaluate))]
 
 
 def _at(model: Path) -> str:

@@ -78,6 +78,8 @@ def test_the_folder_holds_the_files_of_the_revision_the_figure_and_no_path_of_th
     text = files["README.md"].decode()
     assert re.search(r"!\[Confusion matrix [^]]*\]\(confusion_matrix\.png\)", text)
     assert [text.count(f"\n## {part}\n") for part in ("Results on the test images", "Limits of use", "Use")] == [1] * 3
+    assert "\n\n## Results on the test images\n\n| metric | test (n = 60 images) | 95 % interval |" in text
+    assert f"These are the results of revision `{evaluated.name}`." in text
     assert "onnx" not in text
     assert "For results on the test images, run" in (evaluated / "README.md").read_text()
     assert "For results on the test images, run" not in text
@@ -119,6 +121,7 @@ def test_the_command_names_what_the_evaluation_depends_on():
     assert command(dataset="/home/me/my cats") == ["hfprobe eval --model . --dataset 'my cats'"]
     assert command(test_time_augmentation="mirror image", run={"dataset": ""}) == ["hfprobe eval --model . --tta"]
     assert command(dataset="memory:0123") == []
+    assert command(dataset="/a\n```\n# b") == ["hfprobe eval --model . --dataset 'a\\n```\\n# b'"]
 
 
 def test_names_of_folders_above_a_dataset_are_not_on_the_card():
