@@ -29,8 +29,12 @@ def snippets(text):
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
-def run_python(code, folder):
+def write_photo(folder):
     PIL.Image.linear_gradient("L").convert("RGB").resize((60, 45)).save(folder / "photo.png")
+
+
+def run_python(code, folder):
+    write_photo(folder)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -179,3 +183,25 @@ def test_reports_that_do_not_fit_are_one_line(succeeds, fails, evaluated, tmp_pa
         f"{other.name[:12]}. Evaluate this one: {again.replace(evaluated.name[:12], other.name[:12])}"
     )
     assert fails(*MAKE[:4], "reports/none", *MAKE[5:]).startswith("'reports/none' holds no evaluation (metrics.json")
+
+
+@pytest.mark.slow
+def test_the_snippets_load_the_uploaded_folder_from_the_hub(succeeds, evaluated, server, monkeypatch, capsys, tmp_path):
+    for name in extra.PACKAGES:
+        pytest.importorskip(name, reason="the extra export is not installed")
+    succeeds("export.py", "--model", "simple-cnn", "--max_eval_samples", 20)
+    succeeds(*MAKE, "--hub_model_id", "someone/cats")
+    folder = tmp_path / "card"
+    files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    server.add("models", "someone/cats", files)
+    write_photo(tmp_path)
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.chdir(tmp_path)
+    shutil.rmtree(folder)
+    found = snippets(files["README.md"].decode())
+    for code in found:
+        exec(code, {})
+    assert len(found) == 2
+    said = capsys.readouterr().out
+    assert "'score': " in said
+    assert any("/someone/cats/resolve/main/onnx/classifier.onnx" in path for _, path in server.requests)
