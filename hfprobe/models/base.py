@@ -282,6 +282,10 @@ class ModelFamily(Generic[ModelT, OptionsT]):
         """Additional facts about the model for run.json, metrics.json and the model card."""
         return {}
 
+    def base_model(self, model: ModelT) -> str | None:
+        """Hub id of the pretrained model that this one is built on; None: no such model, or it is not on the hub."""
+        return None
+
     def recipe_values(self, recipe: str | None = None) -> dict[str, Any]:
         """The values of a recipe, and its name under the key `recipe`.
 

@@ -41,6 +41,7 @@ def push_best(
     card = vars(record) | {
         "summary": (inspect.getmodule(family).__doc__ or "").strip(),
         "dataset": name,
+        "base_model": family.base_model(trainer.model),
         # The hub refuses a card that lists it under `datasets`.
         "local_dataset": is_folder or dataset.startswith(IN_MEMORY),
         "source": splits.source.replace(dataset, name) if is_folder else splits.source,

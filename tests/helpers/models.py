@@ -9,7 +9,9 @@ import torch
 from helpers.images import CLASSES
 from hfprobe.models import build_model, find_family
 from hfprobe.models.passport import Passport
+from hfprobe.statistics.imbalance import Baseline
 from hfprobe.system.errors import InputError
+from hfprobe.training.record import RunResult
 
 PASSPORT = Passport(
     recipe="fast", seed=42, split_seed=42, dataset="cifar10", classes=None, images={}, data_fingerprint="ab",
@@ -54,14 +56,15 @@ CARD = {
     "git_sha": None,
     "metrics": {"accuracy": "accuracy", "macro-F1": "macro_f1"},
     "solution": {},
-    "result": {
-        "metrics": {"accuracy": 0.9125, "macro_f1": 0.9, "balanced_accuracy": 0.91, "loss": 0.3},
-        "baseline": {"answer": "cat", "accuracy": 0.2, "macro_f1": 0.0667, "balanced_accuracy": 0.2},
-        "n_validation": 4,
-        "epochs": 2.0,
-        "best_epoch": 1.0,
-        "seconds": 3.0,
-    },
+    "result": RunResult(
+        metrics={"accuracy": 0.9125, "macro_f1": 0.9, "balanced_accuracy": 0.91, "loss": 0.3},
+        baseline=Baseline(answer="cat", accuracy=0.2, macro_f1=0.0667, balanced_accuracy=0.2),
+        n_validation=4,
+        images_per_class=[1, 1, 1, 1, 0],
+        epochs=2.0,
+        best_epoch=1.0,
+        seconds=3.0,
+    ),
 }
 
 

@@ -1,5 +1,6 @@
 import contextlib
 import re
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -21,11 +22,9 @@ def test_model_card_shows_values_as_typed_and_omits_unset_ones():
 
 
 def test_the_table_of_metrics_has_the_baseline_beside_the_model():
-    baseline = CARD["result"]["baseline"] | {"answer": "a|b"}
+    result = replace(CARD["result"], baseline=replace(CARD["result"].baseline, answer="a|b"))
     metrics = {"macro-F1": "macro_f1", "balanced accuracy": "balanced_accuracy", "accuracy": "accuracy"}
-    card = render_card(
-        name="hfprobe/m", card=CARD | {"metrics": metrics, "result": CARD["result"] | {"baseline": baseline}}
-    )
+    card = render_card(name="hfprobe/m", card=CARD | {"metrics": metrics, "result": result})
     found = rows(card.split("---\n", 2)[2])
     assert found[:4] == [
         ["metric", "validation (n = 4 images)", "always answering a|b"],
@@ -53,7 +52,7 @@ def test_model_card_header_holds_any_dataset_name(dataset):
 
 @pytest.mark.parametrize(("dataset", "written"), [("1e3", "1e3"), ("0o17", "0o17"), ("😀", "\\U0001F600")])
 def test_names_in_the_card_header_are_strings_in_yaml_1_1_and_1_2(dataset, written):
-    assert f'\ndatasets: ["{written}"]\n' in render_card(name="hfprobe/m", card=CARD | {"dataset": dataset})
+    assert f'\ndatasets:\n- "{written}"\n' in render_card(name="hfprobe/m", card=CARD | {"dataset": dataset})
 
 
 def test_invalid_unicode_in_a_name_does_not_stop_a_push(tmp_path):
@@ -95,8 +94,17 @@ def test_model_card_names_numbers_data_and_recipe(pushed):
     for expected in ("accuracy | 91.25 %", "n = 4", "a test", "0" * 64, "`fast`", "learning_rate | 0.002", "2,471,941"):
         assert expected in card
     header = yaml.safe_load(card.split("---")[1])
-    assert header["model-index"][0]["results"][0]["metrics"][0] == {"type": "accuracy", "value": 0.9125}
+    assert header["model-index"][0]["results"][0]["metrics"][0] == {
+        "type": "accuracy",
+        "value": 0.9125,
+        "name": "accuracy",
+    }
     assert [metric.metric_value for metric in ModelCard(card).data.eval_results] == [0.9125, 0.9]
+
+
+def test_only_a_card_of_a_model_on_a_hub_backbone_names_a_base_model():
+    for known, expected in (({}, None), ({"base_model": "timm/x"}, "timm/x")):
+        assert ModelCard(render_card(name="hfprobe/x", card=CARD | known)).data.base_model == expected
 
 
 def test_model_card_of_a_local_folder_is_valid_for_the_hub(server):

@@ -6,6 +6,7 @@ import torch
 
 from helpers.features import blobs
 from helpers.images import CLASSES
+from helpers.models import build_probe
 from helpers.runs import read_splits
 from hfprobe.cli.run_flags import parse_run
 from hfprobe.models import build_model, find_family
@@ -31,6 +32,16 @@ from hfprobe.training.fit import train
 def test_options_that_exclude_each_other_are_refused(values, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         find_family("probe").recipe_options(**values)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("hub, timm/x", "timm/x"), ("random features, not pretrained", None), ("file hub, model.pth", None)],
+)
+def test_only_a_backbone_from_the_hub_is_a_base_model(words, expected):
+    family, model = find_family("probe"), build_probe()[0]
+    model.config.backbone_weights = words
+    assert family.base_model(model) == expected
 
 
 def run_probe(dataset_folder, folder, **values):

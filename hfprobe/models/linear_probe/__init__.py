@@ -298,6 +298,10 @@ class LinearProbeFamily(ModelFamily["LinearProbe", LinearProbeOptions]):
         if found != expected:
             raise ValueError(f"the SHA-256 of the backbone is {found}; expected: {expected}, the one in the config")
 
+    def base_model(self, model: LinearProbe) -> str | None:
+        source, _, repository = model.config.backbone_weights.partition(", ")
+        return repository if source == "hub" else None
+
     def describe(self, model: LinearProbe) -> dict[str, Any]:
         return {name: getattr(model.config, name) for name in ("backbone", "backbone_weights", "backbone_sha256")}
 

@@ -74,6 +74,7 @@ def evaluate_images(
         dataset=images.arguments.recorded_dataset,
         changes=changes or None,
         leaks=leaks,
+        max_eval_samples=images.arguments.max_eval_samples,
         temperature=temperature,
         tta=tta,
     )
@@ -115,6 +116,7 @@ def evaluate_model(
     dataset: str,
     changes: str | None = None,
     leaks: Leaks | None = None,
+    max_eval_samples: int | None = None,
     temperature: bool = False,
     tta: bool = False,
 ) -> EvalResult:
@@ -123,7 +125,7 @@ def evaluate_model(
     Args:
         splits: decoded images; the part named by `split` is used.
         split: `validation`, `test` or `all`.
-        name, revision, dataset, changes, leaks: of the model and the images, for the provenance.
+        name, revision, dataset, changes, leaks, max_eval_samples: of the model and the images, for the provenance.
         temperature: whether to divide the logits by the temperature that training fitted on validation.
         tta: whether to average the probabilities of each image and its mirror image.
 
@@ -193,6 +195,7 @@ def evaluate_model(
             versions=provenance.versions(),
             hardware=provenance.find_hardware(),
             leaks=leaks,
+            max_eval_samples=max_eval_samples,
         ),
     )
 

@@ -43,6 +43,7 @@ class Provenance:
         temperature: by which the logits were divided; None: they were not.
         thresholds: of the model, chosen on validation for wished accuracies; None: it has none for these probabilities.
         test_time_augmentation: the images that were averaged with the original; None: none.
+        max_eval_samples: the limit of the number of images; None: all were evaluated.
         seconds: duration of the evaluation.
         leaks: None without an audit of the images.
     """
@@ -71,3 +72,4 @@ class Provenance:
     versions: dict[str, str]
     hardware: Hardware
     leaks: Leaks | None = None
+    max_eval_samples: int | None = None
