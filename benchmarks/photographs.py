@@ -1,6 +1,7 @@
 """Decode a folder of large photographs: images per second beside `Dataset.map` with as many processes, and memory.
 
 python benchmarks/photographs.py                     # 5 rounds of 100 photographs of 4,000 x 3,000 pixels
+python benchmarks/photographs.py --width 500 --image_size 224 --images 2000
 python benchmarks/photographs.py --memory 5000       # the memory of the process while it decodes 5,000 of them
 """
 
@@ -30,14 +31,18 @@ CLASSES = ("cat", "dog")
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--images", type=int, default=100, help="photographs per round; default: 100")
+    parser.add_argument("--width", type=int, default=4000, help="in pixels, of which the height is 3/4; default: 4000")
+    parser.add_argument("--image_size", type=int, default=64, help="of the model, in pixels; default: 64")
     parser.add_argument(
         "--memory", type=int, metavar="N", help="decode N photographs once and print the memory instead"
     )
     arguments = parser.parse_args()
-    processor = build_model("cnn", labels=list(CLASSES), options=find_family("cnn").recipe_options(image_size=64))[1]
+    options = find_family("cnn").recipe_options(image_size=arguments.image_size)
+    processor = build_model("cnn", labels=list(CLASSES), options=options)[1]
     with tempfile.TemporaryDirectory() as folder:
         cache.cache_folder = lambda: Path(folder) / "cache"
-        photographs = write_photographs(Path(folder) / "photos", count=arguments.memory or arguments.images)
+        count = arguments.memory or arguments.images
+        photographs = write_photographs(Path(folder) / "photos", count=count, width=arguments.width)
         images = load_images(DataArguments(dataset=str(photographs)), seed=0, whole=True)
         if arguments.memory:
             watch_memory(lambda: images.decode("all", processor=processor))
@@ -59,14 +64,15 @@ def main() -> None:
             )
 
         seconds = measure({"hfprobe": hfprobe, "Dataset.map": by_map}, rounds=arguments.rounds)
-    print(f"\n{arguments.images} photographs of 4,000 x 3,000 pixels, {count_cores()} processes; {describe_machine()}")
+    size = f"{arguments.width:,} x {arguments.width * 3 // 4:,}"
+    print(f"\n{arguments.images} photographs of {size} pixels, {count_cores()} processes; {describe_machine()}")
     for name, values in seconds.items():
         print(f"{name}: {arguments.images / np.median(values):.1f} images/s")
     print(f"hfprobe / Dataset.map, speed: {describe_ratio(seconds['Dataset.map'], seconds['hfprobe'])}")
 
 
-def write_photographs(folder: Path, *, count: int) -> Path:
-    """`count` JPEG files of 4,000 x 3,000 pixels in one folder per class: smooth noise, so that they are about 3 MB."""
+def write_photographs(folder: Path, *, count: int, width: int = 4000) -> Path:
+    """`count` JPEG files in one folder per class: smooth noise, about 3 MB at 4,000 x 3,000 pixels."""
     generator = np.random.default_rng(0)
     for name in CLASSES:
         (folder / name).mkdir(parents=True)
@@ -74,7 +80,7 @@ def write_photographs(folder: Path, *, count: int) -> Path:
     for number in range(min(DISTINCT, count)):
         small = PIL.Image.fromarray(generator.integers(0, 255, (300, 400, 3), dtype=np.uint8))
         originals.append(folder / CLASSES[number % 2] / f"{number:05}.jpg")
-        small.resize((4000, 3000), PIL.Image.Resampling.BICUBIC).save(originals[-1], quality=90)
+        small.resize((width, width * 3 // 4), PIL.Image.Resampling.BICUBIC).save(originals[-1], quality=90)
     for number in range(len(originals), count):
         os.link(originals[number % DISTINCT], folder / CLASSES[number % 2] / f"{number:05}.jpg")
     return folder
