@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hfprobe.models.network import Network
+from hfprobe.models.runtimes import Runtime, add_runtime
 from hfprobe.statistics.selective import ChosenThreshold
 from hfprobe.system.provenance import Hardware
 
@@ -45,6 +46,7 @@ class Provenance:
         test_time_augmentation: the images that were averaged with the original; None: none.
         seconds: duration of the evaluation.
         leaks: None without an audit of the images.
+        runtime: torch, or that of the exported file that answered.
     """
 
     model: str
@@ -71,3 +73,9 @@ class Provenance:
     versions: dict[str, str]
     hardware: Hardware
     leaks: Leaks | None = None
+    runtime: Runtime = "torch"
+
+    @property
+    def title(self) -> str:
+        """The name of the model, with its runtime unless that is torch."""
+        return add_runtime(self.model, self.runtime)
