@@ -89,10 +89,9 @@ class ExportedNetwork:
         return ImageBatches(split, processor=processor, mirror=mirror)
 
     def answer(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        import torch
+        from hfprobe.models.onnx_files import answer_pixels
 
-        (logits,) = self.session.run(["logits"], {"pixel_values": inputs["pixel_values"].contiguous().numpy()})
-        return torch.from_numpy(logits)
+        return answer_pixels(self.session, inputs["pixel_values"])
 
 
 def open_network(model: PreTrainedModel, file: Path | None = None) -> Network:

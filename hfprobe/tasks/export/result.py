@@ -190,12 +190,9 @@ def find_network(folder: Path, runtime: Runtime, *, model: str) -> Path | None:
     if runtime == "torch":
         return None
     if find_spec("onnxruntime") is None:
-        raise InputError(
-            f"--runtime {runtime} needs onnxruntime. Install the extra: pip install 'hfprobe[export]', or leave "
-            "--runtime out."
-        )
+        raise InputError(f"--runtime {runtime} needs onnxruntime. Install the extra: pip install 'hfprobe[export]'")
     quantize = " --quantize int8" if runtime == "int8" else ""
-    remedy = f"Export it: {command('export')} --model {shlex.quote(model)}{quantize}, or leave --runtime out."
+    remedy = f"Export it: {command('export')} --model {shlex.quote(model)}{quantize}"
     if not (folder / EXPORT_FOLDER).is_dir():
         raise InputError(f"--runtime {runtime} needs an export, and '{model}' has none. {remedy}")
     if RUNTIME_FILES[runtime] not in check_export(folder).files:
