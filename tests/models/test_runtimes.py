@@ -104,6 +104,22 @@ def test_reports_of_each_runtime_stand_apart_and_are_compared(hub, succeeds, tmp
     assert (pair["only_first_right"], pair["only_second_right"]) == (0, 0)
 
 
+def test_all_runs_of_a_summary_answer_by_their_files(tmp_path, dataset_folder, succeeds, fails):
+    folders = [push(tmp_path / "hub", dataset_folder, seed=seed) for seed in (1, 2)]
+    pushed = [
+        {"model": "hfprobe/simple-cnn", "revision": one.name, "hub_dir": str(tmp_path / "hub")} for one in folders
+    ]
+    (tmp_path / "runs.json").write_text(json.dumps({"seeds": [1, 2], "models": pushed}))
+    hfprobe.load(folders[0]).export()
+    what = ["--seeds", tmp_path / "runs.json", "--runtime", "onnx"]
+    expected = f"--runtime onnx needs an export, and 'hfprobe/simple-cnn@{folders[1].name[:12]}' has none. Export it: "
+    assert fails("eval.py", *what).startswith(expected)  # before the first is evaluated
+    hfprobe.load(folders[1]).export()
+    assert "--runtime" not in succeeds("eval.py", *what)
+    for seed in (1, 2):
+        assert EvalResult.load(tmp_path / "reports" / "runs-onnx" / f"seed{seed}").provenance.runtime == "onnx"
+
+
 def test_evaluations_of_one_model_in_python_are_named_by_runtime(hub):
     results = [load("simple-cnn", runtime, hub).evaluate() for runtime in ("torch", "int8", "int8")]
     assert name_results(results[:2]) == ["simple-cnn", "simple-cnn (int8)"]
