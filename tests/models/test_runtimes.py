@@ -84,6 +84,7 @@ def test_reports_of_each_runtime_stand_apart_and_are_compared(hub, succeeds, tmp
     for runtime in runtimes.RUNTIMES:
         said = succeeds("eval.py", "--model", "simple-cnn", "--hub_dir", hub, "--runtime", runtime)
         assert (f"--runtime {runtime}" in said) == (runtime != "torch")
+        assert (f"simple-cnn ({runtime}) answered, in onnxruntime on the CPU." in said) == (runtime != "torch")
     reports = {runtime: tmp_path / "reports" / f"simple-cnn-{runtime}" for runtime in ("onnx", "int8")}
     reports["torch"] = tmp_path / "reports" / "simple-cnn"
     for runtime, folder in reports.items():

@@ -104,7 +104,9 @@ def main() -> None:
         raise InputError("--model is missing. Pass a model folder or a name in the hub folder, such as simple-cnn.")
     result = (rewrite_report if arguments.report_only else evaluate)(arguments)
     page = arguments.report_dir / "report.html"
-    print("", *result.summary, sep="\n")
+    told = result.provenance
+    answered = [] if told.runtime == "torch" else [f"{told.title} answered, in onnxruntime on the CPU."]
+    print("", *answered, *result.summary, sep="\n")
     print(
         f"Report:  {page} (open it in a browser)\n"
         f"Compare: {command('compare')} {shlex.quote(str(arguments.report_dir))} <another report folder>"
