@@ -135,7 +135,7 @@ class Placed:
 
 
 def _choose_placed(models: dict[str, ComparedModel]) -> dict[str, Placed]:
-    """Name -> what the scatter plot shows; a file that is one of the compared models is not shown twice.
+    """Name -> what the scatter plot shows.
 
     Empty if the latency of one image was not measured for every model.
     """
@@ -146,21 +146,21 @@ def _choose_placed(models: dict[str, ComparedModel]) -> dict[str, Placed]:
         found[name] = Placed(
             model.accuracy, model.intervals["accuracy"], model.cost.single_latency_ms.p50, model.parameters
         )
-        for file, cost in find_exported({name: model}).items():
-            if file not in models and cost.single_latency_ms:
+        for file, cost in find_exported(models, of=name).items():
+            if cost.single_latency_ms:
                 found[file] = Placed(cost.accuracy, cost.interval, cost.single_latency_ms.p50, model.parameters)
     return found
 
 
-def find_exported(models: dict[str, ComparedModel]) -> dict[str, ExportedCost]:
-    """Name of the model with the runtime -> cost, of each file of an export."""
-    costs = {name: model.cost.exported for name, model in models.items() if model.cost}
-    return {
-        add_runtime(name, runtime): found[runtime]
-        for name, found in costs.items()
-        for runtime in RUNTIMES
-        if runtime in found
-    }
+def find_exported(models: dict[str, ComparedModel], *, of: str | None = None) -> dict[str, ExportedCost]:
+    """Name of the model with the runtime -> cost, of each file of an export that is not one of the models itself.
+
+    Args:
+        of: name of a model, whose files alone are wanted.
+    """
+    costs = {name: model.cost.exported for name, model in models.items() if model.cost and of in (None, name)}
+    named = [(add_runtime(name, runtime), runtime, found) for name, found in costs.items() for runtime in RUNTIMES]
+    return {name: found[runtime] for name, runtime, found in named if runtime in found and name not in models}
 
 
 def place_pareto(models: dict[str, ComparedModel]) -> dict[str, Any] | None:

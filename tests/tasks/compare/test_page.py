@@ -86,6 +86,7 @@ def test_the_files_of_an_export_have_points_and_rows_of_their_own(tmp_path):
     compared = {"a": results["a"], "a (int8)": with_provenance(results["a"], runtime="int8")}
     page = save_comparison(compare(compared, profile=profile), tmp_path)
     assert sorted(points_of(page)) == ["a", "a (int8)", "a (onnx)"]
+    assert section_of(page, "costs").count("7 of 600") == 1
     assert points_of(page)["a (int8)"][0] == round(100 * results["a"].metrics.accuracy, 2)
     runs = in_runs(results["a"], 3, 5)
     profile = with_exports(profile, runs[0], model=(0.9, 0.5))
@@ -145,7 +146,8 @@ def awful(tmp_path_factory):
     results = {name: make_result(AWFUL_NAMES, seed=seed, count=200) for seed, name in enumerate(AWFUL_MODELS)}
     for number, (name, result) in enumerate(results.items(), start=1):
         size, run = 1000 * number, {"seconds": 10.0 * number}
-        results[name] = with_provenance(result, parameters=size, network=network_of(size), run=run)
+        told = {"parameters": size, "network": network_of(size), "model_revision": f"{number:040d}"}
+        results[name] = with_provenance(result, run=run, **told)
     profile = profile_of(**{name: (1000 * number, float(number)) for number, name in enumerate(AWFUL_MODELS, start=1)})
     save_comparison(compare(results, profile=profile), folder)
     return folder
