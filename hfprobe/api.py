@@ -192,7 +192,7 @@ def load(model: str | Path, *, hub_dir: str | Path = "hub", runtime: Runtime = "
         raise InputError(f"runtime is {shorten(repr(runtime))}; allowed: {', '.join(map(repr, RUNTIMES))}.")
     folder = resolve_model(model=str(model), hub_dir=hub_dir)
     name = str(model).rstrip(os.sep)
-    exported = find_network(folder, runtime, model=name)
+    exported = find_network(folder, runtime, model=name, hub_dir=hub_dir)
     loaded, processor = load_model(folder)
     network = None if exported is None else open_network(loaded, exported)
     return Model(model=loaded, processor=processor, name=name, revision=folder.name, folder=folder, network=network)

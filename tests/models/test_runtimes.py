@@ -150,7 +150,7 @@ def test_a_model_without_the_export_is_refused(hub, fails, tmp_path, dataset_fol
     assert end.endswith("/export.py --model simple-cnn")
     start, end = fails(*what, "--model", "linear-probe", "--hub_dir", hub, "--runtime", "int8").split("Export it: ")
     assert start == "--runtime int8 needs 'model_quantized.onnx', and the export of 'linear-probe' has none. "
-    assert end.endswith("/export.py --model linear-probe --quantize int8")
+    assert end.endswith(f"/export.py --model linear-probe --hub_dir {hub} --quantize int8")
     assert fails(*what, "--model", "simple-cnn", "--runtime", "tflite") == (
         "argument --runtime: invalid choice: 'tflite' (choose from 'torch', 'onnx', 'int8')"
     )

@@ -133,8 +133,8 @@ def evaluate_seeds(arguments: argparse.Namespace) -> None:
     runs = {seed: (model, hub or own) for seed, (model, own) in pushed_models(arguments.seeds).items()}
     folder = arguments.report_dir or Path("reports") / add_runtime_to(arguments.seeds.stem, arguments.runtime)
     models = [resolve_model(model=model, hub_dir=hub_dir) for model, hub_dir in runs.values()]  # before the first
-    for (model, _), place in zip(runs.values(), models, strict=True):
-        find_network(place, arguments.runtime, model=model)
+    for (model, hub_dir), place in zip(runs.values(), models, strict=True):
+        find_network(place, arguments.runtime, model=model, hub_dir=hub_dir)
     check_places(folder, flag="--report_dir", dataset=arguments.dataset, models=models)
     found: dict[str, EvalResult] = {}
     for seed, (model, hub_dir) in runs.items():
@@ -178,7 +178,7 @@ def evaluate(arguments: argparse.Namespace) -> EvalResult:
         arguments.report_dir = Path("reports") / name
     check_writable(arguments.report_dir, flag="--report_dir")
     check_places(arguments.report_dir, flag="--report_dir", dataset=arguments.dataset, models=[folder])
-    exported = find_network(folder, arguments.runtime, model=arguments.model)
+    exported = find_network(folder, arguments.runtime, model=arguments.model, hub_dir=arguments.hub_dir)
 
     from hfprobe.models.loading import load_model
     from hfprobe.models.own_images import load_images_of

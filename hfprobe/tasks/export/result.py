@@ -178,11 +178,11 @@ def check_export(folder: Path) -> Export:
     return export
 
 
-def find_network(folder: Path, runtime: Runtime, *, model: str) -> Path | None:
+def find_network(folder: Path, runtime: Runtime, *, model: str, hub_dir: str | Path = "hub") -> Path | None:
     """The file of the export of a model folder that answers in a runtime, after `check_export`; None for torch.
 
     Args:
-        model: as the user named it, for the message.
+        model, hub_dir: as the user named them, for the message.
 
     Raises:
         InputError: onnxruntime is not installed; there is no export, or none in int8; it is damaged or stale.
@@ -192,7 +192,8 @@ def find_network(folder: Path, runtime: Runtime, *, model: str) -> Path | None:
     if find_spec("onnxruntime") is None:
         raise InputError(f"--runtime {runtime} needs onnxruntime. Install the extra: pip install 'hfprobe[export]'")
     quantize = " --quantize int8" if runtime == "int8" else ""
-    remedy = f"Export it: {command('export')} --model {shlex.quote(model)}{quantize}"
+    hub = "" if str(hub_dir) == "hub" else f" --hub_dir {shlex.quote(str(hub_dir))}"
+    remedy = f"Export it: {command('export')} --model {shlex.quote(model)}{hub}{quantize}"
     if not (folder / EXPORT_FOLDER).is_dir():
         raise InputError(f"--runtime {runtime} needs an export, and '{model}' has none. {remedy}")
     if RUNTIME_FILES[runtime] not in check_export(folder).files:

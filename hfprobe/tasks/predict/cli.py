@@ -120,7 +120,7 @@ def main() -> None:
             if os.path.realpath(file) in map(os.path.realpath, same_ending):
                 raise InputError(f"{flag} '{shorten(file)}' is one of the files to classify. Pass another path.")
 
-    exported = find_network(folder, arguments.runtime, model=name)
+    exported = find_network(folder, arguments.runtime, model=name, hub_dir=arguments.hub_dir)
     from hfprobe.data.pixels.image_files import MAX_PIXELS
     from hfprobe.models.loading import load_model
     from hfprobe.models.runtimes import add_runtime, open_network
