@@ -18,6 +18,7 @@ from hfprobe.data.splits import images as splits
 from hfprobe.data.splits.images import Images
 from hfprobe.hub.local import resolve_model
 from hfprobe.models.loading import load_model
+from hfprobe.models.runtimes import RUNTIMES, Runtime, open_network
 from hfprobe.settings.arguments import RunArguments
 from hfprobe.settings.names import name_model
 from hfprobe.settings.run_config import image_settings, make_run
@@ -40,6 +41,7 @@ from hfprobe.tasks.decide.verdict import MARGIN
 from hfprobe.tasks.decide.wishes import AUTO, MODELS, Wishes
 from hfprobe.tasks.evaluate.page import save_evaluation
 from hfprobe.tasks.evaluate.result import EvalResult
+from hfprobe.tasks.export.result import find_network
 from hfprobe.tasks.profile.result import Profile
 from hfprobe.trained_model import Model
 from hfprobe.training.run_files import check_places
@@ -174,20 +176,26 @@ def train(model: str, images: Images, *, recipe: str | None = None, **settings: 
 
 @settings_instead_of_flags()
 @quiet_bars()
-def load(model: str | Path, *, hub_dir: str | Path = "hub") -> Model:
+def load(model: str | Path, *, hub_dir: str | Path = "hub", runtime: Runtime = "torch") -> Model:
     """A model from a folder or from the local hub folder; no code from the folder is run.
 
     Args:
         model: a folder that `Model.save` or a run wrote, or a name in the hub folder: "hfprobe/simple-cnn", with "@"
             and a revision where it is not the newest.
+        runtime: what computes its answers in `Model.predict` and `Model.evaluate`: "torch"; "onnx", onnxruntime with
+            the file in float32 that `Model.export` wrote; "int8", that in int8. Both run on the CPU.
 
     Raises:
-        InputError: no such model; damaged files.
+        InputError: no such model; damaged files; no export for this runtime, or onnxruntime is not installed.
     """
+    if runtime not in RUNTIMES:
+        raise InputError(f"runtime is {shorten(repr(runtime))}; allowed: {', '.join(map(repr, RUNTIMES))}.")
     folder = resolve_model(model=str(model), hub_dir=hub_dir)
-    loaded, processor = load_model(folder)
     name = str(model).rstrip(os.sep)
-    return Model(model=loaded, processor=processor, name=name, revision=folder.name, folder=folder)
+    exported = find_network(folder, runtime, model=name, hub_dir=hub_dir)
+    loaded, processor = load_model(folder)
+    network = None if exported is None else open_network(loaded, exported)
+    return Model(model=loaded, processor=processor, name=name, revision=folder.name, folder=folder, network=network)
 
 
 def evaluate(

@@ -17,6 +17,7 @@ from hfprobe.models import class_names_of
 from hfprobe.models.loading import load_model
 from hfprobe.models.own_images import load_images_of
 from hfprobe.models.passport import Passport
+from hfprobe.models.runtimes import Network, add_runtime
 from hfprobe.settings.values import check_value
 from hfprobe.system.errors import InputError, settings_instead_of_flags, shorten
 from hfprobe.system.files import check_writable, replace_together
@@ -44,6 +45,7 @@ class Model:
         validation: `accuracy`, `macro_f1`, `balanced_accuracy` and `loss` on the validation images; None for a model
             that was loaded.
         images: that it was trained on; None for a model that was loaded, which finds them again by its config.
+        network: a file of its export that answers for it; None: the model itself, in torch.
     """
 
     model: PreTrainedModel
@@ -53,6 +55,7 @@ class Model:
     folder: Path
     validation: dict[str, float] | None = None
     images: Images | None = None
+    network: Network | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -61,8 +64,9 @@ class Model:
 
     def __repr__(self) -> str:
         figures = "" if self.validation is None else f", validation accuracy {self.validation['accuracy']:.2%}"
+        name = self.name if self.network is None else add_runtime(self.name, self.network.runtime)
         return (
-            f"{self.name} ({type(self.model).__name__}, {self.model.num_parameters():,} parameters, classes "
+            f"{name} ({type(self.model).__name__}, {self.model.num_parameters():,} parameters, classes "
             f"{', '.join(self.labels)}{figures}) in {self.folder}"
         )
 
@@ -101,6 +105,7 @@ class Model:
             temperature=temperature,
             skip_unreadable=skip_unreadable,
             max_pixels=check_value("max_pixels", max_pixels, DataArguments) or MAX_PIXELS,
+            network=self.network,
         )
 
     @settings_instead_of_flags()
@@ -135,6 +140,7 @@ class Model:
             revision=self.revision,
             temperature=temperature,
             tta=tta,
+            network=self.network,
         )
 
     @settings_instead_of_flags()

@@ -19,3 +19,13 @@ def open_session(file: Path | bytes, *, threads: int = 0) -> onnxruntime.Inferen
     options.log_severity_level = 3
     source = file if isinstance(file, bytes) else str(file)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def answer_pixels(session: onnxruntime.InferenceSession, pixels: torch.Tensor) -> torch.Tensor:
+    """(B, C) float32 logits of a graph that takes `pixel_values`.
+
+    Args:
+        pixels: (B, 3, H, W) float32, in any memory format.
+    """
+    (logits,) = session.run(["logits"], {"pixel_values": pixels.contiguous().numpy()})
+    return torch.from_numpy(logits)

@@ -8,6 +8,7 @@ import re
 import unicodedata
 
 from hfprobe.data.arguments import DEFAULT_DATASET
+from hfprobe.models.runtimes import Runtime
 
 LONGEST = 40  # characters of the name of a dataset in other names
 
@@ -42,15 +43,21 @@ def name_run(model: str, recipe: str | None, *, dataset: str) -> str:
     return "-".join(filter(None, (name_dataset(dataset), model, recipe)))
 
 
-def name_report(model: str, *, dataset: str | None) -> str:
+def name_report(model: str, *, dataset: str | None, runtime: Runtime = "torch") -> str:
     """The name of a report: that of the model, followed by that of the dataset unless the model's name ends with it.
 
     Args:
         model: a folder, or a name in the hub folder.
         dataset: that the model is evaluated on, if it is not that of its training run.
+        runtime: follows the name, unless it is torch.
     """
     name = model.rstrip("/").split("/")[-1].split("@")[0]
-    if dataset is None:
-        return name
-    other = name_dataset(dataset) or DEFAULT_DATASET.rpartition("/")[2]
-    return name if name.endswith(f"-{other}") else f"{name}-{other}"
+    if dataset is not None:
+        other = name_dataset(dataset) or DEFAULT_DATASET.rpartition("/")[2]
+        name = name if name.endswith(f"-{other}") else f"{name}-{other}"
+    return add_runtime_to(name, runtime)
+
+
+def add_runtime_to(report: str, runtime: Runtime) -> str:
+    """The name of a report, followed by the runtime unless that is torch."""
+    return report if runtime == "torch" else f"{report}-{runtime}"

@@ -12,11 +12,13 @@ from hfprobe.tasks.compare.measure import compare
 from hfprobe.tasks.decide.result import Candidate, DataLook, Decision, Epoch, Stage
 from hfprobe.tasks.decide.verdict import judge, judge_alone, say
 from hfprobe.tasks.evaluate.result import EvalResult, Provenance
+from hfprobe.tasks.export.result import Parity
 from hfprobe.tasks.label_efficiency.result import LabelEfficiency, Point, Setting
 from hfprobe.tasks.profile.result import (
     Answers,
     Batch,
     Bfloat16,
+    Exported,
     Latency,
     Operator,
     Operators,
@@ -174,6 +176,26 @@ def profile_of(**networks):
         for name, (parameters, latency) in networks.items()
     }
     return Profile("cpu", "resident set", HARDWARE, VERSIONS, (0.1, 0.2), rounds=20, warmup_steps=10, models=models)
+
+
+def with_exports(profile, result, **files):
+    """A profile of the models of a result with files of their exports; file: (accuracy, milliseconds for one image)."""
+    n = len(result.labels)
+    exported = {
+        f"{name}.onnx": Exported(
+            disk_bytes=1_000_000,
+            batches={1: batch_of(1, latency), 64: batch_of(64, 40 * latency)},
+            parity=Parity(n, 7, 7, 0.1, accuracy, Difference(-0.01, (-0.03, 0.01), 0.5)),
+            split="test",
+            images_fingerprint=result.provenance.images_fingerprint,
+        )
+        for name, (accuracy, latency) in files.items()
+    }
+    models = {
+        name: replace(model, folder=result.provenance.model_revision, run=result.provenance.run, exported=exported)
+        for name, model in profile.models.items()
+    }
+    return replace(profile, models=models)
 
 
 def label_efficiency_of(models, *, class_names=("cat", "dog"), options=None):

@@ -97,6 +97,11 @@ def check_report(result: EvalResult, *, report: Path, model: Path) -> None:
         )
     if told.split != "test":
         raise InputError(f"The report in '{place}' is of the split '{told.split}'; allowed: test. Evaluate it: {again}")
+    if told.runtime != "torch":
+        raise InputError(
+            f"The report in '{place}' is of the exported file in the runtime '{told.runtime}'; allowed: torch, whose "
+            f"figures the card shows beside those of the export. Evaluate the model: {again}"
+        )
     saved = read_record(Saved, report / METRICS_FILE, what="evaluation", remedy=f"Evaluate the model: {again}")
     for name in METRIC_NAMES:
         if not math.isclose(saved[name], result.metrics[name], abs_tol=DIGITS):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from hfprobe.models.runtimes import add_runtime
 from hfprobe.system.errors import InputError, shorten
 from hfprobe.system.process import command
 from hfprobe.tasks.evaluate.result import EvalResult, EvaluatedSeeds
@@ -69,8 +70,7 @@ def name_results(results: Sequence[Evaluated]) -> list[str]:
     runs = [runs_of(result) for result in results]
     names = _model_names(runs)
     if len(set(names)) < len(names):
-        revisions = [first.provenance.model_revision[:7] for first, *_ in runs]
-        names = [f"{name}@{revision}" for name, revision in zip(names, revisions, strict=True)]
+        names = _model_names(runs, revision=True)
     if len(set(names)) < len(names):
         names = [f"{name} ({number})" for number, name in enumerate(names, start=1)]
     return names
@@ -85,8 +85,12 @@ def name_runs(names: Sequence[str], results: Sequence[Evaluated]) -> list[str]:
     ]
 
 
-def _model_names(results: Sequence[Sequence[EvalResult]]) -> list[str]:
-    return [first.provenance.model.removeprefix("hfprobe/").split("@")[0] for first, *_ in results]
+def _model_names(results: Sequence[Sequence[EvalResult]], *, revision: bool = False) -> list[str]:
+    names = []
+    for told in (first.provenance for first, *_ in results):
+        name = told.model.removeprefix("hfprobe/").split("@")[0] + f"@{told.model_revision[:7]}" * revision
+        names.append(add_runtime(name, told.runtime))
+    return names
 
 
 def make_comparable(results: Mapping[str, Evaluated], *, places: Sequence[str]) -> dict[str, list[EvalResult]]:
@@ -154,6 +158,7 @@ def _describe_run(result: EvalResult, *, images: str) -> dict[str, Any]:
         "weights of the backbone": facts.get("backbone_weights"),
         "images of training": told.run.get(images),
         "averaged images (--tta)": told.test_time_augmentation,
+        "runtimes": told.runtime,
         "uses of --temperature": told.temperature is not None,
     }
 

@@ -92,6 +92,8 @@ def compare(evaluations: Mapping[str, Evaluated], *, profile: Profile | None = N
 
 def _describe(runs: Sequence[EvalResult], cost: Cost | None) -> ComparedModel:
     first, metrics = runs[0], [run.metrics for run in runs]
+    if cost is not None and len(runs) > 1:
+        cost = replace(cost, exported={})  # the files of the first run, whose accuracy is not that of all runs
     told, run, facts = first.provenance, first.provenance.run, first.provenance.facts
     seconds: list[float] = [run.provenance.run.get("seconds") or 0.0 for run in runs]
     mean = {

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hfprobe.models.runtimes import RUNTIMES, add_runtime
 from hfprobe.pages.coverage import place_curves
 from hfprobe.pages.environment import make_environment
 from hfprobe.pages.figures import MOST_CLASSES_WITH_NUMBERS, shorten_names
@@ -18,6 +19,7 @@ from hfprobe.system.text_width import text_width
 from hfprobe.tasks.compare.result import ClassDifference, ComparedModel, Comparison, Pair
 from hfprobe.tasks.compare.sentences import is_significant
 from hfprobe.tasks.evaluate.result import EvalResult, Thumbnail, thumbnails_of
+from hfprobe.tasks.profile.result import ExportedCost
 
 IMAGES_PER_SIDE = 12
 # Of the tables per class of all pairs together: the page stays below 3 MB.
@@ -54,6 +56,10 @@ def save_comparison(comparison: Comparison, folder: str | Path) -> Path:
         "answered": {name: one.answered for name, one in comparison.results.items()},
         "accuracies": ACCURACIES,
         "pareto": place_pareto(models),
+        "int8_apart": ", or of int8 where a file in int8 answered"
+        * any(model.cost is not None and model.cost.precision == "int8" for model in models.values()),
+        "exported": find_exported(models),
+        "with_operators": [name for name, model in models.items() if model.cost and model.cost.operators],
         "operator_kinds": list(
             dict.fromkeys(kind for model in models.values() if model.cost for kind in model.cost.operators)
         ),
@@ -118,23 +124,60 @@ def only_one_right(pair: Pair, results: dict[str, EvalResult]) -> list[Side]:
     return sides
 
 
+@dataclass(frozen=True)
+class Placed:
+    """A model, or a file of its export, in the scatter plot; `latency`: of one image, in milliseconds."""
+
+    accuracy: float
+    interval: tuple[float, float]
+    latency: float
+    parameters: int
+
+
+def _choose_placed(models: dict[str, ComparedModel]) -> dict[str, Placed]:
+    """Name -> what the scatter plot shows.
+
+    Empty if the latency of one image was not measured for every model.
+    """
+    found = {}
+    for name, model in models.items():
+        if not model.cost or not model.cost.single_latency_ms:
+            return {}
+        found[name] = Placed(
+            model.accuracy, model.intervals["accuracy"], model.cost.single_latency_ms.p50, model.parameters
+        )
+        for file, cost in find_exported(models, of=name).items():
+            if cost.single_latency_ms:
+                found[file] = Placed(cost.accuracy, cost.interval, cost.single_latency_ms.p50, model.parameters)
+    return found
+
+
+def find_exported(models: dict[str, ComparedModel], *, of: str | None = None) -> dict[str, ExportedCost]:
+    """Name of the model with the runtime -> cost, of each file of an export that is not one of the models itself.
+
+    Args:
+        of: name of a model, whose files alone are wanted.
+    """
+    costs = {name: model.cost.exported for name, model in models.items() if model.cost and of in (None, name)}
+    named = [(add_runtime(name, runtime), runtime, found) for name, found in costs.items() for runtime in RUNTIMES]
+    return {name: found[runtime] for name, runtime, found in named if runtime in found and name not in models}
+
+
 def place_pareto(models: dict[str, ComparedModel]) -> dict[str, Any] | None:
     """Coordinates of the scatter plot of accuracy against the latency of one image, in a square of side 100.
 
-    The latency axis is logarithmic. The origin is the upper left corner, as in SVG.
+    The latency axis is logarithmic. The origin is the upper left corner, as in SVG. The files of the exports of the
+    models have points of their own.
 
     Returns:
         Points and axis marks, or None if the latency of one image was not measured for every model.
     """
-    latency = {
-        name: model.cost.single_latency_ms.p50
-        for name, model in models.items()
-        if model.cost and model.cost.single_latency_ms
-    }
-    if len(latency) < len(models):
+    placed = _choose_placed(models)
+    if not placed:
         return None
+    latency = {name: one.latency for name, one in placed.items()}
     left, right = np.log10(min(latency.values()) / 2), np.log10(max(latency.values()) * 2)
-    bounds = [bound for model in models.values() for bound in model.intervals["accuracy"]]
+    bounds = [bound for one in placed.values() for bound in one.interval]
     step = 0.01 if max(bounds) - min(bounds) < 0.08 else 0.05
     bottom, top = step * (np.floor(min(bounds) / step) - 1), step * (np.ceil(max(bounds) / step) + 1)
 
@@ -144,15 +187,15 @@ def place_pareto(models: dict[str, ComparedModel]) -> dict[str, Any] | None:
     def down(accuracy: float) -> float:
         return round(float(100 * (top - accuracy) / (top - bottom)), 2)
 
-    names = dict(zip(models, shorten_names(models), strict=True))
-    most = max(model.parameters for model in models.values())
+    names = dict(zip(placed, shorten_names(placed), strict=True))
+    most = max(one.parameters for one in placed.values())
     points = []
-    for name, model in sorted(models.items(), key=lambda item: latency[item[0]]):
+    for name, model in sorted(placed.items(), key=lambda item: item[1].latency):
         beaten = any(
             latency[other] <= latency[name]
             and rival.accuracy >= model.accuracy
             and (latency[other], rival.accuracy) != (latency[name], model.accuracy)
-            for other, rival in models.items()
+            for other, rival in placed.items()
         )
         x, radius = across(latency[name]), round(7 * (model.parameters / most) ** 0.5, 2)
         points.append(
@@ -161,8 +204,8 @@ def place_pareto(models: dict[str, ComparedModel]) -> dict[str, Any] | None:
                 "short": names[name],
                 "x": x,
                 "y": down(model.accuracy),
-                "low": down(model.intervals["accuracy"][0]),
-                "high": down(model.intervals["accuracy"][1]),
+                "low": down(model.interval[0]),
+                "high": down(model.interval[1]),
                 "r": radius,
                 # The name is to the right of its mark where it fits in there.
                 "anchor": "start" if x + radius + COLUMN * text_width(names[name]) < 112 else "end",

@@ -111,10 +111,14 @@ def _explain_disagreement(difference: TestedDifference, *, of: int) -> str:
 
 
 def judge_training(models: dict[str, ComparedModel]) -> list[str]:
-    """Sentences on the training of the models: the time of two models, if both are known, and the number of seeds."""
+    """Sentences on the training of the models: the time of two models, if both are known, and the number of seeds.
+
+    Two evaluations of the same weights, in torch and by an exported file, have one training.
+    """
     told = {name: model.training_seconds for name, model in models.items() if model.training_seconds}
+    trainings = {tuple(model.revisions) for model in models.values()}
     found = [_say_seeds(models)]
-    if len(models) == len(told) == 2:
+    if len(models) == len(told) == len(trainings) == 2:
         quick, slow = sorted(told, key=lambda name: told[name])
         times = f"{told[slow] / told[quick]:.1f} times as long"
         each = " per run" if any(model.runs > 1 for model in models.values()) else ""

@@ -51,6 +51,7 @@ from hfprobe.tasks.decide.wishes import Wishes
 from hfprobe.tasks.evaluate.measure import evaluate_images
 from hfprobe.tasks.evaluate.page import save_evaluation
 from hfprobe.tasks.evaluate.result import EvalResult, EvaluatedSeeds
+from hfprobe.tasks.export.result import check_export
 from hfprobe.tasks.profile.measure import profile_models
 from hfprobe.tasks.profile.page import write_profile
 from hfprobe.tasks.profile.result import Profile
@@ -187,6 +188,14 @@ def _model_folder(candidate: Candidate, wishes: Wishes) -> Path:
     return resolve_model(model=f"{candidate.name}@{candidate.revision}", hub_dir=wishes.hub_dir)
 
 
+def _exported_files(candidate: Candidate, wishes: Wishes) -> dict[str, str]:
+    """ONNX file -> SHA-256 of the export of a model, which is timed too; empty without an intact one."""
+    try:
+        return check_export(_model_folder(candidate, wishes)).files
+    except InputError:
+        return {}
+
+
 def _profile(stages: Stages, trained: dict[str, Candidate], wishes: Wishes) -> tuple[Profile | None, list[str]]:
     """Measure the inference cost of the models, in as many rounds as the budget allows.
 
@@ -213,7 +222,8 @@ def _profile(stages: Stages, trained: dict[str, Candidate], wishes: Wishes) -> t
             write_profile(found, staging)
         return found
 
-    key = make_key([[name, found.revision] for name, found in trained.items()], PROFILE_ROUNDS, PROFILE_SECONDS)
+    models = [[name, found.revision, _exported_files(found, wishes)] for name, found in trained.items()]
+    key = make_key(models, PROFILE_ROUNDS, PROFILE_SECONDS)
     if rounds < 1 and not stages.is_finished("profile", key):
         stages.skip("profile")
         return None, ["The inference cost was not measured; hfprobe profile does it."]

@@ -18,7 +18,7 @@ from hfprobe.statistics.confusion import find_mistakes
 from hfprobe.statistics.imbalance import METRIC_NAMES
 from hfprobe.system.files import replace_together
 from hfprobe.system.ranges import ACCURACIES
-from hfprobe.tasks.compare.page import only_one_right, place_pareto
+from hfprobe.tasks.compare.page import find_exported, only_one_right, place_pareto
 from hfprobe.tasks.decide.cells import Place, collect_cells
 from hfprobe.tasks.decide.result import AUDIT_FOLDER, COMPARISON_FOLDER, PAGE_FILE, Candidate, Decision
 from hfprobe.tasks.decide.stages import describe_seconds
@@ -84,6 +84,7 @@ def save_decision(decision: Decision, folder: str | Path) -> Path:
         "places": places,
         "sheet": sheet,
         "pareto": place_pareto(comparison.models) if comparison else None,
+        "exported": find_exported(comparison.models) if comparison else {},
         "coverage": place_curves({name: one.metrics.selectivity for name, one in compared.items()}),
         "accuracies": ACCURACIES,
         "labels": _draw_label_curve(decision),

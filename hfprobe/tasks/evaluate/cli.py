@@ -3,6 +3,7 @@
     hfprobe eval --model hfprobe/simple-cnn --report_dir reports/cnn
     hfprobe eval --model runs/cnn-fast-seed42/checkpoint-2340 --split validation
     hfprobe eval --seeds runs/cnn-fast-seeds.json --report_dir reports/seeds   # mean over seeds
+    hfprobe eval --model simple-cnn --runtime int8           # a file of hfprobe export, in reports/simple-cnn-int8
     hfprobe eval --report_only --report_dir reports/cnn      # write the page again, without the model
 
 Takes about 15 seconds for SimpleCNN and 5,000 images on two CPU cores. By default, the dataset, the classes and the
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from hfprobe.cli.data_flags import NAMES, add_data_flags, read_data_flags
 from hfprobe.cli.parser import Parser, number_in
+from hfprobe.cli.runtime_flag import add_runtime_flag
 from hfprobe.system.errors import InputError
 from hfprobe.system.files import check_writable
 from hfprobe.system.machine import quiet_libraries
@@ -53,9 +55,11 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--report_dir",
         type=Path,
-        help="output folder; default: reports/<name of the model>, followed by that of another --dataset",
+        help="output folder; default: reports/<name of the model>, followed by that of another --dataset and by "
+        "another --runtime than torch",
     )
     parser.add_argument("--hub_dir", help="local hub folder; default: hub, or with --seeds that of the runs")
+    add_runtime_flag(parser)
     add_data_flags(parser, default="the dataset of the training run")
     parser.add_argument(
         "--audit",
@@ -89,8 +93,9 @@ def main() -> None:
     if arguments.report_only:
         if arguments.report_dir is None:
             raise InputError("--report_only needs --report_dir. Pass the folder of an evaluation.")
-        passed = vars(arguments) | {"audit": arguments.audited}
-        for flag in ("model", "max_eval_samples", *NAMES, "tta", "temperature"):
+        runtime = arguments.runtime if arguments.runtime != "torch" else None
+        passed = vars(arguments) | {"audit": arguments.audited, "runtime": runtime}
+        for flag in ("model", "max_eval_samples", *NAMES, "tta", "temperature", "runtime"):
             if passed.get(flag):
                 raise InputError(
                     f"--report_only does not evaluate the model, so --{flag} has no effect. Leave one of them out."
@@ -99,14 +104,17 @@ def main() -> None:
         raise InputError("--model is missing. Pass a model folder or a name in the hub folder, such as simple-cnn.")
     result = (rewrite_report if arguments.report_only else evaluate)(arguments)
     page = arguments.report_dir / "report.html"
-    print("", *result.summary, sep="\n")
+    told = result.provenance
+    answered = [] if told.runtime == "torch" else [f"{told.title} answered, in onnxruntime on the CPU."]
+    print("", *answered, *result.summary, sep="\n")
     print(
         f"Report:  {page} (open it in a browser)\n"
         f"Compare: {command('compare')} {shlex.quote(str(arguments.report_dir))} <another report folder>"
     )
     if not arguments.report_only:
         hub = "" if arguments.hub_dir == "hub" else f" --hub_dir {shlex.quote(arguments.hub_dir)}"
-        print(f"Predict: {command('predict')} <folder or files> --model {shlex.quote(arguments.model)}{hub}")
+        runtime = "" if arguments.runtime == "torch" else f" --runtime {arguments.runtime}"
+        print(f"Predict: {command('predict')} <folder or files> --model {shlex.quote(arguments.model)}{hub}{runtime}")
 
 
 def evaluate_seeds(arguments: argparse.Namespace) -> None:
@@ -114,15 +122,19 @@ def evaluate_seeds(arguments: argparse.Namespace) -> None:
     if arguments.model is not None or arguments.report_only:
         raise InputError("--seeds cannot be combined with --model or --report_only. Leave them out.")
     from hfprobe.hub.local import resolve_model
+    from hfprobe.settings.names import add_runtime_to
     from hfprobe.statistics.imbalance import METRIC_NAMES, upper_first
     from hfprobe.tasks.evaluate.result import EvaluatedSeeds
+    from hfprobe.tasks.export.result import find_network
     from hfprobe.training.run_files import check_places
     from hfprobe.training.seeds import pushed_models
 
     hub = arguments.hub_dir
     runs = {seed: (model, hub or own) for seed, (model, own) in pushed_models(arguments.seeds).items()}
-    folder = arguments.report_dir or Path("reports") / arguments.seeds.stem
+    folder = arguments.report_dir or Path("reports") / add_runtime_to(arguments.seeds.stem, arguments.runtime)
     models = [resolve_model(model=model, hub_dir=hub_dir) for model, hub_dir in runs.values()]  # before the first
+    for (model, hub_dir), place in zip(runs.values(), models, strict=True):
+        find_network(place, arguments.runtime, model=model, hub_dir=hub_dir)
     check_places(folder, flag="--report_dir", dataset=arguments.dataset, models=models)
     found: dict[str, EvalResult] = {}
     for seed, (model, hub_dir) in runs.items():
@@ -157,16 +169,20 @@ def evaluate(arguments: argparse.Namespace) -> EvalResult:
     """Evaluate the model on the split and save the results and the report in `report_dir`."""
     from hfprobe.hub.local import resolve_model
     from hfprobe.settings.names import name_report
+    from hfprobe.tasks.export.result import find_network
     from hfprobe.training.run_files import check_places
 
     folder = resolve_model(model=arguments.model, hub_dir=arguments.hub_dir)
     if arguments.report_dir is None:
-        arguments.report_dir = Path("reports") / name_report(arguments.model, dataset=arguments.dataset)
+        name = name_report(arguments.model, dataset=arguments.dataset, runtime=arguments.runtime)
+        arguments.report_dir = Path("reports") / name
     check_writable(arguments.report_dir, flag="--report_dir")
     check_places(arguments.report_dir, flag="--report_dir", dataset=arguments.dataset, models=[folder])
+    exported = find_network(folder, arguments.runtime, model=arguments.model, hub_dir=arguments.hub_dir)
 
     from hfprobe.models.loading import load_model
     from hfprobe.models.own_images import load_images_of
+    from hfprobe.models.runtimes import open_network
     from hfprobe.tasks.evaluate.measure import evaluate_images
     from hfprobe.tasks.evaluate.page import save_evaluation
 
@@ -189,6 +205,7 @@ def evaluate(arguments: argparse.Namespace) -> EvalResult:
         temperature=arguments.temperature,
         tta=arguments.tta,
         audit=arguments.audited,
+        network=open_network(model, exported),
     )
     save_evaluation(result, arguments.report_dir)
     return result

@@ -25,10 +25,10 @@ from hfprobe.models.changes import check_not_solved_on, find_changes
 from hfprobe.models.inference import BATCH_SIZE, calibration_temperature
 from hfprobe.models.network import describe_network
 from hfprobe.models.passport import Passport, training_of
+from hfprobe.models.runtimes import Network, open_network
 from hfprobe.models.thresholds import Thresholds
 from hfprobe.system import provenance
 from hfprobe.system.errors import InputError, shorten
-from hfprobe.system.machine import find_device
 from hfprobe.system.progress import show_progress
 from hfprobe.tasks.evaluate.provenance import Leaks, Provenance
 from hfprobe.tasks.evaluate.result import EvalResult
@@ -47,6 +47,7 @@ def evaluate_images(
     temperature: bool = False,
     tta: bool = False,
     audit: str | Path | None = None,
+    network: Network | None = None,
 ) -> EvalResult:
     """Decode one split as the model needs it, and predict every image of it.
 
@@ -55,6 +56,7 @@ def evaluate_images(
         split, temperature, tta: see `evaluate_model`.
         audit: folder of an audit of the images that the model was trained on, which says whether evaluated images have
             a duplicate in training. None: that of the run, as long as it can be read.
+        network: see `evaluate_model`.
 
     Raises:
         InputError: see `evaluate_model`, `check_not_solved_on`, `find_changes` and `read_groups`.
@@ -77,6 +79,7 @@ def evaluate_images(
         max_eval_samples=images.arguments.max_eval_samples,
         temperature=temperature,
         tta=tta,
+        network=network,
     )
 
 
@@ -119,6 +122,7 @@ def evaluate_model(
     max_eval_samples: int | None = None,
     temperature: bool = False,
     tta: bool = False,
+    network: Network | None = None,
 ) -> EvalResult:
     """Predict every image of one split.
 
@@ -128,6 +132,7 @@ def evaluate_model(
         name, revision, dataset, changes, leaks, max_eval_samples: of the model and the images, for the provenance.
         temperature: whether to divide the logits by the temperature that training fitted on validation.
         tta: whether to average the probabilities of each image and its mirror image.
+        network: that answers for the model; None: the model in torch.
 
     Raises:
         InputError: the labels of the model differ from the classes of the images; the model has no temperature.
@@ -140,13 +145,11 @@ def evaluate_model(
         )
     divisor = calibration_temperature(model) if temperature else 1.0
     thresholds = None if tta else Thresholds.of(model)  # chosen without mirror images
-    device = find_device()
     images = splits.part(split)
-    model.to(device)
+    network = network or open_network(model)
     start = time.perf_counter()
-    family = family_of(model)
     views = [
-        family.inputs(model, processor, images, name=f"{split} images", mirror=mirror)
+        network.inputs(processor, images, name=f"{split} images", mirror=mirror)
         for mirror in (False, True)[: 2 if tta else 1]
     ]
     probabilities = np.zeros((len(images), len(labels)), dtype=np.float32)
@@ -155,8 +158,7 @@ def evaluate_model(
         for first in range(0, len(images), BATCH_SIZE):
             positions = list(range(first, min(first + BATCH_SIZE, len(images))))
             for view in views:
-                inputs = {name: value.to(device) for name, value in view.__getitems__(positions).items()}
-                logits = model(**inputs).logits.float() / divisor
+                logits = network.answer(view.__getitems__(positions)) / divisor
                 probabilities[positions] += logits.softmax(-1).cpu().numpy() / len(views)
             progress.update(len(positions))
     seconds = time.perf_counter() - start
@@ -174,7 +176,7 @@ def evaluate_model(
             model=name,
             model_revision=revision,
             run=training_of(model),
-            facts=family.describe(model),
+            facts=family_of(model).describe(model),
             network=describe_network(model, side=input_size(processor)),
             parameters=model.num_parameters(),
             trainable_parameters=model.num_parameters(only_trainable=True),
@@ -192,10 +194,11 @@ def evaluate_model(
             thresholds=None if thresholds is None else thresholds.chosen(temperature=temperature),
             test_time_augmentation="mirror image" if tta else None,
             seconds=round(seconds, 3),
-            versions=provenance.versions(),
+            versions=provenance.versions() | network.versions,
             hardware=provenance.find_hardware(),
             leaks=leaks,
             max_eval_samples=max_eval_samples,
+            runtime=network.runtime,
         ),
     )
 

@@ -101,7 +101,7 @@ def _write_pages(result: EvalResult, folder: Path) -> Path:
             column_names=shorten_names(result.class_names),
             cells_are_readable=readable,
             matrix_image=data_uri(matrix),
-            coverage=place_curves({result.provenance.model: metrics.selectivity}),
+            coverage=place_curves({result.provenance.title: metrics.selectivity}),
             gallery=_worst_mistakes(result),
             pairs=_confused_pairs(result),
             mistakes=len(result.mistakes),
@@ -149,7 +149,7 @@ def _draw_matrix(result: EvalResult) -> bytes:
     """The figure of the confusion matrix; of too many classes, that of the most confused ones and all others as one."""
     names, classes = result.class_names, len(result.class_names)
     title = (
-        f"{printable(result.provenance.model)} on {result.provenance.split}\n"
+        f"{printable(result.provenance.title)} on {result.provenance.split}\n"
         f"{METRIC_NAMES[result.leading[0]]} {result.metrics[result.leading[0]]:.2%} (n = {result.metrics.n:,})"
     )
     if classes <= MOST_CLASSES_IN_FIGURE:

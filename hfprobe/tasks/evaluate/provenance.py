@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hfprobe.models.network import Network
+from hfprobe.models.runtimes import Runtime, add_runtime
 from hfprobe.statistics.selective import ChosenThreshold
 from hfprobe.system.provenance import Hardware
 
@@ -46,6 +47,7 @@ class Provenance:
         max_eval_samples: the limit of the number of images; None: all were evaluated.
         seconds: duration of the evaluation.
         leaks: None without an audit of the images.
+        runtime: torch, or that of the exported file that answered.
     """
 
     model: str
@@ -73,3 +75,9 @@ class Provenance:
     hardware: Hardware
     leaks: Leaks | None = None
     max_eval_samples: int | None = None
+    runtime: Runtime = "torch"
+
+    @property
+    def title(self) -> str:
+        """The name of the model, with its runtime unless that is torch."""
+        return add_runtime(self.model, self.runtime)

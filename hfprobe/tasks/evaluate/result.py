@@ -143,7 +143,7 @@ class EvalResult:
     def __repr__(self) -> str:
         metrics, told = self.metrics, self.provenance
         return (
-            f"{told.model} on {metrics.n:,} {told.split} images: "
+            f"{told.title} on {metrics.n:,} {told.split} images: "
             f"{describe_scores(metrics, self.leading, intervals=metrics.intervals)}, "
             f"calibration error {metrics.ece:.2%}"
         )

@@ -16,7 +16,7 @@ from hfprobe.data.pixels.reading import in_chunks, in_threads, row_numbers, sour
 from hfprobe.data.pixels.store import ImageBatches, ImageSplit
 from hfprobe.data.splits.images import Images
 from hfprobe.models.inference import BATCH_SIZE
-from hfprobe.models.onnx_files import open_session
+from hfprobe.models.onnx_files import answer_pixels, open_session
 from hfprobe.statistics.paired import Difference, mcnemar_exact, paired_score_interval
 from hfprobe.system.progress import show_progress
 from hfprobe.tasks.export.result import Parity
@@ -69,8 +69,7 @@ def answer_in_batches(file: Path, processor: BaseImageProcessor, split: ImageSpl
     with show_progress(total=len(split), desc=f"Answering by {file.name}", unit="image") as progress:
         for first in range(0, len(split), BATCH_SIZE):
             positions = range(first, min(first + BATCH_SIZE, len(split)))
-            pixels = batches.__getitems__(positions)["pixel_values"].contiguous().numpy()
-            found += session.run(["logits"], {"pixel_values": pixels})
+            found.append(answer_pixels(session, batches.__getitems__(positions)["pixel_values"]).numpy())
             progress.update(len(positions))
     logits = np.concatenate(found)
     return Answers(logits, (torch.from_numpy(logits) / temperature).softmax(-1).numpy())

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
 from hfprobe.hub.exports import export_checksums, source_checksums
+from hfprobe.models.runtimes import RUNTIME_FILES, Runtime
 from hfprobe.statistics.paired import Difference
 from hfprobe.system.errors import InputError
 from hfprobe.system.model_files import EXPORT_FOLDER
+from hfprobe.system.process import command
 from hfprobe.system.provenance import Hardware
 from hfprobe.system.records import VerdictFile
 
-# The graph with its preprocessing, and the network alone under the name that optimum and transformers.js expect.
-CLASSIFIER, NETWORK = "classifier.onnx", "model.onnx"
-INT8_CLASSIFIER, INT8_NETWORK = "classifier_quantized.onnx", "model_quantized.onnx"
+# The graph with its preprocessing, and the network alone.
+CLASSIFIER, NETWORK = "classifier.onnx", RUNTIME_FILES["onnx"]
+INT8_CLASSIFIER, INT8_NETWORK = "classifier_quantized.onnx", RUNTIME_FILES["int8"]
 Method = Literal["static", "dynamic"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
@@ -181,3 +185,28 @@ def find_export(folder: Path, name: str) -> Export | None:
     except InputError:
         return None
     return export if name in export.files else None
+
+
+def find_network(folder: Path, runtime: Runtime, *, model: str, hub_dir: str | Path = "hub") -> Path | None:
+    """The file of the export of a model folder that answers in a runtime, after `check_export`; None for torch.
+
+    Args:
+        model, hub_dir: as the user named them, for the message.
+
+    Raises:
+        InputError: onnxruntime is not installed; there is no export, or none in int8; it is damaged or stale.
+    """
+    if runtime == "torch":
+        return None
+    if find_spec("onnxruntime") is None:
+        raise InputError(f"--runtime {runtime} needs onnxruntime. Install the extra: pip install 'hfprobe[export]'")
+    quantize = " --quantize int8" if runtime == "int8" else ""
+    hub = "" if str(hub_dir) == "hub" else f" --hub_dir {shlex.quote(str(hub_dir))}"
+    remedy = f"Export it: {command('export')} --model {shlex.quote(model)}{hub}{quantize}"
+    if not (folder / EXPORT_FOLDER).is_dir():
+        raise InputError(f"--runtime {runtime} needs an export, and '{model}' has none. {remedy}")
+    if RUNTIME_FILES[runtime] not in check_export(folder).files:
+        raise InputError(
+            f"--runtime {runtime} needs '{RUNTIME_FILES[runtime]}', and the export of '{model}' has none. {remedy}"
+        )
+    return folder / EXPORT_FOLDER / RUNTIME_FILES[runtime]

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hfprobe.cli.parser import Parser, number_in, warn_about_repeated
+from hfprobe.cli.runtime_flag import add_runtime_flag
 from hfprobe.system.errors import DISK_FULL, CheckFailedError, InputError, list_some, shorten
 from hfprobe.system.machine import quiet_libraries
 from hfprobe.system.markdown import printable
@@ -62,6 +63,7 @@ def make_parser() -> Parser:
         "model in the hub folder",
     )
     parser.add_argument("--hub_dir", default="hub", help="local hub folder; default: hub")
+    add_runtime_flag(parser)
     parser.add_argument(
         "--top", type=number_in(Range(1, 1000)), default=1, help="so many of the most probable classes; default: 1"
     )
@@ -107,6 +109,7 @@ def main() -> None:
     paths = find_images(arguments.images, read_input=listed)
     name = arguments.model or only_model(arguments.hub_dir)
     folder = resolve_model(model=name, hub_dir=arguments.hub_dir)
+    from hfprobe.tasks.export.result import find_network
     from hfprobe.training.run_files import check_places
 
     classified = [place for place in expand_places(arguments.images, read_input=listed) if os.path.isdir(place)]
@@ -117,8 +120,10 @@ def main() -> None:
             if os.path.realpath(file) in map(os.path.realpath, same_ending):
                 raise InputError(f"{flag} '{shorten(file)}' is one of the files to classify. Pass another path.")
 
+    exported = find_network(folder, arguments.runtime, model=name, hub_dir=arguments.hub_dir)
     from hfprobe.data.pixels.image_files import MAX_PIXELS
     from hfprobe.models.loading import load_model
+    from hfprobe.models.runtimes import add_runtime, open_network
     from hfprobe.tasks.predict.measure import predict_images
     from hfprobe.tasks.predict.page import write_contact_sheet
     from hfprobe.tasks.predict.table import write_predictions
@@ -133,6 +138,7 @@ def main() -> None:
         temperature=arguments.temperature,
         skip_unreadable=True,
         max_pixels=max_pixels,
+        network=open_network(model, exported),
     )
     if predictions.accuracy is not None:
         logger.info(
@@ -149,7 +155,7 @@ def main() -> None:
         write_contact_sheet(
             arguments.html,
             predictions,
-            model=name,
+            model=add_runtime(name, arguments.runtime),
             top=max(2, arguments.top),
             temperature=arguments.temperature,
             max_pixels=max_pixels,

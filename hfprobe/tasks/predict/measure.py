@@ -27,9 +27,9 @@ from hfprobe.data.pixels.transforms import fit_images, normalize
 from hfprobe.data.sources.columns import find_column
 from hfprobe.models import class_names_of
 from hfprobe.models.inference import BATCH_SIZE, calibration_temperature
+from hfprobe.models.runtimes import Network, open_network
 from hfprobe.models.thresholds import find_threshold
 from hfprobe.system.errors import InputError, shorten
-from hfprobe.system.machine import find_device
 from hfprobe.system.progress import show_progress
 from hfprobe.tasks.predict.result import Predictions
 from hfprobe.tasks.predict.threshold import parse_threshold
@@ -54,6 +54,7 @@ def predict_images(
     temperature: bool = False,
     skip_unreadable: bool = False,
     max_pixels: int = MAX_PIXELS,
+    network: Network | None = None,
 ) -> Predictions:
     """Classify images; see docs/images.md for how each kind of image is read.
 
@@ -68,6 +69,7 @@ def predict_images(
         temperature: whether to divide the logits by the temperature that was fitted on validation.
         skip_unreadable: whether an image that cannot be read is listed in `Predictions.unreadable`.
         max_pixels: images with more pixels cannot be read.
+        network: that answers for the model; None: the model in torch.
 
     Raises:
         InputError: there is no image; an image cannot be read, named with the reason; the model has no temperature, or
@@ -80,8 +82,7 @@ def predict_images(
     assert limit is not None  # one of both
     divisor = calibration_temperature(model) if temperature else 1.0
     class_names = class_names_of(model)
-    device = find_device()
-    model.to(device).eval()
+    network = network or open_network(model)
     read: list[str] = []
     unreadable: dict[str, str] = {}
     notes: Counter[str] = Counter()
@@ -92,8 +93,8 @@ def predict_images(
     read_one = partial(_read, processor=processor, max_pixels=max_pixels)
 
     def classify() -> None:
-        pixels = normalize(torch.cat(waiting), processor=processor).to(device, memory_format=torch.channels_last)
-        logits = model(pixel_values=pixels).logits.float() / divisor
+        pixels = normalize(torch.cat(waiting), processor=processor).to(memory_format=torch.channels_last)
+        logits = network.answer({"pixel_values": pixels}) / divisor
         probabilities[len(read) - len(waiting) : len(read)] = logits.softmax(-1).cpu().numpy()
         waiting.clear()
 

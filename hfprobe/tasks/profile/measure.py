@@ -19,7 +19,7 @@ from hfprobe.system.machine import find_device
 from hfprobe.system.precision import preferred_precision
 from hfprobe.tasks.profile.exported import find_networks, make_network_steps
 from hfprobe.tasks.profile.precisions import COMPARED, choose_precision, compare_answers
-from hfprobe.tasks.profile.result import Bfloat16, Exported, Profile, ProfiledModel
+from hfprobe.tasks.profile.result import Bfloat16, Profile, ProfiledModel
 from hfprobe.tasks.profile.timing import (
     WARMUP_STEPS,
     count_macs,
@@ -62,7 +62,7 @@ def profile_models(
     device = find_device()
     load_before = os.getloadavg()[0]
     models = {name: load_model(folder) for name, folder in folders.items()}
-    files = {name: find_networks(folder, name=name, device=device) for name, folder in folders.items()}
+    exported = {name: find_networks(folder, name=name, device=device) for name, folder in folders.items()}
     own = {name: family_of(model).profile_batch_size for name, (model, _) in models.items()}
     sides = {name: input_size(processor) for name, (_, processor) in models.items()}
     macs = {name: count_macs(model, side=sides[name]) for name, (model, _) in models.items()}
@@ -81,7 +81,7 @@ def profile_models(
             for size, images in batches.items():
                 for precision in precisions if size == own[name] else ("fp32",):
                     steps[name, size, precision] = make_step(model, images, bf16=precision == "bf16")
-            for file in files[name]:
+            for file in exported[name].files:
                 steps |= {(name, size, file.name): step for size, step in make_network_steps(file, batches).items()}
         measured = time_in_turn(steps, rounds=rounds, seconds=seconds, device=device)
     except RuntimeError as error:
@@ -110,13 +110,14 @@ def profile_models(
             peak_memory_bytes=memory[name],
             batches={key[1]: batch for key, batch in measured.items() if (key[0], key[2]) == (name, "fp32")},
             bf16=bf16,
-            exported={
-                file.name: Exported(
-                    disk_bytes=file.stat().st_size,
-                    batches={key[1]: batch for key, batch in measured.items() if (key[0], key[2]) == (name, file.name)},
-                )
-                for file in files[name]
-            },
+            exported=exported[name].describe(
+                {
+                    file.name: {
+                        key[1]: batch for key, batch in measured.items() if (key[0], key[2]) == (name, file.name)
+                    }
+                    for file in exported[name].files
+                }
+            ),
             operators=profile_operators(steps[name, own[name], "fp32"], trace=trace, device=device),
         )
     return Profile(
@@ -125,7 +126,7 @@ def profile_models(
         memory_of="device" if device.type == "cuda" else "resident set",
         hardware=provenance.find_hardware(),
         versions=provenance.versions()
-        | ({"onnxruntime": metadata.version("onnxruntime")} if any(files.values()) else {}),
+        | ({"onnxruntime": metadata.version("onnxruntime")} if any(found.files for found in exported.values()) else {}),
         load_average=(round(load_before, 2), round(os.getloadavg()[0], 2)),
         rounds=rounds,
         warmup_steps=WARMUP_STEPS,

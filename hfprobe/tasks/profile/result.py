@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hfprobe.models.network import Network
+from hfprobe.models.runtimes import RUNTIME_FILES
+from hfprobe.statistics.intervals import exact_interval
 from hfprobe.statistics.paired import Difference
 from hfprobe.system.errors import InputError
 from hfprobe.system.process import command
 from hfprobe.system.provenance import Hardware
 from hfprobe.system.records import RecordFile
 from hfprobe.tasks.evaluate.result import EvalResult
+from hfprobe.tasks.export.result import Parity
 
 
 @dataclass(frozen=True)
@@ -105,11 +108,36 @@ class Bfloat16:
 
 
 @dataclass(frozen=True)
+class ExportedCost:
+    """A file of the export of an evaluated model, whose answers to the same images were counted before it was written.
+
+    Attributes:
+        accuracy, interval: on these images, with the exact 95 % interval.
+        differing: images of these `n` that get another answer than in torch.
+        throughput: images/s in batches of `Cost.batch_size`.
+    """
+
+    accuracy: float
+    interval: tuple[float, float]
+    differing: int
+    n: int
+    throughput: float
+    single_latency_ms: Latency | None
+    disk_bytes: int
+
+
+@dataclass(frozen=True)
 class Cost:
-    """The inference cost of an evaluated model, in its `best` precision; memory in float32."""
+    """The inference cost of an evaluated model, in its `best` precision; memory in float32.
+
+    Attributes:
+        operators: kind -> shares; empty for an exported file, of which they and the memory are not measured.
+        exported: runtime -> file of its export; empty if there is none, or if its answers to the evaluated images are
+            not known.
+    """
 
     batch_size: int
-    precision: Literal["bfloat16", "float32"]
+    precision: Literal["bfloat16", "float32", "int8"]
     answers: Answers | None
     passes: int
     throughput: float
@@ -121,14 +149,24 @@ class Cost:
     peak_memory_bytes: int | None
     disk_bytes: int
     input: list[int]
+    exported: dict[str, ExportedCost] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Exported:
-    """An ONNX file of a model in onnxruntime, with the same threads; `batches`: batch size -> cost."""
+    """An ONNX file of a model in onnxruntime, with the same threads.
+
+    Attributes:
+        batches: batch size -> cost.
+        parity: how its answers differ from those of the model, as `hfprobe export` found it.
+        split: of the images that were answered; `images_fingerprint`: of these images.
+    """
 
     disk_bytes: int
     batches: dict[int, Batch]
+    parity: Parity
+    split: str
+    images_fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -179,6 +217,8 @@ class ProfiledModel:
         in both precisions.
         """
         passes = 2 if result.provenance.test_time_augmentation else 1
+        if result.provenance.runtime != "torch":
+            return self._cost_of_file(self.exported[RUNTIME_FILES[result.provenance.runtime]], result, passes=passes)
         bf16 = self.bf16 if self.bf16 and self.bf16.best == "bf16" and self.is_of(result) else None
         own, single = bf16.batch if bf16 else self.batches[self.own_batch_size], self.batches.get(1)
         return Cost(
@@ -195,7 +235,50 @@ class ProfiledModel:
             peak_memory_bytes=self.peak_memory_bytes,
             disk_bytes=self.disk_bytes,
             input=self.network.input,
+            exported=self._costs_of_files(result),
         )
+
+    def has_runtime_of(self, result: EvalResult) -> bool:
+        """Whether the cost of what answered is known: the network in torch, or the file of this very model."""
+        runtime = result.provenance.runtime
+        return runtime == "torch" or (self.is_of(result) and RUNTIME_FILES[runtime] in self.exported)
+
+    def _cost_of_file(self, file: Exported, result: EvalResult, *, passes: int) -> Cost:
+        own, single = file.batches[self.own_batch_size], file.batches.get(1)
+        return Cost(
+            batch_size=self.own_batch_size,
+            precision="int8" if result.provenance.runtime == "int8" else "float32",
+            answers=None,
+            passes=passes,
+            throughput=own.throughput.median / passes,
+            latency_ms=own.latency_ms * passes,
+            single_latency_ms=single.latency_ms * passes if single else None,
+            n=own.n,
+            operators={},
+            macs=passes * self.macs,
+            peak_memory_bytes=None,
+            disk_bytes=file.disk_bytes,
+            input=self.network.input,
+        )
+
+    def _costs_of_files(self, result: EvalResult) -> dict[str, ExportedCost]:
+        """Runtime -> file, of the very model and the very images; without mirror images, as the files were compared."""
+        told = result.provenance
+        if not self.is_of(result) or told.test_time_augmentation:
+            return {}
+        return {
+            runtime: ExportedCost(
+                accuracy=file.parity.accuracy,
+                interval=exact_interval(round(file.parity.accuracy * file.parity.n), file.parity.n),
+                differing=file.parity.differing,
+                n=file.parity.n,
+                throughput=file.batches[self.own_batch_size].throughput.median,
+                single_latency_ms=file.batches[1].latency_ms if 1 in file.batches else None,
+                disk_bytes=file.disk_bytes,
+            )
+            for runtime, name in RUNTIME_FILES.items()
+            if (file := self.exported.get(name)) and file.images_fingerprint == told.images_fingerprint
+        }
 
 
 @dataclass(frozen=True)
@@ -228,20 +311,27 @@ class Profile(RecordFile, Conditions):
     def find_costs(self, results: dict[str, EvalResult]) -> dict[str, Cost]:
         """The inference cost of each evaluated model, by name: that of the same network, if possible of the same model.
 
+        That of an exported file is always that of the same model.
+
         Raises:
             InputError: the profile does not contain the network of a model.
         """
         networks = {name: result.provenance.network for name, result in results.items()}
+        files = {name: RUNTIME_FILES.get(result.provenance.runtime) for name, result in results.items()}
         profiled = {
             name: sorted(
-                (model for model in self.models.values() if model.network == networks[name]),
+                (
+                    model
+                    for model in self.models.values()
+                    if model.network == networks[name] and model.has_runtime_of(result)
+                ),
                 key=lambda model: not model.is_of(result),
             )
             for name, result in results.items()
         }
         if missing := [name for name, found in profiled.items() if not found]:
             measured = [f"{name} ({model.network})" for name, model in self.models.items()]
-            lacking = [f"{name} ({networks[name]})" for name in missing]
+            lacking = [", ".join(filter(None, (f"{name} ({networks[name]})", files[name]))) for name in missing]
             models = dict.fromkeys(shlex.quote(_name_model(result)) for result in results.values())
             raise InputError(
                 f"The profile lacks the network of {', '.join(lacking)}. It has {', '.join(measured)}. Measure the "

@@ -168,6 +168,11 @@ def test_reports_that_do_not_fit_are_one_line(succeeds, fails, evaluated, tmp_pa
     figure.write_bytes(content)
     record = tmp_path / "reports" / "cnn" / "metrics.json"
     metrics = json.loads(record.read_text())
+    provenance = metrics["provenance"] | {"runtime": "int8"}
+    record.write_text(json.dumps(metrics | {"provenance": provenance}))
+    assert fails(*MAKE).startswith(
+        "The report in 'reports/cnn' is of the exported file in the runtime 'int8'; allowed:"
+    )
     record.write_text(json.dumps(metrics | {"accuracy": 0.99}))
     message = fails(*MAKE)
     assert message.startswith("The report in 'reports/cnn' was edited: its accuracy is 0.9900, and that of its pred")

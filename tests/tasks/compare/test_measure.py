@@ -362,3 +362,13 @@ def test_a_comparison_of_several_runs_is_read_back_as_it_was_saved(tmp_path):
     comparison = compare({"a": in_runs(planted(0.85), 0, 5), "b": solved(planted(0.86, seed=1))})
     comparison.save(tmp_path)
     assert Comparison.load(tmp_path) == comparison
+
+
+def test_the_training_of_one_model_in_two_runtimes_is_not_compared_with_itself():
+    torch, file = (
+        with_provenance(planted(0.8), runtime=runtime, run={"seconds": 10.0}) for runtime in ("torch", "int8")
+    )
+    other = with_provenance(torch, model_revision="another", run={"seconds": 30.0})
+    assert not any("s to train" in sentence for sentence in compare({"a": torch, "b": file}).sentences)
+    told = compare({"a": torch, "b": other}).sentences
+    assert "a took 10 s to train, b 30 s (3.0 times as long)." in told

@@ -7,7 +7,16 @@ import pytest
 
 from helpers.names import AWFUL_MODELS, AWFUL_NAMES, letters, rows, shown, texts
 from helpers.pages import Page, section_of, title_after_sorting
-from helpers.results import in_runs, make_result, network_of, planted, profile_of, solved, with_provenance
+from helpers.results import (
+    in_runs,
+    make_result,
+    network_of,
+    planted,
+    profile_of,
+    solved,
+    with_exports,
+    with_provenance,
+)
 from hfprobe.statistics import intervals, paired
 from hfprobe.system.markdown import printable
 from hfprobe.tasks.compare.measure import compare
@@ -55,6 +64,34 @@ def test_pareto_optimal_models_are_filled_marks(compared):
     places = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', text)]
     assert places == sorted(places)
     assert len(places) == len(comparison.models)
+
+
+def points_of(page):
+    """Name -> accuracy and latency of each mark of the scatter plot, as its title says them."""
+    found = re.findall(r"<title>(.*?): ([\d.]+)\u00a0%, ([\d.]+) ms per image", section_of(page, "costs"))
+    return {name: (float(accuracy), float(latency)) for name, accuracy, latency in found}
+
+
+def test_the_files_of_an_export_have_points_and_rows_of_their_own(tmp_path):
+    results = {name: with_provenance(planted(0.9, seed), network=network_of(1)) for seed, name in enumerate("ab")}
+    profile = with_exports(profile_of(a=(1, 1.0)), results["a"], model=(0.9, 0.5), model_quantized=(0.85, 0.25))
+    page = save_comparison(compare(results, profile=profile), tmp_path)
+    points = points_of(page)
+    assert list(points)[:4] == ["a (int8)", "b (int8)", "a (onnx)", "b (onnx)"]
+    assert points["a (int8)"] == (85.0, 0.25)
+    assert points["a (onnx)"] == (90.0, 0.5)
+    assert "7 of 600" in section_of(page, "costs")
+    assert "| a (int8) | 85.00\u00a0% (" in page.with_suffix(".md").read_text()
+    # A file that is compared itself is not shown twice, and the files of several runs have no accuracy of the mean.
+    compared = {"a": results["a"], "a (int8)": with_provenance(results["a"], runtime="int8")}
+    page = save_comparison(compare(compared, profile=profile), tmp_path)
+    assert sorted(points_of(page)) == ["a", "a (int8)", "a (onnx)"]
+    assert section_of(page, "costs").count("7 of 600") == 1
+    assert points_of(page)["a (int8)"][0] == round(100 * results["a"].metrics.accuracy, 2)
+    runs = in_runs(results["a"], 3, 5)
+    profile = with_exports(profile, runs[0], model=(0.9, 0.5))
+    for found, files in ((runs[0], ["onnx"]), (runs, [])):
+        assert list(compare({"a": found, "b": results["b"]}, profile=profile).models["a"].cost.exported) == files
 
 
 def test_the_axis_of_accuracy_ends_at_100_percent(tmp_path):
@@ -109,7 +146,8 @@ def awful(tmp_path_factory):
     results = {name: make_result(AWFUL_NAMES, seed=seed, count=200) for seed, name in enumerate(AWFUL_MODELS)}
     for number, (name, result) in enumerate(results.items(), start=1):
         size, run = 1000 * number, {"seconds": 10.0 * number}
-        results[name] = with_provenance(result, parameters=size, network=network_of(size), run=run)
+        told = {"parameters": size, "network": network_of(size), "model_revision": f"{number:040d}"}
+        results[name] = with_provenance(result, run=run, **told)
     profile = profile_of(**{name: (1000 * number, float(number)) for number, name in enumerate(AWFUL_MODELS, start=1)})
     save_comparison(compare(results, profile=profile), folder)
     return folder

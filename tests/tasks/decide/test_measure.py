@@ -112,6 +112,30 @@ def test_one_command_trains_compares_and_answers_and_the_same_command_repeats_no
 
 
 @pytest.mark.slow
+def test_the_files_of_an_export_are_on_the_page_of_the_same_command(run, tmp_path, monkeypatch):
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package, reason="the extra export is not installed")
+    folder = tmp_path / "reports" / "decision-photos"
+    run(*QUICK)
+    assert "As exported files" not in (folder / "decision.html").read_text()
+    export = hfprobe.load("simple-cnn-photos").export()
+    monkeypatch.setattr(training, "run_training", partial(pytest.fail, "a model was trained again"))
+    run(*QUICK)
+    decision, comparison = Decision.load(folder), Comparison.load(folder / "comparison")
+    assert list(decision.candidates) == ["linear-probe-photos", "simple-cnn-photos"]  # files are no candidates
+    exported = {name: model.cost.exported for name, model in comparison.models.items()}
+    assert {name: list(found) for name, found in exported.items()} == {
+        "linear-probe-photos": [],
+        "simple-cnn-photos": ["onnx"],
+    }
+    found = exported["simple-cnn-photos"]["onnx"]
+    assert (found.accuracy, found.n) == (export.parity["model.onnx"].accuracy, decision.judgement.n)
+    page = (folder / "decision.html").read_text()
+    assert '<h3 id="exported">As exported files</h3>' in page
+    assert f"<title>simple-cnn-photos (onnx): {100 * found.accuracy:.2f}" in page
+
+
+@pytest.mark.slow
 def test_with_images_without_labels_a_student_of_the_probe_is_the_third_answer(run, tmp_path):
     shutil.copytree(tmp_path / "photos", tmp_path / "more")  # none of which may be used
     generator = np.random.default_rng(1)

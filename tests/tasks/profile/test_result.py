@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from helpers.results import batch_of, network_of, planted, profile_of, with_provenance
+from helpers.results import batch_of, network_of, planted, profile_of, with_exports, with_provenance
 from hfprobe.models import build_model, find_family
 from hfprobe.models.network import Network, describe_network
 from hfprobe.system.errors import InputError
@@ -116,6 +116,47 @@ def test_an_evaluation_with_mirror_images_costs_two_forward_passes(tmp_path):
         text = (tmp_path / page).read_text()
         assert "A model that was evaluated with --tta needs two forward passes" in text
         assert "averaged probabilities of each image and its mirror image (--tta) and the temperature 1.5 (--t" in text
+
+
+def test_a_file_in_int8_has_its_own_cost(tmp_path):
+    results = {runtime: evaluated(one=network_of(1))["one"] for runtime in ("torch", "int8")}
+    results["int8"] = with_provenance(results["int8"], runtime="int8")
+    profile = with_exports(profile_of(one=(1, 1.0)), results["torch"], model_quantized=(0.85, 0.25))
+    comparison = compare(results, profile=profile)
+    cost = comparison.models["int8"].cost
+    assert (cost.precision, cost.throughput, cost.single_latency_ms.p50) == ("int8", 6400, 0.25)
+    assert (cost.disk_bytes, cost.peak_memory_bytes, cost.operators) == (1_000_000, None, {})
+    assert comparison.sentences[-1] == (
+        "int8 classifies 6,400 images/s in batches of 64 in int8, torch 1,600 images/s in batches of 64 in float32: "
+        "4.0 times the throughput."
+    )
+    text = save_comparison(comparison, tmp_path).read_text()
+    assert "batches of 64 in int8" in text
+    assert ", batch of 64 in int8 |" in (tmp_path / "comparison.md").read_text()
+    assert text.count('<th scope="col"><bdi>int8</bdi></th>') == 0  # no operators were measured
+    twice = with_provenance(results["int8"], test_time_augmentation="mirror image")
+    assert profile.find_costs({"int8": twice})["int8"].throughput == 3200
+
+
+@pytest.mark.parametrize("change", [{"model_revision": "another"}, {"run": {"seed": 7}}, {"runtime": "onnx"}])
+def test_the_cost_of_a_file_is_that_of_the_very_model(change):
+    result = with_provenance(evaluated(one=network_of(1))["one"], runtime="int8")
+    profile = with_exports(profile_of(one=(1, 1.0)), result, model_quantized=(0.85, 0.25))
+    result = with_provenance(result, **change)
+    file = "model.onnx" if "runtime" in change else "model_quantized.onnx"
+    message = f"The profile lacks the network of one (simple-cnn, 32 x 32 pixels, 3 classes, 1 parameters), {file}. It "
+    with pytest.raises(InputError, match=re.escape(message)):
+        profile.find_costs({"one": result})
+
+
+@pytest.mark.parametrize(
+    "change", [{"model_revision": "another"}, {"images_fingerprint": "e" * 64}, {"test_time_augmentation": "mirror"}]
+)
+def test_the_accuracy_of_a_file_is_shown_for_the_images_that_it_was_counted_on(change):
+    result = evaluated(one=network_of(1))["one"]
+    profile = with_exports(profile_of(one=(1, 1.0)), result, model_quantized=(0.85, 0.25), model=(0.9, 0.5))
+    assert list(profile.find_costs({"one": result})["one"].exported) == ["onnx", "int8"]
+    assert profile.find_costs({"one": with_provenance(result, **change)})["one"].exported == {}
 
 
 def built(name="cnn", *, labels=("cat", "dog"), **options):
