@@ -1,0 +1,152 @@
+import logging
+import re
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from helpers.images import CLASSES
+from helpers.models import PROBE
+from helpers.runs import interrupted_run, read_splits, small_run
+from hfprobe.data.pixels.resident import ResidentBatches
+from hfprobe.data.pixels.store import ImageBatches
+from hfprobe.models import build_model
+from hfprobe.settings.run_config import make_run
+from hfprobe.system.errors import InputError, MachineError
+from hfprobe.training import residence
+from hfprobe.training.assembly import build_trainer, settle
+from hfprobe.training.residence import check_residence, place_inputs
+
+STEPS = {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 3, "save_steps": 3, "report_to": "none"}
+GPU = torch.device("cuda", 0)
+
+
+@pytest.fixture(scope="module")
+def on_the_host(dataset_folder, tmp_path_factory):
+    """A run of eight steps that reads its images from the host."""
+    folder = tmp_path_factory.mktemp("host")
+    trainer, result = small_run(dataset_folder, folder, dropout=0.5, **STEPS)
+    assert type(trainer.train_dataset) is ImageBatches
+    return load_file(folder / "checkpoint-8" / "model.safetensors"), result
+
+
+def assert_equal_run(folder, result, expected):
+    found = load_file(folder / "checkpoint-8" / "model.safetensors")
+    weights, metrics = expected[0], expected[1].metrics
+    assert {name: (found[name] - weights[name]).abs().max().item() for name in found} == dict.fromkeys(weights, 0)
+    assert result.metrics == metrics
+
+
+def test_the_weights_do_not_depend_on_where_the_images_are(dataset_folder, tmp_path, on_the_host):
+    trainer, result = small_run(dataset_folder, tmp_path, dropout=0.5, resident="device", **STEPS)
+    assert type(trainer.train_dataset) is type(trainer.eval_dataset) is ResidentBatches
+    assert_equal_run(tmp_path, result, on_the_host)
+
+
+@pytest.mark.parametrize(("before", "after"), [("host", "device"), ("device", "device"), ("device", "host")])
+def test_a_run_that_is_resumed_in_mid_epoch_may_move_its_images(dataset_folder, tmp_path, on_the_host, before, after):
+    interrupted_run(dataset_folder, tmp_path, dropout=0.5, resident=before, **STEPS)
+    _, result = small_run(dataset_folder, tmp_path, dropout=0.5, resident=after, resume=True, **STEPS)
+    assert_equal_run(tmp_path, result, on_the_host)
+
+
+def make_inputs(dataset_folder, **values):
+    config = make_run(dataset=str(dataset_folder), use_cpu=True, **values)
+    splits = read_splits(config.data, seed=42)
+    processor = build_model("cnn", labels=CLASSES, options=config.model)[1]
+    return config, [ImageBatches(split, processor=processor) for split in (splits.train, splits.validation)]
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        (
+            {"crop": "resized"},
+            "--resident device: --crop resized interpolates, which devices round differently. Pass --crop shift, or "
+            "leave out --resident.",
+        ),
+        (
+            {"dataloader_num_workers": 1},
+            "--resident device: loader workers cannot read the memory of a device. Pass --dataloader_num_workers 0, or "
+            "leave out --resident.",
+        ),
+        (
+            {"dataloader_pin_memory": True},
+            "--resident device: --dataloader_pin_memory pins images of the host only. Pass --dataloader_pin_memory "
+            "false, or leave out --resident.",
+        ),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_done_on_a_device_is_refused_or_left_on_the_host(
+    dataset_folder, monkeypatch, caplog, values, line
+):
+    # On a CPU, transformers turns the pinning off.
+    pinned = {name: value for name, value in values.items() if name == "dataloader_pin_memory"}
+    config, parts = make_inputs(dataset_folder, **values)
+    assert check_residence(config.with_training(resident="device", **pinned)) == [line]
+    assert check_residence(config.with_training(**pinned)) == []
+    caplog.set_level(logging.INFO, "hfprobe")
+    monkeypatch.setattr(residence, "free_memory", lambda device: 10**12)
+    assert list(place_inputs(on_gpu(config.with_training(**pinned)), *parts)) == parts
+    assert caplog.messages[-1] == f"Images stay on the host: {line.split(': ')[1].split('. Pass')[0]}."
+
+
+def test_a_run_that_cannot_keep_them_there_ends_before_anything_is_written(dataset_folder, tmp_path):
+    with pytest.raises(InputError, match=re.escape("--resident device: --crop resized interpolates")):
+        small_run(dataset_folder, tmp_path, resident="device", crop="resized")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_student_reads_its_lessons_from_the_host():
+    config = make_run(use_cpu=True, resident="device")
+    config = replace(config, model=replace(config.model, teacher="linear-probe"))
+    assert check_residence(config) == [
+        "--resident device: images with the answers of a teacher are read from the host. Pass --teacher none, or leave "
+        "out --resident."
+    ]
+
+
+def on_gpu(config):
+    """The run, as a machine with a GPU would have it."""
+    names = "resident", "dataloader_num_workers", "dataloader_pin_memory"
+    values = {name: getattr(config.training, name) for name in names}
+    return SimpleNamespace(
+        data=config.data, model=config.model, training=SimpleNamespace(device=GPU, **values), ignored_settings={}
+    )
+
+
+def test_auto_takes_the_device_where_the_images_take_half_of_its_memory_or_less(dataset_folder, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "hfprobe")
+    config, parts = make_inputs(dataset_folder)
+    needed = sum(len(part) for part in parts) * (32 * 32 * 3 + 32)
+    monkeypatch.setattr(residence, "ResidentBatches", lambda part, device: (part, device))
+    sizes = "they take 0.00 GB, and 0.00 GB of cuda:0 are free"
+    monkeypatch.setattr(residence, "free_memory", lambda device: 2 * needed)
+    assert place_inputs(on_gpu(config), *parts) == tuple((part, GPU) for part in parts)
+    monkeypatch.setattr(residence, "free_memory", lambda device: 2 * needed - 1)
+    assert place_inputs(on_gpu(config), *parts) == tuple(parts)
+    assert caplog.messages[-2:] == [f"Images are kept on the device: {sizes}.", f"Images stay on the host: {sizes}."]
+    monkeypatch.setattr(residence, "free_memory", lambda device: needed - 1)
+    with pytest.raises(MachineError, match=r"do not fit, they take 0\.00 GB, .* Pass --resident host or a smaller"):
+        place_inputs(on_gpu(config.with_training(resident="device")), *parts)
+
+
+def test_auto_is_the_host_on_a_cpu_and_says_nothing(dataset_folder, caplog):
+    caplog.set_level(logging.INFO, "hfprobe")
+    config, parts = make_inputs(dataset_folder)
+    assert list(place_inputs(config, *parts)) == parts
+    assert not [line for line in caplog.messages if "Images" in line]
+
+
+def test_a_head_on_cached_features_has_no_images(dataset_folder, tmp_path, caplog):
+    values = PROBE | {"head": "sgd", "resident": "device"}
+    config = make_run(model="probe", dataset=str(dataset_folder), output_dir=str(tmp_path), use_cpu=True, **values)
+    assert "--resident has no effect: cached features are read instead of images." in caplog.messages
+    model, processor = build_model("probe", labels=CLASSES, options=config.model)
+    splits = read_splits(config.data, seed=42)
+    config = settle(config, splits)
+    trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
+    assert not isinstance(trainer.train_dataset, ImageBatches)
