@@ -1,11 +1,14 @@
 import logging
 import re
+import traceback
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import Trainer, TrainerCallback
 
 from helpers.images import CLASSES
 from helpers.models import PROBE
@@ -15,7 +18,7 @@ from hfprobe.data.pixels.store import ImageBatches
 from hfprobe.models import build_model
 from hfprobe.settings.run_config import make_run
 from hfprobe.system.errors import InputError, MachineError
-from hfprobe.training import residence
+from hfprobe.training import assembly, residence
 from hfprobe.training.assembly import build_trainer, settle
 from hfprobe.training.residence import check_residence, place_inputs
 
@@ -150,3 +153,70 @@ def test_a_head_on_cached_features_has_no_images(dataset_folder, tmp_path, caplo
     config = settle(config, splits)
     trainer = build_trainer(config=config, model=model, processor=processor, splits=splits)
     assert not isinstance(trainer.train_dataset, ImageBatches)
+
+
+class Waits(TorchDispatchMode):
+    """Counts, per training step, the operators that would wait for a GPU, and all-reduces.
+
+    Not counted: the number of a step, which torch's optimizers keep in main memory.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.found = []  # (step, operator)
+        self.step = None  # None: no step, but the loader, a log entry, an evaluation
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function._schema.name
+        waits = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "all_reduce", "allreduce_", "unique")
+        in_optimizer = any("torch/optim/" in frame.filename for frame in traceback.extract_stack())
+        if self.step is not None and name.split("::")[1].startswith(waits) and not in_optimizer:
+            self.found.append((self.step, name))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"class_weights": "balanced"},
+        {"recipe": "reference", "max_grad_norm": 1.0},
+        {"gradient_accumulation_steps": 2},
+    ],
+    ids=str,
+)
+def test_no_step_waits_for_the_device(dataset_folder, tmp_path, monkeypatch, values):
+    """From the first batch of an epoch to its log entry, the loader included."""
+    waits, step = Waits(), Trainer.training_step
+
+    class Watch(TrainerCallback):
+        def on_step_begin(self, args, state, control, **_):
+            waits.step = state.global_step
+
+        def on_step_end(self, args, state, control, **_):
+            waits.step = None if control.should_log or control.should_evaluate else waits.step
+
+        def on_epoch_end(self, args, state, control, **_):
+            waits.step = None
+
+    build = assembly.assemble_trainer
+
+    def assemble(**parts):
+        trainer = build(**parts)
+        trainer.add_callback(Watch())
+        return trainer
+
+    steps = []
+    monkeypatch.setattr(assembly, "assemble_trainer", assemble)
+    monkeypatch.setattr(Trainer, "training_step", lambda self, *a, **k: steps.append(waits.step) or step(self, *a, **k))
+    with waits:
+        small_run(dataset_folder, tmp_path, resident="device", report_to="none", **values)
+    assert len(steps) == 8
+    assert None not in steps
+    assert waits.found == []
+
+
+def test_the_search_for_nan_of_transformers_would_wait_in_each_step(dataset_folder, tmp_path, monkeypatch):
+    """That the count above counts."""
+    with pytest.raises(AssertionError, match="_local_scalar_dense"):
+        test_no_step_waits_for_the_device(dataset_folder, tmp_path, monkeypatch, {"logging_nan_inf_filter": True})
