@@ -1,10 +1,10 @@
 """Compare an epoch of SimpleCNN with images on the device and on the host, and both with a plain PyTorch loop.
 
-The loop makes its batches on the device, as `--resident device` does, and logs nothing. On a GPU, where a step of this
-network takes about a millisecond, its ratio is the share of the time that is spent on training.
+The loop has the same optimizer and precision, makes its batches on the device, and logs nothing. An epoch of the
+Trainer has its start and its end too, which weigh less the more images there are.
 
 python benchmarks/resident.py                                   # five minutes on two CPU cores
-python benchmarks/resident.py --images 50000 --recipe fast      # on a GPU
+python benchmarks/resident.py --images 50000 --recipe fast --precision bf16      # on a GPU
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 from side_by_side import describe_machine, describe_ratio, draw_split, make_parser, measure
-from train_step import ADAMW, bare_loop, make_trainer
+from train_step import ADAMW, LABELS, make_trainer
 
 from hfprobe.data.pixels.resident import ResidentBatches
 from hfprobe.data.pixels.store import ImageBatches
+from hfprobe.models import build_model, find_family
 from hfprobe.system.machine import keep_freed_memory, quiet_libraries, use_every_core
+from hfprobe.training.optimizers import make_optimizer
+from hfprobe.training.trainer import ProbeTrainer
 
 WAYS = ("host", "device")
 
@@ -28,7 +31,8 @@ WAYS = ("host", "device")
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--images", type=int, default=2560)
-    parser.add_argument("--recipe", choices=("adamw", "fast"), default="adamw", help="default: adamw, as the bare loop")
+    parser.add_argument("--recipe", choices=("adamw", "fast"), default="adamw", help="default: adamw")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of Trainer and loop")
     arguments = parser.parse_args()
     quiet_libraries()
     use_every_core()
@@ -42,15 +46,42 @@ def main() -> None:
         assert kinds == (ImageBatches, ResidentBatches), kinds
         batches = {f"{way} batches": read_batches(trainers[way].train_dataset) for way in WAYS}
         epochs = {f"{way} epoch": synchronised(trainers[way].train, device) for way in WAYS}
-        bare = {"bare loop": synchronised(bare_loop(trainers["device"]), device)}
+        bare = {"bare loop": synchronised(plain_loop(trainers["device"]), device)}
         seconds = measure(batches | epochs | bare, rounds=arguments.rounds)
-    print(f"\nSimpleCNN, {arguments.images} images, batches of 128, {arguments.recipe}; {describe_machine()}")
+    what = f"{arguments.images} images, batches of 128, {arguments.recipe}, {arguments.precision}"
+    print(f"\nSimpleCNN, {what}; {describe_machine()}")
     for kind in ("batches", "epoch"):
         print(f"{kind}, device / host, speed: {describe_ratio(seconds[f'host {kind}'], seconds[f'device {kind}'])}")
     for way in WAYS:
         print(f"{way} / bare loop, speed: {describe_ratio(seconds['bare loop'], seconds[f'{way} epoch'])}")
     rates = ", ".join(f"{way} {arguments.images / np.median(seconds[f'{way} epoch']):,.0f}" for way in WAYS)
     print(f"images/s of the Trainer: {rates}")
+
+
+def plain_loop(trainer: ProbeTrainer) -> Callable[[], None]:
+    """The same epoch without a Trainer: batches of the device, optimizer and precision are the same, in a new model."""
+    arguments, dataset = trainer.args, trainer.train_dataset
+    device, size = arguments.device, arguments.per_device_train_batch_size
+    options = find_family("cnn").recipe_options(arguments.recipe)
+    model = build_model("cnn", labels=LABELS, options=options)[0].to(device, memory_format=torch.channels_last)
+    smoothing, mixed = arguments.label_smoothing_factor, arguments.mixed_precision == "bf16"
+
+    def run() -> None:
+        model.train()
+        muon = arguments.optimizer == "muon"
+        optimizer = make_optimizer("muon", model, arguments) if muon else torch.optim.AdamW(model.parameters(), lr=1e-3)
+        order = np.random.default_rng(0).permutation(len(dataset))
+        dataset.set_epoch(1)
+        for first in range(0, len(order), size):
+            batch = dataset.__getitems__(order[first : first + size])
+            optimizer.zero_grad()
+            with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+                logits = model(pixel_values=batch["pixel_values"]).logits
+            loss = torch.nn.functional.cross_entropy(logits.float(), batch["labels"], label_smoothing=smoothing)
+            loss.backward()
+            optimizer.step()
+
+    return run
 
 
 def read_batches(dataset: ImageBatches) -> Callable[[], None]:
