@@ -38,7 +38,8 @@ def main() -> None:
     use_every_core()
     keep_freed_memory()
     split = draw_split(arguments.images, seed=0)
-    settings: dict[str, Any] = {"recipe": "fast", "num_train_epochs": 1} if arguments.recipe == "fast" else ADAMW
+    recipe: dict[str, Any] = {"recipe": "fast", "num_train_epochs": 1} if arguments.recipe == "fast" else ADAMW
+    settings = recipe | {"precision": arguments.precision}
     with tempfile.TemporaryDirectory() as folder:
         trainers = {way: make_trainer(split, folder=f"{folder}/{way}", **settings | {"resident": way}) for way in WAYS}
         device = trainers["device"].args.device

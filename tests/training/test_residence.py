@@ -1,7 +1,9 @@
 import logging
 import re
+import signal
 import traceback
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +14,7 @@ from transformers import Trainer, TrainerCallback
 
 from helpers.images import CLASSES
 from helpers.models import PROBE
+from helpers.processes import end_ranks, start_ranks
 from helpers.runs import interrupted_run, read_splits, small_run
 from hfprobe.data.pixels.resident import ResidentBatches
 from hfprobe.data.pixels.store import ImageBatches
@@ -22,6 +25,7 @@ from hfprobe.training import assembly, residence
 from hfprobe.training.assembly import build_trainer, settle
 from hfprobe.training.residence import check_residence, place_inputs
 
+ROOT = Path(__file__).parents[2]
 STEPS = {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 3, "save_steps": 3, "report_to": "none"}
 GPU = torch.device("cuda", 0)
 
@@ -220,3 +224,41 @@ def test_the_search_for_nan_of_transformers_would_wait_in_each_step(dataset_fold
     """That the count above counts."""
     with pytest.raises(AssertionError, match="_local_scalar_dense"):
         test_no_step_waits_for_the_device(dataset_folder, tmp_path, monkeypatch, {"logging_nan_inf_filter": True})
+
+
+# Rank 1 gets a signal after its step `STRIKE`.
+SCRIPT = f"""
+import os, runpy, signal, sys
+from hfprobe.training.trainer import ProbeTrainer
+step, calls = ProbeTrainer.training_step, []
+def training_step(self, *args, **kwargs):
+    calls.append(None)
+    if os.environ["RANK"] == "1" and len(calls) == int(os.environ.get("STRIKE", -1)):
+        os.kill(os.getpid(), signal.SIGTERM)
+    return step(self, *args, **kwargs)
+ProbeTrainer.training_step = training_step
+runpy.run_path({str(ROOT / "scripts" / "train.py")!r}, run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_same_weights_and_a_signal_to_one_of_them_stops_both(dataset_folder, tmp_path):
+    (tmp_path / "train.py").write_text(SCRIPT)
+    flags = ["--dataset", dataset_folder, "--use_cpu", "--batch_size", "10", "--epochs", "3", "--precision", "fp32"]
+
+    def run(name, *more, **values):
+        command = [tmp_path / "train.py", *flags, "--output_dir", name, *more]
+        return end_ranks(start_ranks(2, *command, cwd=tmp_path, HF_DATASETS_CACHE=tmp_path / "cache", **values))
+
+    for name in ("host", "device"):
+        for code, _, log in run(name, "--resident", name):
+            assert code == 0, log
+    (first, _, log), (second, _, _) = run("stopped", "--resident", "device", STRIKE="11")
+    assert first == second == 128 + signal.SIGTERM, log
+    assert re.search(r"Stopped by SIGTERM at step (1[1-6]) of 24", log), log
+    for code, _, log in run("stopped", "--resident", "device", "--resume"):
+        assert code == 0, log
+    expected = load_file(tmp_path / "host" / "checkpoint-24" / "model.safetensors")
+    for name in ("device", "stopped"):
+        found = load_file(tmp_path / name / "checkpoint-24" / "model.safetensors")
+        assert {key: (found[key] - expected[key]).abs().max().item() for key in found} == dict.fromkeys(expected, 0)
