@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2560)
     parser.add_argument("--recipe", choices=("adamw", "fast"), default="adamw", help="default: adamw")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of Trainer and loop")
+    parser.add_argument("--batches", action="store_true", help="measure the batches alone, without a model")
     arguments = parser.parse_args()
     quiet_libraries()
     use_every_core()
@@ -48,15 +49,15 @@ def main() -> None:
         batches = {f"{way} batches": read_batches(trainers[way].train_dataset) for way in WAYS}
         epochs = {f"{way} epoch": synchronised(trainers[way].train, device) for way in WAYS}
         bare = {"bare loop": synchronised(plain_loop(trainers["device"]), device)}
-        seconds = measure(batches | epochs | bare, rounds=arguments.rounds)
+        seconds = measure(batches | ({} if arguments.batches else epochs | bare), rounds=arguments.rounds)
     what = f"{arguments.images} images, batches of 128, {arguments.recipe}, {arguments.precision}"
     print(f"\nSimpleCNN, {what}; {describe_machine()}")
-    for kind in ("batches", "epoch"):
-        print(f"{kind}, device / host, speed: {describe_ratio(seconds[f'host {kind}'], seconds[f'device {kind}'])}")
-    for way in WAYS:
+    for kind in ("batches",) if arguments.batches else ("batches", "epoch"):
+        slow, fast = (seconds[f"{way} {kind}"] for way in WAYS)
+        rates = ", ".join(f"{way} {arguments.images / np.median(seconds[f'{way} {kind}']):,.0f}" for way in WAYS)
+        print(f"{kind}, device / host, speed: {describe_ratio(slow, fast)}; images/s: {rates}")
+    for way in () if arguments.batches else WAYS:
         print(f"{way} / bare loop, speed: {describe_ratio(seconds['bare loop'], seconds[f'{way} epoch'])}")
-    rates = ", ".join(f"{way} {arguments.images / np.median(seconds[f'{way} epoch']):,.0f}" for way in WAYS)
-    print(f"images/s of the Trainer: {rates}")
 
 
 def plain_loop(trainer: ProbeTrainer) -> Callable[[], None]:
