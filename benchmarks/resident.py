@@ -3,7 +3,7 @@
 The loop has the same optimizer and precision, makes its batches on the device, and logs nothing. An epoch of the
 Trainer has its start and its end too, which weigh less the more images there are.
 
-python benchmarks/resident.py                                   # five minutes on two CPU cores
+python benchmarks/resident.py                                   # ten minutes on two CPU cores
 python benchmarks/resident.py --images 50000 --recipe fast --precision bf16      # on a GPU
 """
 
