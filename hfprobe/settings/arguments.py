@@ -17,7 +17,7 @@ from hfprobe.settings.contradictions import find_contradictions
 from hfprobe.settings.names import name_run
 from hfprobe.settings.optim_args import check_optim_args
 from hfprobe.settings.schedules import check_schedule, read_table
-from hfprobe.settings.training_arguments import LOGGING, NO_EVALUATION, PLACE, ROWS, SELECTION
+from hfprobe.settings.training_arguments import LOADING, LOGGING, NO_EVALUATION, PLACE, ROWS, SELECTION
 from hfprobe.system.errors import InputError, raise_problems, shorten
 from hfprobe.system.precision import DEFAULT_PRECISION, EMULATION, PRECISIONS, preferred_precision
 from hfprobe.system.ranges import RATE, SEED, SEEDS, SHARE, Range
@@ -110,6 +110,16 @@ class RunArguments(TrainingArguments):
             "bf16: bfloat16 autocast. auto: bf16 on a GPU of compute capability 8.0 or newer and on a CPU with native "
             f"bfloat16 support, otherwise fp32. Default: {DEFAULT_PRECISION}. --bf16, --fp16 and mixed_precision in "
             "accelerate's configuration win over auto."
+        },
+    )
+    resident: Literal["auto", "device", "host"] = field(
+        default="auto",
+        metadata={
+            "help": "Where the decoded images are kept. device: in the memory of the device that trains, which also "
+            "crops, mirrors and normalises each batch; host: in a memory map, from which the loader makes each batch. "
+            "auto: device on a GPU whose free memory is at least twice the size of the images, but host with --crop "
+            "resized, --teacher, --dataloader_num_workers or --dataloader_pin_memory; host without a GPU.",
+            "row": Setting(group=GRADIENT_TRAINING, may_differ=LOADING),
         },
     )
     class_weights: dict[str, Any] | str | None = field(

@@ -31,6 +31,7 @@ from hfprobe.training.lessons import Lesson
 from hfprobe.training.metrics import compute_metrics
 from hfprobe.training.precision import settle_precision
 from hfprobe.training.preflight import find_shortages
+from hfprobe.training.residence import check_residence, place_inputs
 from hfprobe.training.resume import check_same_run, holds_run
 from hfprobe.training.run_files import PROFILE_FOLDER, TENSORBOARD_FOLDER
 from hfprobe.training.trainer import ProbeTrainer, identity
@@ -139,6 +140,7 @@ def assemble_trainer(
 ) -> ProbeTrainer:
     """A Trainer with hfprobe's callbacks, for the inputs of `make_inputs`."""
     arguments = config.training
+    train, validation = place_inputs(config, train, validation)
     trainer = ProbeTrainer(
         model=model.to(memory_format=torch.channels_last),  # as the batches are; a quarter faster on a CPU
         args=copy(arguments),  # transformers changes some of them
@@ -183,7 +185,7 @@ def check_before_start(
         memory=family.memory_needed(model, options=config.model, images=len(splits.part("train"))),
         memory_remedy=family.memory_remedy,
     )
-    raise_problems([], lacking)
+    raise_problems(check_residence(config), lacking)
 
 
 def make_inputs(

@@ -65,7 +65,9 @@ class ProbeTrainer(HookedTrainer):
             super().__init__(**kwargs)
         self.described_accelerator = describe_accelerator(self.accelerator)  # now: the next RunConfig resets its state
         self.class_weights = class_weights  # (C,), with the mean 1 over the training images
-        self._weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        # On the device: copied to it at each step, the weights would make the step wait for it.
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self._weights = None if weights is None else weights.to(self.args.device)
         # Trainer would upload output_dir, a pickle included, while a checkpoint is being staged there.
         self.args.hub_strategy = HubStrategy.END
         # Sums for the next log entry. On the device and read only when logged: no step waits for them.

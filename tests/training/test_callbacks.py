@@ -2,8 +2,10 @@ import json
 import re
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import TrainerControl, TrainerState
 
@@ -26,6 +28,33 @@ def test_a_signal_saves_a_checkpoint_that_the_save_strategy_would_not(dataset_fo
     with pytest.raises(StoppedError, match=r"at step 8 of 12; all is saved in .* run the same command with --resume.$"):
         small_run(dataset_folder, tmp_path, num_train_epochs=3, save_strategy="best", **slow)
     assert (tmp_path / "checkpoint-8").is_dir()
+
+
+def test_several_processes_ask_each_other_for_signals_once_a_second_and_at_the_end_of_an_epoch(monkeypatch):
+    """A fast process and one whose steps take 0.125 s, which gets a signal after step 31."""
+    clock, asked_at, slow = [0.0], [], torch.tensor([0.0, 0.125])
+
+    def all_reduce(found, op):
+        asked_at.append(stopper.step)
+        found.copy_(torch.maximum(found, slow))
+
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.all_reduce", all_reduce)
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    stopper, state, saved = StopOnSignal(), TrainerState(global_step=0, epoch=0.0), []
+    arguments = SimpleNamespace(device=torch.device("cpu"), save_strategy="epoch")
+    for step in range(1, 41):
+        clock[0] += 0.01
+        stopper.step = state.global_step = step
+        state.epoch = step / 15
+        slow[0] = signal.SIGTERM if step > 31 else 0
+        control = TrainerControl()
+        stopper.on_step_end(arguments, state, control)
+        if step % 15 == 0:
+            stopper.on_epoch_end(arguments, state, control)
+        saved += [step] * control.should_save
+    assert asked_at == [1, 9, 15, 23, 30, 38]
+    assert saved == [38]
 
 
 def test_histograms_are_those_of_the_last_steps_of_epochs_as_trainer_counts_them(dataset_folder, tmp_path):

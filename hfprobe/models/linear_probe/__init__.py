@@ -135,6 +135,7 @@ class LinearProbeOptions:
             ignored[AUGMENTATION] = (
                 "cached features are not augmented. Use --views, or --feature_cache off with --head sgd"
             )
+            ignored["resident"] = "cached features are read instead of images"
             ignored["precision"] = "a head on cached features is trained in float32. See --feature_precision"
         else:
             ignored["feature_precision"] = "no features are cached. See --precision"

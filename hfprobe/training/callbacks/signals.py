@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
@@ -16,6 +17,9 @@ from hfprobe.training.checkpoints import resume_command
 
 # SIGHUP is the loss of the terminal.
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# Several processes ask each other for signals as often as this, or at each step if a step takes longer.
+SECONDS = 1.0
+MOST_STEPS = 100
 HOW = {signal.SIGINT: "Interrupted", signal.SIGPIPE: "Stopped because the output was closed"}
 
 
@@ -25,6 +29,9 @@ class StopOnSignal(TrainerCallback):
     An output that nobody reads any more counts as SIGPIPE: a run whose reader is gone ends, as every command in a pipe
     does, but it saves first. In mid-epoch the step is the point to save; at an epoch's last step it is the epoch's end,
     where the evaluation belongs to the checkpoint.
+
+    Several processes agree on the step: about once in SECONDS, because the answer waits for the device, and at the end
+    of each epoch.
     """
 
     def __init__(self) -> None:
@@ -34,8 +41,12 @@ class StopOnSignal(TrainerCallback):
         self._changed: TrainingArguments | None = None
         self._before: dict[signal.Signals, Any] = {}
         self._on_unread = process.on_unread
+        self._asked_at_step = self._next_step = 0
+        self._asked_at = 0.0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._asked_at_step = self._next_step = state.global_step
+        self._asked_at = time.perf_counter()
         if threading.current_thread() is threading.main_thread():
             self._owner = os.getpid()
             ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()  # nohup
@@ -44,11 +55,11 @@ class StopOnSignal(TrainerCallback):
             self._on_unread, process.on_unread = process.on_unread, lambda: self._ask(signal.SIGPIPE)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self._agreed(args.device) and not float(state.epoch).is_integer():
+        if self._agreed(args.device, step=state.global_step) and not float(state.epoch).is_integer():
             self._save_and_stop(args, control)
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self._agreed(args.device):
+        if self._agreed(args.device, step=state.global_step, now=True):
             self._save_and_stop(args, control)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -90,10 +101,23 @@ class StopOnSignal(TrainerCallback):
         self._interrupted |= number == signal.SIGINT
         self._asked = self._asked or number  # the launcher adds a SIGTERM when an interrupt ends it
 
-    def _agreed(self, device: torch.device) -> bool:
-        """Whether any process got a signal; then all of them save."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            asked = torch.tensor(self._asked, device=device)
-            torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
-            self._asked = int(asked)
-        return self._asked != 0
+    def _agreed(self, device: torch.device, *, step: int, now: bool = False) -> bool:
+        """Whether any process got a signal, as far as they have asked each other; then all of them save.
+
+        Args:
+            step: that ended, the same in all processes.
+            now: whether they ask each other whatever the time.
+        """
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return self._asked != 0
+        if step < self._next_step and not now:
+            return False
+        steps, seconds = max(1, step - self._asked_at_step), time.perf_counter() - self._asked_at
+        # The slowest process decides when they ask again, so that all do so at the same step.
+        found = torch.tensor([self._asked, seconds / steps], device=device)
+        torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX)
+        asked, seconds_per_step = found.tolist()
+        self._asked = int(asked) or self._asked  # a signal may have come meanwhile: it counts when they ask again
+        self._asked_at_step, self._asked_at = step, time.perf_counter()
+        self._next_step = step + min(MOST_STEPS, max(1, int(SECONDS / max(seconds_per_step, 1e-6))))
+        return asked != 0
