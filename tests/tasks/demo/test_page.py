@@ -1,7 +1,6 @@
 """The page in a headless Chromium: pictures are chosen, dropped and pasted, and the answers are read."""
 
 import base64
-import threading
 from io import BytesIO
 
 import PIL.Image
@@ -13,6 +12,7 @@ from helpers.image_kinds import KINDS
 from helpers.models import cat_model
 from helpers.pages import TOO_FAINT, WIDER_THAN_ITS_CONTAINER
 from helpers.results import PNG
+from helpers.servers import answering
 from hfprobe.models.thresholds import Thresholds
 from hfprobe.pages.figures import data_uri
 from hfprobe.statistics.selective import ChosenThreshold
@@ -68,13 +68,8 @@ def server(tmp_path_factory):
         loaded.append(LoadedModel(name, model, processor))
     disputed = [Disputed(f"image {number}", label, data_uri(PNG)) for number, label in enumerate(MANY)]
     kept = tmp_path_factory.mktemp("kept")
-    server = serve(Models(loaded), host="127.0.0.1", port=0, feedback=kept, disputed=disputed)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(serve(Models(loaded), host="127.0.0.1", port=0, feedback=kept, disputed=disputed)) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,13 @@ import json
 import logging
 import re
 import socket
-import threading
 
 import numpy as np
 import pytest
 
 from helpers.image_kinds import KINDS
 from helpers.models import cat_model, refused
+from helpers.servers import answering
 from hfprobe.tasks.demo import serving
 from hfprobe.tasks.demo.measure import LoadedModel, Models
 from hfprobe.tasks.demo.serving import serve
@@ -30,13 +30,8 @@ def models(network):
 
 @pytest.fixture
 def server(models, tmp_path):
-    server = serve(models, host="127.0.0.1", port=0, feedback=tmp_path / "kept")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(serve(models, host="127.0.0.1", port=0, feedback=tmp_path / "kept")) as server:
+        yield server
 
 
 @pytest.fixture

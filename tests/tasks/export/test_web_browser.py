@@ -4,7 +4,6 @@ import base64
 import functools
 import http.server
 import json
-import threading
 
 import numpy as np
 import PIL.Image
@@ -16,6 +15,7 @@ from helpers.chromium import Chromium
 from helpers.exported import find_runtime, push
 from helpers.image_kinds import KINDS, encode, turned
 from helpers.pages import TOO_FAINT, WIDER_THAN_ITS_CONTAINER
+from helpers.servers import answering
 from helpers.with_onnx import onnx  # noqa: F401  skips without the extra
 from hfprobe.data.pixels.image_files import read_image
 from hfprobe.models.thresholds import Thresholds
@@ -100,12 +100,8 @@ def exported(tmp_path_factory, dataset_folder, narrow_network):
 def address(exported):
     """Of a static server of the page, as `python -m http.server` is one."""
     handler = functools.partial(QuietHandler, directory=str(exported[1]))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with answering(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)) as server:
         yield f"http://127.0.0.1:{server.server_address[1]}/"
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="module")
