@@ -21,7 +21,7 @@ from hfprobe.tasks.evaluate.result import EvalResult
 from hfprobe.tasks.export import quantization, result
 from hfprobe.tasks.export.result import CLASSIFIER, INT8_CLASSIFIER, INT8_NETWORK, find_network
 
-pytestmark = pytest.mark.usefixtures("narrow_network")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("narrow_network")]
 PROBE = {"name": "probe", "backbone": "test_byobnet", "backbone_weights": "random"}
 
 

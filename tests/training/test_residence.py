@@ -241,7 +241,7 @@ runpy.run_path({str(ROOT / "scripts" / "train.py")!r}, run_name="__main__")
 """
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_two_processes_train_the_same_weights_and_a_signal_to_one_of_them_stops_both(dataset_folder, tmp_path):
     (tmp_path / "train.py").write_text(SCRIPT)
     flags = ["--dataset", dataset_folder, "--use_cpu", "--batch_size", "10", "--epochs", "3", "--precision", "fp32"]

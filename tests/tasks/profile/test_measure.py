@@ -16,6 +16,8 @@ from hfprobe.tasks.profile.measure import name_models, profile_models
 from hfprobe.tasks.profile.page import render_summary, write_profile
 from hfprobe.tasks.profile.result import Profile
 
+pytestmark = pytest.mark.slow
+
 
 def save_model(folder, *, name="cnn", **options):
     options = find_family(name).recipe_options(**options)
