@@ -189,6 +189,7 @@ def place_pareto(models: dict[str, ComparedModel]) -> dict[str, Any] | None:
 
     names = dict(zip(placed, shorten_names(placed), strict=True))
     most = max(one.parameters for one in placed.values())
+    largest = 7 if len(placed) < 4 else 3.5  # radius: with exported files, marks and names are close to each other
     points = []
     for name, model in sorted(placed.items(), key=lambda item: item[1].latency):
         beaten = any(
@@ -197,7 +198,7 @@ def place_pareto(models: dict[str, ComparedModel]) -> dict[str, Any] | None:
             and (latency[other], rival.accuracy) != (latency[name], model.accuracy)
             for other, rival in placed.items()
         )
-        x, radius = across(latency[name]), round(7 * (model.parameters / most) ** 0.5, 2)
+        x, radius = across(latency[name]), round(largest * (model.parameters / most) ** 0.5, 2)
         points.append(
             {
                 "name": name,
