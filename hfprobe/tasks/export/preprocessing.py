@@ -20,6 +20,7 @@ from hfprobe.tasks.export.resizing import IR_VERSION, OPSET, describe_resizing
 
 # The constants of Pillow: what `resample` of an image processor may be.
 RESAMPLING = {2: "bilinear", 3: "bicubic"}
+WRITTEN_FOR = "2.14"  # version of torch; 2.6 rounds in another way
 # Heights and widths in pixels on which the nodes are compared with the image processor.
 SIZES = ((32, 32), (64, 48), (37, 101), (224, 224), (300, 200), (255, 257), (480, 641), (7, 5), (1, 40), (90, 6))
 
@@ -176,5 +177,6 @@ def check_preprocessing(model: onnx.ModelProto, processor: Any) -> None:
             raise CheckFailedError(
                 f"The nodes of the preprocessing differ from {type(processor).__name__} by up to "
                 f"{np.abs(wanted - found).max():.3g} for an image of {height} x {width} pixels. Nothing was written. "
-                "Export on an x86-64 processor with AVX2, for whose resizing they are written."
+                f"Export on an x86-64 processor with AVX2 and with torch {WRITTEN_FOR} or later (here: "
+                f"{torch.__version__}), for whose resizing they are written."
             )
