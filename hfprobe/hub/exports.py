@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hfprobe.hub.local import PUSH_LOCK
-from hfprobe.system.errors import DISK_FULL, InputError, MachineError
-from hfprobe.system.files import check_writable, locked, sha256, staging_folder, sync
+from hfprobe.system.errors import InputError
+from hfprobe.system.files import check_writable, explain_full_disk, locked, sha256, staging_folder, sync
 from hfprobe.system.model_files import CONFIG_FILE, EXPORT_FOLDER, PROCESSOR_FILE
 
 STAGING = ".export-"
@@ -60,25 +60,20 @@ def publish_export(model: Path) -> Iterator[Path]:
         raise InputError(f"'{model}' cannot be written to. Make it writable, or copy the model to another folder.")
     check_writable(place, flag="the folder of the export")
     place.mkdir(parents=True, exist_ok=True)
-    try:
-        with staging_folder(place, prefix=STAGING) as staging:
-            files, old, target = staging / "new", staging / "old", model / EXPORT_FOLDER
-            files.mkdir()
-            yield files
-            for file in [*files.iterdir(), files]:
-                sync(file)
-            with locked(place / PUSH_LOCK) if place != model else contextlib.nullcontext():
-                if target.is_dir():
-                    os.rename(target, old)
-                os.rename(files, target)
-            sync(model)
-    except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise
-        raise MachineError(
-            f"The export could not be written to '{model}': {os.strerror(error.errno)}. Nothing was changed. Free some "
-            "space, and run again."
-        ) from error
+    with (
+        explain_full_disk("The export", model, kept="Nothing was changed."),
+        staging_folder(place, prefix=STAGING) as staging,
+    ):
+        files, old, target = staging / "new", staging / "old", model / EXPORT_FOLDER
+        files.mkdir()
+        yield files
+        for file in [*files.iterdir(), files]:
+            sync(file)
+        with locked(place / PUSH_LOCK) if place != model else contextlib.nullcontext():
+            if target.is_dir():
+                os.rename(target, old)
+            os.rename(files, target)
+        sync(model)
 
 
 def _staging_place(model: Path) -> Path:

@@ -136,6 +136,26 @@ def staging_folder(parent: Path, *, prefix: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def explain_full_disk(what: str, place: Path, *, kept: str) -> Iterator[None]:
+    """Turn the error of a full disk into a MachineError.
+
+    Args:
+        what: could not be written; the first words of the message.
+        place: where to.
+        kept: a sentence on what is left there.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise MachineError(
+            f"{what} could not be written to '{place}': {os.strerror(error.errno)}. {kept} Free some space, and run "
+            "again."
+        ) from error
+
+
+@contextlib.contextmanager
 def replace_together(folder: Path, *, last: str) -> Iterator[Path]:
     """A staging folder; after the block, its files replace the files of the same names in `folder`, all or none.
 
@@ -153,22 +173,17 @@ def replace_together(folder: Path, *, last: str) -> Iterator[Path]:
         yield folder
         return
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with staging_folder(folder, prefix=WRITING) as staging:
-            yield staging
-            files = sorted((path for path in staging.iterdir() if path.is_file()), key=lambda path: path.name == last)
-            for file in files:
-                sync(file)
-            (folder / last).unlink(missing_ok=True)
-            for file in files:
-                os.replace(file, folder / file.name)
-    except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise
-        raise MachineError(
-            f"The results could not be written to '{folder}': {os.strerror(error.errno)}. Its earlier files are "
-            "intact. Free some space, and run again."
-        ) from error
+    with (
+        explain_full_disk("The results", folder, kept="Its earlier files are intact."),
+        staging_folder(folder, prefix=WRITING) as staging,
+    ):
+        yield staging
+        files = sorted((path for path in staging.iterdir() if path.is_file()), key=lambda path: path.name == last)
+        for file in files:
+            sync(file)
+        (folder / last).unlink(missing_ok=True)
+        for file in files:
+            os.replace(file, folder / file.name)
 
 
 # Upper limit of the length of the names that hfprobe writes into a folder, subfolders included.

@@ -23,8 +23,8 @@ from hfprobe.hub.model_card import render_header
 from hfprobe.hub.revision import published_content
 from hfprobe.statistics.imbalance import METRIC_NAMES, explain_baseline
 from hfprobe.statistics.intervals import Metric
-from hfprobe.system.errors import DISK_FULL, InputError, MachineError, shorten
-from hfprobe.system.files import staging_folder
+from hfprobe.system.errors import InputError, shorten
+from hfprobe.system.files import explain_full_disk, staging_folder
 from hfprobe.system.markdown import make_markdown_environment, printable
 from hfprobe.system.model_files import EXPORT_FOLDER
 from hfprobe.system.process import command
@@ -62,24 +62,19 @@ def write_folder(folder: Path, *, model: Path, result: EvalResult, report: Path,
         (model / CARD).read_text(encoding="utf-8"), result=result, model=model, export=export, repository=repository
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with staging_folder(folder.parent, prefix=STAGING) as staging:
-            files = staging / "files"
-            for file in sorted(file for file in model.rglob("*") if file.is_file()):
-                target = files / file.relative_to(model)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                content = published_content(file)
-                target.write_bytes(content) if isinstance(content, bytes) else shutil.copyfile(content, target)
-            shutil.copyfile(report / FIGURE, files / FIGURE)
-            (files / CARD).write_text(text, encoding="utf-8")
-            os.rename(files, folder)
-    except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise
-        raise MachineError(
-            f"The card could not be written to '{folder}': {os.strerror(error.errno)}. Nothing was left behind. Free "
-            "some space, and run again."
-        ) from error
+    with (
+        explain_full_disk("The card", folder, kept="Nothing was left behind."),
+        staging_folder(folder.parent, prefix=STAGING) as staging,
+    ):
+        files = staging / "files"
+        for file in sorted(file for file in model.rglob("*") if file.is_file()):
+            target = files / file.relative_to(model)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            content = published_content(file)
+            target.write_bytes(content) if isinstance(content, bytes) else shutil.copyfile(content, target)
+        shutil.copyfile(report / FIGURE, files / FIGURE)
+        (files / CARD).write_text(text, encoding="utf-8")
+        os.rename(files, folder)
 
 
 def check_report(result: EvalResult, *, report: Path, model: Path) -> None:

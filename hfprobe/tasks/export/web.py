@@ -16,8 +16,8 @@ import onnx
 from hfprobe.models.thresholds import Thresholds
 from hfprobe.pages.environment import make_environment
 from hfprobe.pages.policy import name_parts
-from hfprobe.system.errors import DISK_FULL, InputError, MachineError
-from hfprobe.system.files import check_writable, staging_folder, sync
+from hfprobe.system.errors import InputError
+from hfprobe.system.files import check_writable, explain_full_disk, staging_folder, sync
 from hfprobe.system.model_files import EXPORT_FOLDER
 from hfprobe.system.ranges import USUAL_ACCURACY
 from hfprobe.system.records import RecordFile
@@ -88,32 +88,27 @@ def write_web(folder: Path, *, export: Export, model: Path, exported: str, runti
     source = model / EXPORT_FOLDER / exported
     graph = source.read_bytes()
     record = WebExport(export.model, export.revision, exported, export.files[exported], PACKAGE.name)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with staging_folder(folder.parent, prefix=".web-") as staging:
-            files = staging / "new"
-            files.mkdir()
-            packed = {"GLUE": (runtime / GLUE).read_bytes(), "WASM": (runtime / WASM).read_bytes()}
-            (files / PAGE).write_text(render_page(export, read_facts(graph)), encoding="utf-8")
-            shutil.copyfile(runtime / SCRIPT, files / SCRIPT)
-            (files / RUNTIME).write_text(pack(packed), encoding="ascii")
-            (files / MODEL).write_text(pack({"MODEL": graph}), encoding="ascii")
-            shutil.copyfile(Path(__file__).parent / "templates" / LICENCE, files / LICENCE)
-            record.save(files)
-            for file in [*files.iterdir(), files]:
-                sync(file)
-            check_target(folder)  # again: the export may have taken minutes
-            if folder.is_dir():
-                os.rename(folder, staging / "old")
-            os.rename(files, folder)
-            sync(folder.parent)
-    except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise
-        raise MachineError(
-            f"The page could not be written to '{folder}': {os.strerror(error.errno)}. Nothing was changed. Free some "
-            "space, and run again."
-        ) from error
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        explain_full_disk("The page", folder, kept="Nothing was changed."),
+        staging_folder(folder.parent, prefix=".web-") as staging,
+    ):
+        files = staging / "new"
+        files.mkdir()
+        packed = {"GLUE": (runtime / GLUE).read_bytes(), "WASM": (runtime / WASM).read_bytes()}
+        (files / PAGE).write_text(render_page(export, read_facts(graph)), encoding="utf-8")
+        shutil.copyfile(runtime / SCRIPT, files / SCRIPT)
+        (files / RUNTIME).write_text(pack(packed), encoding="ascii")
+        (files / MODEL).write_text(pack({"MODEL": graph}), encoding="ascii")
+        shutil.copyfile(Path(__file__).parent / "templates" / LICENCE, files / LICENCE)
+        record.save(files)
+        for file in [*files.iterdir(), files]:
+            sync(file)
+        check_target(folder)  # again: the export may have taken minutes
+        if folder.is_dir():
+            os.rename(folder, staging / "old")
+        os.rename(files, folder)
+        sync(folder.parent)
     return record
 
 
