@@ -20,7 +20,7 @@ from hfprobe.system.errors import InputError
 from hfprobe.system.files import check_writable
 from hfprobe.system.machine import quiet_libraries, use_every_core
 from hfprobe.system.process import command
-from hfprobe.system.ranges import PIXELS, Range
+from hfprobe.system.ranges import Range
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +59,6 @@ def make_parser() -> Parser:
         metavar="FOLDER",
         help="two or more evaluations of the same images; the page offers those images that the models disagree on",
     )
-    parser.add_argument(
-        "--max_pixels",
-        type=number_in(PIXELS),
-        help="read pictures of at most this many pixels, each of which takes 4 bytes of memory; default: 178,956,970, "
-        "the limit of Pillow",
-    )
     return parser
 
 
@@ -84,14 +78,13 @@ def main() -> None:
         )
     folders = [resolve_model(model=name, hub_dir=arguments.hub_dir) for name in names]
     check_places(arguments.feedback, flag="--feedback", models=folders, hub_dir=arguments.hub_dir)
-    from hfprobe.data.pixels.image_files import MAX_PIXELS
     from hfprobe.tasks.demo.disputed import find_disputed
     from hfprobe.tasks.demo.measure import load_models
     from hfprobe.tasks.demo.serving import serve
 
     disputed = find_disputed(arguments.reports)
     server = serve(
-        load_models(names, folders, max_pixels=arguments.max_pixels or MAX_PIXELS),
+        load_models(names, folders),
         host=arguments.host,
         port=arguments.port,
         feedback=arguments.feedback,

@@ -189,14 +189,13 @@ class Models:
         return torch.from_numpy(np.array(decoded.image)).permute(2, 0, 1)[None], decoded.note
 
 
-def load_models(names: Sequence[str], folders: Sequence[Path], *, max_pixels: int = MAX_PIXELS) -> Models:
+def load_models(names: Sequence[str], folders: Sequence[Path]) -> Models:
     """The models in these folders.
 
     Raises:
         InputError: a folder holds no model that hfprobe can load.
     """
-    loaded = [LoadedModel(name, *load_model(folder)) for name, folder in zip(names, folders, strict=True)]
-    return Models(loaded, max_pixels=max_pixels)
+    return Models([LoadedModel(name, *load_model(folder)) for name, folder in zip(names, folders, strict=True)])
 
 
 def _cover(fitted: torch.Tensor, *, colour: np.ndarray) -> torch.Tensor:

@@ -27,7 +27,6 @@ def test_wrong_flags_are_one_line(fails, tmp_path):
     for port in ("65536", "-1", "x"):
         message = f"argument --port: '{port}' is invalid; allowed: a whole number, 0 to 65,535 (0: a free port)"
         assert fails("demo.py", "--port", port) == message
-    assert fails("demo.py", "--max_pixels", "0").startswith("argument --max_pixels: '0' is invalid; allowed: ")
     assert fails("demo.py", "--models", "none").startswith("No model 'none': neither a folder nor a name in the hub")
     assert fails("demo.py") == (
         "The hub folder 'hub' has no model. Pass --models with model folders, or train one: "
