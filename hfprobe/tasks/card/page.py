@@ -84,7 +84,8 @@ def check_report(result: EvalResult, *, report: Path, model: Path) -> None:
         InputError: it is not; the message says what was found.
     """
     place, told = shorten(report), result.provenance
-    again = f"{command('eval')} --model {shlex.quote(_at(model))} --report_dir {shlex.quote(place)}"
+    evaluate = f"{command('eval')} --model {shlex.quote(_at(model))}"
+    again = f"{evaluate} --report_dir {shlex.quote(place)}"
     if told.model_revision != model.name:
         raise InputError(
             f"The report in '{place}' is of {told.model}, revision {told.model_revision[:12]}, and the model is "
@@ -95,7 +96,7 @@ def check_report(result: EvalResult, *, report: Path, model: Path) -> None:
     if told.runtime != "torch":
         raise InputError(
             f"The report in '{place}' is of the exported file in the runtime '{told.runtime}'; allowed: torch, whose "
-            f"figures the card shows beside those of the export. Evaluate the model: {again}"
+            f"figures the card shows beside those of the export. Evaluate the model: {evaluate} --report_dir <folder>"
         )
     saved = read_record(Saved, report / METRICS_FILE, what="evaluation", remedy=f"Evaluate the model: {again}")
     for name in METRIC_NAMES:
