@@ -170,9 +170,11 @@ def test_reports_that_do_not_fit_are_one_line(succeeds, fails, evaluated, tmp_pa
     metrics = json.loads(record.read_text())
     provenance = metrics["provenance"] | {"runtime": "int8"}
     record.write_text(json.dumps(metrics | {"provenance": provenance}))
-    assert fails(*MAKE).startswith(
-        "The report in 'reports/cnn' is of the exported file in the runtime 'int8'; allowed:"
+    message = fails(*MAKE)
+    assert message.startswith(
+        "The report in 'reports/cnn' is of the exported file in the runtime 'int8'; allowed: torch"
     )
+    assert message.endswith(" --report_dir <folder>")  # not that of the exported file, which would be replaced
     record.write_text(json.dumps(metrics | {"accuracy": 0.99}))
     message = fails(*MAKE)
     assert message.startswith("The report in 'reports/cnn' was edited: its accuracy is 0.9900, and that of its pred")
