@@ -100,10 +100,13 @@ class Quantization:
             f"{speed.images_per_second:,.0f} and {self.full.images_per_second:,.0f} images/s; "
             f"{speed.bytes / 1e6:.1f} and {self.full.bytes / 1e6:.1f} MB."
         )
+        in_batches = speed.images_per_second / self.full.images_per_second
         slower = [
-            f"On this processor int8 is slower than float32 ({1 / times:.1f} times as long): deploy float32 here."
+            f"On this processor int8 is slower than float32 {where} ({1 / ratio:.1f} times as long): deploy float32 there."
+            for where, ratio in (("for one image", times), ("in batches", in_batches))
+            if ratio < 1
         ]
-        return [self.reason, told, *(slower if times < 1 else [])]
+        return [self.reason, told, *slower]
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,3 +1,4 @@
+import itertools
 import json
 import re
 from dataclasses import replace
@@ -68,9 +69,12 @@ def test_the_page_says_what_was_kept_and_if_it_is_slower_or_the_loss_is_not_rule
         for sentence in replace(export, quantization=strict).sentences
     )
     speed = found.candidates[found.kept].speed
-    for milliseconds, slower in ((2 * speed.milliseconds, False), (speed.milliseconds / 2, True)):
-        told = replace(found, full=replace(found.full, milliseconds=milliseconds)).sentences
-        assert any("int8 is slower than float32 (2.0 times as long)" in line for line in told) == slower
+    for single, batches in itertools.product((2, 0.5), repeat=2):  # how many times as fast as float32
+        rate = speed.images_per_second / batches
+        full = replace(found.full, milliseconds=single * speed.milliseconds, images_per_second=rate)
+        told = " ".join(replace(found, full=full).sentences)
+        assert ("int8 is slower than float32 for one image (2.0 times as long)" in told) == (single < 1)
+        assert ("int8 is slower than float32 in batches (2.0 times as long)" in told) == (batches < 1)
 
 
 @pytest.mark.parametrize("method", METHODS)
