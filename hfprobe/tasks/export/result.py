@@ -94,16 +94,19 @@ class Quantization:
     def sentences(self) -> list[str]:
         """What was kept, why, and how fast it is."""
         speed = self.candidates[self.kept].speed
-        times = self.full.milliseconds / speed.milliseconds
         told = (
             f"int8 takes {speed.milliseconds:.3g} ms per image, float32 {self.full.milliseconds:.3g} ms; in batches "
             f"{speed.images_per_second:,.0f} and {self.full.images_per_second:,.0f} images/s; "
             f"{speed.bytes / 1e6:.1f} and {self.full.bytes / 1e6:.1f} MB."
         )
-        in_batches = speed.images_per_second / self.full.images_per_second
+        ratios = {
+            "for one image": self.full.milliseconds / speed.milliseconds,
+            "in batches": speed.images_per_second / self.full.images_per_second,
+        }
         slower = [
-            f"On this processor int8 is slower than float32 {where} ({1 / ratio:.1f} times as long): deploy float32 there."
-            for where, ratio in (("for one image", times), ("in batches", in_batches))
+            f"On this processor int8 is slower than float32 {where} ({1 / ratio:.1f} times as long): deploy float32 "
+            "for that."
+            for where, ratio in ratios.items()
             if ratio < 1
         ]
         return [self.reason, told, *slower]
